@@ -1,0 +1,3 @@
+"""AMES: asymmetric and memory-efficient similarity for instance-level image retrieval."""
+
+__version__ = "0.1.0"

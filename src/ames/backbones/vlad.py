@@ -1,0 +1,95 @@
+"""VLAD: a global descriptor from local ones over a small codebook (Jegou et al., CVPR 2010).
+
+Residuals to the nearest centroid are summed and L2-normalized per centroid (intra-normalization,
+Arandjelovic and Zisserman, CVPR 2013), then PCA-whitened. Fitting uses FAISS, encoding numpy alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Vlad:
+    """Fitted parameters, float32.
+
+    mean [D], pca [D, c]: local descriptors are centred and reduced to c dimensions first;
+    centroids [k, c]; vlad_mean [k * c], whiten [k * c, G].
+    """
+
+    mean: np.ndarray
+    pca: np.ndarray
+    centroids: np.ndarray
+    vlad_mean: np.ndarray
+    whiten: np.ndarray
+
+    @property
+    def dim(self) -> int:
+        """G, the width of the global descriptor."""
+        return self.whiten.shape[1]
+
+    def encode(self, descriptors: np.ndarray) -> np.ndarray:
+        """float32 [N, D] -> unit vector float32 [G]; the zero vector where N = 0."""
+        if len(descriptors) == 0:
+            return np.zeros(self.dim, np.float32)
+        raw = aggregate((descriptors - self.mean) @ self.pca, self.centroids)
+        return _unit((raw - self.vlad_mean) @ self.whiten)
+
+    @classmethod
+    def fit(
+        cls, images: list[np.ndarray], *, reduced: int = 64, centroids: int = 32, dim: int = 256, seed: int = 0
+    ) -> Vlad:
+        """From local descriptors of many images, each float32 [N_i, D]; needs more than ``dim`` images."""
+        import faiss
+
+        rng = np.random.default_rng(seed)
+        images = [x for x in images if len(x)]
+        if len(images) <= dim:
+            raise ValueError(f"fitting {dim} dimensions needs more than {dim} images, got {len(images)}")
+        pool = np.concatenate([x[rng.permutation(len(x))[:64]] for x in images])
+        mean = pool.mean(0)
+        pca = _pca(pool - mean, reduced, whiten=0.25)
+        kmeans = faiss.Kmeans(reduced, centroids, niter=25, seed=seed, max_points_per_centroid=4096)
+        kmeans.train((pool - mean) @ pca)
+        raw = np.stack([aggregate((x - mean) @ pca, kmeans.centroids) for x in images])
+        vlad_mean = raw.mean(0)
+        return cls(mean, pca, kmeans.centroids.copy(), vlad_mean, _pca(raw - vlad_mean, dim, whiten=0.5))
+
+    def save(self, path: Path | str) -> None:
+        """safetensors, as fp16."""
+        from safetensors.numpy import save_file
+
+        save_file({f.name: np.asarray(getattr(self, f.name), np.float16) for f in fields(self)}, path)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Vlad:
+        from safetensors.numpy import load_file
+
+        return cls(**{name: x.astype(np.float32) for name, x in load_file(path).items()})
+
+
+def aggregate(x: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    """[N, c], [k, c] -> intra-normalized residual sums, unit length, [k * c]."""
+    distance = (centroids**2).sum(1) - 2 * x @ centroids.T
+    nearest = distance.argmin(1)
+    residuals = np.zeros_like(centroids)
+    np.add.at(residuals, nearest, x - centroids[nearest])
+    return _unit(_unit(residuals).ravel())
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    return (x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)).astype(np.float32)
+
+
+def _pca(centred: np.ndarray, dim: int, *, whiten: float) -> np.ndarray:
+    """Main directions as columns [D, dim], each divided by its variance to the power ``whiten``."""
+    import faiss
+
+    pca = faiss.PCAMatrix(centred.shape[1], dim)
+    pca.train(np.ascontiguousarray(centred, np.float32))
+    basis = faiss.vector_to_array(pca.PCAMat).reshape(-1, centred.shape[1])[:dim].T
+    variance = faiss.vector_to_array(pca.eigenvalues)[:dim] / len(centred)
+    return (basis * np.maximum(variance, 1e-9) ** -whiten).astype(np.float32)

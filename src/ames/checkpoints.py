@@ -1,0 +1,146 @@
+"""Weights on disk: checkpoints of training and shipped weights, read without executing anything."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ames.data.atomic import atomic_path
+from ames.errors import AmesError
+from ames.models.ames import AMES
+
+# Arguments of AMES that decide which tensors a checkpoint has.
+_STRUCTURE = (
+    "local_dim",
+    "model_dim",
+    "nhead",
+    "num_encoder_layers",
+    "dim_feedforward",
+    "activation",
+    "normalize_before",
+    "binarized",
+)
+
+
+class Weights(NamedTuple):
+    """A state dict and what is known of it: ``model`` (constructor arguments), ``backbone``, ...; may be {}."""
+
+    state: dict[str, Tensor]
+    about: dict[str, Any]
+
+
+def save_checkpoint(
+    path: Path | str,
+    model: AMES,
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    epoch: int = 0,
+    provenance: Mapping[str, object] | None = None,
+) -> None:
+    """A training checkpoint {'state', 'optim', 'epoch', 'about'}, published keys first; atomic."""
+    content = {
+        "state": model.state_dict(),
+        "optim": {} if optimizer is None else optimizer.state_dict(),
+        "epoch": epoch,
+        "about": json.dumps({"model": arguments(model)} | dict(provenance or {})),
+    }
+    with atomic_path(path) as temporary:
+        torch.save(content, temporary)
+
+
+def save_weights(
+    path: Path | str, model: AMES, *, half: bool = False, provenance: Mapping[str, object] | None = None
+) -> None:
+    """Weights alone, as safetensors with their arguments; ``half``: matrices as fp16 (half the size)."""
+    state = {
+        name: (x.half() if half and x.ndim == 2 else x).contiguous() for name, x in model.state_dict().items()
+    }
+    about = json.dumps({"model": arguments(model)} | dict(provenance or {}))
+    with atomic_path(path) as temporary:
+        save_file(state, temporary, {"about": about})
+
+
+def read_weights(path: Path | str) -> Weights:
+    """The state dict of a checkpoint (.pt) or of a safetensors file, float32, on the CPU."""
+    path = Path(path)
+    if not path.is_file():
+        raise AmesError(f"{path}: no such checkpoint")
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, "pt") as file:
+                about = json.loads((file.metadata() or {}).get("about", "{}"))
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        except SafetensorError as error:
+            raise AmesError(f"{path}: not a readable safetensors file ({error})") from error
+    else:
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise AmesError(f"{path}: holds more than weights, which is refused: {_first_line(error)}") from error
+        except (RuntimeError, EOFError, OSError) as error:
+            raise AmesError(f"{path}: not a readable checkpoint ({_first_line(error)})") from error
+        if not isinstance(content, dict):
+            raise AmesError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
+        state = content.get("state", content)
+        about = json.loads(content.get("about", "{}"))
+    if not state or not all(isinstance(x, Tensor) for x in state.values()):
+        raise AmesError(f"{path}: no weights in it (expected a dict of tensors, or one under 'state')")
+    return Weights({name: x.float() if x.is_floating_point() else x for name, x in state.items()}, about)
+
+
+def load_model(path: Path | str, **overrides: Any) -> AMES:
+    """AMES as the file describes itself, in evaluation mode; ``overrides`` are constructor arguments.
+
+    Files without a description (published checkpoints) need theirs as overrides.
+    """
+    weights = read_weights(path)
+    known = {k: v for k, v in weights.about.get("model", {}).items() if k in _STRUCTURE}
+    model = AMES(**known | overrides)
+    load_state(model, weights.state, source=str(path))
+    return model.eval()
+
+
+def load_state(model: torch.nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
+    """Strict loading; the first name or shape that does not fit is named in the error."""
+    own = model.state_dict()
+    for name, x in own.items():
+        if name not in state:
+            raise AmesError(f"{source}: weights of another model: it lacks {name} {tuple(x.shape)}")
+        if state[name].shape != x.shape:
+            raise AmesError(
+                f"{source}: weights of another model: {name} is {tuple(state[name].shape)}, "
+                f"this model's is {tuple(x.shape)}"
+            )
+    for name, x in state.items():
+        if name not in own:
+            raise AmesError(
+                f"{source}: weights of another model: {name} {tuple(x.shape)} has no place in this one"
+            )
+    model.load_state_dict(state)
+
+
+def arguments(model: AMES) -> dict[str, Any]:
+    """Constructor arguments that rebuild ``model``."""
+    layer = model.decoder.layers[0]
+    return {
+        "local_dim": model.local_dim,
+        "model_dim": model.model_dim,
+        "nhead": layer.cross_attn.heads,
+        "num_encoder_layers": len(model.decoder.layers),
+        "dim_feedforward": layer.linear1.out_features,
+        "activation": layer.activation.__name__,
+        "normalize_before": layer.pre_norm,
+        "binarized": model.binarized,
+    }
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,207 @@
+"""The descriptor store: HDF5 files of local and of global descriptors, as the published ones are laid out.
+
+Local descriptors, flat layout: dataset ``features`` [images, K, 5 + D] float16 or float32, contiguous;
+columns 0, 1 location (row, col), 2 scale, 3 mask (1 = padding), 4 weight, then the descriptor; rows
+sorted by falling weight. Global descriptors: ``features`` [images, D] float32. Files that the library
+writes carry a ``provenance`` attribute (JSON) and a dataset ``names``; files without them are read too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+
+from ames import __version__
+from ames.data.atomic import atomic_path
+from ames.errors import AmesError
+from ames.features import LocalFeatures
+
+METADATA = 5  # columns before the descriptor
+ROW_COL, SCALE, PADDING, WEIGHT = slice(0, 2), 2, 3, 4
+
+
+class DescriptorWriter:
+    """Writes local descriptors of ``images`` images, row by row; the file appears when all is well.
+
+    Used as a context manager. ``slots`` is K; a shorter image is padded, a longer one cut to its
+    strongest. Rows that are never written stay empty (all padding).
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        images: int,
+        slots: int,
+        width: int,
+        dtype: str = "float16",
+        names: Sequence[str] | None = None,
+        provenance: dict[str, Any] | None = None,
+    ) -> None:
+        self._atomic = atomic_path(path)
+        self.slots, self.width = slots, width
+        self._shape, self._dtype = (images, slots, METADATA + width), dtype
+        self._names, self._provenance = names, provenance
+
+    def __enter__(self) -> DescriptorWriter:
+        self._file = h5py.File(self._atomic.__enter__(), "w")
+        self._features = self._file.create_dataset("features", self._shape, self._dtype)
+        empty = np.zeros(self._shape[1:], self._dtype)
+        empty[:, PADDING] = 1
+        for row in range(self._shape[0]):
+            self._features[row] = empty
+        _describe(self._file, self._names, self._provenance)
+        return self
+
+    def write(self, row: int, local: LocalFeatures) -> None:
+        """One image's features [N, D]; its metadata columns are zero where it has none."""
+        local = local.trim(self.slots)
+        out = np.zeros(self._shape[1:], np.float32)
+        out[:, PADDING] = 1
+        n = local.size
+        if local.xy is not None:
+            out[:n, ROW_COL] = local.xy.cpu().numpy()
+        for column, value in ((SCALE, local.scale), (WEIGHT, local.weight)):
+            if value is not None:
+                out[:n, column] = value.cpu().numpy()
+        out[:n, PADDING] = ~local.valid.cpu().numpy()
+        out[:n, METADATA:] = local.descriptors.float().cpu().numpy()
+        self._features[row] = out.astype(self._dtype)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._atomic.__exit__(kind, error, trace)
+
+
+class DescriptorFile:
+    """Reads local descriptors; contiguous files through a memory map, others through HDF5.
+
+    ``len(file)`` images of up to ``slots`` descriptors of ``width`` dimensions; ``provenance`` is what
+    the writer recorded ({} for published files). The file is opened on first use, in whichever
+    process uses it, so that the object can be handed to worker processes.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        with _open(self.path) as file:
+            features = _dataset(file, self.path)
+            if features.ndim != 3 or features.dtype.kind != "f" or features.shape[2] <= METADATA:
+                raise AmesError(
+                    f"{self.path}: 'features' is {features.dtype} {features.shape}; expected float "
+                    f"(images, descriptors, {METADATA} + width)"
+                )
+            self.images, self.slots = features.shape[:2]
+            self.width = features.shape[2] - METADATA
+            self.dtype = features.dtype
+            self.provenance = _provenance(file)
+            self.names = _names(file)
+            self._offset = features.id.get_offset()  # None: chunked, compressed or virtual
+        self._rows: Any = None
+
+    def __len__(self) -> int:
+        return self.images
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_rows": None}
+
+    def _features(self) -> Any:
+        if self._rows is None:
+            shape = (self.images, self.slots, METADATA + self.width)
+            if self._offset is None:
+                self._rows = h5py.File(self.path, "r")["features"]
+            else:
+                self._rows = np.memmap(self.path, self.dtype, "r", self._offset, shape)
+        return self._rows
+
+    def read(self, rows: Sequence[int] | np.ndarray, count: int | None = None) -> LocalFeatures:
+        """The ``count`` strongest descriptors (all if None) of some images -> [len(rows), count, D], float32."""
+        count = self.slots if count is None else min(count, self.slots)
+        features = self._features()
+        data = np.stack([features[int(row), :count] for row in rows]).astype(np.float32)
+        table = torch.from_numpy(data)
+        return LocalFeatures(
+            descriptors=table[..., METADATA:],
+            valid=table[..., PADDING] == 0,
+            xy=table[..., ROW_COL],
+            scale=table[..., SCALE],
+            weight=table[..., WEIGHT],
+        )
+
+
+def write_globals(
+    path: Path | str,
+    vectors: np.ndarray,
+    *,
+    names: Sequence[str] | None = None,
+    provenance: dict[str, Any] | None = None,
+) -> None:
+    """Global descriptors [images, D], as float32."""
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        file.create_dataset("features", data=np.asarray(vectors, np.float32))
+        _describe(file, names, provenance)
+
+
+def read_globals(path: Path | str) -> np.ndarray:
+    """Global descriptors float32 [images, D]."""
+    with _open(Path(path)) as file:
+        features = _dataset(file, Path(path))
+        if features.ndim != 2 or features.dtype.kind != "f":
+            raise AmesError(
+                f"{path}: 'features' is {features.dtype} {features.shape}; expected float (images, width)"
+            )
+        return features[:].astype(np.float32)
+
+
+def check_backbone(file: DescriptorFile, *, width: int | None, backbone: str | None) -> None:
+    """Refuses descriptors that a model was not made for.
+
+    ``width``: the model's descriptor width, None where any will do; ``backbone``: the one it was
+    trained on, None where unknown.
+    """
+    found = file.provenance.get("backbone")
+    if backbone and found and backbone != found:
+        raise AmesError(f"{file.path}: made by backbone {found!r}, but the model was trained on {backbone!r}")
+    if width is not None and file.width != width:
+        raise AmesError(f"{file.path}: descriptors are {file.width}-d, but the model takes {width}-d")
+
+
+def _open(path: Path) -> h5py.File:
+    if not path.is_file():
+        raise AmesError(f"{path}: no such file; extract descriptors first (ames extract)")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise AmesError(f"{path}: not a readable HDF5 file ({error})") from error
+
+
+def _dataset(file: h5py.File, path: Path) -> h5py.Dataset:
+    features = file.get("features")
+    if not isinstance(features, h5py.Dataset):
+        raise AmesError(f"{path}: no dataset 'features' (it holds {', '.join(file) or 'nothing'})")
+    return features
+
+
+def _describe(file: h5py.File, names: Sequence[str] | None, provenance: dict[str, Any] | None) -> None:
+    if names is not None:
+        file.create_dataset("names", data=list(names), dtype=h5py.string_dtype())
+    file.attrs["provenance"] = json.dumps({"ames": __version__} | (provenance or {}))
+
+
+def _provenance(file: h5py.File) -> dict[str, Any]:
+    try:
+        return json.loads(file.attrs.get("provenance", "{}"))
+    except json.JSONDecodeError:
+        return {}
+
+
+def _names(file: h5py.File) -> list[str] | None:
+    return [name.decode() for name in file["names"][:]] if "names" in file else None

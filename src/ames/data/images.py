@@ -1,0 +1,82 @@
+"""Images on disk: lists, folders, decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from ames.errors import AmesError
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+
+
+class UnreadableImage(Exception):  # noqa: N818 - it is a finding about a file, counted and reported
+    """An image that cannot be decoded; the message says why."""
+
+
+class ListedImage(NamedTuple):
+    """One line of a list: path relative to the image root, and its label (None where it has none)."""
+
+    path: str
+    label: str | None
+
+
+def read_image(path: Path | str) -> np.ndarray:
+    """uint8 [H, W, 3], BGR, turned upright by its EXIF orientation; UnreadableImage says why not."""
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise UnreadableImage(error.strerror or "cannot be read") from error
+    if not len(data):
+        raise UnreadableImage("empty file")
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        raise UnreadableImage("too large to decode") from error
+    if image is None:
+        raise UnreadableImage("not an image that OpenCV can decode")
+    return image
+
+
+def read_list(path: Path | str) -> list[ListedImage]:
+    """Lines ``path,label[,width,height]`` or ``path`` alone; blank lines are skipped."""
+    path = Path(path)
+    if not path.is_file():
+        raise AmesError(f"{path}: no such list of images")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise AmesError(f"{path}: not a text file ({error.reason})") from error
+    items = []
+    for line in filter(None, map(str.strip, lines)):
+        name, _, rest = line.partition(",")
+        items.append(ListedImage(name, rest.split(",")[0] or None))
+    if not items:
+        raise AmesError(f"{path}: the list names no image")
+    return items
+
+
+def find_images(folder: Path | str) -> list[str]:
+    """Paths of all images below ``folder``, relative to it, sorted; hidden files are left out."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise AmesError(f"{folder}: no such folder")
+    found = [
+        path.relative_to(folder)
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and path.is_file()
+    ]
+    names = sorted(p.as_posix() for p in found if not any(part.startswith(".") for part in p.parts))
+    if not names:
+        raise AmesError(f"{folder}: no images ({', '.join(sorted(SUFFIXES))}) in it or below")
+    return names
+
+
+def check_all_exist(root: Path, names: Sequence[str]) -> None:
+    """Refuses a list of which not a single image is there: the root is wrong, not the images."""
+    if not any((root / name).is_file() for name in names):
+        raise AmesError(f"{root}: none of the {len(names)} listed images is there (first: {names[0]})")

@@ -1,0 +1,142 @@
+"""The result of a global search: for each query the nearest gallery images, best first."""
+
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ames.data.ground_truth import atomic_file
+from ames.errors import AmesError
+
+_ROWS_AT_ONCE = 4096  # of a check: bounds the memory that it takes beside arrays of gigabytes
+
+
+@dataclass(frozen=True, eq=False)
+class Shortlist:
+    """Nearest gallery images of each query.
+
+    ids: int64 [Q, M] positions in the gallery, best first; -1 is no entry.
+    similarities: float32 [Q, M], finite wherever there is an entry.
+    meta: what the file says about its origin: dataset, descriptors, gallery_size.
+    Other integer and floating dtypes are converted. Raises AmesError when the shapes differ or are not two
+    dimensional, ids are not integers (stored floats lose ids above 2**24), or a value is out of its range.
+    """
+
+    ids: np.ndarray
+    similarities: np.ndarray
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        ids, similarities = np.asarray(self.ids), np.asarray(self.similarities)
+        if ids.dtype.kind not in "iu":
+            raise AmesError(f"ids of a shortlist must be integers, not {ids.dtype}: convert them to int64")
+        if similarities.dtype.kind not in "fiu":
+            raise AmesError(f"similarities of a shortlist must be float32, not {similarities.dtype}")
+        if ids.ndim != 2 or ids.shape != similarities.shape:
+            raise AmesError(
+                f"shortlist needs ids and similarities of one shape [queries, entries], not "
+                f"{list(ids.shape)} and {list(similarities.shape)}"
+            )
+        if ids.size and ids.min() < -1:
+            raise AmesError(f"shortlist holds the id {ids.min()}: ids start at 0, and -1 is no entry")
+        ids = ids.astype(np.int64, copy=False)
+        with np.errstate(over="ignore"):
+            similarities = similarities.astype(np.float32, copy=False)
+        _check_finite(ids, similarities)
+        object.__setattr__(self, "ids", ids)
+        object.__setattr__(self, "similarities", similarities)
+
+    def top(self, k: int) -> "Shortlist":
+        """The first `k` entries of each query (all of them where there are fewer), without copying.
+
+        Raises AmesError for a `k` below 1.
+        """
+        if k < 1:
+            raise AmesError(f"top of a shortlist was asked for {k} entries: give at least 1")
+        return Shortlist(self.ids[:, :k], self.similarities[:, :k], self.meta)
+
+    def save(self, path: Path | str, *, meta: Mapping[str, Any] | None = None) -> Path:
+        """Write the shortlist as `.npz`, whole or not at all, and return the path.
+
+        meta: added to the shortlist's own; what JSON can hold.
+        Raises AmesError when the name does not end in `.npz` or the file cannot be written.
+        """
+        path = Path(path)
+        if path.suffix != ".npz":
+            raise AmesError(f"{path}: a shortlist is saved as .npz: give a name that ends in .npz")
+        text = json.dumps({**self.meta, **(meta or {})})
+        with atomic_file(path) as file:
+            np.savez(file, ids=self.ids, similarities=self.similarities, meta=np.array(text))
+        return path
+
+    @classmethod
+    def load(cls, path: Path | str, *, gallery_size: int | None = None) -> "Shortlist":
+        """Read what `save` wrote; nothing in the file is executed.
+
+        Raises AmesError naming the file when it is missing, broken or no shortlist, or when an id is outside
+        of a gallery of `gallery_size` images.
+        """
+        path = Path(path)
+        if path.suffix == ".pkl":
+            raise AmesError(f"{path}: shortlists are read from .npz only so far: convert it to .npz")
+        content = _read(path)
+        try:
+            meta = json.loads(str(content["meta"][()]))
+            if not isinstance(meta, dict):
+                raise ValueError("not a dict")
+        except ValueError as error:
+            raise AmesError(
+                f"{path}: meta of the shortlist is not a JSON dict: write the file anew"
+            ) from error
+        try:
+            shortlist = cls(content["ids"], content["similarities"], meta)
+        except AmesError as error:
+            raise AmesError(f"{path}: {error}") from error
+        highest = int(shortlist.ids.max(initial=-1))
+        if gallery_size is not None and highest >= gallery_size:
+            raise AmesError(
+                f"{path}: shortlist holds the id {highest} but the gallery has {gallery_size} images: "
+                "use the shortlist of this gallery"
+            )
+        return shortlist
+
+
+def _check_finite(ids: np.ndarray, similarities: np.ndarray) -> None:
+    """Raise AmesError at the first similarity of an entry that is infinite or not a number."""
+    for start in range(0, len(ids), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        bad = np.argwhere(~np.isfinite(similarities[part]) & (ids[part] >= 0))
+        if len(bad):
+            row, column = bad[0]
+            value = similarities[part][row, column]
+            raise AmesError(
+                f"similarity of query {start + row}, entry {column} is {value}: it must be finite"
+            )
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """The three arrays of the file."""
+    if not path.is_file():
+        raise AmesError(f"{path}: there is no such shortlist file")
+    names = ("ids", "similarities", "meta")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            missing = [name for name in names if name not in archive]
+            if not missing:
+                return {name: archive[name] for name in names}
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        TypeError,
+        AttributeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise AmesError(f"{path}: broken, or not an .npz file of a shortlist: make the file anew") from error
+    raise AmesError(f"{path}: not the file of a shortlist: it lacks {', '.join(missing)}")

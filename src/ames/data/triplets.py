@@ -1,0 +1,119 @@
+"""Triplets (anchor, positive, negative) drawn from a shortlist of the training set against itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ames.data.descriptors import DescriptorFile
+from ames.data.shortlist import Shortlist
+from ames.errors import AmesError
+from ames.features import LocalFeatures
+
+
+@dataclass(frozen=True)
+class TripletBatch:
+    """Features of B triplets, each [B, N, D]."""
+
+    anchor: LocalFeatures
+    positive: LocalFeatures
+    negative: LocalFeatures
+
+    def pairs(self) -> tuple[LocalFeatures, LocalFeatures]:
+        """2B pairs (query, database): B matching ones, then B that do not match."""
+        return (
+            LocalFeatures.cat((self.anchor, self.anchor)),
+            LocalFeatures.cat((self.positive, self.negative)),
+        )
+
+
+class TripletSampler:
+    """Draws positives and negatives with probability ~ similarity^power among an anchor's neighbours.
+
+    shortlist: [n, M] of the training images against themselves; labels: int [n]. Only the first
+    ``neighbours`` columns count, an image is never its own neighbour, and neighbours of similarity <= 0
+    are left out. An anchor is valid with at least ``min_positives`` and ``min_negatives`` of them (AMES'
+    training: 300 neighbours, 5 and 5, power 3).
+    """
+
+    def __init__(
+        self,
+        shortlist: Shortlist,
+        labels: np.ndarray,
+        *,
+        neighbours: int = 300,
+        min_positives: int = 5,
+        min_negatives: int = 5,
+        power: float = 3.0,
+    ) -> None:
+        if len(shortlist.ids) != len(labels):
+            raise AmesError(f"shortlist of {len(shortlist.ids)} images, but {len(labels)} labels")
+        if shortlist.ids.max(initial=-1) >= len(labels):
+            raise AmesError(
+                f"shortlist names image {shortlist.ids.max()}, but there are {len(labels)}: of another data set?"
+            )
+        self.ids = shortlist.ids[:, :neighbours]
+        labels = np.asarray(labels)
+        similar = np.where(self.ids >= 0, shortlist.similarities[:, :neighbours], 0).clip(min=0)
+        similar[self.ids == np.arange(len(labels))[:, None]] = 0
+        same = labels[self.ids] == labels[:, None]
+        weight = similar.astype(np.float64) ** power
+        self._positive = np.cumsum(np.where(same, weight, 0), axis=1)
+        self._negative = np.cumsum(np.where(same, 0, weight), axis=1)
+        positives = (same & (weight > 0)).sum(1)
+        negatives = (~same & (weight > 0)).sum(1)
+        self.anchors = np.flatnonzero((positives >= min_positives) & (negatives >= min_negatives))
+        if not len(self.anchors):
+            raise AmesError(
+                f"no valid anchor among {len(labels)} images: at most {positives.max(initial=0)} positives and "
+                f"{negatives.max(initial=0)} negatives among the first {neighbours} neighbours "
+                f"(needed: {min_positives} and {min_negatives})"
+            )
+
+    def draw(self, anchors: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """anchors int [B] -> (positives, negatives), each int64 [B]."""
+        return self._draw(self._positive, anchors, rng), self._draw(self._negative, anchors, rng)
+
+    def _draw(self, cumulative: np.ndarray, anchors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        rows = cumulative[anchors]
+        threshold = rng.random((len(anchors), 1)) * rows[:, -1:]
+        column = (rows <= threshold).sum(1).clip(max=rows.shape[1] - 1)
+        return self.ids[anchors, column]
+
+    def epoch(self, batch: int, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """One permutation of the valid anchors in batches of ``batch`` triplets; a short rest is left out
+        unless it is all there is.
+        """
+        order = rng.permutation(self.anchors)
+        batch = min(batch, len(order))
+        for start in range(0, len(order) - batch + 1, batch):
+            anchors = order[start : start + batch]
+            yield anchors, *self.draw(anchors, rng)
+
+
+class TripletLoader:
+    """Batches of triplets with their descriptors; one pass over it is one epoch.
+
+    count: descriptors read an image. The same seed gives the same batches; every epoch differs.
+    """
+
+    def __init__(
+        self, sampler: TripletSampler, descriptors: DescriptorFile, *, triplets: int, count: int, seed: int = 0
+    ) -> None:
+        self.sampler, self.descriptors = sampler, descriptors
+        self.triplets = min(triplets, len(sampler.anchors))
+        self.count = count
+        self._rng = np.random.default_rng([seed, 11])
+
+    def __len__(self) -> int:
+        return len(self.sampler.anchors) // self.triplets
+
+    def __iter__(self) -> Iterator[TripletBatch]:
+        for triplet in self.sampler.epoch(self.triplets, self._rng):
+            local = self.descriptors.read(np.concatenate(triplet), self.count)
+            # One trim for the three: the distillation compares tokens slot by slot.
+            local = LocalFeatures(local.descriptors, local.valid).trim_padding()
+            B = self.triplets
+            yield TripletBatch(local[:B], local[B : 2 * B], local[2 * B :])

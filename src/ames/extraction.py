@@ -1,0 +1,147 @@
+"""From images to descriptor files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ames.backbones.base import Backbone, ImageFeatures
+from ames.data.descriptors import DescriptorWriter, write_globals
+from ames.data.images import UnreadableImage, check_all_exist, read_image
+from ames.errors import AmesError
+
+_CHUNK = 16  # images a worker takes at a time
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What came of a pass: the files, and the images without features, by name."""
+
+    local: Path
+    vectors: Path | None
+    images: int
+    unreadable: dict[str, str] = field(default_factory=dict)  # name -> why
+    empty: list[str] = field(default_factory=list)  # readable, but no keypoint
+
+    def summary(self) -> str:
+        """One line, and one more for each kind of trouble."""
+        lines = [f"{self.images - len(self.unreadable)} of {self.images} images extracted to {self.local}"]
+        if self.unreadable:
+            named = ", ".join(f"{name} ({why})" for name, why in list(self.unreadable.items())[:5])
+            lines.append(f"{len(self.unreadable)} unreadable, skipped: {named}{_more(self.unreadable)}")
+        if self.empty:
+            lines.append(f"{len(self.empty)} without keypoints: {', '.join(self.empty[:5])}{_more(self.empty)}")
+        return "\n".join(lines)
+
+
+def extract(
+    root: Path | str,
+    names: Sequence[str],
+    backbone: Backbone,
+    *,
+    local: Path | str,
+    vectors: Path | str | None = None,
+    count: int = 400,
+    workers: int = 0,
+) -> Extraction:
+    """Writes local (and global) descriptors of ``names`` below ``root``, one row an image, in order.
+
+    count: descriptors an image, at most. workers: processes beside this one, 0 = none; the files do not
+    depend on it. An unreadable image keeps its row, empty, and is named in the result; if none at all
+    can be read, AmesError, and nothing is written.
+    """
+    root = Path(root)
+    check_all_exist(root, names)
+    if vectors is not None and backbone.global_dim is None:
+        raise AmesError(f"backbone {backbone.name} has no global descriptor here: its global model is not loaded")
+    provenance = backbone.provenance() | {"descriptors": count}
+    found = np.zeros((len(names), backbone.global_dim or 0), np.float32)
+    unreadable: dict[str, str] = {}
+    empty: list[str] = []
+    paths = [root / name for name in names]
+    with DescriptorWriter(
+        local,
+        images=len(names),
+        slots=count,
+        width=backbone.local_dim,
+        names=names,
+        provenance=provenance,
+    ) as writer:
+        features = extract_images(paths, backbone, count=count, workers=workers)
+        for row, (name, result) in enumerate(zip(names, features, strict=True)):
+            if isinstance(result, str):
+                unreadable[name] = result
+                continue
+            writer.write(row, result.local)
+            if result.local.size == 0:
+                empty.append(name)
+            if result.vector is not None:
+                found[row] = result.vector
+        if len(unreadable) == len(names):
+            name, why = next(iter(unreadable.items()))
+            raise AmesError(f"{root}: none of the {len(names)} images can be read (first: {name}: {why})")
+    if vectors is not None:
+        write_globals(vectors, found, names=names, provenance=provenance)
+    return Extraction(
+        Path(local), None if vectors is None else Path(vectors), len(names), unreadable, empty
+    )
+
+
+def extract_images(
+    paths: Sequence[Path], backbone: Backbone, *, count: int, workers: int = 0
+) -> Iterator[ImageFeatures | str]:
+    """Features of each image in order, or why it cannot be read."""
+    bar = tqdm(total=len(paths), desc="extract", unit="img", disable=None)
+    with bar, _mapper(backbone, count, workers) as mapper:
+        for result in mapper(paths):
+            bar.update()
+            yield result
+
+
+@contextmanager
+def _mapper(backbone: Backbone, count: int, workers: int):
+    if not workers:
+        yield lambda paths: (_extract_one(backbone, count, path) for path in paths)
+        return
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (backbone, count))
+    try:
+        yield lambda paths: pool.map(_in_worker, paths, chunksize=_CHUNK)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _extract_one(backbone: Backbone, count: int, path: Path) -> ImageFeatures | str:
+    try:
+        return backbone.extract(read_image(path), count)
+    except UnreadableImage as error:
+        return str(error)
+
+
+_worker: tuple[Backbone, int]
+
+
+def _start_worker(backbone: Backbone, count: int) -> None:
+    import cv2
+
+    global _worker
+    _worker = backbone, count
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    # Arrays travel by name through shared memory files otherwise, one descriptor each.
+    torch.multiprocessing.set_sharing_strategy("file_system")
+
+
+def _in_worker(path: Path) -> ImageFeatures | str:
+    return _extract_one(*_worker, path)
+
+
+def _more(items: Sequence[str] | dict[str, str]) -> str:
+    return f" and {len(items) - 5} more" if len(items) > 5 else ""

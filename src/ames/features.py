@@ -1,0 +1,134 @@
+"""Local features of images: the one type in which descriptors travel, and the one place of mask polarity.
+
+Glossary of the letters used for shapes throughout the library:
+
+    B  queries in a batch            N  descriptors of a query image
+    K  candidates of one query       M  descriptors of a database image
+    P  pairs                         D  width of a local descriptor
+    Q  queries of a data set         d  width of a model's token
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LocalFeatures:
+    """Local features of one image or a batch of images, strongest first.
+
+    descriptors: [..., N, D]; any dtype (a model's codes travel in the same type).
+    valid: bool [..., N], True = a real descriptor, False = padding. Published files and the
+        published ``forward`` use the opposite polarity (1 = padding): it is turned round where they
+        are read, and nowhere else.
+    xy: float [..., N, 2] location (row, col) in [0, 1] of the image's height and width, or None.
+    scale: float [..., N] keypoint size as a share of the image's long side, or None.
+    weight: float [..., N] detector weight, falling, or None.
+    """
+
+    descriptors: Tensor
+    valid: Tensor
+    xy: Tensor | None = None
+    scale: Tensor | None = None
+    weight: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.valid.shape != self.descriptors.shape[:-1] or self.valid.dtype != torch.bool:
+            raise ValueError(
+                f"valid must be bool {tuple(self.descriptors.shape[:-1])}, "
+                f"is {self.valid.dtype} {tuple(self.valid.shape)}"
+            )
+
+    @classmethod
+    def of(cls, descriptors: Tensor, valid: Tensor | None = None, **rest: Tensor | None) -> LocalFeatures:
+        """Features from descriptors [..., N, D], all of them real unless ``valid`` says otherwise."""
+        if valid is None:
+            valid = torch.ones(descriptors.shape[:-1], dtype=torch.bool, device=descriptors.device)
+        return cls(descriptors, valid, **rest)
+
+    @property
+    def width(self) -> int:
+        """D, the width of a descriptor."""
+        return self.descriptors.shape[-1]
+
+    @property
+    def size(self) -> int:
+        """N, the number of descriptor slots, padding included."""
+        return self.descriptors.shape[-2]
+
+    @property
+    def counts(self) -> Tensor:
+        """int64 [...]: real descriptors of each image."""
+        return self.valid.sum(-1)
+
+    def map(self, function: Any) -> LocalFeatures:
+        """The same function on every array; it sees the array and its number of trailing axes."""
+        trailing = {"descriptors": 1, "xy": 1}
+        new = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            new[field.name] = None if value is None else function(value, trailing.get(field.name, 0))
+        return LocalFeatures(**new)
+
+    def __getitem__(self, index: Any) -> LocalFeatures:
+        """Images by index: indexes the leading axes only."""
+        if self.valid.ndim < 2:
+            raise IndexError("a single image's features have no leading axis to index")
+        return self.map(lambda x, _: x[index])
+
+    def trim(self, count: int) -> LocalFeatures:
+        """The ``count`` strongest descriptors (rows are sorted by falling weight)."""
+        return self.map(lambda x, t: x.narrow(-1 - t, 0, min(count, self.size)))
+
+    def trim_padding(self) -> LocalFeatures:
+        """Without the slots that are padding in every image; at least one slot stays."""
+        used = self.valid.reshape(-1, self.size).any(0).nonzero()
+        return self.trim(int(used[-1]) + 1 if len(used) else 1)
+
+    def pad(self, size: int) -> LocalFeatures:
+        """Zero descriptors, marked as not valid, up to ``size`` slots."""
+        missing = size - self.size
+        if missing < 0:
+            raise ValueError(f"cannot pad {self.size} descriptors to {size}")
+        return self.map(lambda x, t: F.pad(x, (0, 0) * t + (0, missing)))
+
+    def to(self, device: Any = None, dtype: torch.dtype | None = None) -> LocalFeatures:
+        """On another device; ``dtype`` is that of the descriptors, the other arrays keep theirs."""
+        moved = self.map(lambda x, _: x.to(device))
+        return moved if dtype is None else moved.with_descriptors(moved.descriptors.to(dtype))
+
+    def with_descriptors(self, descriptors: Tensor) -> LocalFeatures:
+        """The same features with other descriptors [..., N, any width]."""
+        return replace(self, descriptors=descriptors)
+
+    def reshape(self, *leading: int) -> LocalFeatures:
+        """Other leading axes: reshape(-1) turns [B, K, N, D] into [B * K, N, D]."""
+        kept = self.valid.ndim - 1
+        return self.map(lambda x, _: x.reshape(*leading, *x.shape[kept:]))
+
+    @staticmethod
+    def stack(items: Sequence[LocalFeatures]) -> LocalFeatures:
+        """A batch from single images (or equal batches) of unequal counts, padded to the longest."""
+        size = max(item.size for item in items)
+        return _join(torch.stack, [item.pad(size) for item in items])
+
+    @staticmethod
+    def cat(items: Sequence[LocalFeatures]) -> LocalFeatures:
+        """Batches one behind the other along the first axis, padded to the longest."""
+        size = max(item.size for item in items)
+        return _join(torch.cat, [item.pad(size) for item in items])
+
+
+def _join(join: Any, items: Sequence[LocalFeatures]) -> LocalFeatures:
+    """Joins every array that all items have; one that an item lacks is dropped."""
+    new = {}
+    for field in fields(LocalFeatures):
+        values = [getattr(item, field.name) for item in items]
+        new[field.name] = None if any(value is None for value in values) else join(values)
+    return LocalFeatures(**new)

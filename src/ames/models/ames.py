@@ -1,0 +1,154 @@
+"""AMES: asymmetric and memory-efficient similarity of two sets of local descriptors (ECCV 2024)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ames.features import LocalFeatures
+from ames.models.base import PairSimilarity
+from ames.nn.attention import PairDecoder
+from ames.nn.binarization import Binarize, fit_itq, pack_bits, unpack_bits
+from ames.nn.initialization import identical_attention, matching, pca_projection
+
+INITS = ("paper", "matching")
+
+
+class AMES(PairSimilarity):
+    """Similarity transformer; parameters carry the names of the published checkpoints.
+
+    A descriptor is L2-normalized and projected by f: Linear + LayerNorm (full precision; a database
+    descriptor is stored as 2 * model_dim bytes, fp16) or sign(x W) + Linear + LayerNorm (``binarized``;
+    stored as model_dim bits). The tokens of both images and a learnable match token pass through
+    ``num_encoder_layers`` of self-attention, cross-attention and feed-forward; a linear head on the
+    match token gives the logit. The score depends neither on the order of descriptors nor on padding.
+
+    ``init``: "paper" starts every layer from the same attention weights, as the released code does;
+    "matching" starts from a soft matcher (``ames.nn.initialization``) and learns many times faster.
+    """
+
+    def __init__(
+        self,
+        *,
+        local_dim: int = 768,
+        model_dim: int = 128,
+        nhead: int = 2,
+        num_encoder_layers: int = 5,
+        dim_feedforward: int = 1024,
+        activation: str = "relu",
+        normalize_before: bool = False,
+        binarized: bool = False,
+        init: str = "paper",
+    ) -> None:
+        super().__init__()
+        if activation not in ("relu", "gelu"):
+            raise ValueError(f"activation {activation!r} is none of relu, gelu")
+        if init not in INITS:
+            raise ValueError(f"init {init!r} is none of {', '.join(INITS)}")
+        if binarized and model_dim % 8:
+            raise ValueError(f"a binarized model packs bits into bytes: model_dim {model_dim} % 8 != 0")
+        self.local_dim, self.model_dim, self.binarized = local_dim, model_dim, binarized
+        self.code_bytes = model_dim // 8 if binarized else 2 * model_dim
+        self.mtc_token = nn.Parameter(torch.randn(model_dim))
+        if binarized:
+            self.remap_local = nn.Sequential(
+                Binarize(local_dim, model_dim), nn.Linear(model_dim, model_dim), nn.LayerNorm(model_dim)
+            )
+        else:
+            self.remap_local = nn.Sequential(nn.Linear(local_dim, model_dim), nn.LayerNorm(model_dim))
+        self.decoder = PairDecoder(
+            num_encoder_layers, model_dim, nhead, dim_feedforward, activation, normalize_before
+        )
+        self.classifier = nn.Linear(model_dim, 1)
+        if init == "matching":
+            matching(self)
+        else:
+            identical_attention(self.decoder)
+
+    # ---- projection -----------------------------------------------------------------------------
+
+    def tokens(self, local: LocalFeatures) -> LocalFeatures:
+        return local.with_descriptors(self.remap_local(self._normalized(local)))
+
+    def compress(self, local: LocalFeatures) -> LocalFeatures:
+        """Codes as a database stores them: packed bits, or fp16 tokens (the paper's evaluation rounding)."""
+        if self.binarized:
+            signs = self.remap_local[0](self._normalized(local))
+            return local.with_descriptors(pack_bits(signs))
+        return local.with_descriptors(self.tokens(local).descriptors.half())
+
+    def expand(self, codes: LocalFeatures) -> LocalFeatures:
+        dtype = self.mtc_token.dtype
+        if self.binarized:
+            signs = unpack_bits(codes.descriptors, dtype)
+            return codes.with_descriptors(self.remap_local[2](self.remap_local[1](signs)))
+        return codes.with_descriptors(codes.descriptors.to(dtype))
+
+    def _normalized(self, local: LocalFeatures) -> Tensor:
+        if local.width != self.local_dim:
+            raise ValueError(f"descriptors are {local.width}-d, this model takes {self.local_dim}-d")
+        return F.normalize(local.descriptors.to(self.mtc_token.dtype), dim=-1)
+
+    # ---- similarity -----------------------------------------------------------------------------
+
+    def pairs_tokens(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
+        return self._head(self._transform(query, database), query.size)
+
+    def forward(
+        self,
+        src_local: Tensor,
+        src_mask: Tensor | None = None,
+        tgt_local: Tensor | None = None,
+        tgt_mask: Tensor | None = None,
+        return_logits: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """As published: src_local [B, N, D], tgt_local [B, M, D], masks bool [B, N], [B, M] or None,
+        **True = padding** -> logits [B]; with ``return_logits`` also the final tokens
+        [B, 1 + N + M, d], in the order match token, query, database.
+
+        In evaluation mode full-precision database tokens are rounded to fp16, as stored ones are.
+        """
+        if tgt_local is None:
+            raise ValueError("tgt_local is missing: AMES scores two images")
+        query = self.tokens(LocalFeatures.of(src_local, None if src_mask is None else ~src_mask.bool()))
+        database = self.tokens(LocalFeatures.of(tgt_local, None if tgt_mask is None else ~tgt_mask.bool()))
+        if not (self.training or self.binarized):
+            database = database.with_descriptors(_rounded(database.descriptors))
+        x, n = self._transform(query, database), query.size
+        logits = self._head(x, n)
+        if not return_logits:
+            return logits
+        return logits, torch.cat((x[:, n : n + 1], x[:, :n], x[:, n + 1 :]), dim=1)
+
+    def _transform(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
+        """Final tokens [P, N + 1 + M, d] in the order query, match token, database."""
+        P = query.valid.shape[0]
+        token = self.mtc_token.to(query.descriptors.dtype).expand(P, 1, -1)
+        x = torch.cat((query.descriptors, token, database.descriptors), dim=1)
+        always = query.valid.new_ones(P, 1)
+        valid = torch.cat((query.valid, always, database.valid), dim=1)
+        mask = None if bool(valid.all()) else valid[:, None, None]
+        return self.decoder(x, query.size, mask)
+
+    def _head(self, x: Tensor, n: int) -> Tensor:
+        return self.classifier(x[:, n]).squeeze(-1)
+
+    # ---- start from data ------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def fit_projection(self, descriptors: Tensor, *, seed: int = 0) -> None:
+        """Starts f from data: ITQ for the binary projection, centred PCA for full precision.
+
+        descriptors: float [n, D], n at least model_dim; real descriptors only.
+        """
+        x = F.normalize(descriptors.float(), dim=-1)
+        if self.binarized:
+            self.remap_local[0].W.copy_(fit_itq(x, self.model_dim, seed=seed))
+        else:
+            pca_projection(self.remap_local[0], x)
+
+
+def _rounded(tokens: Tensor) -> Tensor:
+    """What is left of tokens once a database has stored them as fp16."""
+    return tokens.half().to(tokens.dtype)

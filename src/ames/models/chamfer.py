@@ -1,0 +1,47 @@
+"""Chamfer similarity: the hand-made baseline that a learned model must beat."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ames.features import LocalFeatures
+from ames.models.base import PairSimilarity
+
+
+class Chamfer(PairSimilarity):
+    """For each query descriptor the cosine of its best match in the database image, averaged.
+
+    ``symmetric`` averages this with the same from the database image's side. An image without
+    descriptors has similarity -1 to everything, the least there is.
+    """
+
+    def __init__(self, *, local_dim: int | None = None, symmetric: bool = False) -> None:
+        super().__init__()
+        self.local_dim = local_dim
+        self.symmetric = symmetric
+        self.code_bytes = 4 * (local_dim or 0)
+
+    def tokens(self, local: LocalFeatures) -> LocalFeatures:
+        return local.with_descriptors(F.normalize(local.descriptors.float(), dim=-1))
+
+    compress = tokens
+
+    def expand(self, codes: LocalFeatures) -> LocalFeatures:
+        return codes
+
+    def pairs_tokens(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
+        cosine = query.descriptors @ database.descriptors.transpose(-1, -2)  # [P, N, M]
+        either = query.valid.unsqueeze(-1) & database.valid.unsqueeze(-2)
+        cosine = cosine.masked_fill(~either, -1)
+        forward = _mean(cosine.amax(-1), query.valid)
+        if not self.symmetric:
+            return forward
+        return (forward + _mean(cosine.amax(-2), database.valid)) / 2
+
+
+def _mean(best: Tensor, valid: Tensor) -> Tensor:
+    """Mean over the real descriptors [P, N] -> [P]; -1 where there is none."""
+    count = valid.sum(-1)
+    mean = (best * valid).sum(-1) / count.clamp(min=1)
+    return mean.masked_fill(count == 0, -1)

@@ -1,0 +1,67 @@
+"""Objectives of training: from a model and a batch of pairs to a loss and what to show of it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ames.features import LocalFeatures
+from ames.models.ames import AMES
+
+
+class Losses(NamedTuple):
+    """loss is what is minimized; bce and mse are its parts, accuracy the share of pairs on the right side."""
+
+    loss: Tensor
+    bce: Tensor
+    mse: Tensor
+    accuracy: Tensor
+
+
+def pair_objective(model: AMES, query: LocalFeatures, database: LocalFeatures, labels: Tensor) -> Losses:
+    """Binary cross-entropy on the logits: query [P, N, D], database [P, M, D], labels float [P] in {0, 1}."""
+    logits = model.pairs(query, database).float()
+    bce = F.binary_cross_entropy_with_logits(logits, labels)
+    return Losses(bce, bce.detach(), bce.new_zeros(()), _accuracy(logits, labels))
+
+
+def distillation_objective(
+    student: AMES,
+    teacher: AMES,
+    query: LocalFeatures,
+    database: LocalFeatures,
+    labels: Tensor,
+    *,
+    query_count: int,
+    database_count: int,
+    beta: float = 10.0,
+) -> Losses:
+    """BCE + beta * MSE(student's final tokens, the teacher's for the same descriptors); AMES, section 3.4.
+
+    The teacher reads all descriptors, the student the first ``query_count`` and ``database_count``.
+    Padded tokens count in the MSE, as in the released recipe; the teacher's database tokens are
+    rounded to fp16, as they are whenever it is evaluated.
+    """
+    with torch.no_grad():
+        _, target = teacher(
+            query.descriptors, ~query.valid, database.descriptors, ~database.valid, return_logits=True
+        )
+    N = query.size
+    query, database = query.trim(query_count), database.trim(database_count)
+    target = torch.cat(
+        (target[:, : 1 + query.size], target[:, 1 + N : 1 + N + database.size]), dim=1
+    )  # [P, 1 + N' + M', d]
+    logits, tokens = student(
+        query.descriptors, ~query.valid, database.descriptors, ~database.valid, return_logits=True
+    )
+    logits = logits.float()
+    bce = F.binary_cross_entropy_with_logits(logits, labels)
+    mse = F.mse_loss(tokens.float(), target.float())
+    return Losses(bce + beta * mse, bce.detach(), mse.detach(), _accuracy(logits, labels))
+
+
+def _accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    return ((logits > 0) == (labels > 0.5)).float().mean().detach()

@@ -1,0 +1,127 @@
+"""Re-ranking of a shortlist: every pair is scored once, then blended and ranked as often as one likes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ames.data.descriptors import DescriptorFile
+from ames.data.ground_truth import GroundTruth, ids
+from ames.data.shortlist import Shortlist
+from ames.features import LocalFeatures
+from ames.models.base import Similarity
+from ames.protocols import Protocol
+
+_READ = 256  # gallery images read and compressed at a time
+
+
+def junk_of(ground_truth: GroundTruth, protocol: Protocol) -> list[np.ndarray]:
+    """The junk ids of each query under a protocol."""
+    return [ids(query, protocol.junk) for query in ground_truth.queries]
+
+
+def junk_behind(shortlist_ids: np.ndarray, junk: Sequence[np.ndarray]) -> np.ndarray:
+    """Columns int64 [Q, M] of a shortlist [Q, M] with each query's junk (and empty entries, -1) moved
+    behind the rest, order otherwise kept: what is cut to the top k is chosen after that.
+    """
+    behind = np.stack([np.isin(row, j) | (row < 0) for row, j in zip(shortlist_ids, junk, strict=True)])
+    return np.argsort(behind, axis=1, kind="stable")
+
+
+def needed(
+    shortlist: Shortlist, ground_truth: GroundTruth, protocols: Iterable[Protocol], ks: Iterable[int]
+) -> np.ndarray:
+    """bool [Q, M]: the entries of the shortlist that some protocol re-ranks at some k."""
+    mask = np.zeros(shortlist.ids.shape, bool)
+    k = max(ks)
+    for protocol in protocols:
+        columns = junk_behind(shortlist.ids, junk_of(ground_truth, protocol))
+        np.put_along_axis(mask, columns[:, :k], True, 1)
+    return mask & (shortlist.ids >= 0)
+
+
+@torch.inference_mode()
+def score_shortlist(
+    model: Similarity,
+    queries: DescriptorFile,
+    gallery: DescriptorFile,
+    shortlist: Shortlist,
+    *,
+    mask: np.ndarray | None = None,
+    query_count: int | None = None,
+    database_count: int | None = None,
+    chunk: int = 100,
+    device: str | torch.device = "cpu",
+) -> np.ndarray:
+    """Logits float32 [Q, M] of the entries of a shortlist that ``mask`` [Q, M] selects; NaN elsewhere.
+
+    Each gallery image is read once, in the order of the file, and kept as the model's codes; each pair is
+    scored once. query_count, database_count: descriptors used of each image (None: all there are).
+    chunk: pairs scored together.
+    """
+    wanted = shortlist.ids >= 0 if mask is None else mask
+    used = np.unique(shortlist.ids[wanted])
+    codes = _compress(model, gallery, used, database_count, device)
+    logits = np.full(shortlist.ids.shape, np.nan, np.float32)
+    for q in tqdm(range(len(shortlist.ids)), desc="score", unit="query", disable=None):
+        columns = np.flatnonzero(wanted[q])
+        query = model.tokens(queries.read([q], query_count).trim_padding().to(device))
+        rows = np.searchsorted(used, shortlist.ids[q, columns])
+        for part in np.array_split(np.arange(len(columns)), max(1, -(-len(columns) // chunk))):
+            if not len(part):
+                continue
+            candidates = model.expand(codes[torch.from_numpy(rows[part])].to(device)).trim_padding()
+            scores = model.score_tokens(query, candidates.reshape(1, len(part)))
+            logits[q, columns[part]] = scores[0].float().cpu().numpy()
+    return logits
+
+
+def _compress(
+    model: Similarity,
+    gallery: DescriptorFile,
+    rows: np.ndarray,
+    count: int | None,
+    device: str | torch.device,
+) -> LocalFeatures:
+    """Codes of some gallery images, on the CPU, without locations."""
+    parts = []
+    for start in range(0, len(rows), _READ):
+        local = gallery.read(rows[start : start + _READ], count)
+        local = LocalFeatures(local.descriptors, local.valid).to(device)
+        parts.append(model.compress(local).to("cpu"))
+    return LocalFeatures.cat(parts).trim_padding()
+
+
+def blend(similarities: np.ndarray, logits: np.ndarray, lamb: float, temp: float) -> np.ndarray:
+    """lambda * s_global + (1 - lambda) * sigmoid(gamma * logit), elementwise (AMES, equation 6)."""
+    local = 0.5 * (1 + np.tanh(0.5 * temp * logits.astype(np.float64)))  # the sigmoid, without overflow
+    return lamb * similarities + (1 - lamb) * local
+
+
+def rerank(
+    shortlist: Shortlist,
+    logits: np.ndarray,
+    junk: Sequence[np.ndarray],
+    *,
+    num_rerank: int,
+    lamb: float,
+    temp: float,
+) -> np.ndarray:
+    """Ranking int64 [Q, M]: junk moved behind, then the first ``num_rerank`` sorted by the blended score.
+
+    Ties keep the shortlist's order; what lies behind ``num_rerank`` is left as it is.
+    """
+    columns = junk_behind(shortlist.ids, junk)
+    head = columns[:, :num_rerank]
+    present = np.take_along_axis(shortlist.ids, head, 1) >= 0
+    scores = blend(
+        np.take_along_axis(shortlist.similarities, head, 1), np.take_along_axis(logits, head, 1), lamb, temp
+    )
+    if np.isnan(scores[present]).any():
+        raise ValueError("some of the entries to re-rank were not scored")
+    order = np.argsort(np.where(present, -scores, np.inf), axis=1, kind="stable")
+    ranked = np.take_along_axis(head, order, 1)
+    return np.take_along_axis(shortlist.ids, np.concatenate((ranked, columns[:, num_rerank:]), 1), 1)
