@@ -150,10 +150,10 @@ def crack(rng: np.random.Generator, canvas: Array, tones: Tones, count: int) -> 
 
 
 def weather(rng: np.random.Generator, canvas: Array) -> Array:
-    """Stains of all sizes, and streaks running down: brightness factors between about 0.6 and 1.3."""
+    """Stains of all sizes, and streaks running down: brightness factors between about 0.5 and 1.5."""
     shape = canvas.shape[:2]
     half = (shape[0] // 2, shape[1] // 2)  # stains are smooth: half the resolution is enough
-    stain = 0.055 * grain(rng, half, 90, 4)
+    stain = 0.085 * grain(rng, half, 60, 5)
     streak = rng.standard_normal((max(2, half[0] // 60), max(2, half[1] // 5)), dtype=np.float32)
     stain += 0.05 * cv2.resize(streak, half[::-1], interpolation=cv2.INTER_LINEAR)
     factor = cv2.resize(1 + stain, shape[::-1]) + 0.03 * smooth_noise(rng, shape, 2.5)

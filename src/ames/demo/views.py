@@ -98,7 +98,7 @@ class Difficulty:
     """What kind of view: how many troubles, of which kinds, how bad, in how busy a place."""
 
     troubles: tuple[str, ...]
-    count: tuple[int, int]  # fewest and most troubles at once
+    count: tuple[int, int]  # fewest and most troubles at once (of 'far' and 'close' only one stays)
     bad: Conditions
     neighbours: tuple[int, int]  # other buildings or objects around
     clutter: tuple[int, int]  # strongly textured pieces around, behind the landmark
@@ -118,11 +118,13 @@ def draw_conditions(rng: np.random.Generator, difficulty: Difficulty) -> dict[st
     """One value per field of `Conditions`, unsigned."""
     count = int(rng.integers(difficulty.count[0], difficulty.count[1] + 1))
     chosen = [str(name) for name in rng.permutation(difficulty.troubles)[:count]]
+    if "far" in chosen and "close" in chosen:
+        chosen.remove("close")  # they exclude each other
     bad = {field for trouble in chosen for field in TROUBLES[trouble]}
     values = {}
     for field in Conditions.__dataclass_fields__:
         values[field] = float(rng.uniform(*getattr(difficulty.bad if field in bad else MILD, field)))
-    if "close" in chosen and "far" not in chosen:
+    if "close" in chosen:
         values["scale"] = float(rng.uniform(*CLOSE_SCALE))
     return values
 
