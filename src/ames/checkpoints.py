@@ -31,7 +31,7 @@ _STRUCTURE = (
 
 
 class Weights(NamedTuple):
-    """A state dict and what is known of it: ``model`` (constructor arguments), ``backbone``, ...; may be {}."""
+    """A state dict and what the file says of it: ``model`` (constructor arguments), ``backbone``, ..."""
 
     state: dict[str, Tensor]
     about: dict[str, Any]
@@ -84,7 +84,9 @@ def read_weights(path: Path | str) -> Weights:
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
-            raise AmesError(f"{path}: holds more than weights, which is refused: {_first_line(error)}") from error
+            raise AmesError(
+                f"{path}: holds more than weights, which is refused: {_first_line(error)}"
+            ) from error
         except (RuntimeError, EOFError, OSError) as error:
             raise AmesError(f"{path}: not a readable checkpoint ({_first_line(error)})") from error
         if not isinstance(content, dict):
@@ -129,14 +131,14 @@ def load_state(model: torch.nn.Module, state: Mapping[str, Tensor], *, source: s
 
 def arguments(model: AMES) -> dict[str, Any]:
     """Constructor arguments that rebuild ``model``."""
-    layer = model.decoder.layers[0]
+    layer = model.decoder.stack[0]
     return {
         "local_dim": model.local_dim,
         "model_dim": model.model_dim,
         "nhead": layer.cross_attn.heads,
-        "num_encoder_layers": len(model.decoder.layers),
+        "num_encoder_layers": len(model.decoder.stack),
         "dim_feedforward": layer.linear1.out_features,
-        "activation": layer.activation.__name__,
+        "activation": layer.activation_name,
         "normalize_before": layer.pre_norm,
         "binarized": model.binarized,
     }

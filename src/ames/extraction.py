@@ -38,7 +38,9 @@ class Extraction:
             named = ", ".join(f"{name} ({why})" for name, why in list(self.unreadable.items())[:5])
             lines.append(f"{len(self.unreadable)} unreadable, skipped: {named}{_more(self.unreadable)}")
         if self.empty:
-            lines.append(f"{len(self.empty)} without keypoints: {', '.join(self.empty[:5])}{_more(self.empty)}")
+            lines.append(
+                f"{len(self.empty)} without keypoints: {', '.join(self.empty[:5])}{_more(self.empty)}"
+            )
         return "\n".join(lines)
 
 
@@ -61,7 +63,9 @@ def extract(
     root = Path(root)
     check_all_exist(root, names)
     if vectors is not None and backbone.global_dim is None:
-        raise AmesError(f"backbone {backbone.name} has no global descriptor here: its global model is not loaded")
+        raise AmesError(
+            f"backbone {backbone.name} has no global descriptor here: its global model is not loaded"
+        )
     provenance = backbone.provenance() | {"descriptors": count}
     found = np.zeros((len(names), backbone.global_dim or 0), np.float32)
     unreadable: dict[str, str] = {}
@@ -90,9 +94,7 @@ def extract(
             raise AmesError(f"{root}: none of the {len(names)} images can be read (first: {name}: {why})")
     if vectors is not None:
         write_globals(vectors, found, names=names, provenance=provenance)
-    return Extraction(
-        Path(local), None if vectors is None else Path(vectors), len(names), unreadable, empty
-    )
+    return Extraction(Path(local), None if vectors is None else Path(vectors), len(names), unreadable, empty)
 
 
 def extract_images(

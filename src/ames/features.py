@@ -70,7 +70,7 @@ class LocalFeatures:
     def map(self, function: Any) -> LocalFeatures:
         """The same function on every array; it sees the array and its number of trailing axes."""
         trailing = {"descriptors": 1, "xy": 1}
-        new = {}
+        new: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
             new[field.name] = None if value is None else function(value, trailing.get(field.name, 0))
@@ -127,7 +127,7 @@ class LocalFeatures:
 
 def _join(join: Any, items: Sequence[LocalFeatures]) -> LocalFeatures:
     """Joins every array that all items have; one that an item lacks is dropped."""
-    new = {}
+    new: dict[str, Any] = {}
     for field in fields(LocalFeatures):
         values = [getattr(item, field.name) for item in items]
         new[field.name] = None if any(value is None for value in values) else join(values)

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ames.data.ground_truth import atomic_file
+from ames.data.atomic import atomic_file
 from ames.errors import AmesError
 
 THUMBNAIL_SIDE = 120  # pixels of the long side

@@ -26,7 +26,7 @@ def search(queries: np.ndarray, gallery: np.ndarray, k: int | None = None, *, bl
     k = n if k is None else min(k, n)
     index = faiss.IndexFlatIP(gallery.shape[1])
     index.add(np.ascontiguousarray(gallery, np.float32))
-    blank = ~gallery.any(1)
+    blank = np.linalg.norm(gallery, axis=1) == 0
     ids = np.empty((len(queries), k), np.int64)
     similarities = np.empty((len(queries), k), np.float32)
     # Ties and blank rows are settled here, so a few more candidates than k are looked at.
@@ -35,7 +35,7 @@ def search(queries: np.ndarray, gallery: np.ndarray, k: int | None = None, *, bl
         rows = slice(start, start + block)
         batch = np.ascontiguousarray(queries[rows], np.float32)
         s, i = index.search(batch, wanted)
-        s = np.where(blank[i] | ~batch.any(1)[:, None], np.float32(-1), s)
+        s = np.where(blank[i] | (np.linalg.norm(batch, axis=1, keepdims=True) == 0), np.float32(-1), s)
         order = np.lexsort((i, -s))[:, :k]
         ids[rows] = np.take_along_axis(i, order, 1)
         similarities[rows] = np.take_along_axis(s, order, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ class Recipe:
 
     Counts of query and database descriptors are drawn once a batch from [min_desc, max_desc), each by
     itself: one universal model for any number. ``warmup`` steps raise the learning rate from 0;
-    ``clip`` bounds the gradient norm (None: not at all).
+    ``clip`` bounds the gradient norm (None: not at all); ``val_freq`` epochs lie between validations.
     """
 
     epochs: int = 15
@@ -37,6 +38,7 @@ class Recipe:
     beta: float = 10.0
     warmup: int = 0
     clip: float | None = None
+    val_freq: int = 1
     autocast: bool = False  # bfloat16
     seed: int = 0
 
@@ -66,9 +68,12 @@ def fit(
         teacher.to(device).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
     steps = recipe.epochs * len(loader)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _lr_factor(step, steps, recipe.warmup))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: _lr_factor(step, steps, recipe.warmup)
+    )
     rng = np.random.default_rng([recipe.seed, 12])
     history: list[dict[str, float]] = []
+    started = time.perf_counter()
     for epoch in range(recipe.epochs):
         model.train()
         sums, seen = np.zeros(4), 0
@@ -93,8 +98,9 @@ def fit(
             bar.set_postfix(loss=f"{sums[0] / seen:.3f}", accuracy=f"{sums[3] / seen:.3f}")
         loss, bce, mse, accuracy = sums / max(seen, 1)
         record = {"epoch": epoch + 1, "loss": loss, "bce": bce, "mse": mse, "accuracy": accuracy}
+        record["seconds"] = round(time.perf_counter() - started, 1)
         model.eval()
-        if validate is not None:
+        if validate is not None and ((epoch + 1) % recipe.val_freq == 0 or epoch + 1 == recipe.epochs):
             record |= validate(model)
         history.append(record)
         log.info(" ".join(f"{k} {v:.4g}" for k, v in record.items()))

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from ames.data.ground_truth import atomic_file, ids, load_ground_truth, save_ground_truth
+from ames.data.ground_truth import ids, load_ground_truth, save_ground_truth
 from ames.errors import AmesError
 
 RAW = {
@@ -126,24 +126,3 @@ def test_errors_of_saving(tmp_path):
     with pytest.raises(AmesError, match="2 boxes for 1 queries"):
         save_ground_truth(tmp_path / "other.json", truth)
     assert not (tmp_path / "other.json").exists()
-
-
-def interrupted_write(path):
-    with atomic_file(path) as file:
-        file.write(b"half")
-        raise KeyboardInterrupt
-
-
-def test_an_interrupted_write_keeps_the_old_file(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-    with pytest.raises(KeyboardInterrupt):
-        interrupted_write(path)
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_folder_that_cannot_be_made(tmp_path):
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(AmesError, match="cannot write the file"), atomic_file(tmp_path / "file" / "inside"):
-        pass

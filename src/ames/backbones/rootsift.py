@@ -12,7 +12,7 @@ from ames.backbones.base import Backbone, ImageFeatures
 from ames.backbones.vlad import Vlad
 from ames.features import LocalFeatures
 
-# Half of OpenCV's default: keypoints are ranked by response anyway, and dark or hazy images need the weak ones.
+# Half of OpenCV's default: keypoints are ranked by response, and dark or hazy images need the weak ones.
 CONTRAST = 0.02
 
 
@@ -47,7 +47,9 @@ class RootSift(Backbone):
 
 
 def _rootsift(gray: np.ndarray, count: int) -> LocalFeatures:
-    sift = cv2.SIFT_create(contrastThreshold=CONTRAST)
+    sift = cv2.SIFT_create(  # type: ignore[attr-defined]  # missing in the stubs
+        contrastThreshold=CONTRAST
+    )
     keypoints = _strongest(sift.detect(gray, None), count)
     if keypoints:
         keypoints, sift_descriptors = sift.compute(gray, keypoints)

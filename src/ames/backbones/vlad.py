@@ -40,7 +40,13 @@ class Vlad:
 
     @classmethod
     def fit(
-        cls, images: list[np.ndarray], *, reduced: int = 64, centroids: int = 32, dim: int = 256, seed: int = 0
+        cls,
+        images: list[np.ndarray],
+        *,
+        reduced: int = 64,
+        centroids: int = 32,
+        dim: int = 256,
+        seed: int = 0,
     ) -> Vlad:
         """From local descriptors of many images, each float32 [N_i, D]; needs more than ``dim`` images."""
         import faiss
@@ -54,9 +60,10 @@ class Vlad:
         pca = _pca(pool - mean, reduced, whiten=0.25)
         kmeans = faiss.Kmeans(reduced, centroids, niter=25, seed=seed, max_points_per_centroid=4096)
         kmeans.train((pool - mean) @ pca)
-        raw = np.stack([aggregate((x - mean) @ pca, kmeans.centroids) for x in images])
+        found = np.array(kmeans.centroids)
+        raw = np.stack([aggregate((x - mean) @ pca, found) for x in images])
         vlad_mean = raw.mean(0)
-        return cls(mean, pca, kmeans.centroids.copy(), vlad_mean, _pca(raw - vlad_mean, dim, whiten=0.5))
+        return cls(mean, pca, found, vlad_mean, _pca(raw - vlad_mean, dim, whiten=0.5))
 
     def save(self, path: Path | str) -> None:
         """safetensors, as fp16."""

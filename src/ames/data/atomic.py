@@ -4,20 +4,37 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
+
+from ames.errors import AmesError
 
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """A temporary path beside ``path``; on success it is synced and takes its name, on failure removed."""
+    """A temporary path beside ``path``, for libraries that open files themselves.
+
+    When the block ends well, the file is synced and takes its name; otherwise it is removed and what was
+    there before stays. Raises AmesError when the folder cannot be written or the disk is full.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with open(temporary, "rb+") as f:
-            os.fsync(f.fileno())
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise AmesError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # gone already after a success
+            temporary.unlink()
+
+
+@contextmanager
+def atomic_file(path: Path | str) -> Iterator[BinaryIO]:
+    """As ``atomic_path``, with the temporary file opened for writing bytes."""
+    with atomic_path(path) as temporary, open(temporary, "xb") as file:
+        yield file

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -45,19 +46,21 @@ class DescriptorWriter:
         names: Sequence[str] | None = None,
         provenance: dict[str, Any] | None = None,
     ) -> None:
-        self._atomic = atomic_path(path)
+        self._path = path
+        self._open = ExitStack()
         self.slots, self.width = slots, width
         self._shape, self._dtype = (images, slots, METADATA + width), dtype
         self._names, self._provenance = names, provenance
 
     def __enter__(self) -> DescriptorWriter:
-        self._file = h5py.File(self._atomic.__enter__(), "w")
-        self._features = self._file.create_dataset("features", self._shape, self._dtype)
+        temporary = self._open.enter_context(atomic_path(self._path))
+        file = self._open.enter_context(h5py.File(temporary, "w"))
+        self._features = file.create_dataset("features", self._shape, self._dtype)
         empty = np.zeros(self._shape[1:], self._dtype)
         empty[:, PADDING] = 1
         for row in range(self._shape[0]):
             self._features[row] = empty
-        _describe(self._file, self._names, self._provenance)
+        _describe(file, self._names, self._provenance)
         return self
 
     def write(self, row: int, local: LocalFeatures) -> None:
@@ -78,8 +81,7 @@ class DescriptorWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        self._atomic.__exit__(kind, error, trace)
+        self._open.__exit__(kind, error, trace)
 
 
 class DescriptorFile:
@@ -123,7 +125,7 @@ class DescriptorFile:
         return self._rows
 
     def read(self, rows: Sequence[int] | np.ndarray, count: int | None = None) -> LocalFeatures:
-        """The ``count`` strongest descriptors (all if None) of some images -> [len(rows), count, D], float32."""
+        """The ``count`` strongest descriptors (None: all) of some images -> float32 [len(rows), count, D]."""
         count = self.slots if count is None else min(count, self.slots)
         features = self._features()
         data = np.stack([features[int(row), :count] for row in rows]).astype(np.float32)

@@ -6,16 +6,14 @@ the gallery images), `qimlist` (names of the queries) and `gnd`, a list with one
 """
 
 import json
-import os
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
+from ames.data.atomic import atomic_file
 from ames.errors import AmesError
 
 BOX_KEY = "bbx"
@@ -124,29 +122,6 @@ def save_ground_truth(path: Path | str, ground_truth: GroundTruth) -> Path:
     with atomic_file(path) as file:
         file.write(json.dumps(raw, separators=(",", ":"), ensure_ascii=False).encode())
     return path
-
-
-@contextmanager
-def atomic_file(path: Path | str) -> Iterator[BinaryIO]:
-    """A binary file that takes the place of `path` at the end of the block, and only if nothing was raised.
-
-    It is written beside `path` under a temporary name (missing folders are made), synced to the disk, then
-    renamed. Raises AmesError when the folder or the file cannot be written.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise AmesError(f"{path}: cannot write the file: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):  # gone already after a success
-            temporary.unlink()
 
 
 def _names(value: Any, key: str, *, source: str) -> list[str]:

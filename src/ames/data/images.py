@@ -80,3 +80,12 @@ def check_all_exist(root: Path, names: Sequence[str]) -> None:
     """Refuses a list of which not a single image is there: the root is wrong, not the images."""
     if not any((root / name).is_file() for name in names):
         raise AmesError(f"{root}: none of the {len(names)} listed images is there (first: {names[0]})")
+
+
+def read_labels(path: Path | str) -> np.ndarray:
+    """The labels of a training list, int64 [images]; any text will do, equal text is an equal label."""
+    items = read_list(path)
+    for line, item in enumerate(items, start=1):
+        if item.label is None:
+            raise AmesError(f"{path}: image {line} ({item.path}) has no label; training needs path,label")
+    return np.unique([item.label for item in items], return_inverse=True)[1].astype(np.int64)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ames.data.ground_truth import atomic_file
+from ames.data.atomic import atomic_file
 from ames.errors import AmesError
 
 _ROWS_AT_ONCE = 4096  # of a check: bounds the memory that it takes beside arrays of gigabytes

@@ -52,7 +52,7 @@ class TripletSampler:
             raise AmesError(f"shortlist of {len(shortlist.ids)} images, but {len(labels)} labels")
         if shortlist.ids.max(initial=-1) >= len(labels):
             raise AmesError(
-                f"shortlist names image {shortlist.ids.max()}, but there are {len(labels)}: of another data set?"
+                f"shortlist names image {shortlist.ids.max()} of {len(labels)}: is it of another data set?"
             )
         self.ids = shortlist.ids[:, :neighbours]
         labels = np.asarray(labels)
@@ -67,8 +67,8 @@ class TripletSampler:
         self.anchors = np.flatnonzero((positives >= min_positives) & (negatives >= min_negatives))
         if not len(self.anchors):
             raise AmesError(
-                f"no valid anchor among {len(labels)} images: at most {positives.max(initial=0)} positives and "
-                f"{negatives.max(initial=0)} negatives among the first {neighbours} neighbours "
+                f"no valid anchor among {len(labels)} images: at most {positives.max(initial=0)} positives "
+                f"and {negatives.max(initial=0)} negatives among the first {neighbours} neighbours "
                 f"(needed: {min_positives} and {min_negatives})"
             )
 
@@ -82,7 +82,9 @@ class TripletSampler:
         column = (rows <= threshold).sum(1).clip(max=rows.shape[1] - 1)
         return self.ids[anchors, column]
 
-    def epoch(self, batch: int, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def epoch(
+        self, batch: int, rng: np.random.Generator
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """One permutation of the valid anchors in batches of ``batch`` triplets; a short rest is left out
         unless it is all there is.
         """
@@ -100,7 +102,13 @@ class TripletLoader:
     """
 
     def __init__(
-        self, sampler: TripletSampler, descriptors: DescriptorFile, *, triplets: int, count: int, seed: int = 0
+        self,
+        sampler: TripletSampler,
+        descriptors: DescriptorFile,
+        *,
+        triplets: int,
+        count: int,
+        seed: int = 0,
     ) -> None:
         self.sampler, self.descriptors = sampler, descriptors
         self.triplets = min(triplets, len(sampler.anchors))

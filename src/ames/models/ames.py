@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -66,6 +68,21 @@ class AMES(PairSimilarity):
         else:
             identical_attention(self.decoder)
 
+    @property
+    def binarize(self) -> Binarize:
+        """W of the binary projection."""
+        return cast(Binarize, self.remap_local[0])
+
+    @property
+    def project(self) -> nn.Linear:
+        """The linear layer of f."""
+        return cast(nn.Linear, self.remap_local[-2])
+
+    @property
+    def norm(self) -> nn.LayerNorm:
+        """The LayerNorm that ends f."""
+        return cast(nn.LayerNorm, self.remap_local[-1])
+
     # ---- projection -----------------------------------------------------------------------------
 
     def tokens(self, local: LocalFeatures) -> LocalFeatures:
@@ -74,7 +91,7 @@ class AMES(PairSimilarity):
     def compress(self, local: LocalFeatures) -> LocalFeatures:
         """Codes as a database stores them: packed bits, or fp16 tokens (the paper's evaluation rounding)."""
         if self.binarized:
-            signs = self.remap_local[0](self._normalized(local))
+            signs = self.binarize(self._normalized(local))
             return local.with_descriptors(pack_bits(signs))
         return local.with_descriptors(self.tokens(local).descriptors.half())
 
@@ -82,7 +99,7 @@ class AMES(PairSimilarity):
         dtype = self.mtc_token.dtype
         if self.binarized:
             signs = unpack_bits(codes.descriptors, dtype)
-            return codes.with_descriptors(self.remap_local[2](self.remap_local[1](signs)))
+            return codes.with_descriptors(self.norm(self.project(signs)))
         return codes.with_descriptors(codes.descriptors.to(dtype))
 
     def _normalized(self, local: LocalFeatures) -> Tensor:
@@ -144,9 +161,9 @@ class AMES(PairSimilarity):
         """
         x = F.normalize(descriptors.float(), dim=-1)
         if self.binarized:
-            self.remap_local[0].W.copy_(fit_itq(x, self.model_dim, seed=seed))
+            self.binarize.W.copy_(fit_itq(x, self.model_dim, seed=seed))
         else:
-            pca_projection(self.remap_local[0], x)
+            pca_projection(self.project, x)
 
 
 def _rounded(tokens: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ dense mask over all tokens is then three exact rectangular attention calls.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -67,7 +69,7 @@ class PairLayer(nn.Module):
         self.linear1 = nn.Linear(dim, dim_feedforward)
         self.linear2 = nn.Linear(dim_feedforward, dim)
         self.norm1, self.norm2, self.norm3 = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.activation = {"relu": F.relu, "gelu": F.gelu}[activation]
+        self.activation_name = activation
         self.pre_norm = pre_norm
 
     def forward(self, x: Tensor, n: int, mask: Tensor | None) -> Tensor:
@@ -81,7 +83,8 @@ class PairLayer(nn.Module):
         return self.norm3(x + self._feed_forward(x))
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        return self.linear2(self.activation(self.linear1(x)))
+        activation = F.relu if self.activation_name == "relu" else F.gelu
+        return self.linear2(activation(self.linear1(x)))
 
 
 class PairDecoder(nn.Module):
@@ -96,8 +99,13 @@ class PairDecoder(nn.Module):
         )
         self.norm = nn.LayerNorm(dim) if pre_norm else None
 
+    @property
+    def stack(self) -> list[PairLayer]:
+        """The layers, first to last."""
+        return cast(list[PairLayer], list(self.layers))
+
     def forward(self, x: Tensor, n: int, mask: Tensor | None) -> Tensor:
         """x: [B, N + 1 + M, d] -> the same shape."""
-        for layer in self.layers:
+        for layer in self.stack:
             x = layer(x, n, mask)
         return x if self.norm is None else self.norm(x)

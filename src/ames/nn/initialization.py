@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 @torch.no_grad()
 def identical_attention(decoder: PairDecoder) -> None:
     """All layers start from the first one's weights (the released code copies one layer)."""
-    first = decoder.layers[0].state_dict()
-    for layer in decoder.layers[1:]:
-        layer.load_state_dict(first)
+    first, *others = decoder.stack
+    weights = first.state_dict()
+    for layer in others:
+        layer.load_state_dict(weights)
 
 
 @torch.no_grad()
@@ -56,7 +57,7 @@ def matching(model: AMES, *, sharpness: float = 1.2, threshold: float = 0.5, qui
     evidence to the match token, where the head reads it. All other outputs start at ``quiet`` times
     their usual size.
     """
-    d, heads = model.model_dim, model.decoder.layers[0].cross_attn.heads
+    d, heads = model.model_dim, model.decoder.stack[0].cross_attn.heads
     main = d - 2 * heads
     flags, evidence = torch.arange(main, main + heads), torch.arange(main + heads, d)
     width = d // heads
@@ -66,7 +67,7 @@ def matching(model: AMES, *, sharpness: float = 1.2, threshold: float = 0.5, qui
 
     model.mtc_token.zero_()
     model.mtc_token[flags] = math.sqrt(d / heads) * sign
-    project, norm = model.remap_local[-2], model.remap_local[-1]
+    project, norm = model.project, model.norm
     nn.init.orthogonal_(project.weight)
     project.weight[main:] = 0
     nn.init.zeros_(project.bias)
@@ -75,7 +76,7 @@ def matching(model: AMES, *, sharpness: float = 1.2, threshold: float = 0.5, qui
     # A pair of cosine c scores sharpness^2 * (d / heads) * c / sqrt(width) in a head.
     token_key = sharpness * math.sqrt(d / heads)
     token_query = sharpness**2 * threshold * (d / heads) / token_key
-    for layer in model.decoder.layers:
+    for layer in model.decoder.stack:
         shared = torch.zeros(d, d)
         rotation = nn.init.orthogonal_(torch.empty(main, main))
         per_head = width - 2
@@ -98,3 +99,24 @@ def matching(model: AMES, *, sharpness: float = 1.2, threshold: float = 0.5, qui
     nn.init.zeros_(model.classifier.weight)
     model.classifier.weight[0, evidence] = -1.0
     nn.init.zeros_(model.classifier.bias)
+
+
+@torch.no_grad()
+def from_teacher(student: AMES, teacher: AMES, descriptors: Tensor) -> None:
+    """Starts a binary student as near to its full-precision teacher as it can be without training.
+
+    The student's W must have been fitted (``AMES.fit_projection``). Transformer, match token and head are
+    copied; the linear layer behind the bits is the least-squares fit to what the teacher's LayerNorm gets.
+
+    descriptors: float [n, D] real descriptors.
+    """
+    own = student.state_dict()
+    copied = {k: v for k, v in teacher.state_dict().items() if not k.startswith("remap_local.")}
+    student.load_state_dict(own | copied)
+    x = nn.functional.normalize(descriptors.float(), dim=-1)
+    bits = torch.where(x @ student.binarize.W > 0, 1.0, -1.0)
+    bits = torch.cat((bits, torch.ones(len(bits), 1)), 1).double()
+    solution = torch.linalg.lstsq(bits, teacher.project(x).double()).solution.float()
+    student.project.weight.copy_(solution[:-1].T)
+    student.project.bias.copy_(solution[-1])
+    student.norm.load_state_dict(teacher.norm.state_dict())

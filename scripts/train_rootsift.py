@@ -1,0 +1,193 @@
+"""Trains the RootSIFT models that the library ships, on generated landmarks only.
+
+    python scripts/train_rootsift.py --out runs/rootsift
+
+Stages: draw landmarks (training and validation), fit the global descriptor, extract, shortlist, train the
+full-precision teacher, distil the binary student, choose lambda and gamma on the validation landmarks,
+write the weights and the log. Finished stages are skipped, so that an interrupted run can be called again.
+The test landmarks of `ames demo` are of another split, which nothing here reads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import platform
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ames.backbones.rootsift import RootSift
+from ames.backbones.vlad import Vlad
+from ames.checkpoints import arguments, load_model, save_weights
+from ames.data.descriptors import DescriptorFile
+from ames.data.folder import DatasetFolder
+from ames.data.ground_truth import load_ground_truth
+from ames.data.images import read_labels, read_list
+from ames.data.shortlist import Shortlist
+from ames.data.triplets import TripletLoader, TripletSampler
+from ames.demo.dataset import make_landmarks
+from ames.errors import AmesError
+from ames.evaluation import judge, tune
+from ames.extraction import extract_images
+from ames.models.ames import AMES
+from ames.nn.initialization import from_teacher
+from ames.preparation import extract_split, make_shortlist
+from ames.protocols import MEDIUM, REVISITED
+from ames.rerank import needed, score_shortlist
+from ames.training import Recipe, fit
+
+SIZE = {"local_dim": 128, "model_dim": 128, "nhead": 2, "num_encoder_layers": 3, "dim_feedforward": 256}
+DESCRIPTORS = 400  # stored an image
+NUM_RERANK = 100
+# What the validation looks at: the counts of the demo.
+QUERY_DESC, DB_DESC = 200, 50
+
+
+def main() -> None:
+    args = parse()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    logging.getLogger("faiss").setLevel(logging.WARNING)
+    torch.manual_seed(args.seed)
+    train = DatasetFolder(args.out / "landmarks-train", "rootsift")
+    val = DatasetFolder(args.out / "landmarks-val", "rootsift")
+    common = {"seed": args.seed, "workers": args.workers}
+    make_landmarks(
+        train.path, split="train", landmarks=args.landmarks, easy=4, hard=6, junk=0, distractors=600, **common
+    )
+    make_landmarks(val.path, split="val", landmarks=40, easy=4, hard=6, junk=2, distractors=500, **common)
+    backbone = RootSift(vlad=fitted_vlad(args.out / "rootsift_global.safetensors", train, args))
+    for folder, splits in ((train, ("",)), (val, ("query", "gallery"))):
+        for split in splits:
+            extract_split(folder, split, backbone, count=DESCRIPTORS, workers=args.workers)
+        make_shortlist(folder, training=folder is train)
+
+    validation = Validation(val)
+    log: dict[str, object] = {"arguments": {k: str(v) for k, v in vars(args).items() if k != "out"}}
+    log["machine"] = {"torch": torch.__version__, "processor": platform.machine(), "device": args.device}
+    teacher = trained(args, "rootsift_ames", train, validation, log)
+    trained(args, "rootsift_ames_dist", train, validation, log, teacher=teacher)
+    (args.out / "training.json").write_text(json.dumps(log, indent=1))
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--landmarks", type=int, default=600)
+    parser.add_argument("--epochs", type=int, default=25, help="of the teacher")
+    parser.add_argument("--student-epochs", type=int, default=12)
+    parser.add_argument("--triplets", type=int, default=32, help="a batch")
+    parser.add_argument("--max-desc", type=int, default=128, help="descriptors an image in training")
+    parser.add_argument("--lr", type=float, default=5e-4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2, help="processes that draw and extract")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    return parser.parse_args()
+
+
+def fitted_vlad(path: Path, train: DatasetFolder, args: argparse.Namespace) -> Vlad:
+    """The global descriptor, fitted on every second training image."""
+    if not path.exists():
+        names = [item.path for item in read_list(train.image_list())][::2]
+        features = extract_images(
+            [train.path / name for name in names], RootSift(), count=DESCRIPTORS, workers=args.workers
+        )
+        local = [f.local.descriptors.numpy() for f in features if not isinstance(f, str)]
+        Vlad.fit(local, seed=args.seed).save(path)
+    return Vlad.load(path)
+
+
+class Validation:
+    """Medium mAP on the validation landmarks, and the choice of lambda and gamma there."""
+
+    def __init__(self, folder: DatasetFolder) -> None:
+        self.ground_truth = load_ground_truth(folder.ground_truth)
+        self.shortlist = Shortlist.load(folder.shortlist)
+        self.queries = DescriptorFile(folder.local("query"))
+        self.gallery = DescriptorFile(folder.local("gallery"))
+
+    def scores(self, model: AMES, device: str) -> np.ndarray:
+        mask = needed(self.shortlist, self.ground_truth, REVISITED, [NUM_RERANK])
+        return score_shortlist(
+            model,
+            self.queries,
+            self.gallery,
+            self.shortlist,
+            mask=mask,
+            query_count=QUERY_DESC,
+            database_count=DB_DESC,
+            device=device,
+        )
+
+    def __call__(self, model: AMES) -> dict[str, float]:
+        blend, _ = tune(
+            self.shortlist,
+            logits := self.scores(model, str(model.mtc_token.device)),
+            self.ground_truth,
+            (MEDIUM,),
+            num_rerank=NUM_RERANK,
+        )
+        results = judge(
+            self.shortlist, logits, self.ground_truth, REVISITED, num_rerank=NUM_RERANK, blend=blend
+        )
+        figures = {f"{p.name}_map": round(r.map, 2) for p, r in results.items()}
+        return figures | {"lamb": blend.lamb, "temp": blend.temp}
+
+
+def trained(
+    args: argparse.Namespace,
+    name: str,
+    train: DatasetFolder,
+    validation: Validation,
+    log: dict[str, object],
+    teacher: AMES | None = None,
+) -> AMES:
+    """Trains one model unless its weights are there already; returns it in evaluation mode."""
+    path = args.out / f"{name}.safetensors"
+    if path.exists():
+        return load_model(path).to(args.device)
+    descriptors = DescriptorFile(train.local())
+    labels = read_labels(train.image_list())
+    sampler = TripletSampler(Shortlist.load(train.shortlist), labels, min_positives=2)
+    loader = TripletLoader(sampler, descriptors, triplets=args.triplets, count=args.max_desc, seed=args.seed)
+    sample = descriptors.read(np.arange(0, len(descriptors), 5), 60)
+    sample_descriptors = sample.descriptors[sample.valid]
+    model = AMES(**SIZE, binarized=teacher is not None, init="matching")
+    model.fit_projection(sample_descriptors, seed=args.seed)
+    if teacher is not None:
+        from_teacher(model, teacher.cpu(), sample_descriptors)
+    recipe = Recipe(
+        epochs=args.epochs if teacher is None else args.student_epochs,
+        lr=args.lr,
+        max_desc=args.max_desc,
+        warmup=50,
+        clip=1.0,
+        val_freq=4,
+        seed=args.seed,
+    )
+    print(f"{name}: {len(sampler.anchors)} valid anchors of {len(labels)}, {len(loader)} batches an epoch")
+    start = validation(model.eval())
+    print(f"{name}: before training {start}")
+    history = fit(
+        model,
+        loader,
+        recipe,
+        out=args.out / f"{name}.pt",
+        teacher=teacher,
+        device=args.device,
+        validate=validation,
+    )
+    log[name] = {"model": arguments(model), "recipe": vars(recipe), "before": start, "epochs": history}
+    chosen = {key: history[-1][key] for key in ("lamb", "temp")}
+    about = {"backbone": "rootsift", "blend": chosen, "seed": args.seed, "trained_on": "generated landmarks"}
+    save_weights(path, model.cpu(), half=True, provenance=about)
+    return load_model(path).to(args.device)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except AmesError as error:
+        raise SystemExit(f"train_rootsift: {error}") from None

@@ -1,0 +1,7 @@
+"""`python -m ames`."""
+
+import sys
+
+from ames.cli import main
+
+sys.exit(main())

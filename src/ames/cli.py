@@ -1,0 +1,175 @@
+"""The `ames` command."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ames import __version__
+from ames.errors import AmesError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; wrong input is one line on stderr and status 2."""
+    args = _parser().parse_args(argv)
+    try:
+        args.run(args)
+    except AmesError as error:
+        print(f"ames {args.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"ames {args.command}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ames", description="Instance-level image retrieval.")
+    parser.add_argument("--version", action="version", version=f"ames {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    demo = commands.add_parser(
+        "demo",
+        help="from images to a re-ranked, measured result and a page to look at",
+        description="Searches, re-ranks and measures: on generated test landmarks, or on your own photos.",
+    )
+    demo.add_argument(
+        "--images", type=Path, help="a folder with one sub-folder an object (default: generated)"
+    )
+    demo.add_argument(
+        "--distractors",
+        default="distractors",
+        help="the sub-folder of --images that shows none of the objects",
+    )
+    demo.add_argument(
+        "-o", "--out", type=Path, default=Path("demo"), help="where everything is written (demo)"
+    )
+    demo.add_argument("--num-rerank", type=_positive, default=100, help="candidates re-ranked a query (100)")
+    demo.add_argument("--landmarks", type=_positive, default=40, help="generated landmarks (40)")
+    demo.add_argument("--seed", type=int, default=0, help="of the generated landmarks (0)")
+    demo.add_argument("--model", type=Path, help="full-precision checkpoint (default: the shipped one)")
+    demo.add_argument("--binary-model", type=Path, help="binary checkpoint (default: the shipped one)")
+    _machine(demo, device=True)
+    demo.set_defaults(run=_demo)
+
+    extract = commands.add_parser("extract", help="local and global descriptors of images")
+    extract.add_argument("--images", type=Path, required=True, help="a folder, or the root of --list")
+    extract.add_argument("--list", type=Path, help="lines path[,label,...] relative to --images")
+    extract.add_argument("--backbone", default="rootsift", help="rootsift")
+    extract.add_argument("--desc-num", type=_positive, default=400, help="local descriptors an image (400)")
+    extract.add_argument(
+        "-o", "--out", type=Path, required=True, help="OUT_local.hdf5 and OUT_global.hdf5 are written"
+    )
+    _machine(extract)
+    extract.set_defaults(run=_extract)
+
+    landmarks = commands.add_parser("landmarks", help="draw a data set of made-up landmarks")
+    landmarks.add_argument("folder", type=Path)
+    landmarks.add_argument("--split", choices=("train", "val", "test"), required=True)
+    landmarks.add_argument("--landmarks", type=_positive, default=40)
+    landmarks.add_argument("--easy", type=int, default=4, help="easy views a landmark (4)")
+    landmarks.add_argument("--hard", type=int, default=6, help="hard views a landmark (6)")
+    landmarks.add_argument("--junk", type=int, default=2, help="junk views a landmark, not for train (2)")
+    landmarks.add_argument("--distractors", type=int, default=500)
+    landmarks.add_argument("--seed", type=int, default=0)
+    _machine(landmarks)
+    landmarks.set_defaults(run=_landmarks)
+
+    prepare = commands.add_parser("prepare", help="descriptors and shortlist of a data set's lists")
+    prepare.add_argument("folder", type=Path, help="with train.txt, or test_query.txt and test_gallery.txt")
+    prepare.add_argument("--images", type=Path, help="the root of the lists' paths (default: the folder)")
+    prepare.add_argument("--backbone", default="rootsift", help="rootsift")
+    prepare.add_argument("--desc-num", type=_positive, default=400, help="local descriptors an image (400)")
+    _machine(prepare)
+    prepare.set_defaults(run=_prepare)
+    return parser
+
+
+def _machine(parser: argparse.ArgumentParser, *, device: bool = False) -> None:
+    workers = min(os.cpu_count() or 1, 8)
+    parser.add_argument("--workers", type=int, default=workers, help=f"processes, 0 = none ({workers})")
+    if device:
+        parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (cpu)")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not 1 or more")
+    return value
+
+
+def _demo(args: argparse.Namespace) -> None:
+    from ames.demo.showcase import run_demo
+
+    run_demo(
+        args.out,
+        images=args.images,
+        distractors=args.distractors,
+        landmarks=args.landmarks,
+        num_rerank=args.num_rerank,
+        seed=args.seed,
+        workers=args.workers,
+        device=args.device,
+        model=args.model,
+        binary_model=args.binary_model,
+    )
+
+
+def _extract(args: argparse.Namespace) -> None:
+    from ames.backbones import make_backbone
+    from ames.data.images import find_images, read_list
+    from ames.extraction import extract
+
+    backbone = make_backbone(args.backbone)
+    names = [item.path for item in read_list(args.list)] if args.list else find_images(args.images)
+    done = extract(
+        args.images,
+        names,
+        backbone,
+        local=args.out.with_name(f"{args.out.name}_local.hdf5"),
+        vectors=args.out.with_name(f"{args.out.name}_global.hdf5"),
+        count=args.desc_num,
+        workers=args.workers,
+    )
+    print(done.summary())
+
+
+def _landmarks(args: argparse.Namespace) -> None:
+    from ames.demo.dataset import make_landmarks
+
+    path = make_landmarks(
+        args.folder,
+        split=args.split,
+        landmarks=args.landmarks,
+        easy=args.easy,
+        hard=args.hard,
+        junk=0 if args.split == "train" else args.junk,
+        distractors=args.distractors,
+        seed=args.seed,
+        workers=args.workers,
+    )
+    print(path)
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    from ames.backbones import make_backbone
+    from ames.data.folder import DatasetFolder
+    from ames.preparation import extract_split, make_shortlist
+
+    folder = DatasetFolder(args.folder, args.backbone)
+    backbone = make_backbone(args.backbone)
+    training = folder.image_list().exists()
+    for split in ("",) if training else ("query", "gallery"):
+        done = extract_split(
+            folder, split, backbone, images=args.images, count=args.desc_num, workers=args.workers
+        )
+        print(done.summary() if done else f"{folder.local(split)} is there already")
+    print(make_shortlist(folder, training=training))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

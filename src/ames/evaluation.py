@@ -1,0 +1,213 @@
+"""Evaluation: score each pair once, then every (num_rerank, lambda, gamma) and protocol from the scores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ames.data.atomic import atomic_file
+from ames.data.descriptors import DescriptorFile, check_backbone
+from ames.data.folder import DatasetFolder
+from ames.data.ground_truth import GroundTruth, load_ground_truth
+from ames.data.shortlist import Shortlist
+from ames.errors import AmesError
+from ames.models.base import Similarity
+from ames.protocols import Protocol, Result, evaluate, ideal
+from ames.rerank import junk_of, needed, rerank, score_shortlist
+
+# The grid that a validation split chooses from.
+LAMBDAS = tuple(round(0.05 * i, 2) for i in range(20))
+GAMMAS = (0.1, 0.2, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0)
+
+PREFIXES = {"easy": "E", "medium": "M", "hard": "H", "public": "pub", "private": "priv"}
+
+
+@dataclass(frozen=True)
+class Blend:
+    """lambda and gamma of the blend lambda * s_global + (1 - lambda) * sigmoid(gamma * logit)."""
+
+    lamb: float
+    temp: float
+
+
+def column(protocol: Protocol, figure: str) -> str:
+    """The key of a figure in results: M_map, H_mp, pub_map; ``map`` alone where one protocol is all."""
+    prefix = PREFIXES.get(protocol.name, "")
+    return f"{prefix}_{figure}" if prefix else figure
+
+
+def figures(results: dict[Protocol, Result]) -> dict[str, Any]:
+    """{"M_map": ..., "M_mp": {"1": ..., "5": ..., "10": ...}, ...} in percent."""
+    row: dict[str, Any] = {}
+    for protocol, result in results.items():
+        row[column(protocol, "map")] = round(result.map, 3)
+        row[column(protocol, "mp")] = {str(k): round(v, 3) for k, v in result.mp.items()}
+    return row
+
+
+def judge_initial(
+    shortlist: Shortlist, ground_truth: GroundTruth, protocols: Sequence[Protocol]
+) -> dict[Protocol, Result]:
+    """The shortlist as it is."""
+    return {p: evaluate(shortlist.ids, ground_truth, p) for p in protocols}
+
+
+def judge_ideal(
+    shortlist: Shortlist, ground_truth: GroundTruth, protocols: Sequence[Protocol], num_rerank: int
+) -> dict[Protocol, Result]:
+    """A perfect re-ranking of the first ``num_rerank`` entries: the most that any model can reach."""
+    return {
+        p: evaluate(ideal(shortlist.ids, ground_truth, p, num_rerank), ground_truth, p) for p in protocols
+    }
+
+
+def judge(
+    shortlist: Shortlist,
+    logits: np.ndarray,
+    ground_truth: GroundTruth,
+    protocols: Sequence[Protocol],
+    *,
+    num_rerank: int,
+    blend: Blend,
+) -> dict[Protocol, Result]:
+    """The re-ranked shortlist; logits float32 [Q, M] of ``ames.rerank.score_shortlist``."""
+    results = {}
+    for protocol in protocols:
+        ranking = rerank(
+            shortlist,
+            logits,
+            junk_of(ground_truth, protocol),
+            num_rerank=num_rerank,
+            lamb=blend.lamb,
+            temp=blend.temp,
+        )
+        results[protocol] = evaluate(ranking, ground_truth, protocol)
+    return results
+
+
+def sweep(
+    shortlist: Shortlist,
+    logits: np.ndarray,
+    ground_truth: GroundTruth,
+    protocols: Sequence[Protocol],
+    *,
+    num_rerank: Iterable[int],
+    lamb: Iterable[float],
+    temp: Iterable[float],
+) -> list[dict[str, Any]]:
+    """One row for every combination, in the order given."""
+    rows = []
+    for k, a, t in product(num_rerank, lamb, temp):
+        results = judge(shortlist, logits, ground_truth, protocols, num_rerank=k, blend=Blend(a, t))
+        rows.append({"num_rerank": k, "lamb": a, "temp": t} | figures(results))
+    return rows
+
+
+def tune(
+    shortlist: Shortlist,
+    logits: np.ndarray,
+    ground_truth: GroundTruth,
+    protocols: Sequence[Protocol],
+    *,
+    num_rerank: int,
+) -> tuple[Blend, float]:
+    """The blend of the grid with the best mean mAP over ``protocols``, and that mAP: for validation splits.
+
+    Where lambda is 0, gamma does not change the order, and 1 stands for all.
+    """
+    best, best_map = Blend(0.0, 1.0), -1.0
+    for lamb in LAMBDAS:
+        for temp in GAMMAS if lamb else (1.0,):
+            results = judge(
+                shortlist, logits, ground_truth, protocols, num_rerank=num_rerank, blend=Blend(lamb, temp)
+            )
+            mean = float(np.mean([r.map for r in results.values()]))
+            if mean > best_map + 1e-9:
+                best, best_map = Blend(lamb, temp), mean
+    return best, best_map
+
+
+def evaluate_folder(
+    folder: DatasetFolder,
+    model: Similarity,
+    protocols: Sequence[Protocol],
+    *,
+    out: Path,
+    query_count: int,
+    database_count: int,
+    num_rerank: Sequence[int],
+    lamb: Sequence[float],
+    temp: Sequence[float],
+    batch_size: int = 100,
+    device: str = "cpu",
+    description: str = "",
+) -> dict[str, Any]:
+    """Scores a prepared test set once, and judges every combination.
+
+    Writes ``out/results.json`` (what is returned) and ``out/scores.npz`` (logits float32 [Q, M], NaN where
+    a pair was not needed, with the shortlist's ids), from which other combinations follow.
+    """
+    ground_truth = load_ground_truth(folder.ground_truth)
+    shortlist = Shortlist.load(folder.shortlist, gallery_size=len(ground_truth.imlist))
+    queries, gallery = DescriptorFile(folder.local("query")), DescriptorFile(folder.local("gallery"))
+    for file, images, split in (
+        (queries, ground_truth.qimlist, "queries"),
+        (gallery, ground_truth.imlist, "gallery images"),
+    ):
+        check_backbone(file, width=model.local_dim, backbone=None)
+        if len(file) != len(images):
+            raise AmesError(f"{file.path}: {len(file)} images, but {len(images)} {split} in the ground truth")
+    check_sweep(shortlist, num_rerank, lamb, temp)
+    logits = score_shortlist(
+        model,
+        queries,
+        gallery,
+        shortlist,
+        mask=needed(shortlist, ground_truth, protocols, num_rerank),
+        query_count=query_count,
+        database_count=database_count,
+        chunk=batch_size,
+        device=device,
+    )
+    results = {
+        "dataset": folder.name,
+        "model": description,
+        "shortlist": folder.shortlist.name,
+        "query_desc_num": query_count,
+        "db_desc_num": database_count,
+        "initial": figures(judge_initial(shortlist, ground_truth, protocols)),
+        "rows": sweep(
+            shortlist, logits, ground_truth, protocols, num_rerank=num_rerank, lamb=lamb, temp=temp
+        ),
+        "chosen": None,
+    }
+    with atomic_file(out / "scores.npz") as scores:
+        np.savez(scores, ids=shortlist.ids, similarities=shortlist.similarities, logits=logits)
+    with atomic_file(out / "results.json") as text:
+        text.write(json.dumps(results, indent=1).encode())
+    return results
+
+
+def check_sweep(
+    shortlist: Shortlist, num_rerank: Sequence[int], lamb: Sequence[float], temp: Sequence[float]
+) -> None:
+    """Refuses empty lists, lambda outside [0, 1], gamma <= 0 and more candidates than the shortlist has."""
+    for name, values in (("num_rerank", num_rerank), ("lamb", lamb), ("temp", temp)):
+        if not len(values):
+            raise AmesError(f"{name} is an empty list: give at least one value")
+    size = shortlist.ids.shape[1]
+    for k in num_rerank:
+        if not 1 <= k <= size:
+            raise AmesError(f"num_rerank {k} is outside 1 ... {size}, the length of the shortlist")
+    for value in lamb:
+        if not 0 <= value <= 1:
+            raise AmesError(f"lamb {value} is outside [0, 1]")
+    for value in temp:
+        if not value > 0:
+            raise AmesError(f"temp {value} is not above 0")
