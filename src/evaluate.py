@@ -32,9 +32,7 @@ def evaluate(config: DictConfig) -> float:
         description=name,
     )
     rows = [{"num_rerank": 0, "lamb": None, "temp": None} | results["initial"], *results["rows"]]
-    print(
-        f"{name} on {folder.name}, {results['query_desc_num']} x {results['db_desc_num']} descriptors, percent"
-    )
+    print(f"{name} on {folder.name}, {results['query_desc_num']} x {results['db_desc_num']} descriptors (%)")
     print(format_table([{k: v for k, v in row.items() if not isinstance(v, dict)} for row in rows]))
     print(f"results: {out / 'results.json'}")
     maps = [[v for k, v in row.items() if k in ("M_map", "H_map", "map")] for row in results["rows"]]

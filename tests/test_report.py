@@ -144,7 +144,7 @@ def test_hit_rejects_other_labels(tmp_path):
 
 
 def test_a_report_that_cannot_be_written(tmp_path):
-    with pytest.raises(AmesError, match="cannot write the file"):
+    with pytest.raises(AmesError, match="cannot be written"):
         write_report(tmp_path, title="", rows=[], strips=[])
 
 
