@@ -1,0 +1,31 @@
+# The set-up and the daily commands; everything happens in .venv, versions come from constraints.txt.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo photos test check slow clean
+
+demo: $(VENV)/.installed  ## the main job on generated landmarks: a table and demo/report.html
+	$(BIN)/ames demo --out demo
+
+photos: $(VENV)/.installed  ## the main job on your own photos: make photos IMAGES=DIR
+	$(BIN)/ames demo --images "$(IMAGES)" --out demo-photos
+
+test: check  ## lint, types and the tests that take minutes at most
+	$(BIN)/python -m pytest -q
+
+check: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+slow: $(VENV)/.installed  ## the long tests too
+	$(BIN)/python -m pytest -q -m "slow and not gpu"
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo demo-photos
