@@ -14,6 +14,7 @@ import argparse
 import json
 import logging
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ import torch
 from ames.backbones.rootsift import RootSift
 from ames.backbones.vlad import Vlad
 from ames.checkpoints import arguments, load_model, save_weights
-from ames.data.descriptors import DescriptorFile
+from ames.data.descriptors import DescriptorFile, write_globals
 from ames.data.folder import DatasetFolder
 from ames.data.ground_truth import load_ground_truth
 from ames.data.images import read_labels, read_list
@@ -30,11 +31,13 @@ from ames.data.shortlist import Shortlist
 from ames.data.triplets import TripletLoader, TripletSampler
 from ames.demo.dataset import make_landmarks
 from ames.errors import AmesError
-from ames.evaluation import judge, tune
-from ames.extraction import extract_images
+from ames.evaluation import judge, judge_ideal, judge_initial, tune
+from ames.extraction import extract
 from ames.models.ames import AMES
+from ames.models.base import Similarity
+from ames.models.chamfer import Chamfer
 from ames.nn.initialization import from_teacher
-from ames.preparation import extract_split, make_shortlist
+from ames.preparation import make_shortlist
 from ames.protocols import MEDIUM, REVISITED
 from ames.rerank import needed, score_shortlist
 from ames.training import Recipe, fit
@@ -58,13 +61,10 @@ def main() -> None:
         train.path, split="train", landmarks=args.landmarks, easy=4, hard=6, junk=0, distractors=600, **common
     )
     make_landmarks(val.path, split="val", landmarks=40, easy=4, hard=6, junk=2, distractors=500, **common)
-    backbone = RootSift(vlad=fitted_vlad(args.out / "rootsift_global.safetensors", train, args))
-    for folder, splits in ((train, ("",)), (val, ("query", "gallery"))):
-        for split in splits:
-            extract_split(folder, split, backbone, count=DESCRIPTORS, workers=args.workers)
-        make_shortlist(folder, training=folder is train)
+    prepare(train, val, args)
 
     validation = Validation(val)
+    print(f"validation landmarks: {validation.bounds()}")
     log: dict[str, object] = {"arguments": {k: str(v) for k, v in vars(args).items() if k != "out"}}
     log["machine"] = {"torch": torch.__version__, "processor": platform.machine(), "device": args.device}
     teacher = trained(args, "rootsift_ames", train, validation, log)
@@ -87,16 +87,38 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def fitted_vlad(path: Path, train: DatasetFolder, args: argparse.Namespace) -> Vlad:
-    """The global descriptor, fitted on every second training image."""
-    if not path.exists():
-        names = [item.path for item in read_list(train.image_list())][::2]
-        features = extract_images(
-            [train.path / name for name in names], RootSift(), count=DESCRIPTORS, workers=args.workers
-        )
-        local = [f.local.descriptors.numpy() for f in features if not isinstance(f, str)]
-        Vlad.fit(local, seed=args.seed).save(path)
-    return Vlad.load(path)
+def prepare(train: DatasetFolder, val: DatasetFolder, args: argparse.Namespace) -> None:
+    """Local descriptors; the global model, fitted on every second training image; globals; shortlists."""
+    splits = [(train, ""), (val, "query"), (val, "gallery")]
+    for folder, split in splits:
+        names = [item.path for item in read_list(folder.image_list(split))]
+        if not folder.local(split).exists():
+            extract(
+                folder.path,
+                names,
+                RootSift(),
+                local=folder.local(split),
+                count=DESCRIPTORS,
+                workers=args.workers,
+            )
+    weights = args.out / "rootsift_global.safetensors"
+    if not weights.exists():
+        images = [x for row, x in enumerate(descriptors_of(DescriptorFile(train.local()))) if row % 2 == 0]
+        Vlad.fit(images, seed=args.seed).save(weights)
+    vlad = Vlad.load(weights)
+    for folder, split in splits:
+        if not folder.vectors(split).exists():
+            file = DescriptorFile(folder.local(split))
+            write_globals(folder.vectors(split), np.stack([vlad.encode(x) for x in descriptors_of(file)]))
+    make_shortlist(train, training=True)
+    make_shortlist(val)
+
+
+def descriptors_of(file: DescriptorFile) -> Iterator[np.ndarray]:
+    """The real descriptors of each image, float32 [N_i, 128]."""
+    for row in range(len(file)):
+        local = file.read([row])[0]
+        yield local.descriptors[local.valid].numpy()
 
 
 class Validation:
@@ -108,7 +130,16 @@ class Validation:
         self.queries = DescriptorFile(folder.local("query"))
         self.gallery = DescriptorFile(folder.local("gallery"))
 
-    def scores(self, model: AMES, device: str) -> np.ndarray:
+    def bounds(self) -> dict[str, float]:
+        """Medium mAP of the global ranking, of a perfect re-ranking, and of Chamfer with its best blend."""
+        found = {
+            "global": judge_initial(self.shortlist, self.ground_truth, (MEDIUM,)),
+            "perfect": judge_ideal(self.shortlist, self.ground_truth, (MEDIUM,), NUM_RERANK),
+        }
+        figures = {name: round(results[MEDIUM].map, 2) for name, results in found.items()}
+        return figures | {f"chamfer {key}": value for key, value in self(Chamfer(local_dim=128)).items()}
+
+    def scores(self, model: Similarity, device: str) -> np.ndarray:
         mask = needed(self.shortlist, self.ground_truth, REVISITED, [NUM_RERANK])
         return score_shortlist(
             model,
@@ -121,10 +152,11 @@ class Validation:
             device=device,
         )
 
-    def __call__(self, model: AMES) -> dict[str, float]:
+    def __call__(self, model: Similarity) -> dict[str, float]:
+        device = next((x.device.type for x in model.parameters()), "cpu")
         blend, _ = tune(
             self.shortlist,
-            logits := self.scores(model, str(model.mtc_token.device)),
+            logits := self.scores(model, device),
             self.ground_truth,
             (MEDIUM,),
             num_rerank=NUM_RERANK,

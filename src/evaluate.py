@@ -22,12 +22,12 @@ def evaluate(config: DictConfig) -> float:
         model.to(door.device(config)),
         door.protocols(test),
         out=out,
-        query_count=test.query_desc_num,
-        database_count=test.db_desc_num,
-        num_rerank=door.plain(test.num_rerank),
-        lamb=door.plain(test.lamb),
-        temp=door.plain(test.temp),
-        batch_size=test.batch_size,
+        query_count=door.whole(test, "query_desc_num"),
+        database_count=door.whole(test, "db_desc_num"),
+        num_rerank=door.several(test, "num_rerank"),
+        lamb=door.several(test, "lamb"),
+        temp=door.several(test, "temp"),
+        batch_size=door.whole(test, "batch_size"),
         device=door.device(config),
         description=name,
     )
@@ -35,7 +35,8 @@ def evaluate(config: DictConfig) -> float:
     print(f"{name} on {folder.name}, {results['query_desc_num']} x {results['db_desc_num']} descriptors (%)")
     print(format_table([{k: v for k, v in row.items() if not isinstance(v, dict)} for row in rows]))
     print(f"results: {out / 'results.json'}")
-    maps = [[v for k, v in row.items() if k in ("M_map", "H_map", "map")] for row in results["rows"]]
+    columns = ("M_map", "H_map", "map")
+    maps = [[np.nan if row[k] is None else row[k] for k in columns if k in row] for row in results["rows"]]
     return float(np.max(np.mean(maps, axis=1)))
 
 
@@ -45,4 +46,4 @@ def main(config: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    door.launch("evaluate", main)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import hydra
 import numpy as np
 import torch
 from omegaconf import DictConfig
 
 from ames import config as door
-from ames.checkpoints import load_model
+from ames.checkpoints import load_model, read_weights
 from ames.data.descriptors import DescriptorFile, check_backbone
 from ames.data.folder import DatasetFolder
 from ames.data.images import read_labels
@@ -21,42 +23,52 @@ from ames.training import Recipe, fit
 
 def train(config: DictConfig) -> float:
     data = config.train_dataset
-    torch.manual_seed(config.seed)
+    seed = door.whole(config, "seed", least=0)
+    torch.manual_seed(seed)
     folder = DatasetFolder(door.data_folder(config, data.name), config.desc_name)
     model = door.build_model(config)
     if not isinstance(model, AMES):
         raise AmesError(f"{type(model).__name__} has no weights to train")
-    teacher = None if config.teacher is None else load_model(config.teacher)
+    teacher = None if config.teacher is None else _teacher(config, model)
     descriptors = DescriptorFile(folder.local())
     check_backbone(descriptors, width=model.local_dim, backbone=config.desc_name)
     labels = read_labels(folder.image_list())
     sampler = TripletSampler(
         Shortlist.load(folder.shortlist, gallery_size=len(labels)),
         labels,
-        neighbours=data.neighbours,
-        min_positives=data.min_positives,
-        min_negatives=data.min_negatives,
-        power=data.power,
+        neighbours=door.whole(data, "neighbours"),
+        min_positives=door.whole(data, "min_positives"),
+        min_negatives=door.whole(data, "min_negatives"),
+        power=door.number(data, "power"),
     )
-    count = min(data.desc_num, descriptors.slots)
-    loader = TripletLoader(
-        sampler, descriptors, triplets=max(1, data.batch_size // 3), count=count, seed=config.seed
-    )
+    if len(descriptors) != len(labels):
+        raise AmesError(f"{descriptors.path}: {len(descriptors)} images, but {len(labels)} in the list")
+    count = min(door.whole(data, "desc_num"), descriptors.slots)
+    min_desc = door.whole(data, "min_desc")
+    if min_desc >= count:
+        raise AmesError(f"min_desc {min_desc} is not below the {count} descriptors read an image")
+    triplets = door.whole(data, "batch_size", least=3) // 3
+    loader = TripletLoader(sampler, descriptors, triplets=triplets, count=count, seed=seed)
     sample = descriptors.read(
         np.linspace(0, len(descriptors) - 1, min(1000, len(descriptors))).astype(int), 60
     )
-    model.fit_projection(sample.descriptors[sample.valid], seed=config.seed)
-    out = door.run_folder() / "model.pt" if config.model_path is None else config.model_path
+    try:
+        model.fit_projection(sample.descriptors[sample.valid], seed=seed)
+    except ValueError as error:
+        raise AmesError(f"model: {error}") from error
+    out = door.run_folder() / "model.pt" if config.model_path is None else Path(str(config.model_path))
+    if out.is_dir():  # said before an epoch of training, not after it
+        raise AmesError(f"model_path {out} is a folder: give the name of a file in it")
     recipe = Recipe(
-        epochs=config.epochs,
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        min_desc=data.min_desc,
+        epochs=door.whole(config, "epochs"),
+        lr=door.number(config, "lr"),
+        weight_decay=door.number(config, "weight_decay"),
+        min_desc=min_desc,
         max_desc=count,
-        beta=config.beta,
-        warmup=config.warmup,
-        clip=config.clip,
-        seed=config.seed,
+        beta=door.number(config, "beta"),
+        warmup=door.whole(config, "warmup", least=0),
+        clip=None if config.clip is None else door.number(config, "clip"),
+        seed=seed,
     )
     print(f"{len(sampler.anchors)} valid anchors of {len(labels)} images, {len(loader)} batches an epoch")
     history = fit(
@@ -72,10 +84,26 @@ def train(config: DictConfig) -> float:
     return history[-1]["loss"]
 
 
+def _teacher(config: DictConfig, model: AMES) -> AMES:
+    """The frozen teacher, fit for this student's descriptors."""
+    backbone = read_weights(config.teacher).about.get("backbone")
+    if backbone not in (None, config.desc_name):
+        raise AmesError(f"{config.teacher}: trained on {backbone} descriptors, not on {config.desc_name}")
+    teacher = load_model(config.teacher)
+    if teacher.binarized:
+        raise AmesError(f"{config.teacher}: a binary model; the teacher is a full-precision one")
+    for name in ("local_dim", "model_dim"):
+        if getattr(teacher, name) != getattr(model, name):
+            raise AmesError(
+                f"{config.teacher}: {name} is {getattr(teacher, name)}, the student's {getattr(model, name)}"
+            )
+    return teacher
+
+
 @hydra.main(config_path="../conf", config_name="train", version_base="1.3")
 def main(config: DictConfig) -> float:
     return door.run("train", lambda: train(config))
 
 
 if __name__ == "__main__":
-    main()
+    door.launch("train", main)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Mapping
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,7 +55,7 @@ def save_checkpoint(
         "epoch": epoch,
         "about": json.dumps({"model": arguments(model)} | dict(provenance or {})),
     }
-    with atomic_path(path) as temporary:
+    with _writing(path) as temporary:
         torch.save(content, temporary)
 
 
@@ -64,7 +67,7 @@ def save_weights(
         name: (x.half() if half and x.ndim == 2 else x).contiguous() for name, x in model.state_dict().items()
     }
     about = json.dumps({"model": arguments(model)} | dict(provenance or {}))
-    with atomic_path(path) as temporary:
+    with _writing(path) as temporary:
         save_file(state, temporary, {"about": about})
 
 
@@ -76,26 +79,20 @@ def read_weights(path: Path | str) -> Weights:
     if path.suffix == ".safetensors":
         try:
             with safe_open(path, "pt") as file:
-                about = json.loads((file.metadata() or {}).get("about", "{}"))
+                about = (file.metadata() or {}).get("about", "{}")
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         except SafetensorError as error:
-            raise AmesError(f"{path}: not a readable safetensors file ({error})") from error
+            raise AmesError(f"{path}: not a readable safetensors file ({_first_line(error)})") from error
     else:
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise AmesError(
-                f"{path}: holds more than weights, which is refused: {_first_line(error)}"
-            ) from error
-        except (RuntimeError, EOFError, OSError) as error:
-            raise AmesError(f"{path}: not a readable checkpoint ({_first_line(error)})") from error
+        content = _unpickled(path)
         if not isinstance(content, dict):
             raise AmesError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
         state = content.get("state", content)
-        about = json.loads(content.get("about", "{}"))
-    if not state or not all(isinstance(x, Tensor) for x in state.values()):
+        about = content.get("about", "{}")
+    if not isinstance(state, dict) or not state or not all(isinstance(x, Tensor) for x in state.values()):
         raise AmesError(f"{path}: no weights in it (expected a dict of tensors, or one under 'state')")
-    return Weights({name: x.float() if x.is_floating_point() else x for name, x in state.items()}, about)
+    state = {name: x.float() if x.is_floating_point() else x for name, x in state.items()}
+    return Weights(state, _description(path, about))
 
 
 def load_model(path: Path | str, **overrides: Any) -> AMES:
@@ -142,6 +139,42 @@ def arguments(model: AMES) -> dict[str, Any]:
         "normalize_before": layer.pre_norm,
         "binarized": model.binarized,
     }
+
+
+@contextmanager
+def _writing(path: Path | str) -> Iterator[Path]:
+    """As ``atomic_path``; what torch and safetensors raise on a full disk is no OSError."""
+    with atomic_path(path) as temporary:
+        try:
+            yield temporary
+        except (RuntimeError, SafetensorError) as error:
+            raise AmesError(f"{path}: cannot be written ({_first_line(error)})") from error
+
+
+def _unpickled(path: Path) -> Any:
+    """Content of a .pt file, which may hold tensors, numbers, text, lists and dicts, and nothing else."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols; the error says what matters
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if refused is None:
+            raise AmesError(f"{path}: not a checkpoint, or a damaged one") from error
+        raise AmesError(f"{path}: holds more than weights ({refused[1]}), which is refused") from error
+    except Exception as error:  # a file that is no pickle can stop the unpickler in any way
+        raise AmesError(f"{path}: not a checkpoint, or a damaged one ({_first_line(error)})") from error
+
+
+def _description(path: Path, about: object) -> dict[str, Any]:
+    """What a file says of itself (JSON text)."""
+    try:
+        description = json.loads(about) if isinstance(about, str) else None
+    except json.JSONDecodeError:
+        description = None
+    if not isinstance(description, dict):
+        raise AmesError(f"{path}: what it says of itself ('about') is not a JSON object: write the file anew")
+    return description
 
 
 def _first_line(error: BaseException) -> str:

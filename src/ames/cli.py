@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from ames import __version__
 from ames.errors import AmesError
@@ -26,8 +27,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage that would push it out of sight."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ames", description="Instance-level image retrieval.")
+    parser = _Parser(prog="ames", description="Instance-level image retrieval.")
     parser.add_argument("--version", action="version", version=f"ames {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -49,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--num-rerank", type=_positive, default=100, help="candidates re-ranked a query (100)")
     demo.add_argument("--landmarks", type=_positive, default=40, help="generated landmarks (40)")
-    demo.add_argument("--seed", type=int, default=0, help="of the generated landmarks (0)")
+    demo.add_argument("--seed", type=_natural, default=0, help="of the generated landmarks (0)")
     demo.add_argument("--model", type=Path, help="full-precision checkpoint (default: the shipped one)")
     demo.add_argument("--binary-model", type=Path, help="binary checkpoint (default: the shipped one)")
     _machine(demo, device=True)
@@ -70,11 +78,13 @@ def _parser() -> argparse.ArgumentParser:
     landmarks.add_argument("folder", type=Path)
     landmarks.add_argument("--split", choices=("train", "val", "test"), required=True)
     landmarks.add_argument("--landmarks", type=_positive, default=40)
-    landmarks.add_argument("--easy", type=int, default=4, help="easy views a landmark (4)")
-    landmarks.add_argument("--hard", type=int, default=6, help="hard views a landmark (6)")
-    landmarks.add_argument("--junk", type=int, default=2, help="junk views a landmark, not for train (2)")
-    landmarks.add_argument("--distractors", type=int, default=500)
-    landmarks.add_argument("--seed", type=int, default=0)
+    landmarks.add_argument("--easy", type=_natural, default=4, help="easy views a landmark (4)")
+    landmarks.add_argument("--hard", type=_natural, default=6, help="hard views a landmark (6)")
+    landmarks.add_argument(
+        "--junk", type=_natural, default=2, help="junk views a landmark, not for train (2)"
+    )
+    landmarks.add_argument("--distractors", type=_natural, default=500)
+    landmarks.add_argument("--seed", type=_natural, default=0)
     _machine(landmarks)
     landmarks.set_defaults(run=_landmarks)
 
@@ -90,21 +100,42 @@ def _parser() -> argparse.ArgumentParser:
 
 def _machine(parser: argparse.ArgumentParser, *, device: bool = False) -> None:
     workers = min(os.cpu_count() or 1, 8)
-    parser.add_argument("--workers", type=int, default=workers, help=f"processes, 0 = none ({workers})")
+    parser.add_argument("--workers", type=_natural, default=workers, help=f"processes, 0 = none ({workers})")
     if device:
         parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (cpu)")
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not 1 or more")
+    return _whole(text, 1)
+
+
+def _natural(text: str) -> int:
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {least} or more")
     return value
+
+
+def _check_device(name: str) -> None:
+    import torch
+
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # what torch raises differs
+        raise AmesError(f"--device {name}: cannot be used here ({str(error).splitlines()[0]})") from error
 
 
 def _demo(args: argparse.Namespace) -> None:
     from ames.demo.showcase import run_demo
 
+    _check_device(args.device)
     run_demo(
         args.out,
         images=args.images,
@@ -124,6 +155,8 @@ def _extract(args: argparse.Namespace) -> None:
     from ames.data.images import find_images, read_list
     from ames.extraction import extract
 
+    if not args.out.name:
+        raise AmesError(f"--out {args.out}: is a folder; give the beginning of the files' names, DIR/NAME")
     backbone = make_backbone(args.backbone)
     names = [item.path for item in read_list(args.list)] if args.list else find_images(args.images)
     done = extract(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -29,12 +30,34 @@ def plain(config: Any) -> Any:
 
 def data_folder(config: DictConfig, dataset: str) -> Path:
     """``data_root/dataset``; AmesError if ``data_root`` is not given or the folder is not there."""
-    if OmegaConf.is_missing(config, "data_root"):
+    if OmegaConf.is_missing(config, "data_root") or config.data_root is None:
         raise AmesError("data_root is missing: give the folder that holds the data sets, data_root=DIR")
-    path = Path(config.data_root) / dataset
+    path = Path(str(config.data_root)) / dataset
     if not path.is_dir():
         raise AmesError(f"{path}: no such folder; data_root must hold a folder {dataset!r}")
     return path
+
+
+def whole(config: DictConfig, key: str, *, least: int = 1) -> int:
+    """A whole number of the configuration, checked."""
+    value = config[key]
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise AmesError(f"{key} is {value!r}: give a whole number of at least {least}")
+    return value
+
+
+def number(config: DictConfig, key: str, *, least: float = 0.0) -> float:
+    """A number of the configuration, checked; inf and nan are refused."""
+    value = config[key]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < float("inf"):
+        raise AmesError(f"{key} is {value!r}: give a number of at least {least:g}")
+    return float(value)
+
+
+def several(config: DictConfig, key: str) -> list[Any]:
+    """A list of the configuration; a single value is a list of one."""
+    value = plain(config)[key]
+    return value if isinstance(value, list) else [value]
 
 
 def protocols(dataset: DictConfig) -> list[Protocol]:
@@ -62,8 +85,7 @@ def build_model(config: DictConfig) -> Similarity:
     try:
         return hydra.utils.instantiate(config.model)
     except (HydraException, ValueError) as error:
-        reason = error.__cause__ or error
-        raise AmesError(f"model: {str(reason).splitlines()[0]}") from error
+        raise AmesError(f"model: {_first_line(error.__cause__ or error)}") from error
 
 
 def trained_model(config: DictConfig, path: Path | str | None) -> tuple[Similarity, str]:
@@ -73,6 +95,8 @@ def trained_model(config: DictConfig, path: Path | str | None) -> tuple[Similari
     ``config.model`` does. ``path`` None: the shipped weights; a model without weights needs none.
     """
     if not config.model._target_.endswith(".AMES"):
+        if path is not None:
+            raise AmesError(f"{config.model._target_} has no weights: leave model_path={path} out")
         return build_model(config).eval(), config.model._target_.rsplit(".", 1)[-1]
     if path is None:
         name = f"{config.desc_name}_ames" + ("_dist" if config.model.binarized else "")
@@ -83,9 +107,34 @@ def trained_model(config: DictConfig, path: Path | str | None) -> tuple[Similari
     backbone = weights.about.get("backbone")
     if backbone not in (None, config.desc_name):
         raise AmesError(f"{path}: trained on {backbone} descriptors, not on {config.desc_name}")
-    model = AMES(**weights.about["model"]) if "model" in weights.about else build_model(config)
+    try:
+        model = AMES(**weights.about["model"]) if "model" in weights.about else build_model(config)
+    except TypeError as error:
+        raise AmesError(f"{path}: describes a model that this version cannot build ({error})") from error
     load_state(model, weights.state, source=str(path))
     return model.eval(), Path(path).name
+
+
+def launch(command: str, main: Callable[[], Any]) -> None:
+    """Calls a Hydra entry point; what Hydra refuses (unknown keys, values, files of conf/) becomes one
+    line on stderr and exit status 2 as well, unless HYDRA_FULL_ERROR asks for the traceback.
+    """
+    full = os.environ.setdefault("HYDRA_FULL_ERROR", "0") not in ("", "0")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints several lines itself and exits with 1
+    try:
+        main()
+    except (HydraException, OmegaConfBaseException) as error:
+        if full:
+            raise
+        parts = [_first_line(x).rstrip(".") for x in (error, error.__cause__) if x is not None]
+        if isinstance(error, MissingConfigException) and error.options:
+            parts.append(f"choose one of {', '.join(error.options)}")
+        print(f"{command}: {': '.join(parts)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def run(command: str, task: Callable[[], Any]) -> Any:
@@ -93,5 +142,5 @@ def run(command: str, task: Callable[[], Any]) -> Any:
     try:
         return task()
     except (AmesError, OmegaConfBaseException) as error:
-        print(f"{command}: {str(error).splitlines()[0]}", file=sys.stderr)
+        print(f"{command}: {_first_line(error)}", file=sys.stderr)
         sys.exit(2)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,18 @@ def column(protocol: Protocol, figure: str) -> str:
 
 
 def figures(results: dict[Protocol, Result]) -> dict[str, Any]:
-    """{"M_map": ..., "M_mp": {"1": ..., "5": ..., "10": ...}, ...} in percent."""
+    """{"M_map": ..., "M_mp": {"1": ..., "5": ..., "10": ...}, ...} in percent; None where no query has a
+    positive.
+    """
     row: dict[str, Any] = {}
     for protocol, result in results.items():
-        row[column(protocol, "map")] = round(result.map, 3)
-        row[column(protocol, "mp")] = {str(k): round(v, 3) for k, v in result.mp.items()}
+        row[column(protocol, "map")] = _rounded(result.map)
+        row[column(protocol, "mp")] = {str(k): _rounded(v) for k, v in result.mp.items()}
     return row
+
+
+def _rounded(value: float) -> float | None:
+    return None if np.isnan(value) else round(value, 3)  # JSON has no NaN
 
 
 def judge_initial(
@@ -163,6 +170,11 @@ def evaluate_folder(
         check_backbone(file, width=model.local_dim, backbone=None)
         if len(file) != len(images):
             raise AmesError(f"{file.path}: {len(file)} images, but {len(images)} {split} in the ground truth")
+    if len(shortlist.ids) != len(ground_truth.queries):
+        raise AmesError(
+            f"{folder.shortlist}: {len(shortlist.ids)} queries, "
+            f"but {len(ground_truth.queries)} in the ground truth"
+        )
     check_sweep(shortlist, num_rerank, lamb, temp)
     logits = score_shortlist(
         model,
@@ -203,11 +215,13 @@ def check_sweep(
             raise AmesError(f"{name} is an empty list: give at least one value")
     size = shortlist.ids.shape[1]
     for k in num_rerank:
+        if not isinstance(k, Integral):
+            raise AmesError(f"num_rerank {k!r} is not a whole number")
         if not 1 <= k <= size:
             raise AmesError(f"num_rerank {k} is outside 1 ... {size}, the length of the shortlist")
     for value in lamb:
-        if not 0 <= value <= 1:
-            raise AmesError(f"lamb {value} is outside [0, 1]")
+        if not isinstance(value, Real) or not 0 <= value <= 1:
+            raise AmesError(f"lamb {value!r} is outside [0, 1]")
     for value in temp:
-        if not value > 0:
-            raise AmesError(f"temp {value} is not above 0")
+        if not isinstance(value, Real) or not 0 < value < float("inf"):
+            raise AmesError(f"temp {value!r} is not a number above 0")

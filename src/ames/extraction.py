@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from ames.backbones.base import Backbone, ImageFeatures
 from ames.data.descriptors import DescriptorWriter, write_globals
 from ames.data.images import UnreadableImage, check_all_exist, read_image
 from ames.errors import AmesError
+from ames.features import LocalFeatures
 
 _CHUNK = 16  # images a worker takes at a time
 
@@ -62,6 +65,9 @@ def extract(
     """
     root = Path(root)
     check_all_exist(root, names)
+    for path in (local, vectors):
+        if path is not None and Path(path).is_dir():
+            raise AmesError(f"{path}: is a folder, so no file of this name can be written")
     if vectors is not None and backbone.global_dim is None:
         raise AmesError(
             f"backbone {backbone.name} has no global descriptor here: its global model is not loaded"
@@ -92,8 +98,9 @@ def extract(
         if len(unreadable) == len(names):
             name, why = next(iter(unreadable.items()))
             raise AmesError(f"{root}: none of the {len(names)} images can be read (first: {name}: {why})")
-    if vectors is not None:
-        write_globals(vectors, found, names=names, provenance=provenance)
+        # Before the local file takes its name: no half of the pair stays alone.
+        if vectors is not None:
+            write_globals(vectors, found, names=names, provenance=provenance)
     return Extraction(Path(local), None if vectors is None else Path(vectors), len(names), unreadable, empty)
 
 
@@ -115,7 +122,9 @@ def _mapper(backbone: Backbone, count: int, workers: int):
         return
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (backbone, count))
     try:
-        yield lambda paths: pool.map(_in_worker, paths, chunksize=_CHUNK)
+        yield lambda paths: map(_received, pool.map(_in_worker, paths, chunksize=_CHUNK))
+    except BrokenProcessPool as error:
+        raise AmesError("a worker process died, perhaps for lack of memory: use fewer workers") from error
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -137,12 +146,26 @@ def _start_worker(backbone: Backbone, count: int) -> None:
     _worker = backbone, count
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    # Arrays travel by name through shared memory files otherwise, one descriptor each.
-    torch.multiprocessing.set_sharing_strategy("file_system")
 
 
-def _in_worker(path: Path) -> ImageFeatures | str:
-    return _extract_one(*_worker, path)
+# Tensors would travel between processes as shared memory files, thousands of them: arrays are copied.
+_Sent = tuple[dict[str, np.ndarray | None], np.ndarray | None]
+
+
+def _in_worker(path: Path) -> _Sent | str:
+    result = _extract_one(*_worker, path)
+    if isinstance(result, str):
+        return result
+    arrays = {name: None if x is None else x.numpy() for name, x in vars(result.local).items()}
+    return arrays, result.vector
+
+
+def _received(sent: _Sent | str) -> ImageFeatures | str:
+    if isinstance(sent, str):
+        return sent
+    arrays, vector = sent
+    tensors: dict[str, Any] = {k: None if x is None else torch.from_numpy(x) for k, x in arrays.items()}
+    return ImageFeatures(LocalFeatures(**tensors), vector)
 
 
 def _more(items: Sequence[str] | dict[str, str]) -> str:

@@ -87,8 +87,8 @@ class LocalFeatures:
         return self.map(lambda x, t: x.narrow(-1 - t, 0, min(count, self.size)))
 
     def trim_padding(self) -> LocalFeatures:
-        """Without the slots that are padding in every image; at least one slot stays."""
-        used = self.valid.reshape(-1, self.size).any(0).nonzero()
+        """Without the slots that are padding in every image; at least one slot stays (if there is one)."""
+        used = torch.atleast_2d(self.valid).flatten(0, -2).any(0).nonzero()
         return self.trim(int(used[-1]) + 1 if len(used) else 1)
 
     def pad(self, size: int) -> LocalFeatures:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+
+import numpy as np
 
 from ames.backbones.base import Backbone
 from ames.data.descriptors import DescriptorFile, read_globals
 from ames.data.folder import DatasetFolder
 from ames.data.images import read_list
+from ames.data.shortlist import Shortlist
 from ames.errors import AmesError
 from ames.extraction import Extraction, extract
 from ames.search import search
@@ -44,13 +48,28 @@ def make_shortlist(folder: DatasetFolder, *, training: bool = False, size: int |
     """Writes the shortlist of the queries (of every image, for a training set) and returns its path.
 
     size: entries a query; None is the whole gallery for a test set, 300 for a training set (what the
-    sampler reads). An image of a training set may be its own neighbour; the sampler leaves it out.
+    sampler reads). An image of a training set may be its own neighbour; the sampler leaves it out. A
+    shortlist that is there already is kept; one that was made here from other descriptors is an AmesError.
     """
-    if folder.shortlist.exists():
+    made_from = [folder.vectors(split) for split in (("",) if training else ("query", "gallery"))]
+    if folder.shortlist.exists() and not all(path.exists() for path in made_from):
         return folder.shortlist
-    gallery = read_globals(folder.vectors("" if training else "gallery"))
-    queries = gallery if training else read_globals(folder.vectors("query"))
+    vectors = [read_globals(path) for path in made_from]
+    digest = _digest(vectors)
+    if folder.shortlist.exists():
+        if Shortlist.load(folder.shortlist).meta.get("digest", digest) != digest:
+            raise AmesError(f"{folder.shortlist}: made from other descriptors; move it away to make it anew")
+        return folder.shortlist
+    queries, gallery = vectors[0], vectors[-1]
     if training and size is None:
         size = 301
     meta = {"dataset": folder.name, "descriptors": folder.descriptors, "gallery_size": len(gallery)}
-    return search(queries, gallery, size).save(folder.shortlist, meta=meta)
+    return search(queries, gallery, size).save(folder.shortlist, meta=meta | {"digest": digest})
+
+
+def _digest(vectors: list[np.ndarray]) -> str:
+    """Of the global descriptors that a shortlist is made from: others give others."""
+    digest = hashlib.sha256()
+    for array in vectors:
+        digest.update(array.tobytes())
+    return digest.hexdigest()[:16]

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from ames.data.descriptors import DescriptorFile
 from ames.data.ground_truth import GroundTruth, ids
 from ames.data.shortlist import Shortlist
+from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.models.base import Similarity
 from ames.protocols import Protocol
@@ -60,12 +61,14 @@ def score_shortlist(
 
     Each gallery image is read once, in the order of the file, and kept as the model's codes; each pair is
     scored once. query_count, database_count: descriptors used of each image (None: all there are).
-    chunk: pairs scored together.
+    chunk: pairs scored together. AmesError if a score is not finite.
     """
-    wanted = shortlist.ids >= 0 if mask is None else mask
+    wanted = shortlist.ids >= 0 if mask is None else mask & (shortlist.ids >= 0)
     used = np.unique(shortlist.ids[wanted])
-    codes = _compress(model, gallery, used, database_count, device)
     logits = np.full(shortlist.ids.shape, np.nan, np.float32)
+    if not len(used):
+        return logits
+    codes = _compress(model, gallery, used, database_count, device)
     for q in tqdm(range(len(shortlist.ids)), desc="score", unit="query", disable=None):
         columns = np.flatnonzero(wanted[q])
         query = model.tokens(queries.read([q], query_count).trim_padding().to(device))
@@ -76,7 +79,17 @@ def score_shortlist(
             candidates = model.expand(codes[torch.from_numpy(rows[part])].to(device)).trim_padding()
             scores = model.score_tokens(query, candidates.reshape(1, len(part)))
             logits[q, columns[part]] = scores[0].float().cpu().numpy()
+        _check_finite(logits[q, columns], f"{queries.path} (query {q}), {gallery.path}", columns)
     return logits
+
+
+def _check_finite(scores: np.ndarray, files: str, columns: np.ndarray) -> None:
+    bad = np.flatnonzero(~np.isfinite(scores))
+    if len(bad):
+        raise AmesError(
+            f"{files}: the score of shortlist entry {columns[bad[0]]} is {scores[bad[0]]}; the descriptors "
+            "or the model's weights hold values that are not finite"
+        )
 
 
 def _compress(

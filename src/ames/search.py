@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ames.data.shortlist import Shortlist
@@ -30,13 +32,24 @@ def search(queries: np.ndarray, gallery: np.ndarray, k: int | None = None, *, bl
     ids = np.empty((len(queries), k), np.int64)
     similarities = np.empty((len(queries), k), np.float32)
     # Ties and blank rows are settled here, so a few more candidates than k are looked at.
-    wanted = min(n, k + int(blank.sum()))
+    wanted = min(n, k + int(blank.sum()) + 1)
     for start in range(0, len(queries), block):
-        rows = slice(start, start + block)
-        batch = np.ascontiguousarray(queries[rows], np.float32)
-        s, i = index.search(batch, wanted)
-        s = np.where(blank[i] | (np.linalg.norm(batch, axis=1, keepdims=True) == 0), np.float32(-1), s)
-        order = np.lexsort((i, -s))[:, :k]
-        ids[rows] = np.take_along_axis(i, order, 1)
-        similarities[rows] = np.take_along_axis(s, order, 1)
+        batch = np.ascontiguousarray(queries[start : start + block], np.float32)
+        i, s = _ranked(index, batch, blank, wanted)
+        rows = slice(start, start + len(batch))
+        ids[rows], similarities[rows] = i[:, :k], s[:, :k]
+        if k < wanted < n:
+            # Equal at the cut: which of the equal ones FAISS returned is up to it, so all are looked at.
+            tied = np.flatnonzero(s[:, k - 1] == s[:, k])
+            for row in tied:
+                i, s_row = _ranked(index, batch[row : row + 1], blank, n)
+                ids[start + row], similarities[start + row] = i[0, :k], s_row[0, :k]
     return Shortlist(ids, similarities)
+
+
+def _ranked(index: Any, batch: np.ndarray, blank: np.ndarray, wanted: int) -> tuple[np.ndarray, np.ndarray]:
+    """The ``wanted`` nearest of each row: ids and similarities, sorted; blank rows on either side have -1."""
+    s, i = index.search(batch, wanted)
+    s = np.where(blank[i] | (np.linalg.norm(batch, axis=1, keepdims=True) == 0), np.float32(-1), s)
+    order = np.lexsort((i, -s))
+    return np.take_along_axis(i, order, 1), np.take_along_axis(s, order, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,8 +61,7 @@ def fit(
     checkpoint is written to ``out`` after each epoch. ``validate`` gets the model in evaluation mode.
     A loss that is not finite stops the training with an AmesError; the last checkpoint stays.
     """
-    if teacher is not None and teacher.model_dim != model.model_dim:
-        raise AmesError(f"the teacher's tokens are {teacher.model_dim}-d, the student's {model.model_dim}-d")
+    _check(model, recipe, out, teacher)
     device = torch.device(device)
     model.to(device)
     if teacher is not None:
@@ -85,7 +85,7 @@ def fit(
             if not torch.isfinite(losses.loss):
                 raise AmesError(
                     f"the loss became {losses.loss.item()} in epoch {epoch + 1}, batch {seen + 1}; "
-                    "lower lr or set a clip"
+                    "look for descriptors that are not finite; else lower lr or set a clip"
                 )
             optimizer.zero_grad(set_to_none=True)
             losses.loss.backward()
@@ -107,6 +107,27 @@ def fit(
         if out is not None:
             save_checkpoint(out, model, optimizer=optimizer, epoch=epoch + 1, provenance=provenance)
     return history
+
+
+def _check(model: AMES, recipe: Recipe, out: Path | str | None, teacher: AMES | None) -> None:
+    """Refuses what would fail only after a while, or with a message that helps nobody."""
+    if not 1 <= recipe.min_desc < recipe.max_desc:
+        raise AmesError(
+            f"descriptor counts are drawn from min_desc ... max_desc - 1 = {recipe.min_desc} ... "
+            f"{recipe.max_desc - 1}, which is empty: lower min_desc, or extract more descriptors"
+        )
+    if recipe.epochs < 1 or recipe.val_freq < 1:
+        raise AmesError(f"epochs {recipe.epochs} and val_freq {recipe.val_freq} must be at least 1")
+    if out is not None and Path(out).suffix == ".safetensors":
+        raise AmesError(f"{out}: a training checkpoint is not a safetensors file: give a name in .pt")
+    if teacher is None:
+        return
+    if teacher.model_dim != model.model_dim:
+        raise AmesError(f"the teacher's tokens are {teacher.model_dim}-d, the student's {model.model_dim}-d")
+    if teacher.local_dim != model.local_dim:
+        raise AmesError(
+            f"the teacher takes {teacher.local_dim}-d descriptors, the student {model.local_dim}-d ones"
+        )
 
 
 def step_losses(
@@ -139,4 +160,5 @@ def _lr_factor(step: int, steps: int, warmup: int) -> float:
     if step < warmup:
         return (step + 1) / (warmup + 1)
     progress = (step - warmup) / max(steps - warmup, 1)
-    return 0.5 * (1 + np.cos(np.pi * min(progress, 1.0)))
+    # math, not numpy: the optimizer keeps the rate, and a checkpoint holds plain numbers only
+    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))

@@ -1,7 +1,8 @@
 """VLAD: a global descriptor from local ones over a small codebook (Jegou et al., CVPR 2010).
 
 Residuals to the nearest centroid are summed and L2-normalized per centroid (intra-normalization,
-Arandjelovic and Zisserman, CVPR 2013), then PCA-whitened. Fitting uses FAISS, encoding numpy alone.
+Arandjelovic and Zisserman, CVPR 2013), then reduced by PCA and half-whitened: with as much clutter as
+landmark in an image, full whitening amplifies noise. Fitting uses FAISS, encoding numpy alone.
 """
 
 from __future__ import annotations
@@ -63,13 +64,16 @@ class Vlad:
         found = np.array(kmeans.centroids)
         raw = np.stack([aggregate((x - mean) @ pca, found) for x in images])
         vlad_mean = raw.mean(0)
-        return cls(mean, pca, found, vlad_mean, _pca(raw - vlad_mean, dim, whiten=0.5))
+        return cls(mean, pca, found, vlad_mean, _pca(raw - vlad_mean, dim, whiten=0.25))
 
     def save(self, path: Path | str) -> None:
         """safetensors, as fp16."""
         from safetensors.numpy import save_file
 
-        save_file({f.name: np.asarray(getattr(self, f.name), np.float16) for f in fields(self)}, path)
+        # safetensors writes memory as it lies: a transposed array would be read back scrambled.
+        save_file(
+            {f.name: np.ascontiguousarray(getattr(self, f.name), np.float16) for f in fields(self)}, path
+        )
 
     @classmethod
     def load(cls, path: Path | str) -> Vlad:

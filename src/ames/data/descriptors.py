@@ -47,20 +47,21 @@ class DescriptorWriter:
         provenance: dict[str, Any] | None = None,
     ) -> None:
         self._path = path
-        self._open = ExitStack()
         self.slots, self.width = slots, width
         self._shape, self._dtype = (images, slots, METADATA + width), dtype
         self._names, self._provenance = names, provenance
 
     def __enter__(self) -> DescriptorWriter:
-        temporary = self._open.enter_context(atomic_path(self._path))
-        file = self._open.enter_context(h5py.File(temporary, "w"))
-        self._features = file.create_dataset("features", self._shape, self._dtype)
-        empty = np.zeros(self._shape[1:], self._dtype)
-        empty[:, PADDING] = 1
-        for row in range(self._shape[0]):
-            self._features[row] = empty
-        _describe(file, self._names, self._provenance)
+        with ExitStack() as opening:  # closes and removes the file if the disk is full already here
+            temporary = opening.enter_context(atomic_path(self._path))
+            file = opening.enter_context(h5py.File(temporary, "w"))
+            self._features = file.create_dataset("features", self._shape, self._dtype)
+            empty = np.zeros(self._shape[1:], self._dtype)
+            empty[:, PADDING] = 1
+            for row in range(self._shape[0]):
+                self._features[row] = empty
+            _describe(file, self._names, self._provenance)
+            self._open = opening.pop_all()
         return self
 
     def write(self, row: int, local: LocalFeatures) -> None:
@@ -101,6 +102,7 @@ class DescriptorFile:
                     f"{self.path}: 'features' is {features.dtype} {features.shape}; expected float "
                     f"(images, descriptors, {METADATA} + width)"
                 )
+            _check_sources(features, self.path)
             self.images, self.slots = features.shape[:2]
             self.width = features.shape[2] - METADATA
             self.dtype = features.dtype
@@ -192,6 +194,17 @@ def _dataset(file: h5py.File, path: Path) -> h5py.Dataset:
     return features
 
 
+def _check_sources(features: h5py.Dataset, path: Path) -> None:
+    """A merged (virtual) data set whose sources are not there reads as zeros: refused instead."""
+    if not features.is_virtual:
+        return
+    for source in features.virtual_sources():
+        name = source.file_name
+        # HDF5 looks beside the merged file, then in the working folder.
+        if name != "." and not ((path.parent / name).is_file() or Path(name).is_file()):
+            raise AmesError(f"{path}: merged from {name}, which is not there; put it beside this file")
+
+
 def _describe(file: h5py.File, names: Sequence[str] | None, provenance: dict[str, Any] | None) -> None:
     if names is not None:
         file.create_dataset("names", data=list(names), dtype=h5py.string_dtype())
@@ -200,10 +213,14 @@ def _describe(file: h5py.File, names: Sequence[str] | None, provenance: dict[str
 
 def _provenance(file: h5py.File) -> dict[str, Any]:
     try:
-        return json.loads(file.attrs.get("provenance", "{}"))
-    except json.JSONDecodeError:
+        found = json.loads(file.attrs.get("provenance", "{}"))
+    except (ValueError, TypeError):  # not JSON, or no text: someone else's attribute
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _names(file: h5py.File) -> list[str] | None:
-    return [name.decode() for name in file["names"][:]] if "names" in file else None
+    names = file.get("names")
+    if not isinstance(names, h5py.Dataset) or h5py.check_string_dtype(names.dtype) is None:
+        return None
+    return list(names.asstr()[:])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +11,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from ames.data.atomic import atomic_file
 from ames.errors import AmesError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
@@ -43,21 +46,34 @@ def read_image(path: Path | str) -> np.ndarray:
 
 
 def read_list(path: Path | str) -> list[ListedImage]:
-    """Lines ``path,label[,width,height]`` or ``path`` alone; blank lines are skipped."""
+    """Lines ``path,label[,width,height]`` or ``path`` alone; blank lines are skipped.
+
+    A path with a comma in it stands in double quotes, as in CSV.
+    """
     path = Path(path)
     if not path.is_file():
         raise AmesError(f"{path}: no such list of images")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8-sig")  # editors on Windows put a mark at the start
+        lines = list(csv.reader(map(str.strip, text.splitlines())))
+    except OSError as error:
+        raise AmesError(f"{path}: cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
         raise AmesError(f"{path}: not a text file ({error.reason})") from error
-    items = []
-    for line in filter(None, map(str.strip, lines)):
-        name, _, rest = line.partition(",")
-        items.append(ListedImage(name, rest.split(",")[0] or None))
+    except csv.Error as error:
+        raise AmesError(f"{path}: not a list of images ({error})") from error
+    items = [ListedImage(line[0], (line[1] if len(line) > 1 else "") or None) for line in lines if line]
     if not items:
         raise AmesError(f"{path}: the list names no image")
     return items
+
+
+def write_names(path: Path | str, names: Sequence[str]) -> None:
+    """A list of paths without labels, which ``read_list`` reads back whatever is in them."""
+    text = io.StringIO()
+    csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows([name] for name in names)
+    with atomic_file(path) as file:
+        file.write(text.getvalue().encode())
 
 
 def find_images(folder: Path | str) -> list[str]:
@@ -71,9 +87,21 @@ def find_images(folder: Path | str) -> list[str]:
         if path.suffix.lower() in SUFFIXES and path.is_file()
     ]
     names = sorted(p.as_posix() for p in found if not any(part.startswith(".") for part in p.parts))
+    for name in names:
+        # Lists, ground truth and descriptor files hold names as UTF-8, one a line.
+        if "\n" in name or "\r" in name or not _is_utf8(name):
+            raise AmesError(f"{folder}: {name!a} is not a name that a list can hold; rename it")
     if not names:
         raise AmesError(f"{folder}: no images ({', '.join(sorted(SUFFIXES))}) in it or below")
     return names
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes of another encoding, which Python keeps as lone surrogates
+        return False
+    return True
 
 
 def check_all_exist(root: Path, names: Sequence[str]) -> None:

@@ -48,6 +48,8 @@ class TripletSampler:
         min_negatives: int = 5,
         power: float = 3.0,
     ) -> None:
+        if min(min_positives, min_negatives) < 1:
+            raise AmesError("min_positives and min_negatives must be at least 1: one of each is drawn")
         if len(shortlist.ids) != len(labels):
             raise AmesError(f"shortlist of {len(shortlist.ids)} images, but {len(labels)} labels")
         if shortlist.ids.max(initial=-1) >= len(labels):
@@ -78,8 +80,10 @@ class TripletSampler:
 
     def _draw(self, cumulative: np.ndarray, anchors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         rows = cumulative[anchors]
-        threshold = rng.random((len(anchors), 1)) * rows[:, -1:]
-        column = (rows <= threshold).sum(1).clip(max=rows.shape[1] - 1)
+        total = rows[:, -1:]
+        # Below the total also after rounding: behind it lie only entries of no weight.
+        threshold = np.minimum(rng.random((len(anchors), 1)) * total, np.nextafter(total, 0))
+        column = (rows <= threshold).sum(1)
         return self.ids[anchors, column]
 
     def epoch(
@@ -110,6 +114,10 @@ class TripletLoader:
         count: int,
         seed: int = 0,
     ) -> None:
+        if len(descriptors) != len(sampler.ids):
+            raise AmesError(
+                f"{descriptors.path}: {len(descriptors)} images, but {len(sampler.ids)} in the shortlist"
+            )
         self.sampler, self.descriptors = sampler, descriptors
         self.triplets = min(triplets, len(sampler.anchors))
         self.count = count

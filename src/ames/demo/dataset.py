@@ -211,8 +211,11 @@ def is_finished(folder: Path, parameters: Parameters) -> bool:
 @contextmanager
 def built_aside(folder: Path) -> Iterator[Path]:
     """A temporary sibling of `folder` that takes its name at the end, or vanishes on any failure."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+    except OSError as error:
+        raise AmesError(f"{folder}: cannot be written ({error.strerror or error})") from error
     try:
         yield aside
         aside.chmod(0o755)  # mkdtemp makes folders that only the owner can read

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -14,10 +15,11 @@ import numpy as np
 from ames.backbones import make_backbone
 from ames.checkpoints import Weights, load_model, read_weights
 from ames.data.atomic import atomic_file
-from ames.data.collections import open_collection
+from ames.data.collections import Collection, open_collection
 from ames.data.descriptors import DescriptorFile
 from ames.data.folder import DatasetFolder
 from ames.data.ground_truth import GroundTruth, ids, load_ground_truth, save_ground_truth
+from ames.data.images import write_names
 from ames.data.shortlist import Shortlist
 from ames.demo.dataset import make_landmarks
 from ames.errors import AmesError
@@ -94,6 +96,8 @@ def run_demo(
     binary_model: checkpoints in place of the shipped ones. Finished stages are reused.
     """
     out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise AmesError(f"{out}: is not a folder; give a folder to write to")
     methods = _methods(model, binary_model)
     if images is None:
         test = generated_landmarks(out, landmarks=landmarks, seed=seed, workers=workers)
@@ -145,8 +149,9 @@ def own_photos(out: Path, images: Path, *, distractors: str) -> TestSet:
     collection = open_collection(images, distractors=distractors)
     folder = DatasetFolder(out / "photos", "rootsift")
     truth = collection.leave_one_out()
-    _write_names(folder.image_list("gallery"), truth.imlist)
-    _write_names(folder.image_list("query"), truth.qimlist)
+    _check_unchanged(folder.path / "photos.json", collection, truth)
+    write_names(folder.image_list("gallery"), truth.imlist)
+    write_names(folder.image_list("query"), truth.qimlist)
     save_ground_truth(folder.ground_truth, truth)
     sizes = ", ".join(f"{name} {len(found)}" for name, found in collection.objects.items())
     notes = [f"{len(collection.images)} images of {images}; objects: {sizes}"]
@@ -156,9 +161,25 @@ def own_photos(out: Path, images: Path, *, distractors: str) -> TestSet:
     return TestSet(folder, images, truth, (LEAVE_ONE_OUT,), notes)
 
 
-def _write_names(path: Path, names: Sequence[str]) -> None:
-    with atomic_file(path) as file:
-        file.write("\n".join(names).encode())
+def _check_unchanged(path: Path, collection: Collection, truth: GroundTruth) -> None:
+    """Refuses to reuse what was made from other photos; ``path`` records names and contents."""
+    contents = {
+        name: hashlib.sha256((collection.root / name).read_bytes()).hexdigest() for name in truth.imlist
+    }
+    record = {"images": contents, "queries": truth.qimlist}
+    if not path.exists():
+        with atomic_file(path) as file:
+            file.write(json.dumps(record).encode())
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        before = None
+    if before != record:
+        raise AmesError(
+            f"{path.parent}: made from other photos than {collection.root} holds now; "
+            "delete this folder or give another --out"
+        )
 
 
 def _prepare(test: TestSet, *, workers: int) -> Shortlist:

@@ -159,7 +159,7 @@ class AMES(PairSimilarity):
 
         descriptors: float [n, D], n at least model_dim; real descriptors only.
         """
-        x = F.normalize(descriptors.float(), dim=-1)
+        x = F.normalize(descriptors.to(self.mtc_token.device, torch.float32), dim=-1)
         if self.binarized:
             self.binarize.W.copy_(fit_itq(x, self.model_dim, seed=seed))
         else:

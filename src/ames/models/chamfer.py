@@ -31,6 +31,7 @@ class Chamfer(PairSimilarity):
         return codes
 
     def pairs_tokens(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
+        query, database = query.pad(max(query.size, 1)), database.pad(max(database.size, 1))
         cosine = query.descriptors @ database.descriptors.transpose(-1, -2)  # [P, N, M]
         either = query.valid.unsqueeze(-1) & database.valid.unsqueeze(-2)
         cosine = cosine.masked_fill(~either, -1)

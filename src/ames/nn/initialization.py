@@ -113,9 +113,9 @@ def from_teacher(student: AMES, teacher: AMES, descriptors: Tensor) -> None:
     own = student.state_dict()
     copied = {k: v for k, v in teacher.state_dict().items() if not k.startswith("remap_local.")}
     student.load_state_dict(own | copied)
-    x = nn.functional.normalize(descriptors.float(), dim=-1)
+    x = nn.functional.normalize(descriptors.to(student.mtc_token.device, torch.float32), dim=-1)
     bits = torch.where(x @ student.binarize.W > 0, 1.0, -1.0)
-    bits = torch.cat((bits, torch.ones(len(bits), 1)), 1).double()
+    bits = torch.cat((bits, bits.new_ones(len(bits), 1)), 1).double()
     solution = torch.linalg.lstsq(bits, teacher.project(x).double()).solution.float()
     student.project.weight.copy_(solution[:-1].T)
     student.project.bias.copy_(solution[-1])

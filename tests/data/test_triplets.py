@@ -1,0 +1,284 @@
+"""Triplets: which images are drawn and how often, what is never drawn, and the errors."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from ames.data.descriptors import DescriptorFile, DescriptorWriter
+from ames.data.shortlist import Shortlist
+from ames.data.triplets import TripletLoader, TripletSampler
+from ames.errors import AmesError
+from ames.features import LocalFeatures
+
+LOOSE = {"min_positives": 1, "min_negatives": 1}
+
+
+class Uniform:
+    """Stands for numpy's generator where a test chooses the draw."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def random(self, shape):
+        return np.full(shape, self.value)
+
+
+def everyone(images, classes, seed=0):
+    """Shortlist of random images against themselves, themselves included, and labels."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(images) % classes
+    similarity = rng.uniform(0.05, 0.8, (images, images)) + 0.1 * (labels[:, None] == labels)
+    np.fill_diagonal(similarity, 1)
+    ids = np.argsort(-similarity, axis=1)
+    return Shortlist(ids, np.take_along_axis(similarity, ids, 1)), labels
+
+
+def one_row(ids, similarities, labels):
+    """A shortlist in which only image 0 has neighbours."""
+    table = np.full((len(labels), len(ids)), -1)
+    table[0] = ids
+    values = np.zeros(table.shape)
+    values[0] = similarities
+    return Shortlist(table, values), np.array(labels)
+
+
+def draws(sampler, anchor, count=20000, seed=0):
+    rng = np.random.default_rng(seed)
+    positives, negatives = sampler.draw(np.full(count, anchor), rng)
+    return Counter(positives.tolist()), Counter(negatives.tolist())
+
+
+@pytest.mark.parametrize("power", [3.0, 1.0])
+def test_drawn_in_proportion_to_the_power_of_similarity(power):
+    shortlist, labels = everyone(30, 3)
+    sampler = TripletSampler(shortlist, labels, power=power)
+    anchor, count = 7, 20000
+    similarity = dict(zip(shortlist.ids[anchor].tolist(), shortlist.similarities[anchor], strict=True))
+    for found, same in zip(draws(sampler, anchor, count), (True, False), strict=True):
+        images = [i for i in range(30) if (labels[i] == labels[anchor]) == same and i != anchor]
+        weights = np.array([similarity[i] ** power for i in images])
+        expected = count * weights / weights.sum()
+        assert set(found) <= set(images)
+        chi_square = sum((found[i] - e) ** 2 / e for i, e in zip(images, expected, strict=True))
+        freedom = len(images) - 1
+        assert chi_square < freedom + 5 * (2 * freedom) ** 0.5
+
+
+def test_an_image_is_never_drawn_for_itself():
+    shortlist, labels = everyone(30, 3)
+    assert (shortlist.ids[:, 0] == np.arange(30)).all()  # and would be the likeliest by far
+    sampler = TripletSampler(shortlist, labels)
+    for anchor in (0, 29):
+        assert anchor not in draws(sampler, anchor)[0]
+        assert anchor not in draws(sampler, anchor)[1]
+
+
+@pytest.mark.parametrize("power", [3.0, 2.0])  # an even one turns negative similarities positive
+def test_neither_dissimilar_nor_empty_entries_are_drawn(power):
+    # Images 1 to 4 are of the anchor's class; -1 stands for the last label where it is read as an index.
+    ids = [1, 5, 2, 6, -1, 3, 7, 4, -1]
+    similarities = [0.9, 0.8, 0.7, 0.6, 0.5, 0.0, 0.0, -0.3, -0.9]
+    shortlist, labels = one_row(ids, similarities, [0, 0, 0, 0, 0, 1, 1, 1, 0])
+    positives, negatives = draws(TripletSampler(shortlist, labels, power=power, **LOOSE), 0)
+    assert set(positives) == {1, 2}
+    assert set(negatives) == {5, 6}
+
+
+def test_no_entry_of_zero_weight_at_either_end_of_the_range():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        # Rows that begin and end with entries of the other class and of similarity 0.
+        similarities = rng.uniform(1e-3, 1, 12).astype(np.float32)
+        same = rng.random(12) < 0.5
+        same[[1, 2]] = True, False
+        similarities[[0, 11]] = 0
+        shortlist, labels = one_row(np.arange(1, 13), similarities, [0, *np.where(same, 0, 1)])
+        sampler = TripletSampler(shortlist, labels, **LOOSE)
+        ends = {0.0: np.flatnonzero, 1 - 2.0**-53: lambda x: np.flatnonzero(x)[::-1], 1.0: None}
+        for value, order in ends.items():
+            drawn = sampler.draw(np.array([0]), Uniform(value))
+            for image, mine in zip(drawn, (same, ~same), strict=True):
+                chosen = mine & (similarities > 0)
+                assert chosen[image[0] - 1]
+                if order is not None:
+                    assert image[0] - 1 == order(chosen)[0]
+
+
+def test_weights_at_the_bottom_of_the_range_of_floats():
+    similarities = np.array([0.5, 1.5e-36, 1.5e-36, 0.5], np.float32)
+    shortlist, labels = one_row([4, 1, 2, 3], similarities, [0, 0, 0, 1, 1])
+    sampler = TripletSampler(shortlist, labels, power=9.0, **LOOSE)  # some of the smallest there are
+    positive, _ = sampler.draw(np.zeros(100, int), np.random.default_rng(0))
+    assert set(positive.tolist()) <= {1, 2}
+
+
+def test_only_the_first_neighbours_count():
+    shortlist, labels = everyone(40, 2)
+    sampler = TripletSampler(shortlist, labels, neighbours=20, **LOOSE)
+    found = draws(sampler, 3)
+    assert set(found[0]) | set(found[1]) == set(shortlist.ids[3, 1:20].tolist())
+
+
+def test_three_hundred_neighbours_count_by_default():
+    labels = np.arange(402) % 2
+    ids = np.stack([np.roll(np.arange(402), -i)[1:] for i in range(402)])
+    sampler = TripletSampler(Shortlist(ids, np.ones(ids.shape)), labels)
+    found = draws(sampler, 0)
+    assert set(found[0]) | set(found[1]) == set(range(1, 301))
+
+
+def test_anchors_have_enough_positives_and_negatives():
+    shortlist, labels = everyone(40, 4)
+    for needed in ((3, 2), (2, 5)):
+        sampler = TripletSampler(
+            shortlist, labels, neighbours=8, min_positives=needed[0], min_negatives=needed[1]
+        )
+        expected = []
+        for i in range(40):
+            others = [j for j in shortlist.ids[i, :8] if j != i]
+            positives = sum(labels[j] == labels[i] for j in others)
+            if positives >= needed[0] and len(others) - positives >= needed[1]:
+                expected.append(i)
+        assert sampler.anchors.tolist() == expected
+        assert 0 < len(expected) < 40
+
+
+def test_five_and_five_are_needed_by_default():
+    for positives, negatives in ((4, 5), (5, 4), (5, 5)):
+        labels = [0] * (positives + 1) + [1] * negatives
+        ids = np.arange(1, len(labels))
+        shortlist, labels = one_row(ids, np.full(len(ids), 0.5), labels)
+        if (positives, negatives) == (5, 5):
+            assert TripletSampler(shortlist, labels).anchors.tolist() == [0]
+        else:
+            with pytest.raises(AmesError, match=f"at most {positives} positives and {negatives} negatives"):
+                TripletSampler(shortlist, labels)
+
+
+def test_an_epoch_is_one_permutation_of_the_anchors():
+    shortlist, labels = everyone(40, 2)
+    sampler = TripletSampler(shortlist, labels)
+    rng = np.random.default_rng(0)
+    first, second = (np.concatenate([anchors for anchors, *_ in sampler.epoch(8, rng)]) for _ in range(2))
+    assert sorted(first) == sorted(second) == sampler.anchors.tolist()
+    assert first.tolist() != second.tolist()
+
+
+def test_triplets_of_an_epoch_have_the_right_labels():
+    shortlist, labels = everyone(40, 4)
+    for anchors, positives, negatives in TripletSampler(shortlist, labels).epoch(7, np.random.default_rng(0)):
+        assert (labels[anchors] == labels[positives]).all()
+        assert (labels[anchors] != labels[negatives]).all()
+
+
+def test_a_short_rest_is_left_out_unless_it_is_all():
+    shortlist, labels = everyone(40, 2)
+    sampler = TripletSampler(shortlist, labels)
+    rng = np.random.default_rng(0)
+    assert [len(a) for a, *_ in sampler.epoch(15, rng)] == [15, 15]
+    assert [len(a) for a, *_ in sampler.epoch(100, rng)] == [40]
+
+
+# ---- errors ---------------------------------------------------------------------------------------
+
+
+def test_an_id_out_of_range():
+    shortlist, labels = everyone(30, 3)
+    with pytest.raises(AmesError, match="names image 29 of 20"):
+        TripletSampler(Shortlist(shortlist.ids[:20], shortlist.similarities[:20]), labels[:20])
+
+
+def test_a_shortlist_of_another_length():
+    shortlist, labels = everyone(30, 3)
+    with pytest.raises(AmesError, match="shortlist of 30 images, but 29 labels"):
+        TripletSampler(shortlist, labels[:29])
+
+
+def test_no_valid_anchor():
+    shortlist, _ = everyone(30, 3)
+    with pytest.raises(AmesError, match="no valid anchor among 30 images: at most 0 positives"):
+        TripletSampler(shortlist, np.arange(30))
+    with pytest.raises(AmesError, match="29 positives and 0 negatives"):
+        TripletSampler(shortlist, np.zeros(30, int))
+
+
+def test_an_anchor_needs_one_of_each():
+    shortlist, labels = everyone(30, 3)
+    with pytest.raises(AmesError, match="must be at least 1"):
+        TripletSampler(shortlist, labels, min_positives=0)
+
+
+# ---- batches --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(tmp_path):
+    """40 images; image i has descriptors of value i, and 3 to 6 of its 8 slots are real."""
+    path = tmp_path / "local.hdf5"
+    with DescriptorWriter(path, images=40, slots=8, width=4) as writer:
+        for i in range(40):
+            descriptors = np.full((3 + i % 4, 4), i, np.float32)
+            writer.write(i, LocalFeatures.of(torch.from_numpy(descriptors)))
+    return DescriptorFile(path)
+
+
+def loader(store, seed=0, **changes):
+    sampler = TripletSampler(*everyone(40, 2))
+    return TripletLoader(sampler, store, **{"triplets": 10, "count": 8, "seed": seed} | changes)
+
+
+def images_of(features):
+    return features.descriptors[:, 0, 0].int().tolist()
+
+
+def contents(batches):
+    return [[images_of(x) for x in (b.anchor, b.positive, b.negative)] for b in batches]
+
+
+def test_batches_hold_the_descriptors_of_their_triplets(store):
+    batches = list(loader(store))
+    assert len(batches) == len(loader(store)) == 4
+    labels = np.arange(40) % 2
+    for anchors, positives, negatives in contents(batches):
+        assert len(anchors) == 10
+        assert (labels[anchors] == labels[positives]).all()
+        assert (labels[anchors] != labels[negatives]).all()
+    for batch in batches:
+        sizes = {x.size for x in (batch.anchor, batch.positive, batch.negative)}
+        assert len(sizes) == 1  # the distillation compares slot by slot
+        assert sizes.pop() <= 6
+        counts = [3 + i % 4 for i in images_of(batch.negative)]
+        assert batch.negative.counts.tolist() == counts
+
+
+def test_pairs_are_matching_ones_first(store):
+    batch = next(iter(loader(store)))
+    query, database = batch.pairs()
+    assert images_of(query) == 2 * images_of(batch.anchor)
+    assert images_of(database) == images_of(batch.positive) + images_of(batch.negative)
+
+
+def test_the_same_seed_gives_the_same_batches(store):
+    first, again, other = loader(store), loader(store), loader(store, seed=1)
+    epochs = [contents(first), contents(first)]
+    assert epochs == [contents(again), contents(again)]
+    assert epochs[0] != epochs[1]
+    assert epochs[0] != contents(other)
+
+
+def test_no_more_descriptors_than_asked_for(store):
+    assert next(iter(loader(store, count=2))).anchor.size == 2
+
+
+def test_more_triplets_than_anchors_make_one_batch(store):
+    assert [len(b.anchor.valid) for b in loader(store, triplets=100)] == [40]
+
+
+def test_descriptors_of_another_data_set(store, tmp_path):
+    path = tmp_path / "other.hdf5"
+    with DescriptorWriter(path, images=39, slots=8, width=4):
+        pass
+    with pytest.raises(AmesError, match=r"other.hdf5: 39 images, but 40 in the shortlist"):
+        loader(DescriptorFile(path))

@@ -1,0 +1,265 @@
+"""Weights on disk: round trips, published files, and one line for everything that can be wrong."""
+
+import os
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ames import checkpoints
+from ames.checkpoints import (
+    arguments,
+    load_model,
+    load_state,
+    read_weights,
+    save_checkpoint,
+    save_weights,
+)
+from ames.errors import AmesError
+from ames.models.ames import AMES
+from golden import rebuild
+
+TINY = {"local_dim": 12, "model_dim": 16, "num_encoder_layers": 2, "dim_feedforward": 24}
+OTHER = {
+    **TINY,
+    "nhead": 4,
+    "activation": "gelu",
+    "normalize_before": True,
+    "binarized": True,
+}
+
+
+def made(**changes):
+    torch.manual_seed(0)
+    return AMES(**TINY | changes)
+
+
+def assert_same_weights(a, b):
+    assert list(a) == list(b)
+    for name, x in a.items():
+        assert torch.equal(x, b[name]), name
+
+
+def one_line(error, path):
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith(f"{path}: ")
+    return str(error.value)
+
+
+# ---- round trips ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model_arguments", [TINY, OTHER], ids=["defaults", "everything else"])
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
+def test_a_file_rebuilds_its_model(tmp_path, name, model_arguments):
+    torch.manual_seed(0)
+    model = AMES(**model_arguments)
+    save = save_checkpoint if name.endswith(".pt") else save_weights
+    save(tmp_path / name, model, provenance={"backbone": "rootsift"})
+    again = load_model(tmp_path / name)
+    assert arguments(again) == arguments(model)
+    assert_same_weights(again.state_dict(), model.state_dict())
+    assert not again.training
+    assert read_weights(tmp_path / name).about["backbone"] == "rootsift"
+    assert list(tmp_path.iterdir()) == [tmp_path / name]
+
+
+def test_arguments_are_those_of_the_constructor():
+    found = arguments(AMES(**OTHER))
+    assert found == {**OTHER}
+
+
+def test_half_rounds_matrices_and_nothing_else(tmp_path):
+    model = made()
+    save_weights(tmp_path / "full.safetensors", model)
+    save_weights(tmp_path / "half.safetensors", model, half=True)
+    assert (tmp_path / "half.safetensors").stat().st_size < 0.75 * (
+        tmp_path / "full.safetensors"
+    ).stat().st_size
+    found = read_weights(tmp_path / "half.safetensors").state
+    for name, x in model.state_dict().items():
+        assert found[name].dtype == torch.float32
+        assert torch.equal(found[name], x.half().float() if x.ndim == 2 else x), name
+
+
+def test_a_training_checkpoint_holds_the_optimizer_and_the_epoch(tmp_path):
+    model = made()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.125)
+    model.classifier(torch.ones(1, 16)).sum().backward()
+    optimizer.step()
+    save_checkpoint(tmp_path / "a.pt", model, optimizer=optimizer, epoch=7)
+    content = torch.load(tmp_path / "a.pt", weights_only=True)
+    assert list(content)[:3] == ["state", "optim", "epoch"]
+    assert content["epoch"] == 7
+    assert content["optim"]["param_groups"][0]["lr"] == 0.125
+    assert len(content["optim"]["state"]) == 2
+
+
+@pytest.mark.parametrize("wrapped", [True, False], ids=["published", "plain state dict"])
+@pytest.mark.parametrize("binarized", [False, True])
+def test_files_without_a_description(tmp_path, wrapped, binarized):
+    wanted = TINY | {"binarized": binarized, "normalize_before": False}
+    state = rebuild.state(rebuild.shapes(**wanted), 3)
+    path = tmp_path / "dinov2_ames.pt"
+    torch.save({"state": state, "optim": {}, "epoch": 0} if wrapped else state, path)
+    assert read_weights(path).about == {}
+    model = load_model(path, **wanted)
+    assert not model.training
+    for name, x in model.state_dict().items():
+        assert torch.equal(x, state[name]), name
+
+
+# ---- weights of another model ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"local_dim": 20}, r"remap_local.0.weight is \(16, 12\), this model's is \(16, 20\)"),
+        ({"model_dim": 8}, r"mtc_token is \(16,\), this model's is \(8,\)"),
+        ({"num_encoder_layers": 3}, r"it lacks decoder.layers.2.self_attn.in_proj_weight \(48, 16\)"),
+        ({"num_encoder_layers": 1}, r"decoder.layers.1.\w+.in_proj_\w+ \(48.*\) has no place"),
+        ({"normalize_before": True}, r"it lacks decoder.norm.weight \(16,\)"),
+        ({"binarized": True}, r"it lacks remap_local.0.W \(12, 16\)"),
+        ({"dim_feedforward": 8}, r"linear1.weight is \(24, 16\), this model's is \(8, 16\)"),
+    ],
+)
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
+def test_the_first_tensor_that_does_not_fit_is_named(tmp_path, name, changes, message):
+    save = save_checkpoint if name.endswith(".pt") else save_weights
+    save(tmp_path / name, made())
+    with pytest.raises(AmesError, match="weights of another model: .*" + message) as error:
+        load_model(tmp_path / name, **changes)
+    one_line(error, tmp_path / name)
+
+
+def test_weights_that_do_not_fit_change_nothing():
+    model = made()
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+    state = {name: x + 1 for name, x in before.items()} | {"surplus": torch.zeros(3)}
+    with pytest.raises(AmesError, match=r"x.pt: .* surplus \(3,\) has no place in this one"):
+        load_state(model, state, source="x.pt")
+    assert_same_weights(model.state_dict(), before)
+
+
+# ---- files that are no checkpoints ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
+def test_a_truncated_file(tmp_path, name):
+    path = tmp_path / name
+    (save_checkpoint if name.endswith(".pt") else save_weights)(path, made())
+    whole = path.read_bytes()
+    for size in (1, 7, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(AmesError, match=r"damaged|not a readable") as error:
+            read_weights(path)
+        one_line(error, path)
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"hello world\n",
+        b"epoch,loss\n1,2\n",
+        b"<!DOCTYPE html>",
+        b"version https://git-lfs",
+        b"\x80\x02",
+        b"\xff" * 40,
+    ],
+)
+def test_a_file_of_another_kind(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(AmesError, match=r"not a checkpoint|not a readable") as error:
+        read_weights(path)
+    assert "weights_only" not in one_line(error, path)  # no advice to execute the file
+
+
+def test_a_missing_file_and_a_folder(tmp_path):
+    for path in (tmp_path / "none.pt", tmp_path):
+        with pytest.raises(AmesError, match="no such checkpoint"):
+            read_weights(path)
+
+
+class Planted:
+    """What a pickle can do: on loading it calls any function, here one that makes a file."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda x, path: path.write_bytes(pickle.dumps(x, protocol=2))])
+@pytest.mark.parametrize("key", ["state", "optim"])
+def test_a_pickle_that_would_execute_code_is_refused(tmp_path, write, key):
+    mark, path = tmp_path / "executed", tmp_path / "model.pt"
+    write({"state": {}} | {key: Planted(mark)}, path)
+    with pytest.raises(AmesError, match=r"holds more than weights \(.*mkdir\), which is refused") as error:
+        read_weights(path)
+    assert "weights_only" not in one_line(error, path)
+    assert not mark.exists()
+    pickle.loads(pickle.dumps(Planted(mark)))
+    assert mark.exists()  # it would have been
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, 2], "holds a list, not a checkpoint"),
+        (torch.zeros(3), "holds a Tensor, not a checkpoint"),
+        ({}, "no weights in it"),
+        ({"state": {}}, "no weights in it"),
+        ({"state": 3}, "no weights in it"),
+        ({"state": torch.zeros(2)}, "no weights in it"),
+        ({"epoch": 3, "optim": {}}, "no weights in it"),
+        ({"state": {"a": torch.zeros(1)}, "about": "{"}, "'about'.* is not a JSON object"),
+        ({"state": {"a": torch.zeros(1)}, "about": "[1]"}, "'about'.* is not a JSON object"),
+        ({"state": {"a": torch.zeros(1)}, "about": 3}, "'about'.* is not a JSON object"),
+    ],
+)
+def test_a_checkpoint_of_other_content(tmp_path, content, message):
+    path = tmp_path / "model.pt"
+    torch.save(content, path)
+    with pytest.raises(AmesError, match=message) as error:
+        read_weights(path)
+    one_line(error, path)
+
+
+def test_a_safetensors_file_whose_description_is_broken(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_file({"a": torch.zeros(1)}, path, {"about": "not JSON"})
+    with pytest.raises(AmesError, match=r"'about'.* is not a JSON object") as error:
+        read_weights(path)
+    one_line(error, path)
+
+
+# ---- writing --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("save", [save_checkpoint, save_weights])
+@pytest.mark.parametrize(
+    "failure",
+    [OSError(28, "No space left on device"), RuntimeError("[enforce fail at inline_container]\nmore")],
+)
+def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch, save, failure):
+    path = tmp_path / "model"
+    path.write_bytes(b"old")
+
+    def half_written(content, temporary, *rest):
+        with open(temporary, "wb") as file:
+            file.write(b"half")
+        raise failure
+
+    monkeypatch.setattr(torch, "save", half_written)
+    monkeypatch.setattr(checkpoints, "save_file", half_written)
+    with pytest.raises(AmesError, match="cannot be written") as error:
+        save(path, made())
+    one_line(error, path)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,331 @@
+"""Configuration: every file of conf/ composes, and the two Hydra commands run on small generated data."""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from ames import config as door
+from ames.checkpoints import load_model, read_weights, save_weights
+from ames.cli import main
+from ames.data.shortlist import Shortlist
+from ames.demo.dataset import make_landmarks
+from ames.models.ames import AMES
+from ames.models.base import Similarity
+from ames.protocols import REVISITED
+
+ROOT = Path(__file__).parents[1]
+CONF = ROOT / "conf"
+SMALL = ["model.model_dim=16", "model.num_encoder_layers=1", "model.dim_feedforward=16"]
+
+
+def names(group):
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def composed(name, *overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(name, [*overrides])
+
+
+# ---- the tree -------------------------------------------------------------------------------------
+
+
+def test_there_is_a_test_for_every_group():
+    assert {path.name for path in CONF.iterdir() if path.is_dir()} == {"dataset", "descriptors", "model"}
+    assert names(".") == ["test", "train"]
+
+
+@pytest.mark.parametrize("model", names("model"))
+@pytest.mark.parametrize("descriptors", names("descriptors"))
+@pytest.mark.parametrize("command", ["test", "train"])
+def test_models_and_descriptors_compose_and_build(command, descriptors, model):
+    config = composed(command, f"model={model}", f"descriptors={descriptors}", "data_root=x")
+    OmegaConf.to_container(config, resolve=True)
+    built = door.build_model(config)
+    assert isinstance(built, Similarity)
+    assert built.local_dim == config.dim_local_features
+
+
+@pytest.mark.parametrize("dataset", names("dataset"))
+def test_datasets_compose(dataset):
+    key = "train" if "train" in dataset else "test"
+    config = composed(key, f"dataset@{key}_dataset={dataset}")
+    OmegaConf.to_container(config[f"{key}_dataset"], resolve=True)
+    assert config[f"{key}_dataset"].name == dataset
+    if key == "test":
+        assert tuple(door.protocols(config.test_dataset)) == REVISITED
+
+
+def test_the_defaults_are_the_paper_s_model():
+    config = composed("train")
+    assert (config.model.num_encoder_layers, config.model.dim_feedforward, config.epochs) == (5, 1024, 15)
+    assert (config.lr, config.weight_decay, config.beta) == (2e-4, 5e-4, 10.0)
+
+
+def test_a_single_value_is_a_list_of_one():
+    config = composed("test", "test_dataset.num_rerank=7", "test_dataset.lamb=[0,0.5]")
+    assert door.several(config.test_dataset, "num_rerank") == [7]
+    assert door.several(config.test_dataset, "lamb") == [0, 0.5]
+
+
+# ---- the commands ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """data_root with a tiny prepared test set and training set, and a model for each kind."""
+    root = tmp_path_factory.mktemp("data")
+    common = {"seed": 0, "size": (96, 128), "workers": 0}
+    make_landmarks(
+        root / "landmarks-test", split="test", landmarks=2, easy=2, hard=1, junk=1, distractors=4, **common
+    )
+    make_landmarks(
+        root / "landmarks-train", split="train", landmarks=3, easy=2, hard=2, junk=0, distractors=2, **common
+    )
+    for name in ("landmarks-test", "landmarks-train"):
+        assert main(["prepare", str(root / name), "--desc-num", "40", "--workers", "0"]) == 0
+    torch.manual_seed(0)
+    for name, changes in (
+        ("model", {"binarized": True}),
+        ("full", {}),
+        ("narrow", {"local_dim": 64}),
+        ("tokens", {"model_dim": 8}),
+    ):
+        sizes = {"local_dim": 128, "model_dim": 16, "num_encoder_layers": 1, "dim_feedforward": 16}
+        save_weights(
+            root / f"{name}.safetensors", AMES(**sizes | changes), provenance={"backbone": "rootsift"}
+        )
+    other = AMES(local_dim=128, model_dim=16, num_encoder_layers=1, dim_feedforward=16)
+    save_weights(root / "cvnet.safetensors", other, provenance={"backbone": "cvnet"})
+    return root
+
+
+def call(script, *words, cwd=ROOT):
+    words = [str(word) for word in words]
+    environment = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"} | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, str(ROOT / "src" / script), *words],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def evaluation(data, *words):
+    return [
+        f"data_root={data}",
+        f"model_path={data / 'model.safetensors'}",
+        "test_dataset.num_rerank=[5,10]",
+        *words,
+    ]
+
+
+TRAINING = [
+    *SMALL,
+    "epochs=1",
+    "train_dataset.batch_size=6",
+    "train_dataset.min_positives=1",
+    "train_dataset.min_negatives=1",
+    "cpu=true",
+]
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_evaluate(data, tmp_path, elsewhere):
+    words = evaluation(data, "test_dataset.lamb=[0,0.5]", f"hydra.run.dir={tmp_path / 'run'}", "cpu=true")
+    done = call("evaluate.py", *words, cwd=tmp_path if elsewhere else ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "model.safetensors on landmarks-test, 200 x 50 descriptors" in done.stdout
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["dataset"] == "landmarks-test"
+    assert results["shortlist"] == "nn_rootsift.npz"
+    assert results["model"] == "model.safetensors"
+    grid = [(row["num_rerank"], row["lamb"], row["temp"]) for row in results["rows"]]
+    assert grid == [(5, 0, 1.0), (5, 0.5, 1.0), (10, 0, 1.0), (10, 0.5, 1.0)]
+    for row in [results["initial"], *results["rows"]]:
+        for prefix in "EMH":
+            assert 0 <= row[f"{prefix}_map"] <= 100
+            assert set(row[f"{prefix}_mp"]) == {"1", "5", "10"}
+    with np.load(tmp_path / "run" / "scores.npz") as scores:
+        shortlist = Shortlist.load(data / "landmarks-test" / "nn_rootsift.npz")
+        np.testing.assert_array_equal(scores["ids"], shortlist.ids)
+        np.testing.assert_array_equal(scores["similarities"], shortlist.similarities)
+        assert scores["logits"].dtype == np.float32
+        assert scores["logits"].shape == shortlist.ids.shape
+        assert (np.isfinite(scores["logits"]).sum(1) >= 10).all()
+
+
+def test_evaluate_chamfer(data, tmp_path):
+    words = [f"data_root={data}", "model=chamfer", "test_dataset.num_rerank=10", f"hydra.run.dir={tmp_path}"]
+    done = call("evaluate.py", *words)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "results.json").read_text())["model"] == "Chamfer"
+
+
+def test_train_a_teacher_then_its_student_and_evaluate_it(data, tmp_path):
+    teacher, student = tmp_path / "teacher.pt", tmp_path / "student.pt"
+    words = [f"data_root={data}", *TRAINING, f"hydra.run.dir={tmp_path / 'run'}"]
+    done = call("train.py", *words, "model.binarized=false", f"model_path={teacher}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "valid anchors of 14 images" in done.stdout
+    assert f"checkpoint: {teacher}" in done.stdout
+    done = call("train.py", *words, f"teacher={teacher}", f"model_path={student}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert load_model(student).binarized
+    assert read_weights(student).about["backbone"] == "rootsift"
+    words = evaluation(data, f"hydra.run.dir={tmp_path / 'test'}")
+    words[1] = "model_path=student.pt"  # relative to where the person stands
+    done = call("evaluate.py", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_hydra_sweep_keeps_its_runs_apart(data, tmp_path):
+    words = evaluation(data, f"hydra.sweep.dir={tmp_path}", "test_dataset.db_desc_num=5,20", "--multirun")
+    done = call("evaluate.py", *words)
+    assert done.returncode == 0, done.stderr
+    found = sorted(tmp_path.glob("*/results.json"))
+    assert [json.loads(path.read_text())["db_desc_num"] for path in found] == [5, 20]
+
+
+# ---- wrong input ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def damaged(data, tmp_path_factory):
+    """Copies of the test set with one file spoiled, by name."""
+    root = tmp_path_factory.mktemp("damaged")
+
+    def copy(name, file, spoil):
+        folder = root / name / "landmarks-test"
+        folder.mkdir(parents=True)
+        for path in (data / "landmarks-test").iterdir():
+            if path.is_file():
+                (folder / path.name).write_bytes(path.read_bytes())
+        spoil(folder / file)
+
+    def wide(path):
+        with h5py.File(path, "w") as file:
+            file.create_dataset("features", data=np.zeros((2, 4, 5 + 64), np.float16))
+
+    copy("width", "rootsift_query_local.hdf5", wide)
+    copy("text", "rootsift_gallery_local.hdf5", lambda path: path.write_text("text"))
+    copy("unprepared", "nn_rootsift.npz", Path.unlink)
+    copy("truth", "gnd_landmarks-test.json", lambda path: path.write_text("{"))
+    return root
+
+
+EVALUATE_ERRORS = [
+    (["data_root=???"], "data_root is missing: give the folder"),
+    (["data_root=null"], "data_root is missing"),
+    (["data_root=/nowhere"], "/nowhere/landmarks-test: no such folder"),
+    (["tset_dataset.lamb=[0]"], "Could not override 'tset_dataset.lamb'"),
+    (["model=ams"], "Could not find 'model/ams': choose one of ames, chamfer, rootsift"),
+    (["test_dataset.lamb=[0"], "no viable alternative"),
+    (["test_dataset.lamb=[]"], "lamb is an empty list"),
+    (["test_dataset.lamb=[1.5]"], "lamb 1.5 is outside [0, 1]"),
+    (["test_dataset.lamb=half"], "lamb 'half' is outside [0, 1]"),
+    (["test_dataset.temp=[-1]"], "temp -1 is not a number above 0"),
+    (["test_dataset.num_rerank=[5,500]"], "num_rerank 500 is outside 1 ... 12, the length of the shortlist"),
+    (["test_dataset.num_rerank=[]"], "num_rerank is an empty list"),
+    (["test_dataset.query_desc_num=0"], "query_desc_num is 0: give a whole number of at least 1"),
+    (["test_dataset.db_desc_num=few"], "db_desc_num is 'few': give a whole number"),
+    (["test_dataset.batch_size=0"], "batch_size is 0"),
+    (["test_dataset.protocols=[{name: x, positives: [ok]}]"], "no key 'ok': its keys are easy, hard, junk"),
+    (["test_dataset.protocols=[{name: x, positiv: [ok]}]"], "protocol 'x' of landmarks-test: "),
+    (["data_root={damaged}/width"], "descriptors are 64-d, but the model takes 128-d"),
+    (["data_root={damaged}/text"], "rootsift_gallery_local.hdf5: not a readable HDF5 file"),
+    (["data_root={damaged}/unprepared"], "nn_rootsift.npz: there is no such shortlist"),
+    (["data_root={damaged}/truth"], "gnd_landmarks-test.json: not a JSON file"),
+    (["model_path={data}/missing.pt"], "missing.pt: no such checkpoint"),
+    (["model_path={data}/landmarks-test/dataset.json"], "dataset.json: "),
+    (["model_path={data}/cvnet.safetensors"], "trained on cvnet descriptors, not on rootsift"),
+    (["model_path={data}/narrow.safetensors"], "descriptors are 128-d, but the model takes 64-d"),
+    (["model=chamfer"], "Chamfer has no weights: leave model_path="),
+]
+TRAIN_ERRORS = [
+    (["data_root=???"], "data_root is missing"),
+    (["epocs=1"], "Could not override 'epocs'"),
+    (["epochs=0"], "epochs is 0: give a whole number of at least 1"),
+    (["lr=fast"], "lr is 'fast': give a number of at least 0"),
+    (["lr=-1"], "lr is -1"),
+    (["seed=-1"], "seed is -1"),
+    (["model.init=magic"], "init 'magic' is none of paper, matching"),
+    (["model.model_dim=12"], "model_dim 12 % 8 != 0"),
+    (["model.model_dim=256"], "ITQ cannot make 256 bits of 128 dimensions"),
+    (["model.heads=2"], "Could not override 'model.heads': Key 'heads' is not in struct"),
+    (["+model.heads=2"], "unexpected keyword argument 'heads'"),
+    (["train_dataset.batch_size=2"], "batch_size is 2: give a whole number of at least 3"),
+    (["train_dataset.desc_num=10"], "min_desc 10 is not below the 10 descriptors read an image"),
+    (["train_dataset.min_positives=9"], "no valid anchor among 14 images"),
+    (["teacher={data}/model.safetensors"], "a binary model; the teacher is a full-precision one"),
+    (["teacher={data}/narrow.safetensors"], "local_dim is 64, the student's 128"),
+    (["teacher={data}/tokens.safetensors"], "model_dim is 8, the student's 16"),
+    (["teacher={data}/cvnet.safetensors"], "trained on cvnet descriptors, not on rootsift"),
+    (["model_path={data}"], "is a folder: give the name of a file"),
+]
+
+
+def refused_in_process(script, words, monkeypatch, capsys):
+    """Runs a script as its file would run, in this process: a subprocess each would take minutes."""
+    monkeypatch.setattr(sys, "argv", [script, *words])
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    capsys.readouterr()
+    try:
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(ROOT / "src" / script), run_name="__main__")
+    finally:
+        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)  # the commands set it
+    err = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert end.value.code == 2, err
+    assert len(err) == 1, err
+    return err[0]
+
+
+@pytest.mark.parametrize(("words", "message"), EVALUATE_ERRORS, ids=lambda x: x[0][:40] if x else None)
+def test_what_evaluate_refuses(data, damaged, tmp_path, monkeypatch, capsys, words, message):
+    words = [word.replace("{data}", str(data)).replace("{damaged}", str(damaged)) for word in words]
+    words = [*evaluation(data, f"hydra.run.dir={tmp_path / 'run'}"), *words]
+    line = refused_in_process("evaluate.py", words, monkeypatch, capsys)
+    assert line.startswith("evaluate: ")
+    assert message in line
+    assert not list(tmp_path.rglob("results.json"))
+    assert not list(tmp_path.rglob("scores.npz"))
+
+
+@pytest.mark.parametrize(("words", "message"), TRAIN_ERRORS, ids=lambda x: x[0][:40] if x else None)
+def test_what_train_refuses(data, tmp_path, monkeypatch, capsys, words, message):
+    words = [word.replace("{data}", str(data)) for word in words]
+    words = [f"data_root={data}", *TRAINING, f"hydra.run.dir={tmp_path / 'run'}", *words]
+    line = refused_in_process("train.py", words, monkeypatch, capsys)
+    assert line.startswith("train: ")
+    assert message in line
+    assert not list(tmp_path.rglob("*.pt"))
+
+
+def test_chamfer_has_nothing_to_train(data, tmp_path, monkeypatch, capsys):
+    words = [f"data_root={data}", "model=chamfer", f"hydra.run.dir={tmp_path}"]
+    line = refused_in_process("train.py", words, monkeypatch, capsys)
+    assert line == "train: Chamfer has no weights to train"
+
+
+def test_the_exit_status_of_a_real_process(data, tmp_path):
+    done = call("evaluate.py", f"hydra.run.dir={tmp_path}")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "evaluate: data_root is missing: give the folder that holds the data sets, data_root=DIR"
+    ]
+    done = call("train.py", "colour=blue", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == ["train: Could not override 'colour': Key 'colour' is not in struct"]

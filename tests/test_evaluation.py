@@ -1,0 +1,278 @@
+"""Evaluation: the released code's figures on a made-up data root, the sweep, and the choice of a blend."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ames.checkpoints import load_state
+from ames.data.ground_truth import GroundTruth, load_ground_truth, save_ground_truth
+from ames.data.shortlist import Shortlist
+from ames.errors import AmesError
+from ames.evaluation import (
+    GAMMAS,
+    LAMBDAS,
+    Blend,
+    check_sweep,
+    column,
+    evaluate_folder,
+    judge,
+    judge_ideal,
+    judge_initial,
+    sweep,
+    tune,
+)
+from ames.models.ames import AMES
+from ames.models.chamfer import Chamfer
+from ames.protocols import LEAVE_ONE_OUT, MEDIUM, PUBLIC, REVISITED, Protocol
+from golden import data_root, rebuild
+
+CASES = rebuild.cases("evaluate.json")
+TOLERANCE = 0.02  # mAP points
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case['dataset']}-{case['seed']}")
+def golden_run(request, tmp_path_factory):
+    """A case, and what one evaluation of it returns. The released code read the second case from a
+    compound file; its descriptors are float16 too, so the flat file says the same.
+    """
+    case = request.param
+    folder = data_root.make(tmp_path_factory.mktemp("data"), case)
+    arguments = rebuild.arguments(case["model"])
+    model = AMES(**arguments).eval()
+    load_state(model, rebuild.state(rebuild.shapes(**arguments), case["model"]["seed"]), source="seeded")
+    grid = {key: sorted({row[key] for row in case["rows"]}) for key in ("num_rerank", "lamb", "temp")}
+    out = tmp_path_factory.mktemp("run")
+    results = evaluate_folder(
+        folder,
+        model,
+        REVISITED,
+        out=out,
+        query_count=case["query_desc_num"],
+        database_count=case["db_desc_num"],
+        batch_size=500,
+        **grid,
+    )
+    return case, results, out, folder
+
+
+def test_every_row_is_the_released_code_s(golden_run):
+    case, results, _, _ = golden_run
+    found = {(row["num_rerank"], row["lamb"], row["temp"]): row for row in results["rows"]}
+    assert len(found) == len(case["rows"])
+    for row in case["rows"]:
+        mine = found[row["num_rerank"], row["lamb"], row["temp"]]
+        for key in ("M_map", "H_map"):
+            assert mine[key] == pytest.approx(row[key], abs=TOLERANCE), (row, key)
+
+
+def test_the_initial_ranking_is_the_released_code_s(golden_run):
+    case, results, _, _ = golden_run
+    for key, value in case["initial_ranking"].items():
+        mine = results["initial"][key]
+        if isinstance(mine, dict):
+            mine = list(mine.values())
+        assert mine == pytest.approx(value, abs=TOLERANCE), key
+
+
+def test_results_follow_from_the_stored_scores_alone(golden_run):
+    _, results, out, folder = golden_run
+    assert json.loads((out / "results.json").read_text()) == results
+    assert {"dataset", "model", "shortlist", "query_desc_num", "db_desc_num", "initial", "rows"} <= set(
+        results
+    )
+    truth = load_ground_truth(folder.ground_truth)
+    with np.load(out / "scores.npz") as scores:
+        shortlist = Shortlist(scores["ids"], scores["similarities"])
+        logits = scores["logits"]
+    assert logits.dtype == np.float32
+    assert logits.shape == shortlist.ids.shape
+    grid = {
+        key: list(dict.fromkeys(row[key] for row in results["rows"]))
+        for key in ("num_rerank", "lamb", "temp")
+    }
+    assert sweep(shortlist, logits, truth, REVISITED, **grid) == results["rows"]
+
+
+def made_up(seed=0, queries=7, gallery=40):
+    """A shortlist of the whole gallery, logits that know something, and truth with two kinds of positives."""
+    rng = np.random.default_rng(seed)
+    truth, similarities, logits = [], [], []
+    for _ in range(queries):
+        drawn = rng.permutation(gallery)
+        query = {"easy": drawn[:3], "hard": drawn[3:7], "junk": drawn[7:9]}
+        right = np.isin(np.arange(gallery), drawn[:7])
+        similarities.append(0.5 + 0.15 * rng.standard_normal(gallery) + 0.1 * right)
+        logits.append(2 * rng.standard_normal(gallery) + 2 * right)
+        truth.append(query)
+    similarities, logits = np.float32(similarities), np.float32(logits)
+    ids = np.argsort(-similarities, axis=1, kind="stable")
+    truth = GroundTruth(truth, [f"g{i}" for i in range(gallery)], [f"q{i}" for i in range(queries)])
+    take = np.take_along_axis
+    return Shortlist(ids, take(similarities, ids, 1)), take(logits, ids, 1), truth
+
+
+def mean_map(results):
+    return np.mean([result.map for result in results.values()])
+
+
+def test_tune_is_never_worse_than_a_point_of_the_grid():
+    for seed in range(3):
+        shortlist, logits, truth = made_up(seed)
+        blend, reached = tune(shortlist, logits, truth, REVISITED, num_rerank=25)
+        assert blend.lamb in LAMBDAS
+        assert blend.temp in GAMMAS
+        ways = {
+            (lamb, temp): mean_map(
+                judge(shortlist, logits, truth, REVISITED, num_rerank=25, blend=Blend(lamb, temp))
+            )
+            for lamb in LAMBDAS[::3]
+            for temp in GAMMAS[::2]
+        }
+        assert reached >= max(ways.values()) - 1e-9
+        assert reached == pytest.approx(
+            mean_map(judge(shortlist, logits, truth, REVISITED, num_rerank=25, blend=blend))
+        )
+
+
+def test_gamma_does_not_change_the_order_without_the_global_score():
+    shortlist, logits, truth = made_up()
+    maps = {
+        mean_map(judge(shortlist, logits, truth, REVISITED, num_rerank=40, blend=Blend(0.0, temp)))
+        for temp in (0.1, 1.0, 3.0)
+    }
+    assert len(maps) == 1
+
+
+def test_perfect_re_ranking_bounds_every_other():
+    shortlist, logits, truth = made_up()
+    best = judge_ideal(shortlist, truth, REVISITED, 20)
+    for lamb in (0.0, 0.5, 1.0):
+        found = judge(shortlist, logits, truth, REVISITED, num_rerank=20, blend=Blend(lamb, 1.0))
+        assert all(found[p].map <= best[p].map + 1e-9 for p in REVISITED)
+
+
+def test_lambda_one_keeps_the_initial_ranking():
+    shortlist, logits, truth = made_up()
+    found = judge(shortlist, logits, truth, REVISITED, num_rerank=20, blend=Blend(1.0, 1.0))
+    initial = judge_initial(shortlist, truth, REVISITED)
+    assert [found[p].map for p in REVISITED] == pytest.approx([initial[p].map for p in REVISITED])
+
+
+def test_names_of_columns():
+    assert [column(p, "map") for p in REVISITED] == ["E_map", "M_map", "H_map"]
+    assert column(PUBLIC, "map") == "pub_map"
+    assert column(LEAVE_ONE_OUT, "map") == "map"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_rerank": []}, "num_rerank is an empty list"),
+        ({"lamb": []}, "lamb is an empty list"),
+        ({"temp": []}, "temp is an empty list"),
+        ({"num_rerank": [5, 41]}, r"num_rerank 41 is outside 1 \.\.\. 40, the length of the shortlist"),
+        ({"num_rerank": [0]}, "num_rerank 0 is outside"),
+        ({"num_rerank": [2.5]}, "num_rerank 2.5 is not a whole number"),
+        ({"num_rerank": ["all"]}, "num_rerank 'all' is not a whole number"),
+        ({"lamb": [1.5]}, r"lamb 1.5 is outside \[0, 1\]"),
+        ({"lamb": [float("nan")]}, "lamb nan is outside"),
+        ({"lamb": ["x"]}, "lamb 'x' is outside"),
+        ({"temp": [0]}, "temp 0 is not a number above 0"),
+        ({"temp": [float("inf")]}, "temp inf is not a number above 0"),
+    ],
+)
+def test_sweeps_that_make_no_sense(change, message):
+    shortlist, _, _ = made_up()
+    values = {"num_rerank": [10], "lamb": [0, 1], "temp": [1]}
+    check_sweep(shortlist, **values)
+    with pytest.raises(AmesError, match=message):
+        check_sweep(shortlist, **values | change)
+
+
+def evaluated(folder, tmp_path, model=None, protocols=REVISITED):
+    return evaluate_folder(
+        folder,
+        model or Chamfer(local_dim=8),
+        protocols,
+        out=tmp_path / "run",
+        query_count=4,
+        database_count=4,
+        num_rerank=[10],
+        lamb=[0.5],
+        temp=[1.0],
+    )
+
+
+@pytest.fixture
+def small_folder(tmp_path):
+    """A prepared test set of seven queries over forty images."""
+    shortlist, _, truth = made_up()
+    folder = data_root.DatasetFolder(tmp_path / "small", "rootsift")
+    save_ground_truth(folder.ground_truth, truth)
+    shortlist.save(folder.shortlist)
+    rng = np.random.default_rng(3)
+    for split, images in (("query", 7), ("gallery", 40)):
+        path = folder.local(split)
+        descriptors = rng.standard_normal((images, 4, 8)).astype(np.float32)
+        data_root.write_local(path, descriptors, rng, 1, padded=False, dtype="float16")
+    return folder
+
+
+def test_no_figure_is_null_in_json_where_no_query_has_a_positive(small_folder, tmp_path):
+    truth = load_ground_truth(small_folder.ground_truth)
+    for query in truth.queries:
+        query["hard"] = np.empty(0, np.int64)
+    save_ground_truth(small_folder.ground_truth, truth)
+    evaluated(small_folder, tmp_path)
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    results = json.loads((tmp_path / "run" / "results.json").read_text(), parse_constant=refuse)
+    assert results["rows"][0]["H_map"] is None
+    assert results["rows"][0]["M_map"] > 0
+
+
+@pytest.mark.parametrize("split", ["query", "gallery"])
+def test_a_descriptor_file_of_another_length_is_refused(small_folder, tmp_path, split):
+    rng = np.random.default_rng(0)
+    data_root.write_local(
+        small_folder.local(split), np.ones((3, 4, 8), np.float32), rng, 1, padded=False, dtype="float16"
+    )
+    with pytest.raises(AmesError, match=f"{split}_local.hdf5: 3 images, but"):
+        evaluated(small_folder, tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_of_another_width_is_refused(small_folder, tmp_path):
+    with pytest.raises(AmesError, match="descriptors are 8-d, but the model takes 16-d"):
+        evaluated(small_folder, tmp_path, Chamfer(local_dim=16))
+
+
+def test_a_shortlist_of_other_queries_is_refused(small_folder, tmp_path):
+    shortlist = Shortlist.load(small_folder.shortlist)
+    Shortlist(shortlist.ids[:5], shortlist.similarities[:5]).save(small_folder.shortlist)
+    with pytest.raises(AmesError, match="5 queries, but 7 in the ground truth"):
+        evaluated(small_folder, tmp_path)
+
+
+def test_a_protocol_that_the_ground_truth_does_not_know(small_folder, tmp_path):
+    protocols = [MEDIUM, replace(MEDIUM, name="other", positives=("ok",))]
+    with pytest.raises(AmesError, match="no key 'ok'"):
+        evaluated(small_folder, tmp_path, protocols=protocols)
+
+
+def test_descriptors_that_are_not_finite_are_named(small_folder, tmp_path):
+    rng = np.random.default_rng(0)
+    broken = np.full((40, 4, 8), np.nan, np.float32)
+    data_root.write_local(small_folder.local("gallery"), broken, rng, 1, padded=False, dtype="float16")
+    with pytest.raises(AmesError, match=r"gallery_local.hdf5: the score of .* is nan"):
+        evaluated(small_folder, tmp_path)
+    assert not (tmp_path / "run" / "results.json").exists()
+
+
+def test_one_protocol_alone_has_plain_columns(small_folder, tmp_path):
+    results = evaluated(small_folder, tmp_path, protocols=[Protocol("mine", ("easy",), ("junk",))])
+    assert {"map", "mp"} <= set(results["rows"][0])

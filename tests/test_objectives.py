@@ -1,0 +1,111 @@
+"""Objectives: figures of the released distillation step, and cases worked out by hand."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ames.features import LocalFeatures
+from ames.models.ames import AMES
+from ames.objectives import distillation_objective, pair_objective
+from golden import rebuild
+
+CASES = rebuild.cases("train_step.json")
+
+
+def model_of(case, seed, **changes):
+    arguments = rebuild.arguments(case, **changes)
+    model = AMES(**arguments)
+    model.load_state_dict(rebuild.state(rebuild.shapes(**arguments), seed))
+    return model
+
+
+def batch_of(case):
+    """Queries (anchor, anchor) against (positive, negative), and their labels."""
+    size, slots, width, seed = case["batch"], case["teacher_desc"], case["local_dim"], case["seed"]
+    anchor, positive = rebuild.related(size, slots, slots, width, seed)
+    negative = rebuild.descriptors((size, slots, width), seed + 9)
+    images = [
+        LocalFeatures.of(x, rebuild.valid(size, slots, seed + i))
+        for i, x in enumerate((anchor, positive, negative), 1)
+    ]
+    query = LocalFeatures.cat((images[0], images[0]))
+    return query, LocalFeatures.cat(images[1:]), (torch.arange(2 * size) < size).float()
+
+
+def counts_of(case):
+    return {"query_count": case["student_query_desc"], "database_count": case["student_db_desc"]}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+def test_figures_of_the_released_distillation_step(case):
+    teacher = model_of(case, case["seed"]).eval().requires_grad_(False)
+    student = model_of(case, case["seed"] + 1, binarized=True).train()
+    losses = distillation_objective(student, teacher, *batch_of(case), **counts_of(case), beta=case["beta"])
+    for name in ("loss", "bce", "mse", "accuracy"):
+        assert getattr(losses, name).item() == pytest.approx(case[name], rel=1e-4), name
+    losses.loss.backward()
+    gradients = dict(student.named_parameters())
+    for name, norm in case["grad_norms"].items():
+        assert gradients[name].grad.norm().item() == pytest.approx(norm, rel=1e-4), name
+    assert all(x.grad is None for x in teacher.parameters())
+
+
+def test_beta_weighs_the_tokens():
+    case = CASES[0]
+    teacher, student = model_of(case, 1).eval(), model_of(case, 2, binarized=True)
+    for beta in (0.0, 3.0):
+        losses = distillation_objective(student, teacher, *batch_of(case), **counts_of(case), beta=beta)
+        torch.testing.assert_close(losses.loss, losses.bce + beta * losses.mse)
+
+
+def test_a_student_equal_to_its_teacher_has_no_token_error():
+    case = CASES[0]
+    teacher = model_of(case, 1).eval()
+    slots = {"query_count": case["teacher_desc"], "database_count": case["teacher_desc"]}
+    losses = distillation_objective(teacher, teacher, *batch_of(case), **slots)
+    assert losses.mse.item() == 0
+    fewer = distillation_objective(teacher, teacher, *batch_of(case), **counts_of(case))
+    assert fewer.mse.item() > 0  # it reads fewer descriptors than the target was made from
+
+
+def test_padded_tokens_count():
+    case = CASES[0]
+    teacher, student = model_of(case, 1).eval(), model_of(case, 2, binarized=True).eval()
+    query, database, labels = batch_of(case)
+    found = distillation_objective(student, teacher, query, database, labels, **counts_of(case))
+    changed = database.descriptors.masked_fill(~database.valid[..., None], 3.0)
+    other = distillation_objective(
+        student, teacher, query, database.with_descriptors(changed), labels, **counts_of(case)
+    )
+    torch.testing.assert_close(other.bce, found.bce, atol=1e-5, rtol=0)
+    assert abs(other.mse - found.mse) > 1e-3
+
+
+def test_pair_objective_is_cross_entropy_on_the_logits():
+    case = CASES[0]
+    model = model_of(case, 1)
+    query, database, labels = batch_of(case)
+    losses = pair_objective(model, query, database, labels)
+    logits = model.pairs(query, database)
+    probability = logits.sigmoid()
+    expected = -(labels * probability.log() + (1 - labels) * (1 - probability).log()).mean()
+    torch.testing.assert_close(losses.loss, expected)
+    torch.testing.assert_close(losses.bce, losses.loss.detach())
+    assert losses.mse == 0
+    assert losses.accuracy == ((logits > 0) == (labels == 1)).float().mean()
+    assert losses.loss.requires_grad
+    assert not losses.bce.requires_grad
+
+
+def test_a_perfect_model_is_right_about_every_pair(monkeypatch):
+    case = CASES[0]
+    model = model_of(case, 1)
+    query, database, labels = batch_of(case)
+    monkeypatch.setattr(model, "pairs", lambda *_: 40 * (labels - 0.5))
+    losses = pair_objective(model, query, database, labels)
+    assert losses.accuracy == 1
+    assert losses.loss < 1e-6
+    monkeypatch.setattr(model, "pairs", lambda *_: -40 * (labels - 0.5))
+    worst = pair_objective(model, query, database, labels)
+    assert worst.accuracy == 0
+    torch.testing.assert_close(worst.loss, F.softplus(torch.tensor(20.0)))
