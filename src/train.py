@@ -29,7 +29,7 @@ def train(config: DictConfig) -> float:
     model = door.build_model(config)
     if not isinstance(model, AMES):
         raise AmesError(f"{type(model).__name__} has no weights to train")
-    teacher = None if config.teacher is None else _teacher(config, model)
+    teacher = None if config.teacher is None else _teacher(config)
     descriptors = DescriptorFile(folder.local())
     check_backbone(descriptors, width=model.local_dim, backbone=config.desc_name)
     labels = read_labels(folder.image_list())
@@ -41,12 +41,7 @@ def train(config: DictConfig) -> float:
         min_negatives=door.whole(data, "min_negatives"),
         power=door.number(data, "power"),
     )
-    if len(descriptors) != len(labels):
-        raise AmesError(f"{descriptors.path}: {len(descriptors)} images, but {len(labels)} in the list")
     count = min(door.whole(data, "desc_num"), descriptors.slots)
-    min_desc = door.whole(data, "min_desc")
-    if min_desc >= count:
-        raise AmesError(f"min_desc {min_desc} is not below the {count} descriptors read an image")
     triplets = door.whole(data, "batch_size", least=3) // 3
     loader = TripletLoader(sampler, descriptors, triplets=triplets, count=count, seed=seed)
     sample = descriptors.read(
@@ -63,7 +58,7 @@ def train(config: DictConfig) -> float:
         epochs=door.whole(config, "epochs"),
         lr=door.number(config, "lr"),
         weight_decay=door.number(config, "weight_decay"),
-        min_desc=min_desc,
+        min_desc=door.whole(data, "min_desc"),
         max_desc=count,
         beta=door.number(config, "beta"),
         warmup=door.whole(config, "warmup", least=0),
@@ -84,20 +79,12 @@ def train(config: DictConfig) -> float:
     return history[-1]["loss"]
 
 
-def _teacher(config: DictConfig, model: AMES) -> AMES:
-    """The frozen teacher, fit for this student's descriptors."""
+def _teacher(config: DictConfig) -> AMES:
+    """The frozen teacher, of the descriptors that are trained on."""
     backbone = read_weights(config.teacher).about.get("backbone")
     if backbone not in (None, config.desc_name):
         raise AmesError(f"{config.teacher}: trained on {backbone} descriptors, not on {config.desc_name}")
-    teacher = load_model(config.teacher)
-    if teacher.binarized:
-        raise AmesError(f"{config.teacher}: a binary model; the teacher is a full-precision one")
-    for name in ("local_dim", "model_dim"):
-        if getattr(teacher, name) != getattr(model, name):
-            raise AmesError(
-                f"{config.teacher}: {name} is {getattr(teacher, name)}, the student's {getattr(model, name)}"
-            )
-    return teacher
+    return load_model(config.teacher)
 
 
 @hydra.main(config_path="../conf", config_name="train", version_base="1.3")

@@ -167,7 +167,7 @@ def evaluate_folder(
         (queries, ground_truth.qimlist, "queries"),
         (gallery, ground_truth.imlist, "gallery images"),
     ):
-        check_backbone(file, width=model.local_dim, backbone=None)
+        check_backbone(file, width=model.local_dim, backbone=folder.descriptors)
         if len(file) != len(images):
             raise AmesError(f"{file.path}: {len(file)} images, but {len(images)} {split} in the ground truth")
     if len(shortlist.ids) != len(ground_truth.queries):

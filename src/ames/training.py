@@ -122,6 +122,8 @@ def _check(model: AMES, recipe: Recipe, out: Path | str | None, teacher: AMES | 
         raise AmesError(f"{out}: a training checkpoint is not a safetensors file: give a name in .pt")
     if teacher is None:
         return
+    if teacher.binarized:
+        raise AmesError("the teacher is a binary model: give a full-precision one")
     if teacher.model_dim != model.model_dim:
         raise AmesError(f"the teacher's tokens are {teacher.model_dim}-d, the student's {model.model_dim}-d")
     if teacher.local_dim != model.local_dim:

@@ -131,6 +131,8 @@ class DescriptorFile:
         count = self.slots if count is None else min(count, self.slots)
         features = self._features()
         data = np.stack([features[int(row), :count] for row in rows]).astype(np.float32)
+        # Padding may hold anything, and 0 * NaN is NaN: masks alone would not keep it out of a score.
+        data[data[..., PADDING] != 0, METADATA:] = 0
         table = torch.from_numpy(data)
         return LocalFeatures(
             descriptors=table[..., METADATA:],
