@@ -36,7 +36,6 @@ from ames.extraction import extract
 from ames.models.ames import AMES
 from ames.models.base import Similarity
 from ames.models.chamfer import Chamfer
-from ames.nn.initialization import from_teacher
 from ames.preparation import make_shortlist
 from ames.protocols import MEDIUM, REVISITED
 from ames.rerank import needed, score_shortlist
@@ -189,7 +188,7 @@ def trained(
     model = AMES(**SIZE, binarized=teacher is not None, init="matching")
     model.fit_projection(sample_descriptors, seed=args.seed)
     if teacher is not None:
-        from_teacher(model, teacher.cpu(), sample_descriptors)
+        model.start_from(teacher.cpu(), sample_descriptors)
     recipe = Recipe(
         epochs=args.epochs if teacher is None else args.student_epochs,
         lr=args.lr,

@@ -6,7 +6,6 @@ import torch.nn.functional as F
 
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
-from ames.nn.initialization import from_teacher
 
 SIZE = {"local_dim": 64, "model_dim": 64, "num_encoder_layers": 3, "dim_feedforward": 64}
 SHARED = tuple(range(24))  # descriptors that pair i has in common, of 24
@@ -111,7 +110,7 @@ def test_an_untrained_student_ranks_as_its_teacher_does():
     student.fit_projection(sample)
     target = logits(teacher, 0)
     before = rank_correlation(logits(student, 0), target)
-    from_teacher(student, teacher, sample)
+    student.start_from(teacher, sample)
     after = rank_correlation(logits(student, 0), target)
     assert before < 0.9 < 0.98 < after
 
@@ -129,7 +128,7 @@ def test_the_tokens_of_an_untrained_student_are_near_its_teacher_s():
         return F.cosine_similarity(*tokens, dim=-1).mean()
 
     assert likeness() < 0.3
-    from_teacher(student, teacher, sample)
+    student.start_from(teacher, sample)
     assert likeness() > 0.7
 
 
@@ -139,7 +138,7 @@ def test_the_teacher_is_copied_and_not_shared():
     teacher, student = AMES(**SIZE, init="matching"), AMES(**SIZE, binarized=True)
     kept = {name: x.clone() for name, x in teacher.state_dict().items()}
     projection = student.binarize.W.detach().clone()
-    from_teacher(student, teacher, sample)
+    student.start_from(teacher, sample)
     with torch.no_grad():
         for parameter in student.parameters():
             parameter.add_(1)

@@ -64,7 +64,7 @@ class AMES(PairSimilarity):
         )
         self.classifier = nn.Linear(model_dim, 1)
         if init == "matching":
-            matching(self)
+            matching(self.decoder, self.mtc_token, self.project, self.norm, self.classifier)
         else:
             identical_attention(self.decoder)
 
@@ -164,6 +164,27 @@ class AMES(PairSimilarity):
             self.binarize.W.copy_(fit_itq(x, self.model_dim, seed=seed))
         else:
             pca_projection(self.project, x)
+
+    @torch.no_grad()
+    def start_from(self, teacher: AMES, descriptors: Tensor) -> None:
+        """Starts this binary model as near to its full-precision teacher as it can be without training.
+
+        W must have been fitted (``fit_projection``). Transformer, match token and head are copied; the
+        linear layer behind the bits is the least-squares fit to what the teacher's LayerNorm gets.
+
+        descriptors: float [n, D] real descriptors, n above model_dim.
+        """
+        if not self.binarized or teacher.binarized:
+            raise ValueError("a binary model starts from a full-precision one")
+        copied = {k: v for k, v in teacher.state_dict().items() if not k.startswith("remap_local.")}
+        self.load_state_dict(self.state_dict() | copied)
+        x = F.normalize(descriptors.to(self.mtc_token.device, torch.float32), dim=-1)
+        bits = torch.where(x @ self.binarize.W > 0, 1.0, -1.0)
+        bits = torch.cat((bits, bits.new_ones(len(bits), 1)), 1).double()
+        solution = torch.linalg.lstsq(bits, teacher.project(x).double()).solution.float()
+        self.project.weight.copy_(solution[:-1].T)
+        self.project.bias.copy_(solution[-1])
+        self.norm.load_state_dict(teacher.norm.state_dict())
 
 
 def _rounded(tokens: Tensor) -> Tensor:

@@ -8,15 +8,11 @@ as its dustbin, from which training refines everything. Every weight stays train
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from ames.nn.attention import PairDecoder
-
-if TYPE_CHECKING:
-    from ames.models.ames import AMES
 
 
 @torch.no_grad()
@@ -46,8 +42,18 @@ def pca_projection(linear: nn.Linear, x: Tensor) -> None:
 
 
 @torch.no_grad()
-def matching(model: AMES, *, sharpness: float = 1.2, threshold: float = 0.5, quiet: float = 0.1) -> None:
-    """Starts AMES as a soft matcher.
+def matching(
+    decoder: PairDecoder,
+    token: nn.Parameter,
+    project: nn.Linear,
+    norm: nn.LayerNorm,
+    head: nn.Linear,
+    *,
+    sharpness: float = 1.2,
+    threshold: float = 0.5,
+    quiet: float = 0.1,
+) -> None:
+    """Starts AMES, given its match token, the ends of its projection and its head, as a soft matcher.
 
     The last 2h of the d dimensions (h = heads) are set aside: one *flag* a head, which marks the match
     token, and one *evidence* a head. In cross-attention queries and keys share one orthogonal
@@ -57,7 +63,7 @@ def matching(model: AMES, *, sharpness: float = 1.2, threshold: float = 0.5, qui
     evidence to the match token, where the head reads it. All other outputs start at ``quiet`` times
     their usual size.
     """
-    d, heads = model.model_dim, model.decoder.stack[0].cross_attn.heads
+    d, heads = len(token), decoder.stack[0].cross_attn.heads
     main = d - 2 * heads
     flags, evidence = torch.arange(main, main + heads), torch.arange(main + heads, d)
     width = d // heads
@@ -65,9 +71,8 @@ def matching(model: AMES, *, sharpness: float = 1.2, threshold: float = 0.5, qui
         raise ValueError(f"init 'matching' needs at least 4 dimensions a head, has {width}")
     sign = 1.0 - 2.0 * (torch.arange(heads) % 2)  # alternating, so that LayerNorm's mean stays near 0
 
-    model.mtc_token.zero_()
-    model.mtc_token[flags] = math.sqrt(d / heads) * sign
-    project, norm = model.project, model.norm
+    token.zero_()
+    token[flags] = math.sqrt(d / heads) * sign
     nn.init.orthogonal_(project.weight)
     project.weight[main:] = 0
     nn.init.zeros_(project.bias)
@@ -76,7 +81,7 @@ def matching(model: AMES, *, sharpness: float = 1.2, threshold: float = 0.5, qui
     # A pair of cosine c scores sharpness^2 * (d / heads) * c / sqrt(width) in a head.
     token_key = sharpness * math.sqrt(d / heads)
     token_query = sharpness**2 * threshold * (d / heads) / token_key
-    for layer in model.decoder.stack:
+    for layer in decoder.stack:
         shared = torch.zeros(d, d)
         rotation = nn.init.orthogonal_(torch.empty(main, main))
         per_head = width - 2
@@ -96,27 +101,6 @@ def matching(model: AMES, *, sharpness: float = 1.2, threshold: float = 0.5, qui
             attention.out_proj.weight[evidence, :] = 0
             attention.out_proj.weight[evidence, flag_rows] = 1.0
         layer.linear2.weight *= quiet
-    nn.init.zeros_(model.classifier.weight)
-    model.classifier.weight[0, evidence] = -1.0
-    nn.init.zeros_(model.classifier.bias)
-
-
-@torch.no_grad()
-def from_teacher(student: AMES, teacher: AMES, descriptors: Tensor) -> None:
-    """Starts a binary student as near to its full-precision teacher as it can be without training.
-
-    The student's W must have been fitted (``AMES.fit_projection``). Transformer, match token and head are
-    copied; the linear layer behind the bits is the least-squares fit to what the teacher's LayerNorm gets.
-
-    descriptors: float [n, D] real descriptors.
-    """
-    own = student.state_dict()
-    copied = {k: v for k, v in teacher.state_dict().items() if not k.startswith("remap_local.")}
-    student.load_state_dict(own | copied)
-    x = nn.functional.normalize(descriptors.to(student.mtc_token.device, torch.float32), dim=-1)
-    bits = torch.where(x @ student.binarize.W > 0, 1.0, -1.0)
-    bits = torch.cat((bits, bits.new_ones(len(bits), 1)), 1).double()
-    solution = torch.linalg.lstsq(bits, teacher.project(x).double()).solution.float()
-    student.project.weight.copy_(solution[:-1].T)
-    student.project.bias.copy_(solution[-1])
-    student.norm.load_state_dict(teacher.norm.state_dict())
+    nn.init.zeros_(head.weight)
+    head.weight[0, evidence] = -1.0
+    nn.init.zeros_(head.bias)
