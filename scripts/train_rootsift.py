@@ -129,16 +129,17 @@ class Validation:
         self.queries = DescriptorFile(folder.local("query"))
         self.gallery = DescriptorFile(folder.local("gallery"))
 
-    def bounds(self) -> dict[str, float]:
-        """Medium mAP of the global ranking, of a perfect re-ranking, and of Chamfer with its best blend."""
+    def bounds(self) -> dict[str, object]:
+        """Medium mAP of the global ranking, of a perfect re-ranking, and of Chamfer with its blend."""
         found = {
             "global": judge_initial(self.shortlist, self.ground_truth, (MEDIUM,)),
             "perfect": judge_ideal(self.shortlist, self.ground_truth, (MEDIUM,), NUM_RERANK),
         }
-        figures = {name: round(results[MEDIUM].map, 2) for name, results in found.items()}
-        return figures | {f"chamfer {key}": value for key, value in self(Chamfer(local_dim=128)).items()}
+        figures: dict[str, object] = {name: round(x[MEDIUM].map, 2) for name, x in found.items()}
+        chamfer = Chamfer(local_dim=128)
+        return figures | {f"chamfer at {n}": self(chamfer, n) for n in (DB_DESC, QUERY_DESC)}
 
-    def scores(self, model: Similarity, device: str) -> np.ndarray:
+    def scores(self, model: Similarity, device: str, database_count: int) -> np.ndarray:
         mask = needed(self.shortlist, self.ground_truth, REVISITED, [NUM_RERANK])
         return score_shortlist(
             model,
@@ -147,15 +148,15 @@ class Validation:
             self.shortlist,
             mask=mask,
             query_count=QUERY_DESC,
-            database_count=DB_DESC,
+            database_count=database_count,
             device=device,
         )
 
-    def __call__(self, model: Similarity) -> dict[str, float]:
+    def __call__(self, model: Similarity, database_count: int = DB_DESC) -> dict[str, float]:
         device = next((x.device.type for x in model.parameters()), "cpu")
         blend, _ = tune(
             self.shortlist,
-            logits := self.scores(model, device),
+            logits := self.scores(model, device, database_count),
             self.ground_truth,
             (MEDIUM,),
             num_rerank=NUM_RERANK,

@@ -117,10 +117,10 @@ def mean_map(results):
     return np.mean([result.map for result in results.values()])
 
 
-def test_tune_is_never_worse_than_a_point_of_the_grid():
+def test_without_slack_tune_is_never_worse_than_a_point_of_the_grid():
     for seed in range(3):
         shortlist, logits, truth = made_up(seed)
-        blend, reached = tune(shortlist, logits, truth, REVISITED, num_rerank=25)
+        blend, reached = tune(shortlist, logits, truth, REVISITED, num_rerank=25, slack=0)
         assert blend.lamb in LAMBDAS
         assert blend.temp in GAMMAS
         ways = {
@@ -134,6 +134,16 @@ def test_tune_is_never_worse_than_a_point_of_the_grid():
         assert reached == pytest.approx(
             mean_map(judge(shortlist, logits, truth, REVISITED, num_rerank=25, blend=blend))
         )
+
+
+def test_slack_trusts_the_global_similarity_more_and_gives_up_no_more_than_it_says():
+    shortlist, logits, truth = made_up()
+    best, best_map = tune(shortlist, logits, truth, REVISITED, num_rerank=25, slack=0)
+    for slack in (0.5, 5, 100):
+        blend, reached = tune(shortlist, logits, truth, REVISITED, num_rerank=25, slack=slack)
+        assert reached >= best_map - slack
+        assert blend.lamb / (1 - blend.lamb) / blend.temp >= best.lamb / (1 - best.lamb) / best.temp
+    assert blend == Blend(LAMBDAS[-1], GAMMAS[0])  # anything is good enough
 
 
 def test_gamma_does_not_change_the_order_without_the_global_score():

@@ -123,21 +123,26 @@ def tune(
     protocols: Sequence[Protocol],
     *,
     num_rerank: int,
+    slack: float = 0.5,
 ) -> tuple[Blend, float]:
-    """The blend of the grid with the best mean mAP over ``protocols``, and that mAP: for validation splits.
+    """The blend of the grid for a model, and its mean mAP over ``protocols``: for validation splits.
 
-    Where lambda is 0, gamma does not change the order, and 1 stands for all.
+    mAP is flat around its best. Of all blends within ``slack`` points of it, the one that trusts the
+    global similarity most is taken (the largest lambda / ((1 - lambda) gamma), the ratio of the slopes of
+    the two terms): a local score learned on one domain is the part that transfers worse to another.
     """
-    best, best_map = Blend(0.0, 1.0), -1.0
-    for lamb in LAMBDAS:
-        for temp in GAMMAS if lamb else (1.0,):
-            results = judge(
-                shortlist, logits, ground_truth, protocols, num_rerank=num_rerank, blend=Blend(lamb, temp)
-            )
-            mean = float(np.mean([r.map for r in results.values()]))
-            if mean > best_map + 1e-9:
-                best, best_map = Blend(lamb, temp), mean
-    return best, best_map
+    maps: dict[Blend, float] = {}
+    for lamb, temp in product(LAMBDAS, GAMMAS):
+        results = judge(
+            shortlist, logits, ground_truth, protocols, num_rerank=num_rerank, blend=Blend(lamb, temp)
+        )
+        maps[Blend(lamb, temp)] = float(np.mean([r.map for r in results.values()]))
+    good = max(maps.values()) - slack
+    chosen = max(
+        (blend for blend, value in maps.items() if value >= good),
+        key=lambda blend: (blend.lamb / (1 - blend.lamb) / blend.temp, maps[blend]),
+    )
+    return chosen, maps[chosen]
 
 
 def evaluate_folder(
