@@ -6,6 +6,7 @@ every one of them, and is turned round where the features become ``LocalFeatures
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,18 +140,23 @@ def check_sources(features: h5py.Dataset, path: Path) -> None:
 
 
 def _check_source(found: Path, source: Any, path: Path) -> None:
-    """The part must hold the dataset in the shape that it had when the file was merged."""
+    """The part must hold all that the file takes from it."""
     try:
         with h5py.File(found, "r") as file:
             part = file.get(source.dset_name)
             shape = part.shape if isinstance(part, h5py.Dataset) else None
     except OSError as error:
         raise AmesError(f"{path}: merged from {found}, which is not a readable HDF5 file") from error
-    expected = tuple(source.src_space.shape)
     if shape is None:
         raise AmesError(f"{path}: merged from {found}, which has no dataset {source.dset_name!r}")
-    if shape != expected:
-        raise AmesError(f"{path}: merged from {found}, which is {shape} and not {expected}: merge anew")
+    if source.src_space.shape:
+        whole = len(source.src_space.shape) == len(shape) and all(
+            last < n for last, n in zip(source.src_space.get_select_bounds()[1], shape, strict=True)
+        )
+    else:  # all of the part, whatever its shape
+        whole = source.vspace.get_select_npoints() == math.prod(shape)
+    if not whole:
+        raise AmesError(f"{path}: merged from {found}, which is now of shape {shape}: merge the parts anew")
 
 
 def _candidates(name: str, path: Path) -> list[Path]:
