@@ -216,7 +216,7 @@ def small_folder(tmp_path):
     for split, images in (("query", 7), ("gallery", 40)):
         path = folder.local(split)
         descriptors = rng.standard_normal((images, 4, 8)).astype(np.float32)
-        data_root.write_local(path, descriptors, rng, 1, padded=False, layout="float16")
+        data_root.write_local(path, descriptors, rng, 1, padded=False, dtype="float16")
     return folder
 
 
@@ -267,7 +267,7 @@ def test_a_protocol_that_the_ground_truth_does_not_know(small_folder, tmp_path):
 def test_descriptors_that_are_not_finite_are_named(small_folder, tmp_path):
     rng = np.random.default_rng(0)
     broken = np.full((40, 4, 8), np.nan, np.float32)
-    data_root.write_local(small_folder.local("gallery"), broken, rng, 1, padded=False, layout="float16")
+    data_root.write_local(small_folder.local("gallery"), broken, rng, 1, padded=False, dtype="float16")
     with pytest.raises(AmesError, match=r"gallery_local.hdf5: the score of .* is nan"):
         evaluated(small_folder, tmp_path)
     assert not (tmp_path / "run" / "results.json").exists()
