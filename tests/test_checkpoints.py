@@ -123,11 +123,12 @@ def test_files_without_a_description_are_read_off_their_tensors(
 
 
 @pytest.mark.parametrize("case", rebuild.cases("forward.json")[:2], ids=lambda case: str(case["local_dim"]))
-def test_a_published_checkpoint_scores_as_it_did(tmp_path, case):
-    """As released: {'state', 'optim', 'epoch'}; nothing of the model is told but what the file holds."""
+def test_the_arguments_of_golden_checkpoints_are_found(tmp_path, case):
     wanted = rebuild.arguments(case)
     path = tmp_path / "dinov2_ames.pt"
-    torch.save({"state": rebuild.state(rebuild.shapes(**wanted), case["seed"]), "optim": {}, "epoch": 0}, path)
+    torch.save(
+        {"state": rebuild.state(rebuild.shapes(**wanted), case["seed"]), "optim": {}, "epoch": 0}, path
+    )
     assert arguments(load_model(path, nhead=wanted["nhead"], activation=wanted["activation"])) == wanted
 
 

@@ -74,12 +74,15 @@ def save_weights(
     path: Path | str, model: AMES, *, half: bool = False, provenance: Mapping[str, object] | None = None
 ) -> None:
     """Weights alone, as safetensors with their arguments; ``half``: matrices as fp16 (half the size)."""
-    state = {
-        name: (x.half() if half and x.ndim == 2 else x).contiguous() for name, x in model.state_dict().items()
-    }
-    about = json.dumps({"model": arguments(model)} | dict(provenance or {}))
+    state = {name: x.half() if half and x.ndim == 2 else x for name, x in model.state_dict().items()}
+    save_state(path, state, {"model": arguments(model)} | dict(provenance or {}))
+
+
+def save_state(path: Path | str, state: Mapping[str, Tensor], about: Mapping[str, object]) -> None:
+    """Tensors as safetensors, with what is to be said of them."""
+    tensors = {name: x.contiguous() for name, x in state.items()}
     with _writing(path) as temporary:
-        save_file(state, temporary, {"about": about})
+        save_file(tensors, temporary, {"about": json.dumps(dict(about))})
 
 
 def read_weights(path: Path | str) -> Weights:
@@ -169,7 +172,9 @@ def read_detector(path: Path | str) -> dict[str, Tensor]:
     name = "conv1.weight"
     D = state[name].shape[0] if name in state and state[name].ndim else 0
     norm = {f"bn.{part}": (D,) for part in ("weight", "bias", "running_mean", "running_var")}
-    wanted = {name: (D, D, 1, 1), "conv1.bias": (D,)} | norm | {"conv2.weight": (1, D, 1, 1), "conv2.bias": (1,)}
+    wanted = (
+        {name: (D, D, 1, 1), "conv1.bias": (D,)} | norm | {"conv2.weight": (1, D, 1, 1), "conv2.bias": (1,)}
+    )
     for key, shape in wanted.items():
         if key not in state:
             raise AmesError(f"{path}: not a feature detector: it lacks {key}")

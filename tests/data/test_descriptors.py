@@ -244,7 +244,10 @@ def without_sources(path):
         (features_of(np.zeros((4, 9), np.float32)), r"'features' is float32 \(4, 9\); expected float"),
         (features_of(np.zeros((4, 3, 5), np.float32)), "expected float"),
         (features_of(np.zeros((4, 3, 9), np.int64)), "'features' is int64"),
-        (features_of(np.zeros(4, [("metadata", "<f4", (3, 5)), ("descriptor", "<f2", (2, 8))])), "a compound"),
+        (
+            features_of(np.zeros(4, [("metadata", "<f4", (3, 5)), ("descriptor", "<f2", (2, 8))])),
+            "a compound",
+        ),
         (features_of(np.zeros((4, 3), [("metadata", "<f4", (4,)), ("descriptor", "<f2", (8,))])), "expected"),
         (features_of(np.zeros((4, 3), [("metadata", "<f4", (5,)), ("codes", "u1", (8,))])), "expected"),
         (features_of(np.zeros((4, 3), [("metadata", "<f4", (5,)), ("descriptor", "<i2", (8,))])), "expected"),

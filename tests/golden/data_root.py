@@ -57,7 +57,9 @@ def make(root, case, *, width=32, layout="float16", pack=None, pickles=False, **
                 copy = vectors["query"][number]
                 vectors["gallery"][image] = copy + noise * rng.standard_normal(16).astype(np.float32)
     for offset, split in enumerate(sizes, start=1):
-        write_local(folder.local(split), local[split], rng, seed + offset, case["padded"], layout, pack, **storage)
+        write_local(
+            folder.local(split), local[split], rng, seed + offset, case["padded"], layout, pack, **storage
+        )
 
     unit = {split: x / np.linalg.norm(x, axis=1, keepdims=True) for split, x in vectors.items()}
     similarities, ids = torch.from_numpy(unit["query"] @ unit["gallery"].T).sort(

@@ -92,7 +92,7 @@ class Shortlist:
             raise AmesError(f"{path}: {columns} columns of the shortlist were asked for: give at least 1")
         try:
             if path.suffix == ".pkl":
-                shortlist = cls(*_from_array(load_pickle(path), columns))
+                shortlist = cls.from_array(load_pickle(path), columns=columns)
             else:
                 content = _read(path)
                 ids, similarities = (content[name][..., :columns] for name in ("ids", "similarities"))
@@ -107,6 +107,24 @@ class Shortlist:
             )
         return shortlist
 
+    @classmethod
+    def from_array(cls, content: Any, *, columns: int | None = None) -> "Shortlist":
+        """A shortlist from a published array or tensor [2, Q, M]: similarities, then ids, often as floats.
+
+        Raises AmesError for another shape, and for ids that are not whole or that their type cannot hold
+        exactly.
+        """
+        if isinstance(content, torch.Tensor):
+            content = content.detach().numpy()
+        if not isinstance(content, np.ndarray):
+            found = f"a {type(content).__name__}"
+        elif content.ndim != 3 or len(content) != 2 or content.dtype.kind not in "fiu":
+            found = f"{content.dtype} {content.shape}"
+        else:
+            content = content[..., :columns]
+            return cls(_ids(content[1]), content[0].astype(np.float32))
+        raise AmesError(f"not a shortlist: expected an array (2, queries, entries), found {found}")
+
 
 def _meta(text: np.ndarray) -> dict[str, Any]:
     try:
@@ -116,19 +134,6 @@ def _meta(text: np.ndarray) -> dict[str, Any]:
     if not isinstance(meta, dict):
         raise AmesError("meta of the shortlist is not a JSON dict: write the file anew")
     return meta
-
-
-def _from_array(content: Any, columns: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """ids int64 and similarities float32 [Q, columns] of a published array [2, Q, M]: similarity, id."""
-    if isinstance(content, torch.Tensor):
-        content = content.detach().numpy()
-    if not isinstance(content, np.ndarray) or content.dtype.kind not in "fiu" or content.shape[:1] != (2,):
-        found = f"{content.dtype} {content.shape}" if isinstance(content, np.ndarray) else type(content).__name__
-        raise AmesError(f"not a shortlist: expected an array (2, queries, entries), found {found}")
-    if content.ndim != 3:
-        raise AmesError(f"not a shortlist: expected an array (2, queries, entries), found {content.shape}")
-    content = content[..., :columns]
-    return _ids(content[1]), content[0].astype(np.float32)
 
 
 def _ids(stored: np.ndarray) -> np.ndarray:
