@@ -2,8 +2,9 @@
 
 Local descriptors: dataset ``features``, written in the flat layout, [images, K, 5 + D] float16 or float32,
 contiguous; columns 0, 1 location (row, col), 2 scale, 3 mask (1 = padding), 4 weight, then the descriptor;
-rows sorted by falling weight. The other layouts (``ames.data.layouts``) are read too. Global descriptors: ``features`` [images, D] float32. Files that the library
-writes carry a ``provenance`` attribute (JSON) and a dataset ``names``; files without them are read too.
+rows sorted by falling weight. The other layouts (``ames.data.layouts``) are read too. Global descriptors:
+``features`` [images, D] float32. Files that the library writes carry a ``provenance`` attribute (JSON) and a
+dataset ``names``; files without them are read too.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Pickles read without executing anything: containers, numbers, text, numpy arrays and torch tensors.
 
 A pickle is a program: it names functions and calls them. The published shortlists and ground truths need
-nine harmless names; this reader knows those, in implementations of its own, and refuses every other.
+a few harmless names; this reader knows those, in implementations of its own, and refuses every other.
 """
 
 from __future__ import annotations
@@ -60,9 +60,10 @@ class _Reader(pickle.Unpickler):
 
 
 class _Function:
-    """A function that a pickle may call but not alter (its state could otherwise be set like any object's)."""
+    """A function that a pickle may call but not alter, as it could set the state of any other object."""
 
     __slots__ = ("_call",)
+    _call: Callable[..., Any]
 
     def __init__(self, call: Callable[..., Any]) -> None:
         object.__setattr__(self, "_call", call)
@@ -169,6 +170,7 @@ for _core in ("numpy._core", "numpy.core"):  # numpy 2 and 1
     }
 for _builtins in ("builtins", "__builtin__"):  # Python 3 and 2
     _KNOWN |= {(_builtins, kind.__name__): kind for kind in (set, frozenset, bytearray, complex)}
+    _KNOWN[_builtins, "bytes"] = _Function(lambda: b"")  # as protocols before 3 write empty ones
 
 
 def _first_line(error: BaseException) -> str:
