@@ -39,7 +39,7 @@ def assert_same(found, expected):
         assert found.dtype == expected.dtype
     elif isinstance(expected, np.ndarray):
         np.testing.assert_array_equal(found, expected)
-        assert found.dtype == expected.dtype
+        assert found.dtype.newbyteorder("=") == expected.dtype.newbyteorder("=")
     else:
         assert type(found) is type(expected)
         assert found == expected
