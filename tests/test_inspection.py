@@ -234,9 +234,9 @@ def test_images_by_name(tmp_path):
     files = tmp_path / "a.hdf5", tmp_path / "b.hdf5"
     has(compare(*files, "y"), verdict=SAME, rows=[1, 0])
     has(compare(*files, "0", "1"), verdict=DIFFERENT, rows=[0, 1])
-    with pytest.raises(AmesError, match="b.hdf5: no image 'x', the file has no image of that name"):
+    with pytest.raises(AmesError, match=r"b.hdf5: no image 'x', the file has no image of that name"):
         compare(*files, "x")
-    with pytest.raises(AmesError, match="a.hdf5: no row 2, it has 2 images"):
+    with pytest.raises(AmesError, match=r"a.hdf5: no row 2, it has 2 images"):
         compare(*files, "2")
 
 
@@ -287,7 +287,7 @@ def test_what_is_not_converted(tmp_path):
         convert(source, tmp_path / "x.npz")
     with pytest.raises(AmesError, match=r"only .pkl, .pt and .pth files are converted"):
         convert(tmp_path / "x.hdf5")
-    with pytest.raises(AmesError, match="not a shortlist: .* found a list"):
+    with pytest.raises(AmesError, match=r"not a shortlist: .* found a list"):
         convert(pickled(tmp_path / "list.pkl", [1]))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gnd.json", "gnd.pkl", "list.pkl"]
 

@@ -1,4 +1,4 @@
-"""The released code's figures from every layout and from the pickles; packed codes score as what they code."""
+"""The released code's figures from every layout and from the pickles; codes score as what they code."""
 
 import numpy as np
 import pytest
@@ -86,7 +86,7 @@ def test_the_released_code_s_figures_from_every_layout(tmp_path, layout, storage
 
 
 def test_the_released_code_s_figures_from_packed_codes(tmp_path):
-    """Codes in place of descriptors, in the gallery, in the queries, in both: scores are bit for bit the same."""
+    """Codes in place of descriptors, in the gallery, in the queries, in both: the very same scores."""
     model = checkpoint(tmp_path / "dinov2_ames_dist.pt", BINARY)
     plain = data_root.make(tmp_path / "plain", BINARY, layout="compound", pickles=True)
     by_image = data_root.make(
