@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from ames.data import pickles
 from ames.data.pickles import load_pickle
 from ames.errors import AmesError
 
@@ -164,3 +165,39 @@ def test_a_missing_file_and_a_folder(tmp_path):
     for path in (tmp_path / "none.pkl", tmp_path):
         with pytest.raises(AmesError, match="there is no such file"):
             load_pickle(path)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_a_large_array_is_mapped(tmp_path, monkeypatch, protocol, order):
+    monkeypatch.setattr(pickles, "_LARGE", 0)
+    array = np.asarray(np.random.default_rng(0).random((2, 90, 200)), order=order)
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps(array, protocol=protocol))
+    found = load_pickle(path)
+    assert isinstance(found, np.memmap)
+    np.testing.assert_array_equal(found, array)
+    path.write_bytes(path.read_bytes()[:-400])
+    with pytest.raises(AmesError, match="not a pickle, or a damaged one"):
+        load_pickle(path)
+
+
+@pytest.mark.parametrize("name", CONTENT)
+def test_a_large_file_of_something_else_is_read(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(pickles, "_LARGE", 0)
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(CONTENT[name]))
+    assert_same(load_pickle(tmp_path / "x.pkl"), CONTENT[name])
+    large = [np.arange(9000.0), torch.arange(9000), b"x" * 9000]
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps({"large": large}))
+    for found, expected in zip(load_pickle(tmp_path / "x.pkl")["large"], large, strict=True):
+        assert_same(found, expected)
+
+
+def test_a_large_pickle_that_would_execute_code(tmp_path, monkeypatch):
+    monkeypatch.setattr(pickles, "_LARGE", 0)
+    calls = Call(bytes.__add__, b"x" * 9000, b""), Call(os.mkdir, str(tmp_path / "executed"))
+    for content in (calls[1], [np.zeros(9000), calls[1]], calls):
+        (tmp_path / "x.pkl").write_bytes(pickle.dumps(content))
+        with pytest.raises(AmesError, match="the pickle asks for"):
+            load_pickle(tmp_path / "x.pkl")
+    assert not (tmp_path / "executed").exists()

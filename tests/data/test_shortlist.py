@@ -158,7 +158,7 @@ def test_the_first_columns_alone(tmp_path):
         found = Shortlist.load(path, columns=2)
         assert found.ids.shape == found.similarities.shape == (2, 2)
         assert Shortlist.load(path, columns=99).ids.shape == (2, 3)
-        assert found.ids.base is None or found.ids.base.nbytes <= 48  # the rest is not kept
+        assert found.ids.base is None  # the rest is not kept
         failing_load(path, "0 columns of the shortlist were asked for", columns=0)
 
 

@@ -9,20 +9,28 @@ from __future__ import annotations
 import collections
 import io
 import math
+import os
 import pickle
+import pickletools
+import struct
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 import torch
 
 from ames.errors import AmesError
 
+_LARGE = 2**28  # bytes of a file from which an array is mapped
+_HEAD = 4096  # bytes in which all but the array's content has its place
+
 
 def load_pickle(path: Path | str) -> Any:
     """Content of a pickle: plain containers, numbers, text, numpy arrays and scalars, torch tensors.
+
+    A pickle of one large array (training shortlists of 18 GB) is not read but mapped into memory.
 
     Raises AmesError naming the file when it is missing, empty, cut off or no pickle, and when it names
     anything else, which is neither imported nor called.
@@ -33,6 +41,11 @@ def load_pickle(path: Path | str) -> Any:
     try:
         with open(path, "rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's storages and numpy's alignment
+            if path.stat().st_size >= _LARGE:
+                mapped = _mapped(path, file)
+                if mapped is not None:
+                    return mapped
+                file.seek(0)
             return _Reader(file, encoding="latin1").load()  # what numpy arrays of Python 2 are encoded in
     except _RefusedError as error:
         raise AmesError(
@@ -42,6 +55,56 @@ def load_pickle(path: Path | str) -> Any:
         raise AmesError(f"{path}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # what is no pickle can stop the unpickler in any way
         raise AmesError(f"{path}: not a pickle, or a damaged one ({_first_line(error)})") from error
+
+
+def _mapped(path: Path, file: BinaryIO) -> np.ndarray | None:
+    """The array that the pickle is, its bytes left in the file; None where it is something else.
+
+    What stands before the bytes and after them is read with a random mark in their place.
+    """
+    head = file.read(_HEAD)
+    stream, position = io.BytesIO(head), 0
+    try:
+        for _ in pickletools.genops(stream):
+            position = stream.tell()
+        return None
+    except ValueError:  # the first thing that goes on beyond the head
+        pass
+    form = {b"B": "<I", b"\x8e": "<Q", b"\x96": "<Q"}.get(head[position : position + 1])
+    if form is None or len(head) < position + 9:
+        return None
+    (length,) = struct.unpack_from(form, head, position + 1)
+    start = position + 1 + struct.calcsize(form)
+    file.seek(start + length)
+    tail, mark = file.read(_HEAD), os.urandom(16)
+    if file.read(1):
+        return None
+    spliced = io.BytesIO(head[:position] + b"C\x10" + mark + tail)
+    try:
+        stand_in = _StandInReader(spliced, encoding="latin1").load()
+    except _RefusedError:
+        raise
+    except Exception:  # of another build; what is wrong with it shows when it is read as a whole
+        return None
+    if not isinstance(stand_in, _StandIn) or stand_in.state is None:
+        return None
+    shape, dtype, fortran, data = stand_in.state
+    dtype = _plain(dtype)
+    if data != mark or dtype.itemsize * math.prod(shape) != length or not length:
+        return None
+    return np.memmap(path, dtype, "r", start, shape, "F" if fortran else "C")
+
+
+class _StandIn:
+    """What an array is made from, kept for later."""
+
+    __slots__ = ("state",)
+
+    def __init__(self) -> None:
+        self.state: tuple[Any, ...] | None = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = tuple(state[1:])
 
 
 class _RefusedError(pickle.UnpicklingError):
@@ -57,6 +120,20 @@ class _Reader(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> NoReturn:
         raise _RefusedError("an object outside of the file")
+
+
+class _StandInReader(_Reader):
+    def find_class(self, module: str, name: str) -> Any:
+        found = super().find_class(module, name)
+        if found is _ARRAY:
+            return _Function(lambda *_: _StandIn())
+        return _Function(_stand_in_of_buffer) if found is _BUFFER else found
+
+
+def _stand_in_of_buffer(buffer: Any, dtype: Any, shape: tuple[int, ...], order: str) -> _StandIn:
+    made = _StandIn()
+    made.state = shape, dtype, order == "F", bytes(buffer)
+    return made
 
 
 class _Function:

@@ -95,7 +95,9 @@ class Shortlist:
                 shortlist = cls.from_array(load_pickle(path), columns=columns)
             else:
                 content = _read(path)
-                ids, similarities = (content[name][..., :columns] for name in ("ids", "similarities"))
+                ids, similarities = (content[name] for name in ("ids", "similarities"))
+                if columns is not None:  # copies: a view would keep the rest in memory
+                    ids, similarities = ids[..., :columns].copy(), similarities[..., :columns].copy()
                 shortlist = cls(ids, similarities, _meta(content["meta"]))
         except AmesError as error:
             raise error if str(error).startswith(f"{path}: ") else AmesError(f"{path}: {error}") from error
