@@ -2,7 +2,9 @@
 
 import os
 import pickle
+import warnings
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -10,8 +12,11 @@ from safetensors.torch import save_file
 from ames import checkpoints
 from ames.checkpoints import (
     arguments,
+    arguments_of_state,
     load_model,
     load_state,
+    read_detector,
+    read_itq,
     read_weights,
     save_checkpoint,
     save_weights,
@@ -97,20 +102,160 @@ def test_a_training_checkpoint_holds_the_optimizer_and_the_epoch(tmp_path):
 
 
 @pytest.mark.parametrize("wrapped", [True, False], ids=["published", "plain state dict"])
+@pytest.mark.parametrize("normalize_before", [False, True])
 @pytest.mark.parametrize("binarized", [False, True])
-def test_files_without_a_description(tmp_path, wrapped, binarized):
-    wanted = TINY | {"binarized": binarized, "normalize_before": False}
+def test_files_without_a_description_are_read_off_their_tensors(
+    tmp_path, wrapped, normalize_before, binarized
+):
+    wanted = TINY | {"binarized": binarized, "normalize_before": normalize_before}
     state = rebuild.state(rebuild.shapes(**wanted), 3)
     path = tmp_path / "dinov2_ames.pt"
     torch.save({"state": state, "optim": {}, "epoch": 0} if wrapped else state, path)
     assert read_weights(path).about == {}
-    model = load_model(path, **wanted)
+    assert arguments_of_state(state) == wanted
+    model = load_model(path)
     assert not model.training
-    for name, x in model.state_dict().items():
-        assert torch.equal(x, state[name]), name
+    assert arguments(model) == wanted | {"nhead": 2, "activation": "relu"}
+    assert_same_weights({name: state[name] for name in model.state_dict()}, model.state_dict())
+    assert arguments(load_model(path, nhead=4, activation="gelu"))["nhead"] == 4  # what no tensor shows
+    with pytest.raises(AmesError, match="its local_dim is 12, not 768"):
+        load_model(path, local_dim=768)
+
+
+@pytest.mark.parametrize("case", rebuild.cases("forward.json")[:2], ids=lambda case: str(case["local_dim"]))
+def test_the_arguments_of_golden_checkpoints_are_found(tmp_path, case):
+    wanted = rebuild.arguments(case)
+    path = tmp_path / "dinov2_ames.pt"
+    torch.save(
+        {"state": rebuild.state(rebuild.shapes(**wanted), case["seed"]), "optim": {}, "epoch": 0}, path
+    )
+    assert arguments(load_model(path, nhead=wanted["nhead"], activation=wanted["activation"])) == wanted
+
+
+def test_what_is_no_ames(tmp_path):
+    path = tmp_path / "model.pt"
+    torch.save({"state": {"conv1.weight": torch.zeros(3)}}, path)
+    with pytest.raises(AmesError, match="no weights of AMES: it lacks mtc_token"):
+        load_model(path)
+    torch.save({"state": made().state_dict() | {"mtc_token": torch.zeros(2, 2)}}, path)
+    with pytest.raises(AmesError, match=r"no weights of AMES: mtc_token is \(2, 2\)"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("core", [b"numpy._core.multiarray", b"numpy.core.multiarray"])
+def test_an_optimizer_may_hold_numpy_s_numbers(tmp_path, core):
+    path = tmp_path / "model.pt"
+    optim = {"lr": np.float64(0.5), "step": np.int64(3), "eps": np.float32(1e-8), "flag": np.bool_(True)}
+    state = made().state_dict()
+    torch.save({"state": state, "optim": optim, "epoch": 3}, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes().replace(b"numpy._core.multiarray", core))  # numpy 2 and 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_same_weights(read_weights(path).state, state)
+        load_model(path)
+
+
+# ---- detectors, binary projections ------------------------------------------------------------------
+
+
+def detector(width=6):
+    sizes = {"conv1.weight": (width, width, 1, 1), "conv1.bias": (width,)}
+    sizes |= {f"bn.{name}": (width,) for name in ("weight", "bias", "running_mean", "running_var")}
+    sizes |= {"conv2.weight": (1, width, 1, 1), "conv2.bias": (1,)}
+    return {name: torch.rand(size) for name, size in sizes.items()}
+
+
+def test_a_detector(tmp_path):
+    path, state = tmp_path / "dinov2_detector.pt", detector()
+    torch.save({"state": state | {"bn.num_batches_tracked": torch.tensor(7)}}, path)
+    assert_same_weights(read_detector(path), state)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("conv1.weight"), "it lacks conv1.weight"),
+        (lambda s: s.pop("bn.running_var"), "it lacks bn.running_var"),
+        (
+            lambda s: s.update({"conv2.weight": torch.zeros(1, 9, 1, 1)}),
+            r"conv2.weight is \(1, 9, 1, 1\), expected \(1, 6, 1, 1\)",
+        ),
+        (lambda s: s.update({"conv1.weight": torch.zeros(6, 6)}), r"conv1.weight is \(6, 6\), expected"),
+        (lambda s: s.update({"conv3.bias": torch.zeros(1)}), "conv3.bias has no place in it"),
+    ],
+)
+def test_what_is_no_detector(tmp_path, change, message):
+    path, state = tmp_path / "x.pt", detector()
+    change(state)
+    torch.save({"state": state}, path)
+    with pytest.raises(AmesError, match="not a feature detector: " + message) as error:
+        read_detector(path)
+    one_line(error, path)
+
+
+def test_a_binary_projection(tmp_path):
+    W = torch.randn(24, 16)
+    torch.save({"W": W}, tmp_path / "itq_dinov2_D128.pt")
+    np.savez(tmp_path / "itq.npz", proj=W.numpy())
+    for name in ("itq_dinov2_D128.pt", "itq.npz"):
+        assert torch.equal(read_itq(tmp_path / name), W)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"V": torch.zeros(24, 16)}, "it has no tensor W"),
+        ({"W": torch.zeros(16, 24)}, r"W is \(16, 24\), expected"),
+        ({"W": torch.zeros(24, 12)}, r"W is \(24, 12\), expected"),
+        ({"W": torch.zeros(24)}, r"W is \(24,\), expected"),
+    ],
+)
+def test_what_is_no_binary_projection(tmp_path, content, message):
+    path = tmp_path / "itq.pt"
+    torch.save(content, path)
+    with pytest.raises(AmesError, match="no ITQ projection: " + message) as error:
+        read_itq(path)
+    one_line(error, path)
+
+
+def test_an_archive_that_is_no_binary_projection(tmp_path):
+    path = tmp_path / "itq.npz"
+    with pytest.raises(AmesError, match="no such file"):
+        read_itq(path)
+    np.savez(path, other=np.zeros(3))
+    with pytest.raises(AmesError, match="it has no array proj"):
+        read_itq(path)
+    np.savez(path, proj=np.zeros((3, 3), object))
+    with pytest.raises(AmesError, match=r"not a readable .npz file"):
+        read_itq(path)
+    np.savez(path, proj=np.zeros((32, 16), np.int64))
+    with pytest.raises(AmesError, match="proj holds int64"):
+        read_itq(path)
 
 
 # ---- weights of another model ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"local_dim": 20}, "its local_dim is 12, not 20"),
+        ({"model_dim": 8}, "its model_dim is 16, not 8"),
+        ({"nhead": 4}, "its nhead is 2, not 4"),
+        ({"num_encoder_layers": 3}, "its num_encoder_layers is 2, not 3"),
+        ({"normalize_before": True}, "its normalize_before is False, not True"),
+        ({"binarized": True, "local_dim": 12}, "its binarized is False, not True"),
+        ({"dim_feedforward": 8}, "its dim_feedforward is 24, not 8"),
+        ({"activation": "gelu"}, "its activation is 'relu', not 'gelu'"),
+    ],
+)
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
+def test_an_argument_that_contradicts_the_file_is_named(tmp_path, name, changes, message):
+    save = save_checkpoint if name.endswith(".pt") else save_weights
+    save(tmp_path / name, made())
+    with pytest.raises(AmesError, match="weights of another model: .*" + message) as error:
+        load_model(tmp_path / name, **changes)
+    one_line(error, tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -125,13 +270,9 @@ def test_files_without_a_description(tmp_path, wrapped, binarized):
         ({"dim_feedforward": 8}, r"linear1.weight is \(24, 16\), this model's is \(8, 16\)"),
     ],
 )
-@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
-def test_the_first_tensor_that_does_not_fit_is_named(tmp_path, name, changes, message):
-    save = save_checkpoint if name.endswith(".pt") else save_weights
-    save(tmp_path / name, made())
-    with pytest.raises(AmesError, match="weights of another model: .*" + message) as error:
-        load_model(tmp_path / name, **changes)
-    one_line(error, tmp_path / name)
+def test_the_first_tensor_that_does_not_fit_is_named(changes, message):
+    with pytest.raises(AmesError, match="x.pt: weights of another model: .*" + message):
+        load_state(made(**changes), made().state_dict(), source="x.pt")
 
 
 def test_weights_that_do_not_fit_change_nothing():

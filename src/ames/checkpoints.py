@@ -6,11 +6,14 @@ import json
 import pickle
 import re
 import warnings
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -31,6 +34,14 @@ _STRUCTURE = (
     "normalize_before",
     "binarized",
 )
+
+
+# What optimizer states of published files may hold beside tensors: numpy's numbers, under both of its names.
+_SCALARS: list[Any] = [
+    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("_core", "core")),
+    np.dtype,
+    *{type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"},
+]
 
 
 class Weights(NamedTuple):
@@ -63,12 +74,15 @@ def save_weights(
     path: Path | str, model: AMES, *, half: bool = False, provenance: Mapping[str, object] | None = None
 ) -> None:
     """Weights alone, as safetensors with their arguments; ``half``: matrices as fp16 (half the size)."""
-    state = {
-        name: (x.half() if half and x.ndim == 2 else x).contiguous() for name, x in model.state_dict().items()
-    }
-    about = json.dumps({"model": arguments(model)} | dict(provenance or {}))
+    state = {name: x.half() if half and x.ndim == 2 else x for name, x in model.state_dict().items()}
+    save_state(path, state, {"model": arguments(model)} | dict(provenance or {}))
+
+
+def save_state(path: Path | str, state: Mapping[str, Tensor], about: Mapping[str, object]) -> None:
+    """Tensors as safetensors, with what is to be said of them."""
+    tensors = {name: x.contiguous() for name, x in state.items()}
     with _writing(path) as temporary:
-        save_file(state, temporary, {"about": about})
+        save_file(tensors, temporary, {"about": json.dumps(dict(about))})
 
 
 def read_weights(path: Path | str) -> Weights:
@@ -98,13 +112,112 @@ def read_weights(path: Path | str) -> Weights:
 def load_model(path: Path | str, **overrides: Any) -> AMES:
     """AMES as the file describes itself, in evaluation mode; ``overrides`` are constructor arguments.
 
-    Files without a description (published checkpoints) need theirs as overrides.
+    Files without a description (published checkpoints) are read off their tensors; nhead and activation,
+    which no tensor shows, are then the paper's unless given. AmesError names an override that contradicts
+    the file.
     """
     weights = read_weights(path)
-    known = {k: v for k, v in weights.about.get("model", {}).items() if k in _STRUCTURE}
-    model = AMES(**known | overrides)
-    load_state(model, weights.state, source=str(path))
+    return model_of(weights, source=str(path), **overrides)
+
+
+def model_of(weights: Weights, *, source: str, **overrides: Any) -> AMES:
+    """As ``load_model``, from what ``read_weights`` returned."""
+    seen = arguments_of_state(weights.state, source=source)
+    described = {k: v for k, v in weights.about.get("model", {}).items() if k in _STRUCTURE}
+    known = described or seen
+    for name, value in overrides.items():
+        if name in known and value != known[name]:
+            raise AmesError(
+                f"{source}: weights of another model: its {name} is {known[name]!r}, not {value!r}"
+            )
+    try:
+        model = AMES(**known | overrides)
+    except (TypeError, ValueError) as error:
+        raise AmesError(f"{source}: describes a model that cannot be built ({_first_line(error)})") from error
+    load_state(model, weights.state, source=source)
     return model.eval()
+
+
+def arguments_of_state(state: Mapping[str, Tensor], *, source: str = "the state") -> dict[str, Any]:
+    """Constructor arguments of AMES, read off names and shapes; nhead and activation cannot be seen.
+
+    AmesError names the first tensor without which this is no AMES.
+    """
+    binarized = "remap_local.0.W" in state
+    first = "remap_local.0.W" if binarized else "remap_local.0.weight"
+    feed_forward = "decoder.layers.0.linear1.weight"
+    for name, axes in (("mtc_token", 1), (first, 2), (feed_forward, 2)):
+        if name not in state:
+            raise AmesError(f"{source}: no weights of AMES: it lacks {name}")
+        if state[name].ndim != axes:
+            raise AmesError(f"{source}: no weights of AMES: {name} is {tuple(state[name].shape)}")
+    layers = [re.match(r"decoder\.layers\.(\d+)\.", name) for name in state]
+    return {
+        "local_dim": state[first].shape[0 if binarized else 1],
+        "model_dim": state["mtc_token"].shape[0],
+        "num_encoder_layers": 1 + max(int(found[1]) for found in layers if found),
+        "dim_feedforward": state[feed_forward].shape[0],
+        "normalize_before": "decoder.norm.weight" in state,
+        "binarized": binarized,
+    }
+
+
+def read_detector(path: Path | str) -> dict[str, Tensor]:
+    """A published feature detector, <backbone>_detector.pt: conv1 -> batch norm -> ReLU -> conv2.
+
+    -> conv1.weight [D, D, 1, 1], conv1.bias, bn.{weight, bias, running_mean, running_var} [D] and
+    conv2.weight [1, D, 1, 1], conv2.bias [1], float32. AmesError names what is missing or of another shape.
+    """
+    state = read_weights(path).state
+    name = "conv1.weight"
+    D = state[name].shape[0] if name in state and state[name].ndim else 0
+    norm = {f"bn.{part}": (D,) for part in ("weight", "bias", "running_mean", "running_var")}
+    wanted = (
+        {name: (D, D, 1, 1), "conv1.bias": (D,)} | norm | {"conv2.weight": (1, D, 1, 1), "conv2.bias": (1,)}
+    )
+    for key, shape in wanted.items():
+        if key not in state:
+            raise AmesError(f"{path}: not a feature detector: it lacks {key}")
+        if tuple(state[key].shape) != shape:
+            raise AmesError(
+                f"{path}: not a feature detector: {key} is {tuple(state[key].shape)}, expected {shape}"
+            )
+    surplus = sorted(set(state) - set(wanted) - {"bn.num_batches_tracked"})
+    if surplus:
+        raise AmesError(f"{path}: not a feature detector: {surplus[0]} has no place in it")
+    return {key: state[key] for key in wanted}
+
+
+def read_itq(path: Path | str) -> Tensor:
+    """W float32 [D, bits] of a published binary projection, itq_<backbone>_D128.pt ('W') or .npz ('proj')."""
+    path = Path(path)
+    if path.suffix == ".npz":
+        W = _projection(path)
+    else:
+        found = read_weights(path).state
+        if "W" not in found:
+            raise AmesError(f"{path}: no ITQ projection: it has no tensor W")
+        W = found["W"]
+    if W.ndim != 2 or W.shape[1] % 8 or not 0 < W.shape[1] <= W.shape[0]:
+        raise AmesError(
+            f"{path}: no ITQ projection: W is {tuple(W.shape)}, expected (width, bits), bits a multiple of 8"
+        )
+    return W
+
+
+def _projection(path: Path) -> Tensor:
+    if not path.is_file():
+        raise AmesError(f"{path}: no such file")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            found = archive["proj"]
+    except KeyError as error:
+        raise AmesError(f"{path}: no ITQ projection: it has no array proj") from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise AmesError(f"{path}: not a readable .npz file ({_first_line(error)})") from error
+    if found.dtype.kind != "f":
+        raise AmesError(f"{path}: no ITQ projection: proj holds {found.dtype}")
+    return torch.from_numpy(found.astype(np.float32))
 
 
 def load_state(model: torch.nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
@@ -152,9 +265,9 @@ def _writing(path: Path | str) -> Iterator[Path]:
 
 
 def _unpickled(path: Path) -> Any:
-    """Content of a .pt file, which may hold tensors, numbers, text, lists and dicts, and nothing else."""
+    """Content of a .pt file: tensors, numbers (numpy's too), text, lists and dicts, and nothing else."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_SCALARS):
             warnings.simplefilter("ignore")  # of pickle protocols; the error says what matters
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

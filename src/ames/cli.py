@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from ames import __version__
+from ames import __version__, cli_files
 from ames.errors import AmesError
 
 
@@ -95,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("--desc-num", type=_positive, default=400, help="local descriptors an image (400)")
     _machine(prepare)
     prepare.set_defaults(run=_prepare)
+    cli_files.register(commands)
     return parser
 
 

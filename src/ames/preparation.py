@@ -52,14 +52,19 @@ def make_shortlist(folder: DatasetFolder, *, training: bool = False, size: int |
     shortlist that is there already is kept; one that was made here from other descriptors is an AmesError.
     """
     made_from = [folder.vectors(split) for split in (("",) if training else ("query", "gallery"))]
-    if folder.shortlist.exists() and not all(path.exists() for path in made_from):
-        return folder.shortlist
+    try:
+        there = folder.find_shortlist()
+    except AmesError:
+        there = None
+    # A published pickle does not say what it was made from.
+    if there is not None and (there.suffix == ".pkl" or not all(path.exists() for path in made_from)):
+        return there
     vectors = [read_globals(path) for path in made_from]
     digest = _digest(vectors)
-    if folder.shortlist.exists():
-        if Shortlist.load(folder.shortlist).meta.get("digest", digest) != digest:
-            raise AmesError(f"{folder.shortlist}: made from other descriptors; move it away to make it anew")
-        return folder.shortlist
+    if there is not None:
+        if Shortlist.load(there).meta.get("digest", digest) != digest:
+            raise AmesError(f"{there}: made from other descriptors; move it away to make it anew")
+        return there
     queries, gallery = vectors[0], vectors[-1]
     if training and size is None:
         size = 301

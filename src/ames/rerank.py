@@ -61,8 +61,12 @@ def score_shortlist(
 
     Each gallery image is read once, in the order of the file, and kept as the model's codes; each pair is
     scored once. query_count, database_count: descriptors used of each image (None: all there are).
-    chunk: pairs scored together. AmesError if a score is not finite.
+    chunk: pairs scored together. Either file may be packed (``DescriptorFile.packed``): its codes are what
+    the binary model would have made of the descriptors, and the scores are the same. AmesError if a packed
+    file is not of this model's kind, or a score is not finite.
     """
+    for file in (queries, gallery):
+        check_packed(model, file)
     wanted = shortlist.ids >= 0 if mask is None else mask & (shortlist.ids >= 0)
     used = np.unique(shortlist.ids[wanted])
     logits = np.full(shortlist.ids.shape, np.nan, np.float32)
@@ -71,7 +75,8 @@ def score_shortlist(
     codes = _compress(model, gallery, used, database_count, device)
     for q in tqdm(range(len(shortlist.ids)), desc="score", unit="query", disable=None):
         columns = np.flatnonzero(wanted[q])
-        query = model.tokens(queries.read([q], query_count).trim_padding().to(device))
+        local = queries.read([q], query_count).trim_padding().to(device)
+        query = model.expand(local) if queries.packed else model.tokens(local)
         rows = np.searchsorted(used, shortlist.ids[q, columns])
         for part in np.array_split(np.arange(len(columns)), max(1, -(-len(columns) // chunk))):
             if not len(part):
@@ -81,6 +86,17 @@ def score_shortlist(
             logits[q, columns[part]] = scores[0].float().cpu().numpy()
         _check_finite(logits[q, columns], f"{queries.path} (query {q}), {gallery.path}", columns)
     return logits
+
+
+def check_packed(model: Similarity, file: DescriptorFile) -> None:
+    """Refuses packed descriptors that are no codes of this model; other files pass."""
+    if not file.packed or file.width == model.code_bits:
+        return
+    takes = "takes no packed bits" if model.code_bits is None else f"takes {model.code_bits}"
+    raise AmesError(
+        f"{file.path}: holds descriptors packed to {file.width} bits, but the model {takes}; "
+        "use a binary model of that many bits, or descriptors that are not packed"
+    )
 
 
 def _check_finite(scores: np.ndarray, files: str, columns: np.ndarray) -> None:
@@ -104,7 +120,7 @@ def _compress(
     for start in range(0, len(rows), _READ):
         local = gallery.read(rows[start : start + _READ], count)
         local = LocalFeatures(local.descriptors, local.valid).to(device)
-        parts.append(model.compress(local).to("cpu"))
+        parts.append((local if gallery.packed else model.compress(local)).to("cpu"))
     return LocalFeatures.cat(parts).trim_padding()
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -72,8 +73,7 @@ def put(*keys, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda raw: raw.pop("imlist"), "lacks the key imlist"),
-        (lambda raw: [raw.pop("gnd"), raw.pop("qimlist")], "lacks the key qimlist, gnd"),
+        (lambda raw: [raw.pop("gnd"), raw.pop("qimlist")], "lacks the key gnd"),
         (put("imlist", value="abc"), "imlist must be a list of image names"),
         (put("qimlist", value=[1, 2]), "qimlist must be a list of image names"),
         (put("qimlist", value=["q"]), "gnd has 2 queries but qimlist has 1 names"),
@@ -104,7 +104,7 @@ def test_errors_name_the_file_and_the_place(tmp_path, change, message):
         ("gnd.json", b"\x80\x04\x95", "not a JSON file"),
         ("gnd.json", b"[]", "must be a dict with imlist, qimlist and gnd"),
         ("gnd.json", None, "cannot read the ground truth: No such file"),
-        ("gnd.pkl", b"", "read from JSON only so far"),
+        ("gnd.pkl", b"", "not a pickle, or a damaged one"),
     ],
 )
 def test_errors_of_foreign_files(tmp_path, name, content, message):
@@ -126,3 +126,38 @@ def test_errors_of_saving(tmp_path):
     with pytest.raises(AmesError, match="2 boxes for 1 queries"):
         save_ground_truth(tmp_path / "other.json", truth)
     assert not (tmp_path / "other.json").exists()
+
+
+# ---- published pickles ------------------------------------------------------------------------------
+
+
+def test_a_published_pickle_is_the_json_file(tmp_path):
+    raw = copy.deepcopy(RAW)
+    raw["gnd"][0]["easy"] = np.array([0, 2])
+    (tmp_path / "gnd.pkl").write_bytes(pickle.dumps(raw))
+    found = load_ground_truth(tmp_path / "gnd.pkl", gallery_size=3, query_size=2)
+    path = save_ground_truth(tmp_path / "gnd.json", found)
+    assert json.loads(path.read_text(encoding="utf-8")) == RAW
+
+
+def test_a_file_without_names(tmp_path):
+    """As GLDv2's: `gnd` with `ok` alone."""
+    path = tmp_path / "gnd_gldv2-test.pkl"
+    path.write_bytes(pickle.dumps({"gnd": [{"ok": [5, 0]}, {"ok": []}]}))
+    found = load_ground_truth(path)
+    assert (found.imlist, found.qimlist) == ([], ["0", "1"])
+    assert found.queries[0]["ok"].tolist() == [5, 0]
+    again = load_ground_truth(save_ground_truth(tmp_path / "x.json", found), gallery_size=6)
+    assert again.imlist == ["0", "1", "2", "3", "4", "5"]
+    with pytest.raises(AmesError, match="query 0, ok: 5 is outside of imlist, which has 5 names"):
+        load_ground_truth(path, gallery_size=5)
+    with pytest.raises(AmesError, match="gnd has 2 queries, but there are 3"):
+        load_ground_truth(path, query_size=3)
+    path.write_bytes(pickle.dumps({"gnd": [{"ok": [-1]}]}))
+    with pytest.raises(AmesError, match="-1 is below 0"):
+        load_ground_truth(path)
+
+
+def test_a_gallery_of_another_size(tmp_path):
+    with pytest.raises(AmesError, match="imlist has 3 names, but the gallery 4 images"):
+        load_ground_truth(written(tmp_path), gallery_size=4)

@@ -1,7 +1,11 @@
 """Shortlists: validation, round trip, and the message of each broken file."""
 
+import pickle
+import warnings
+
 import numpy as np
 import pytest
+import torch
 
 from ames.data.shortlist import Shortlist
 from ames.errors import AmesError
@@ -79,7 +83,7 @@ def test_errors_of_loading(tmp_path):
     path = Shortlist(IDS, SIMILARITIES).save(tmp_path / "s.npz")
     failing_load(path, "id 3 but the gallery has 3 images", gallery_size=3)
     failing_load(tmp_path / "absent.npz", "there is no such shortlist file")
-    failing_load(tmp_path / "nn.pkl", "read from .npz only so far")
+    failing_load(tmp_path / "nn.pkl", "there is no such file")
 
     content = path.read_bytes()
     for name, damaged in (
@@ -115,3 +119,83 @@ def test_errors_of_foreign_archives(tmp_path):
 def test_error_of_saving(tmp_path):
     with pytest.raises(AmesError, match=r"give a name that ends in \.npz"):
         Shortlist(IDS, SIMILARITIES).save(tmp_path / "s.pkl")
+
+
+# ---- published pickles ------------------------------------------------------------------------------
+
+
+def pickled(path, content):
+    path.write_bytes(pickle.dumps(content))
+    return path
+
+
+def published(dtype, ids=((2, 0, 1), (1, 2, 0))):
+    similarities = np.array([[0.75, 0.5, 0.25], [1, 0.5, -0.125]])
+    return np.stack((similarities, np.array(ids))).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f8"])
+@pytest.mark.parametrize(
+    "kind", [np.asarray, lambda x: torch.from_numpy(x.astype(x.dtype.newbyteorder("=")))]
+)
+def test_a_published_pickle(tmp_path, kind, dtype):
+    path = pickled(tmp_path / "nn_dinov2.pkl", kind(published(dtype)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = Shortlist.load(path, gallery_size=3)
+    assert found.ids.dtype == np.int64
+    assert found.ids.tolist() == [[2, 0, 1], [1, 2, 0]]
+    assert found.similarities.dtype == np.float32
+    assert found.similarities.tolist() == [[0.75, 0.5, 0.25], [1, 0.5, -0.125]]
+    failing_load(path, "id 2 but the gallery has 2 images", gallery_size=2)
+
+
+def test_the_first_columns_alone(tmp_path):
+    for path in (
+        pickled(tmp_path / "s.pkl", published("float64")),
+        Shortlist(IDS, SIMILARITIES).save(tmp_path / "s.npz"),
+    ):
+        found = Shortlist.load(path, columns=2)
+        assert found.ids.shape == found.similarities.shape == (2, 2)
+        assert Shortlist.load(path, columns=99).ids.shape == (2, 3)
+        assert found.ids.base is None  # the rest is not kept
+        failing_load(path, "0 columns of the shortlist were asked for", columns=0)
+
+
+def test_ids_are_exact_or_refused(tmp_path):
+    path = tmp_path / "s.pkl"
+    pickled(path, published("float32", [[2**24 - 1, 0, 1], [0, 1, 2]]))
+    assert Shortlist.load(path).ids[0, 0] == 2**24 - 1
+    pickled(path, published("float64", [[2**24 + 1, 0, 1], [0, 1, 2]]))
+    assert Shortlist.load(path).ids[0, 0] == 2**24 + 1
+    pickled(path, published("float32", [[2**24 + 1, 0, 1], [0, 1, 2]]))
+    failing_load(
+        path, "id 16777216 of the shortlist is stored as float32, which is exact only below 16777216"
+    )
+    pickled(path, published("float16", [[2049, 0, 1], [0, 1, 2]]))
+    failing_load(path, "exact only below 2048")
+    for bad in (0.5, np.nan, np.inf):
+        pickled(path, published("float64", [[0, bad, 1], [0, 1, 2]]))
+        failing_load(path, f"the id {bad} of the shortlist is not a whole number")
+    pickled(path, published("float64", [[0, -2, 1], [0, 1, 2]]))
+    failing_load(path, "id -2: ids start at 0")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (np.zeros((3, 2, 4)), r"expected an array \(2, queries, entries\), found float64 \(3, 2, 4\)"),
+        (np.zeros((2, 4)), "found float64"),
+        (np.zeros((2, 3, 4), complex), "found complex128"),
+        ({"gnd": []}, "found a dict"),
+        (np.float64(3), "found a float64"),
+    ],
+)
+def test_pickles_of_other_content(tmp_path, content, message):
+    failing_load(pickled(tmp_path / "s.pkl", content), message)
+
+
+def test_a_damaged_pickle(tmp_path):
+    path = pickled(tmp_path / "s.pkl", published("float64"))
+    path.write_bytes(path.read_bytes()[:-20])
+    failing_load(path, "not a pickle, or a damaged one")

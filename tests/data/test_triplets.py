@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -282,3 +283,10 @@ def test_descriptors_of_another_data_set(store, tmp_path):
         pass
     with pytest.raises(AmesError, match=r"other.hdf5: 39 images, but 40 in the shortlist"):
         loader(DescriptorFile(path))
+
+
+def test_packed_descriptors(store, tmp_path):
+    with h5py.File(tmp_path / "packed.hdf5", "w") as file:
+        file.create_dataset("features", data=np.zeros((40, 8, 2), np.uint8))
+    with pytest.raises(AmesError, match=r"packed.hdf5: holds packed bits; training needs descriptors"):
+        loader(DescriptorFile(tmp_path / "packed.hdf5"))

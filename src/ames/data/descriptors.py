@@ -1,14 +1,16 @@
 """The descriptor store: HDF5 files of local and of global descriptors, as the published ones are laid out.
 
-Local descriptors, flat layout: dataset ``features`` [images, K, 5 + D] float16 or float32, contiguous;
-columns 0, 1 location (row, col), 2 scale, 3 mask (1 = padding), 4 weight, then the descriptor; rows
-sorted by falling weight. Global descriptors: ``features`` [images, D] float32. Files that the library
-writes carry a ``provenance`` attribute (JSON) and a dataset ``names``; files without them are read too.
+Local descriptors: dataset ``features``, written in the flat layout, [images, K, 5 + D] float16 or float32,
+contiguous; columns 0, 1 location (row, col), 2 scale, 3 mask (1 = padding), 4 weight, then the descriptor;
+rows sorted by falling weight. The other layouts (``ames.data.layouts``) are read too. Global descriptors:
+``features`` [images, D] float32. Files that the library writes carry a ``provenance`` attribute (JSON) and a
+dataset ``names``; files without them are read too.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,11 +23,11 @@ import torch
 
 from ames import __version__
 from ames.data.atomic import atomic_path
+from ames.data.layouts import METADATA, PADDING, ROW_COL, SCALE, WEIGHT, check_sources, find_layout
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 
-METADATA = 5  # columns before the descriptor
-ROW_COL, SCALE, PADDING, WEIGHT = slice(0, 2), 2, 3, 4
+_log = logging.getLogger(__name__)
 
 
 class DescriptorWriter:
@@ -86,30 +88,30 @@ class DescriptorWriter:
 
 
 class DescriptorFile:
-    """Reads local descriptors; contiguous files through a memory map, others through HDF5.
+    """Reads local descriptors of any layout; contiguous files through a memory map, others through HDF5.
 
     ``len(file)`` images of up to ``slots`` descriptors of ``width`` dimensions; ``provenance`` is what
-    the writer recorded ({} for published files). The file is opened on first use, in whichever
-    process uses it, so that the object can be handed to worker processes.
+    the writer recorded ({} for published files). Where ``packed``, the file holds a binary model's codes:
+    ``read`` gives uint8 [..., width / 8], which ``Similarity.expand`` takes, and nothing is left to
+    compress. The file is opened on first use, in whichever process uses it, so that the object can be
+    handed to worker processes.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         with _open(self.path) as file:
             features = _dataset(file, self.path)
-            if features.ndim != 3 or features.dtype.kind != "f" or features.shape[2] <= METADATA:
-                raise AmesError(
-                    f"{self.path}: 'features' is {features.dtype} {features.shape}; expected float "
-                    f"(images, descriptors, {METADATA} + width)"
-                )
-            _check_sources(features, self.path)
-            self.images, self.slots = features.shape[:2]
-            self.width = features.shape[2] - METADATA
-            self.dtype = features.dtype
+            self.layout = find_layout(features, self.path)
+            check_sources(features, self.path)
+            self.images, self.slots = self.layout.images, self.layout.slots
+            self.width, self.dtype = self.layout.width, self.layout.dtype
+            self.packed = self.layout.packed
             self.provenance = _provenance(file)
             self.names = _names(file)
             self._offset = features.id.get_offset()  # None: chunked, compressed or virtual
+            self._stored = features.dtype, features.shape
         self._rows: Any = None
+        self._said_few = False
 
     def __len__(self) -> int:
         return self.images
@@ -119,23 +121,38 @@ class DescriptorFile:
 
     def _features(self) -> Any:
         if self._rows is None:
-            shape = (self.images, self.slots, METADATA + self.width)
             if self._offset is None:
                 self._rows = h5py.File(self.path, "r")["features"]
             else:
-                self._rows = np.memmap(self.path, self.dtype, "r", self._offset, shape)
+                dtype, shape = self._stored
+                self._rows = np.memmap(self.path, dtype, "r", self._offset, shape)
         return self._rows
 
+    @property
+    def image_bytes(self) -> int:
+        """Bytes that an image takes in the file, uncompressed."""
+        dtype, shape = self._stored
+        return dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
+
     def read(self, rows: Sequence[int] | np.ndarray, count: int | None = None) -> LocalFeatures:
-        """The ``count`` strongest descriptors (None: all) of some images -> float32 [len(rows), count, D]."""
+        """The ``count`` strongest descriptors (None: all) of some images: float32 [len(rows), count, D], or
+        uint8 codes [len(rows), count, D / 8] of a packed file.
+
+        A file of fewer descriptors an image gives what it has, and says so once.
+        """
+        if count is not None and count > self.slots and not self._said_few:
+            _log.warning("%s: holds %d descriptors an image, %d asked for", self.path, self.slots, count)
+            self._said_few = True
         count = self.slots if count is None else min(count, self.slots)
-        features = self._features()
-        data = np.stack([features[int(row), :count] for row in rows]).astype(np.float32)
+        metadata, data = self.layout.rows(self._features(), rows, count)
+        descriptors = torch.from_numpy(data)
+        if metadata is None:
+            return LocalFeatures.of(descriptors)
         # Padding may hold anything, and 0 * NaN is NaN: masks alone would not keep it out of a score.
-        data[data[..., PADDING] != 0, METADATA:] = 0
-        table = torch.from_numpy(data)
+        data[metadata[..., PADDING] != 0] = 0
+        table = torch.from_numpy(metadata)
         return LocalFeatures(
-            descriptors=table[..., METADATA:],
+            descriptors=descriptors,
             valid=table[..., PADDING] == 0,
             xy=table[..., ROW_COL],
             scale=table[..., SCALE],
@@ -171,12 +188,12 @@ def check_backbone(file: DescriptorFile, *, width: int | None, backbone: str | N
     """Refuses descriptors that a model was not made for.
 
     ``width``: the model's descriptor width, None where any will do; ``backbone``: the one it was
-    trained on, None where unknown.
+    trained on, None where unknown. Packed files hold codes of a width of their own, which scoring checks.
     """
     found = file.provenance.get("backbone")
     if backbone and found and backbone != found:
         raise AmesError(f"{file.path}: made by backbone {found!r}, but the model was trained on {backbone!r}")
-    if width is not None and file.width != width:
+    if width is not None and not file.packed and file.width != width:
         raise AmesError(f"{file.path}: descriptors are {file.width}-d, but the model takes {width}-d")
 
 
@@ -194,17 +211,6 @@ def _dataset(file: h5py.File, path: Path) -> h5py.Dataset:
     if not isinstance(features, h5py.Dataset):
         raise AmesError(f"{path}: no dataset 'features' (it holds {', '.join(file) or 'nothing'})")
     return features
-
-
-def _check_sources(features: h5py.Dataset, path: Path) -> None:
-    """A merged (virtual) data set whose sources are not there reads as zeros: refused instead."""
-    if not features.is_virtual:
-        return
-    for source in features.virtual_sources():
-        name = source.file_name
-        # HDF5 looks beside the merged file, then in the working folder.
-        if name != "." and not ((path.parent / name).is_file() or Path(name).is_file()):
-            raise AmesError(f"{path}: merged from {name}, which is not there; put it beside this file")
 
 
 def _describe(file: h5py.File, names: Sequence[str] | None, provenance: dict[str, Any] | None) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ames.errors import AmesError
+
 
 @dataclass(frozen=True)
 class DatasetFolder:
@@ -38,6 +40,35 @@ class DatasetFolder:
     def ground_truth(self) -> Path:
         return self.path / f"gnd_{self.name}.json"
 
+    def find_shortlist(self, name: str | None = None) -> Path:
+        """The shortlist that is there: nn_<descriptors>.npz, else the published .pkl.
+
+        name: another one, by file name (in this folder) or path; its ending may be left out, and where it
+        is not there its twin of the other ending is taken. AmesError says what was looked for.
+        """
+        return _find(self.path, name, self.shortlist, "shortlist")
+
+    def find_ground_truth(self, name: str | None = None) -> Path:
+        """As ``find_shortlist``: gnd_<folder>.json, else the published .pkl, or another one by ``name``."""
+        return _find(self.path, name, self.ground_truth, "ground truth")
+
 
 def _suffix(split: str) -> str:
     return f"_{split}" if split else ""
+
+
+def _find(folder: Path, name: str | None, default: Path, what: str) -> Path:
+    """``name`` in the folder, then as a path; a full name as it is before its twin of the other ending."""
+    endings = (default.suffix, ".pkl")
+    given = Path(name) if name else default.with_suffix("")
+    if given.suffix in endings:
+        stem = given.with_suffix("")
+        names = [given, *(stem.with_name(stem.name + ending) for ending in endings)]
+    else:
+        names = [given.with_name(given.name + ending) for ending in endings]
+    places = [folder / n for n in names] + (names if name else [])
+    places = list(dict.fromkeys(places))
+    for place in places:
+        if place.is_file():
+            return place
+    raise AmesError(f"no {what} is there; looked for {', '.join(str(place) for place in places)}")

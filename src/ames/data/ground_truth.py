@@ -1,8 +1,9 @@
-"""Which gallery images are right for a query: the type, and its JSON file.
+"""Which gallery images are right for a query: the type, its JSON file, and the published pickles.
 
 The layout of the file is that of the revisited Oxford/Paris ground truth: a dict with `imlist` (names of
 the gallery images), `qimlist` (names of the queries) and `gnd`, a list with one dict a query that maps
 `easy`, `hard`, `junk`, `ok` ... to positions in `imlist`, and `bbx` to the box [x1, y1, x2, y2] in pixels.
+Files of GLDv2 hold `gnd` alone: their images have no names.
 """
 
 import json
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ames.data.atomic import atomic_file
+from ames.data.pickles import load_pickle
 from ames.errors import AmesError
 
 BOX_KEY = "bbx"
@@ -24,7 +26,8 @@ class GroundTruth:
     """Relevant gallery images of each query.
 
     queries: one dict a query, key (`easy`, `hard`, `junk`, `ok` ...) -> int64 [n] positions in `imlist`.
-    imlist, qimlist: names of the gallery images and of the queries, in order.
+    imlist, qimlist: names of the gallery images and of the queries, in order. Where the file names none,
+        they are the positions "0", "1", ...; `imlist` is empty while the size of the gallery is unknown.
     boxes: float64 [Q, 4], x1, y1, x2, y2 in pixels of the query image, or None (whole images).
     """
 
@@ -46,48 +49,68 @@ def ids(query: Mapping[str, np.ndarray], keys: Sequence[str]) -> np.ndarray:
     return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
 
-def load_ground_truth(path: Path | str) -> GroundTruth:
-    """Read and check a ground-truth file (`.json`; layout in the module's docstring).
+def load_ground_truth(
+    path: Path | str, *, gallery_size: int | None = None, query_size: int | None = None
+) -> GroundTruth:
+    """Read and check a ground-truth file, `.json` or a published `.pkl` (layout in the module's docstring).
 
-    Raises AmesError naming the file when it is missing, no JSON, or fails a check of `parse_ground_truth`.
+    gallery_size, query_size: what the descriptors have; needed to check the ids of a file without names.
+    Raises AmesError naming the file when it is missing, cannot be read, or fails a check of
+    `parse_ground_truth`. Nothing in the file is executed.
     """
     path = Path(path)
     if path.suffix == ".pkl":
-        raise AmesError(f"{path}: ground truth is read from JSON only so far: convert it to .json")
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise AmesError(f"{path}: cannot read the ground truth: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise AmesError(f"{path}: not a JSON file, so no ground truth: {error}") from error
-    return parse_ground_truth(raw, source=str(path))
+        raw = load_pickle(path)
+    else:
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise AmesError(f"{path}: cannot read the ground truth: {error.strerror or error}") from error
+        except (ValueError, RecursionError) as error:
+            raise AmesError(f"{path}: not a JSON file, so no ground truth: {error}") from error
+    return parse_ground_truth(raw, source=str(path), gallery_size=gallery_size, query_size=query_size)
 
 
-def parse_ground_truth(raw: Any, *, source: str) -> GroundTruth:
+def parse_ground_truth(
+    raw: Any, *, source: str, gallery_size: int | None = None, query_size: int | None = None
+) -> GroundTruth:
     """Ground truth from the dict that a file holds (layout in the module's docstring).
 
-    Raises AmesError that starts with `source` when a key is missing, a query lacks a key or a box that the
-    first one has, the number of queries and of their names differ, or an id is not a whole number in the
-    range of `imlist`.
+    Raises AmesError that starts with `source` when `gnd` is missing, a query lacks a key or a box that the
+    first one has, the number of queries and of their names differ, an id is not a whole number in the
+    range of the gallery, or the sizes are not those given.
     """
     if not isinstance(raw, Mapping):
         raise AmesError(f"{source}: ground truth must be a dict with imlist, qimlist and gnd")
-    missing = [key for key in ("imlist", "qimlist", "gnd") if key not in raw]
-    if missing:
-        raise AmesError(f"{source}: ground truth lacks the key {', '.join(missing)}")
-    imlist, qimlist = (_names(raw[key], key, source=source) for key in ("imlist", "qimlist"))
+    if "gnd" not in raw:
+        raise AmesError(f"{source}: ground truth lacks the key gnd")
+    imlist, qimlist = (
+        _names(raw[key], key, source=source) if raw.get(key) is not None else None
+        for key in ("imlist", "qimlist")
+    )
     gnd = raw["gnd"]
     if not isinstance(gnd, Sequence) or not all(isinstance(query, Mapping) for query in gnd):
         raise AmesError(f"{source}: gnd must be a list with one dict a query")
+    if qimlist is None:
+        qimlist = [str(number) for number in range(len(gnd))]
     if len(gnd) != len(qimlist):
         raise AmesError(f"{source}: gnd has {len(gnd)} queries but qimlist has {len(qimlist)} names")
+    if query_size is not None and query_size != len(gnd):
+        raise AmesError(f"{source}: gnd has {len(gnd)} queries, but there are {query_size}")
+    if imlist is None:
+        imlist = [str(number) for number in range(gallery_size or 0)]
+        num_images = gallery_size
+    else:
+        num_images = len(imlist)
+        if gallery_size is not None and gallery_size != num_images:
+            raise AmesError(f"{source}: imlist has {num_images} names, but the gallery {gallery_size} images")
     for number, query in enumerate(gnd):
         odd = sorted(set(query) ^ set(gnd[0]), key=str)
         if odd:
             raise AmesError(f"{source}: query {number} and query 0 differ in having the key {odd[0]!r}")
     queries = [
         {
-            str(key): _indices(value, len(imlist), where=f"{source}: query {number}, {key}")
+            str(key): _indices(value, num_images, where=f"{source}: query {number}, {key}")
             for key, value in query.items()
             if key != BOX_KEY
         }
@@ -117,7 +140,9 @@ def save_ground_truth(path: Path | str, ground_truth: GroundTruth) -> Path:
             raise AmesError(f"{path}: {len(ground_truth.boxes)} boxes for {len(gnd)} queries")
         for query, box in zip(gnd, ground_truth.boxes, strict=True):
             query[BOX_KEY] = np.asarray(box).tolist()
-    raw = {"imlist": list(ground_truth.imlist), "qimlist": list(ground_truth.qimlist), "gnd": gnd}
+    raw: dict[str, Any] = {"qimlist": list(ground_truth.qimlist), "gnd": gnd}
+    if ground_truth.imlist:  # else the size of the gallery is not known
+        raw = {"imlist": list(ground_truth.imlist)} | raw
     parse_ground_truth(raw, source=str(path))
     with atomic_file(path) as file:
         file.write(json.dumps(raw, separators=(",", ":"), ensure_ascii=False).encode())
@@ -134,8 +159,8 @@ def _names(value: Any, key: str, *, source: str) -> list[str]:
     return [str(name) for name in value]
 
 
-def _indices(value: Any, num_images: int, *, where: str) -> np.ndarray:
-    """`value` as int64 [n], each in [0, num_images)."""
+def _indices(value: Any, num_images: int | None, *, where: str) -> np.ndarray:
+    """`value` as int64 [n], each in [0, num_images) (None: not known)."""
     try:
         array = np.asarray(value)
     except ValueError:  # lists of unequal lengths
@@ -147,7 +172,9 @@ def _indices(value: Any, num_images: int, *, where: str) -> np.ndarray:
     fractional = array[array != np.floor(array)]
     if len(fractional):
         raise AmesError(f"{where}: {fractional[0]} is not a whole number, so no position in imlist")
-    outside = array[(array < 0) | (array >= num_images)]
+    outside = array[(array < 0) | (array >= (np.inf if num_images is None else num_images))]
+    if len(outside) and num_images is None:
+        raise AmesError(f"{where}: {outside[0]:g} is below 0, so no position in the gallery")
     if len(outside):
         raise AmesError(f"{where}: {outside[0]:g} is outside of imlist, which has {num_images} names")
     return array.astype(np.int64)

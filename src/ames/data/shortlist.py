@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ames.data.atomic import atomic_file
+from ames.data.pickles import load_pickle
 from ames.errors import AmesError
 
 _ROWS_AT_ONCE = 4096  # of a check: bounds the memory that it takes beside arrays of gigabytes
@@ -75,28 +77,30 @@ class Shortlist:
         return path
 
     @classmethod
-    def load(cls, path: Path | str, *, gallery_size: int | None = None) -> "Shortlist":
-        """Read what `save` wrote; nothing in the file is executed.
+    def load(
+        cls, path: Path | str, *, gallery_size: int | None = None, columns: int | None = None
+    ) -> "Shortlist":
+        """Read what `save` wrote, or a published `.pkl`; nothing in the file is executed.
 
-        Raises AmesError naming the file when it is missing, broken or no shortlist, or when an id is outside
-        of a gallery of `gallery_size` images.
+        columns: entries a query that are kept, the first ones (None: all); of a large training shortlist,
+        which is float64, this and the narrower types are what stays in memory.
+        Raises AmesError naming the file when it is missing, broken or no shortlist, when an id is outside
+        of a gallery of `gallery_size` images, or when a `.pkl` holds ids that its floats cannot tell apart.
         """
         path = Path(path)
-        if path.suffix == ".pkl":
-            raise AmesError(f"{path}: shortlists are read from .npz only so far: convert it to .npz")
-        content = _read(path)
+        if columns is not None and columns < 1:
+            raise AmesError(f"{path}: {columns} columns of the shortlist were asked for: give at least 1")
         try:
-            meta = json.loads(str(content["meta"][()]))
-            if not isinstance(meta, dict):
-                raise ValueError("not a dict")
-        except ValueError as error:
-            raise AmesError(
-                f"{path}: meta of the shortlist is not a JSON dict: write the file anew"
-            ) from error
-        try:
-            shortlist = cls(content["ids"], content["similarities"], meta)
+            if path.suffix == ".pkl":
+                shortlist = cls.from_array(load_pickle(path), columns=columns)
+            else:
+                content = _read(path)
+                ids, similarities = (content[name] for name in ("ids", "similarities"))
+                if columns is not None:  # copies: a view would keep the rest in memory
+                    ids, similarities = ids[..., :columns].copy(), similarities[..., :columns].copy()
+                shortlist = cls(ids, similarities, _meta(content["meta"]))
         except AmesError as error:
-            raise AmesError(f"{path}: {error}") from error
+            raise error if str(error).startswith(f"{path}: ") else AmesError(f"{path}: {error}") from error
         highest = int(shortlist.ids.max(initial=-1))
         if gallery_size is not None and highest >= gallery_size:
             raise AmesError(
@@ -104,6 +108,54 @@ class Shortlist:
                 "use the shortlist of this gallery"
             )
         return shortlist
+
+    @classmethod
+    def from_array(cls, content: Any, *, columns: int | None = None) -> "Shortlist":
+        """A shortlist from a published array or tensor [2, Q, M]: similarities, then ids, often as floats.
+
+        Raises AmesError for another shape, and for ids that are not whole or that their type cannot hold
+        exactly.
+        """
+        if isinstance(content, torch.Tensor):
+            content = content.detach().numpy()
+        if not isinstance(content, np.ndarray):
+            found = f"a {type(content).__name__}"
+        elif content.ndim != 3 or len(content) != 2 or content.dtype.kind not in "fiu":
+            found = f"{content.dtype} {content.shape}"
+        else:
+            content = content[..., :columns]
+            return cls(_ids(content[1]), content[0].astype(np.float32))
+        raise AmesError(f"not a shortlist: expected an array (2, queries, entries), found {found}")
+
+
+def _meta(text: np.ndarray) -> dict[str, Any]:
+    try:
+        meta = json.loads(str(text[()]))
+    except ValueError:
+        meta = None
+    if not isinstance(meta, dict):
+        raise AmesError("meta of the shortlist is not a JSON dict: write the file anew")
+    return meta
+
+
+def _ids(stored: np.ndarray) -> np.ndarray:
+    """int64 from stored numbers, exactly; floats hold whole numbers up to a size that depends on them."""
+    if stored.dtype.kind != "f":
+        return stored.astype(np.int64)
+    limit = 2 ** (np.finfo(stored.dtype).nmant + 1)
+    ids = np.empty(stored.shape, np.int64)
+    for start in range(0, len(ids), _ROWS_AT_ONCE):
+        part = stored[start : start + _ROWS_AT_ONCE]
+        whole = np.isfinite(part) & (part == np.floor(part))
+        if not whole.all():
+            raise AmesError(f"the id {part[~whole][0]} of the shortlist is not a whole number")
+        if part.size and part.max() >= limit:
+            raise AmesError(
+                f"the id {int(part.max())} of the shortlist is stored as {part.dtype}, which is exact only "
+                f"below {limit}: make the shortlist anew with whole numbers"
+            )
+        ids[start : start + _ROWS_AT_ONCE] = part
+    return ids
 
 
 def _check_finite(ids: np.ndarray, similarities: np.ndarray) -> None:

@@ -118,6 +118,8 @@ class TripletLoader:
             raise AmesError(
                 f"{descriptors.path}: {len(descriptors)} images, but {len(sampler.ids)} in the shortlist"
             )
+        if descriptors.packed:
+            raise AmesError(f"{descriptors.path}: holds packed bits; training needs descriptors")
         self.sampler, self.descriptors = sampler, descriptors
         self.triplets = min(triplets, len(sampler.anchors))
         self.count = count

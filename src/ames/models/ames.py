@@ -52,6 +52,7 @@ class AMES(PairSimilarity):
             raise ValueError(f"a binarized model packs bits into bytes: model_dim {model_dim} % 8 != 0")
         self.local_dim, self.model_dim, self.binarized = local_dim, model_dim, binarized
         self.code_bytes = model_dim // 8 if binarized else 2 * model_dim
+        self.code_bits = model_dim if binarized else None
         self.mtc_token = nn.Parameter(torch.randn(model_dim))
         if binarized:
             self.remap_local = nn.Sequential(

@@ -18,12 +18,14 @@ class Similarity(nn.Module):
     """Similarity of a query image to candidate images, from their local descriptors.
 
     ``local_dim`` is the width of the descriptors it takes, or None where any width will do.
-    ``code_bytes`` is what one database descriptor takes in storage.
+    ``code_bytes`` is what one database descriptor takes in storage; ``code_bits`` are its bits where codes
+    are packed bits (one a dimension), None where they are numbers.
     """
 
     window: ClassVar[int | None] = None
     local_dim: int | None = None
     code_bytes: int
+    code_bits: int | None = None
 
     def score(self, query: LocalFeatures, candidates: LocalFeatures) -> Tensor:
         """query [B, N, D], candidates [B, K, M, D] -> logits [B, K]."""

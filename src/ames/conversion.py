@@ -1,0 +1,58 @@
+"""Published pickles and checkpoints into files that hold data alone: .npz, .json, .safetensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ames.checkpoints import arguments_of_state, read_weights, save_state
+from ames.data.ground_truth import parse_ground_truth, save_ground_truth
+from ames.data.pickles import load_pickle
+from ames.data.shortlist import Shortlist
+from ames.errors import AmesError
+
+
+def convert(
+    path: Path | str, out: Path | str | None = None, *, columns: int | None = None
+) -> tuple[Path, str]:
+    """Writes the safe twin of a file and returns its path and what it is: a shortlist ``.pkl`` becomes
+    .npz, a ground truth ``.pkl`` .json, a checkpoint .safetensors (weights alone).
+
+    out: where to (None: beside the file, same name). columns: entries a query that a shortlist keeps.
+    AmesError if the file is none of these, or something is at ``out`` already.
+    """
+    path = Path(path)
+    if path.suffix == ".pkl":
+        return _pickle(path, out, columns)
+    if path.suffix in (".pt", ".pth"):
+        weights = read_weights(path)
+        target = _target(path, out, ".safetensors")
+        about: dict[str, Any] = dict(weights.about)
+        if "mtc_token" in weights.state and "model" not in about:
+            about["model"] = arguments_of_state(weights.state, source=str(path))
+        save_state(target, weights.state, about | {"converted_from": path.name})
+        return target, f"weights, {len(weights.state)} tensors"
+    raise AmesError(f"{path}: only .pkl, .pt and .pth files are converted")
+
+
+def _pickle(path: Path, out: Path | str | None, columns: int | None) -> tuple[Path, str]:
+    content = load_pickle(path)
+    if isinstance(content, dict):
+        truth = parse_ground_truth(content, source=str(path))
+        target = save_ground_truth(_target(path, out, ".json"), truth)
+        return target, f"ground truth of {len(truth.queries)} queries"
+    try:
+        shortlist = Shortlist.from_array(content, columns=columns)
+    except AmesError as error:
+        raise AmesError(f"{path}: {error}") from error
+    target = shortlist.save(_target(path, out, ".npz"), meta={"converted_from": path.name})
+    return target, f"shortlist of {shortlist.ids.shape[0]} queries, {shortlist.ids.shape[1]} entries each"
+
+
+def _target(path: Path, out: Path | str | None, suffix: str) -> Path:
+    target = path.with_suffix(suffix) if out is None else Path(out)
+    if target.suffix != suffix:
+        raise AmesError(f"{target}: {path.name} becomes a {suffix} file; give a name that ends so")
+    if target.exists():
+        raise AmesError(f"{target}: is there already; move it away, or give another name with -o")
+    return target

@@ -1,0 +1,170 @@
+"""The layouts in which published files of local descriptors come, each turned into metadata and descriptors.
+
+A layout is read off the shape and the dtype of the dataset ``features``; the mask column is 1 = padding in
+every one of them, and is turned round where the features become ``LocalFeatures``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ames.errors import AmesError
+
+METADATA = 5  # columns before the descriptor
+ROW_COL, SCALE, PADDING, WEIGHT = slice(0, 2), 2, 3, 4
+
+EXPECTED = (
+    f"float (images, descriptors, {METADATA} + width), the fields metadata ({METADATA}) and descriptor, "
+    "or uint8 (images, descriptors, bytes)"
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How descriptors lie in a file.
+
+    kind: "flat" (columns), "compound" (one record a descriptor, (images, K) in all), "compound by image"
+        (one record an image) or "bare" (packed bits alone, every one of them real).
+    dtype: of the stored descriptors; uint8 where they are packed bits.
+    columns: stored values of a descriptor, its bytes where they are packed bits.
+    """
+
+    kind: str
+    images: int
+    slots: int
+    columns: int
+    dtype: np.dtype
+
+    @property
+    def packed(self) -> bool:
+        """Descriptors are bits, eight a byte, most significant bit first; 0 means -1 and 1 means +1."""
+        return self.dtype == np.uint8
+
+    @property
+    def width(self) -> int:
+        """Dimensions of a descriptor."""
+        return 8 * self.columns if self.packed else self.columns
+
+    @property
+    def text(self) -> str:
+        """Its name for people."""
+        kind = {"bare": "packed bits without metadata"}.get(self.kind, self.kind)
+        return f"{kind}, packed bits" if self.packed and self.kind != "bare" else kind
+
+    def rows(
+        self, features: Any, rows: Sequence[int] | np.ndarray, count: int
+    ) -> tuple[np.ndarray | None, np.ndarray]:
+        """Metadata float32 [n, count, 5] (None: the file has none) and descriptors [n, count, columns].
+
+        Descriptors come as float32, packed ones as they are.
+        """
+        dtype = np.uint8 if self.packed else np.float32
+        if self.kind == "compound by image":
+            parts = [features[int(row)] for row in rows]
+            metadata = np.stack([part["metadata"][:count] for part in parts])
+            descriptors = np.stack([part["descriptor"][:count] for part in parts])
+            return metadata.astype(np.float32), descriptors.astype(dtype)
+        data = np.stack([features[int(row), :count] for row in rows])
+        if self.kind == "bare":
+            return None, data
+        if self.kind == "compound":
+            return data["metadata"].astype(np.float32), data["descriptor"].astype(dtype)
+        data = data.astype(np.float32)
+        return data[..., :METADATA], data[..., METADATA:]
+
+
+def find_layout(features: h5py.Dataset, path: Path) -> Layout:
+    """The layout of a dataset; AmesError naming the file if it is none of them."""
+    shape, dtype = features.shape, features.dtype
+    layout = _compound(shape, dtype) if dtype.names else _plain(shape, dtype)
+    if layout is None:
+        raise AmesError(f"{path}: 'features' is {_text(dtype)} {shape}; expected {EXPECTED}")
+    return layout
+
+
+def _plain(shape: tuple[int, ...], dtype: np.dtype) -> Layout | None:
+    if len(shape) != 3:
+        return None
+    images, slots, columns = shape
+    if dtype.kind == "f" and columns > METADATA:
+        return Layout("flat", images, slots, columns - METADATA, dtype)
+    if dtype == np.uint8 and columns:
+        return Layout("bare", images, slots, columns, dtype)
+    return None
+
+
+def _compound(shape: tuple[int, ...], dtype: np.dtype) -> Layout | None:
+    if not {"metadata", "descriptor"} <= set(dtype.names or ()):
+        return None
+    metadata, descriptor = dtype["metadata"], dtype["descriptor"]
+    if metadata.base.kind != "f" or not (descriptor.base.kind == "f" or descriptor.base == np.uint8):
+        return None
+    by_image = len(shape) == 1
+    lead = metadata.shape[:1] if by_image else shape[1:]
+    inner = lead if by_image else ()
+    if len(lead) != 1 or metadata.shape != (*inner, METADATA) or descriptor.shape[:-1] != inner:
+        return None
+    if not descriptor.shape or not descriptor.shape[-1]:
+        return None
+    kind = "compound by image" if by_image else "compound"
+    return Layout(kind, shape[0], lead[0], descriptor.shape[-1], descriptor.base)
+
+
+def _text(dtype: np.dtype) -> str:
+    if not dtype.names:
+        return str(dtype)
+    fields = (f"{name} {dtype[name].base} {dtype[name].shape}" for name in dtype.names)
+    return f"a compound ({'; '.join(fields)})"
+
+
+def check_sources(features: h5py.Dataset, path: Path) -> None:
+    """A merged (virtual) dataset whose sources are not there reads as zeros: an AmesError instead."""
+    if not features.is_virtual:
+        return
+    for source in features.virtual_sources():
+        if source.file_name == "." or "%b" in source.file_name:  # this file; a numbered series
+            continue
+        found = next((p for p in _candidates(source.file_name, path) if p.is_file()), None)
+        if found is None:
+            raise AmesError(
+                f"{path}: merged from {source.file_name}, which is not there; put it beside this file"
+            )
+        _check_source(found, source, path)
+
+
+def _check_source(found: Path, source: Any, path: Path) -> None:
+    """The part must hold all that the file takes from it."""
+    try:
+        with h5py.File(found, "r") as file:
+            part = file.get(source.dset_name)
+            shape = part.shape if isinstance(part, h5py.Dataset) else None
+    except OSError as error:
+        raise AmesError(f"{path}: merged from {found}, which is not a readable HDF5 file") from error
+    if shape is None:
+        raise AmesError(f"{path}: merged from {found}, which has no dataset {source.dset_name!r}")
+    if source.src_space.shape:
+        whole = len(source.src_space.shape) == len(shape) and all(
+            last < n for last, n in zip(source.src_space.get_select_bounds()[1], shape, strict=True)
+        )
+    else:  # all of the part, whatever its shape
+        whole = source.vspace.get_select_npoints() == math.prod(shape)
+    if not whole:
+        raise AmesError(f"{path}: merged from {found}, which is now of shape {shape}: merge the parts anew")
+
+
+def _candidates(name: str, path: Path) -> list[Path]:
+    """Where HDF5 looks for a part: at an absolute name, beside the merged file, in the working folder.
+
+    What is left of an absolute name that leads nowhere is its last part.
+    """
+    given = Path(name)
+    tail = given.name if given.is_absolute() else name
+    first = [given] if given.is_absolute() else []
+    return [*first, path.parent / tail, Path(tail), path.resolve().parent / tail]

@@ -1,0 +1,57 @@
+"""Which file of a data set is taken: ours, else the published pickle, else one that the user names."""
+
+import pytest
+
+from ames.data.folder import DatasetFolder
+from ames.errors import AmesError
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    (tmp_path / "roxford5k").mkdir()
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    return DatasetFolder(tmp_path / "roxford5k", "dinov2")
+
+
+def test_ours_comes_before_the_published_one(folder):
+    (folder.path / "nn_dinov2.pkl").touch()
+    (folder.path / "gnd_roxford5k.pkl").touch()
+    assert folder.find_shortlist().name == "nn_dinov2.pkl"
+    assert folder.find_ground_truth().name == "gnd_roxford5k.pkl"
+    folder.shortlist.touch()
+    folder.ground_truth.touch()
+    assert folder.find_shortlist() == folder.shortlist
+    assert folder.find_ground_truth() == folder.ground_truth
+
+
+def test_a_name_is_taken_as_it_is_before_its_twin(folder):
+    (folder.path / "nn_superglobal.npz").touch()
+    assert folder.find_shortlist("nn_superglobal.pkl").suffix == ".npz"  # converted, the pickle thrown away
+    (folder.path / "nn_superglobal.pkl").touch()
+    assert folder.find_shortlist("nn_superglobal.pkl").suffix == ".pkl"
+    assert folder.find_shortlist("nn_superglobal").suffix == ".npz"
+    assert folder.find_shortlist("nn_superglobal.pkl").parent == folder.path
+
+
+def test_a_path(folder, tmp_path):
+    path = tmp_path / "mine.npz"
+    path.touch()
+    assert folder.find_shortlist(str(path)) == path
+    assert folder.find_shortlist("../mine.npz").samefile(path)
+    (tmp_path / "cwd" / "gnd.json").touch()
+    assert folder.find_ground_truth("gnd.json").samefile(tmp_path / "cwd" / "gnd.json")
+    (folder.path / "gnd.json").touch()
+    assert folder.find_ground_truth("gnd.json").parent == folder.path
+
+
+def test_what_was_looked_for_is_listed(folder, tmp_path):
+    (tmp_path / "cwd" / "nn_dinov2.npz").touch()  # not a file of this data set
+    with pytest.raises(AmesError) as error:
+        folder.find_shortlist()
+    places = ", ".join(str(folder.path / f"nn_dinov2{ending}") for ending in (".npz", ".pkl"))
+    assert str(error.value) == f"no shortlist is there; looked for {places}"
+    with pytest.raises(
+        AmesError, match=r"no ground truth is there; looked for .*x.json, .*x.pkl, x.json, x.pkl"
+    ):
+        folder.find_ground_truth("x.json")
