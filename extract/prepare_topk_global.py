@@ -24,6 +24,8 @@ def main() -> None:
     parser.add_argument("--shortlist_size", type=int, help="entries a query (default: the whole gallery)")
     args = parser.parse_args()
     folder = DatasetFolder(args.data_root / args.dataset, args.desc_name)
+    if args.shortlist_size is not None and args.shortlist_size < 1:
+        raise AmesError(f"--shortlist_size {args.shortlist_size}: give at least 1")
     training = not folder.vectors("gallery").exists()
     print(make_shortlist(folder, training=training, size=args.shortlist_size))
 

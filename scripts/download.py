@@ -22,7 +22,7 @@ from ames.errors import AmesError
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("names", nargs="*", help="of --list")
+    parser.add_argument("names", nargs="*", help="of --list, or paths below the address")
     parser.add_argument("--list", action="store_true", help="show the names and their files")
     parser.add_argument("--dest", type=Path, default=Path("."), help="folder (default: this one)")
     parser.add_argument("--base", default=released.BASE, help=f"address (default: {released.BASE})")
@@ -34,6 +34,7 @@ def main() -> None:
         return
     if not args.names:
         raise AmesError("no name given; --list shows them")
+    known |= {name: [name] for name in args.names if "/" in name}
     unknown = [name for name in args.names if name not in known]
     if unknown:
         raise AmesError(f"{unknown[0]!r} is none of {', '.join(known)}")

@@ -326,7 +326,7 @@ def judge_run(
 
     What is not given is as it was in the run. AmesError where a pair was not scored in the run.
     """
-    grid = {
+    grid: dict[str, Any] = {
         "num_rerank": run.about["num_rerank"] if num_rerank is None else num_rerank,
         "lamb": run.about["lamb"] if lamb is None else lamb,
         "temp": run.about["temp"] if temp is None else temp,

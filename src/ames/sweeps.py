@@ -45,12 +45,9 @@ def table_of(files: list[Path]) -> list[dict[str, Any]]:
         results = json.loads(path.read_text())
         head = {"job": path.parent.name, "dataset": results["dataset"], "model": results["model"]}
         head |= {"shortlist": results["shortlist"], "desc_num": _counts(results)}
-        chosen = results["chosen"]
         rows += [head | row for row in readable(results["rows"])]
-        rows += [
-            head | {"job": f"{path.parent.name} (chosen)"} | row
-            for row in readable([chosen] if chosen else [])
-        ]
+        if results["chosen"]:
+            rows.append(head | {"job": f"{path.parent.name} (chosen)"} | readable([results["chosen"]])[0])
     columns = dict.fromkeys(key for row in rows for key in row)
     return [{key: row.get(key) for key in columns} for row in rows]
 
