@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
+from ames.arguments import OneLineParser
 from ames.backbones import NAMES, make_backbone
 from ames.data.folder import DatasetFolder
 from ames.data.images import read_list
@@ -20,7 +21,7 @@ from ames.extraction import extract
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--dataset", required=True, help="name of the data set's folder")
     parser.add_argument("--backbone", required=True, help="rootsift")
     parser.add_argument("--save_path", type=Path, required=True, help="files go to SAVE_PATH/DATASET")

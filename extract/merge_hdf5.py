@@ -15,13 +15,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
+from ames.arguments import OneLineParser
 from ames.data.folder import DatasetFolder
 from ames.errors import AmesError
 from ames.merging import merge_parts, parts_of
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--dataset", required=True, help="name of the data set's folder")
     parser.add_argument("--desc_name", required=True, help="dinov2, cvnet, rootsift ...")
     parser.add_argument("--data_root", type=Path, required=True)

@@ -16,12 +16,13 @@ from pathlib import Path, PurePosixPath
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from ames import released
+from ames.arguments import OneLineParser
 from ames.download import download, pinned
 from ames.errors import AmesError
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("names", nargs="*", help="of --list, or paths below the address")
     parser.add_argument("--list", action="store_true", help="show the names and their files")
     parser.add_argument("--dest", type=Path, default=Path("."), help="folder (default: this one)")

@@ -36,9 +36,8 @@ class Extraction:
 
     def summary(self) -> str:
         """One line, and one more for each kind of trouble."""
-        lines = [
-            f"{self.images - len(self.unreadable)} of {self.images} images extracted to {self.local or self.vectors}"
-        ]
+        target = self.local or self.vectors
+        lines = [f"{self.images - len(self.unreadable)} of {self.images} images extracted to {target}"]
         if self.unreadable:
             named = ", ".join(f"{name} ({why})" for name, why in list(self.unreadable.items())[:5])
             lines.append(f"{len(self.unreadable)} unreadable, skipped: {named}{_more(self.unreadable)}")
