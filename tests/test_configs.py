@@ -211,13 +211,8 @@ def test_evaluate(data, tmp_path, elsewhere):
 
 
 def test_evaluate_chamfer(data, tmp_path):
-    words = [
-        "experiment=landmarks",
-        f"data_root={data}",
-        "model=chamfer",
-        "test_dataset.num_rerank=10",
-        f"hydra.run.dir={tmp_path}",
-    ]
+    words = ["experiment=landmarks", f"data_root={data}", "model=chamfer", f"hydra.run.dir={tmp_path}"]
+    words.append("test_dataset.num_rerank=10")
     done = call("evaluate.py", *words)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "results.json").read_text())["model"] == "Chamfer"

@@ -6,6 +6,7 @@ comes from one stream, [seed, 5], in a fixed order; padding from the streams [se
 """
 
 import json
+import pickle
 from pathlib import Path
 
 import h5py
@@ -20,7 +21,11 @@ from golden.rebuild import valid
 NOISE = {"easy": 0.6, "hard": 1.0, "junk": 1.4}
 
 
-def make(root, case, *, width=32, dtype="float16"):
+# The published pickles in place of .npz and .json: to be switched on when the library reads them.
+PICKLES = False
+
+
+def make(root, case, *, width=32, dtype="float16", pickles=PICKLES):
     """The folder of a case of evaluate.json below ``root``."""
     name, seed, slots = case["dataset"], case["seed"], case["desc_num"]
     raw = json.loads((Path(__file__).parent / f"gnd_{name}.json").read_text())
@@ -28,7 +33,11 @@ def make(root, case, *, width=32, dtype="float16"):
     raw["qimlist"] = [f"query_{i}" for i in range(len(raw["gnd"]))]
     truth = parse_ground_truth(raw, source=name)
     folder = DatasetFolder(Path(root) / name, "dinov2")
-    save_ground_truth(folder.ground_truth, truth)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    if pickles:
+        (folder.path / f"gnd_{name}.pkl").write_bytes(pickle.dumps(raw))
+    else:
+        save_ground_truth(folder.ground_truth, truth)
 
     rng = np.random.default_rng([seed, 5])
     sizes = {"gallery": len(truth.imlist), "query": len(truth.qimlist)}
@@ -51,7 +60,11 @@ def make(root, case, *, width=32, dtype="float16"):
     similarities, ids = torch.from_numpy(unit["query"] @ unit["gallery"].T).sort(
         dim=1, descending=True, stable=True
     )
-    Shortlist(ids.numpy(), similarities.numpy()).save(folder.shortlist)
+    if pickles:
+        both = torch.stack((similarities, ids.float()))
+        (folder.path / "nn_dinov2.pkl").write_bytes(pickle.dumps(both))
+    else:
+        Shortlist(ids.numpy(), similarities.numpy()).save(folder.shortlist)
     return folder
 
 
