@@ -53,6 +53,7 @@ def train(config: DictConfig) -> float:
         model.fit_projection(sample.descriptors[sample.valid], seed=seed)
     except ValueError as error:
         raise AmesError(f"model: {error}") from error
+    validate = _validation(config, model)
     out = door.run_folder() / "model.pt" if config.model_path is None else Path(str(config.model_path))
     if out.is_dir():  # said before an epoch of training, not after it
         raise AmesError(f"model_path {out} is a folder: give the name of a file in it")
@@ -77,22 +78,23 @@ def train(config: DictConfig) -> float:
         out=out,
         teacher=teacher,
         device=door.device(config),
-        validate=_validation(config),
+        validate=validate,
         provenance={"backbone": config.desc_name},
     )
     print(f"loss {history[-1]['loss']:.4f}, accuracy {history[-1]['accuracy']:.3f}; checkpoint: {out}")
     return history[-1]["loss"]
 
 
-def _validation(config: DictConfig) -> Callable[[AMES], dict[str, float]] | None:
+def _validation(config: DictConfig, model: AMES) -> Callable[[AMES], dict[str, float]] | None:
     """What is measured between epochs: mAP on val_dataset with the blend that is best there."""
-    if config.val_dataset is None:
+    val = config.val_dataset
+    ks = door.several(val, "num_rerank") if isinstance(val, DictConfig) else []
+    choose = door.chooser(config, model, ks)
+    if choose is None:
         return None
 
-    def validate(model: AMES) -> dict[str, float]:
-        choice = door.chooser(config, model, door.several(config.val_dataset, "num_rerank"))
-        assert choice is not None, "there is a val_dataset"
-        found = choice()
+    def validate(_: AMES) -> dict[str, float]:
+        found = choose()
         return {"val_map": found.reached, "lamb": found.blend.lamb, "temp": found.blend.temp}
 
     return validate

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ames.checkpoints import load_state, read_weights
 from ames.data.folder import DatasetFolder
 from ames.errors import AmesError
-from ames.evaluation import Choice, Scoring, choose, open_test_set
+from ames.evaluation import Choice, Scoring, check_sweep, choose, open_test_set
 from ames.models.ames import AMES
 from ames.models.base import Similarity
 from ames.protocols import Protocol
@@ -58,20 +58,16 @@ def file_name(dataset: DictConfig, key: str) -> str | None:
 
 
 def chooser(config: DictConfig, model: Similarity, num_rerank: list[int]) -> Callable[[], Choice] | None:
-    """What chooses a combination on ``val_dataset``; None where none is given. Checks its keys at once."""
+    """What chooses a combination on ``val_dataset``; None where none is given. Its keys and files are checked at once."""
     val = config.val_dataset
     if val is None:
         return None
     if not isinstance(val, DictConfig):
         raise AmesError(f"val_dataset is {val!r}: choose a file of conf/dataset, dataset@val_dataset={val}")
-    folder, judged, how = dataset_folder(config, val), protocols(val), scoring(config, val)
-
-    def choice() -> Choice:
-        return choose(
-            open_test_set(folder, model, **test_files(val)), model, judged, how, num_rerank=num_rerank
-        )
-
-    return choice
+    judged, how = protocols(val), scoring(config, val)
+    test = open_test_set(dataset_folder(config, val), model, **test_files(val))
+    check_sweep(test.shortlist, num_rerank, [0.0], [1.0])
+    return lambda: choose(test, model, judged, how, num_rerank=num_rerank)
 
 
 def scoring(config: DictConfig, dataset: DictConfig) -> Scoring:
