@@ -57,7 +57,7 @@ def made(path, *, keys=REVISITED_KEYS, queries=6, gallery=150, distractors=0, se
     order = np.argsort(-similarities, axis=1, kind="stable")
     Shortlist(order, np.take_along_axis(similarities, order, 1)).save(folder.shortlist)
     for split, x in local.items():
-        data_root.write_local(folder.local(split), x, rng, 1, padded=False, dtype="float16")
+        data_root.write_local(folder.local(split), x, rng, 1, padded=False)
     return folder
 
 
@@ -308,7 +308,7 @@ def test_training_is_validated_every_val_freq_epochs(data, monkeypatch, capsys):
     folder.path.mkdir()
     folder.image_list().write_text("\n".join(f"{i}.jpg,{i // 4}" for i in range(12)))
     x = rng.standard_normal((12, 12, 8)).astype(np.float32)
-    data_root.write_local(folder.local(), x, rng, 1, padded=False, dtype="float16")
+    data_root.write_local(folder.local(), x, rng, 1, padded=False)
     ids = np.stack([np.arange(12)] * 12)
     Shortlist(ids, np.ones(ids.shape, np.float32)).save(folder.shortlist)
     words = ["experiment=landmarks-train", "data_root=data", "dim_local_features=8", "model.model_dim=8"]

@@ -58,7 +58,10 @@ def file_name(dataset: DictConfig, key: str) -> str | None:
 
 
 def chooser(config: DictConfig, model: Similarity, num_rerank: list[int]) -> Callable[[], Choice] | None:
-    """What chooses a combination on ``val_dataset``; None where none is given. Its keys and files are checked at once."""
+    """What chooses a combination on ``val_dataset``; None where none is given.
+
+    Its keys and files are checked at once.
+    """
     val = config.val_dataset
     if val is None:
         return None

@@ -18,24 +18,27 @@ from ames.data.ground_truth import parse_ground_truth, save_ground_truth
 from ames.data.shortlist import Shortlist
 from golden.rebuild import valid
 
+LAYOUTS = ("float16", "float32", "compound", "compound by image")
+
 NOISE = {"easy": 0.6, "hard": 1.0, "junk": 1.4}
 
 
-# The published pickles in place of .npz and .json: to be switched on when the library reads them.
-PICKLES = False
+def make(root, case, *, width=32, layout="float16", pack=None, pickles=False, **storage):
+    """The folder of a case of evaluate.json below ``root``.
 
-
-def make(root, case, *, width=32, dtype="float16", pickles=PICKLES):
-    """The folder of a case of evaluate.json below ``root``."""
+    layout: of the descriptor files, one of LAYOUTS; pack: descriptors float32 -> codes uint8, stored in
+    their place; storage: chunks, compression ... of the datasets. pickles: shortlist and ground truth are
+    written as the published ones are.
+    """
     name, seed, slots = case["dataset"], case["seed"], case["desc_num"]
     raw = json.loads((Path(__file__).parent / f"gnd_{name}.json").read_text())
     raw["imlist"] = [f"gallery_{i}" for i in range(raw["num_images"])]
     raw["qimlist"] = [f"query_{i}" for i in range(len(raw["gnd"]))]
     truth = parse_ground_truth(raw, source=name)
     folder = DatasetFolder(Path(root) / name, "dinov2")
-    folder.path.mkdir(parents=True, exist_ok=True)
     if pickles:
-        (folder.path / f"gnd_{name}.pkl").write_bytes(pickle.dumps(raw))
+        folder.path.mkdir(parents=True)
+        folder.ground_truth.with_suffix(".pkl").write_bytes(pickle.dumps(raw))
     else:
         save_ground_truth(folder.ground_truth, truth)
 
@@ -54,22 +57,24 @@ def make(root, case, *, width=32, dtype="float16", pickles=PICKLES):
                 copy = vectors["query"][number]
                 vectors["gallery"][image] = copy + noise * rng.standard_normal(16).astype(np.float32)
     for offset, split in enumerate(sizes, start=1):
-        write_local(folder.local(split), local[split], rng, seed + offset, case["padded"], dtype)
+        write_local(
+            folder.local(split), local[split], rng, seed + offset, case["padded"], layout, pack, **storage
+        )
 
     unit = {split: x / np.linalg.norm(x, axis=1, keepdims=True) for split, x in vectors.items()}
     similarities, ids = torch.from_numpy(unit["query"] @ unit["gallery"].T).sort(
         dim=1, descending=True, stable=True
     )
     if pickles:
-        both = torch.stack((similarities, ids.float()))
-        (folder.path / "nn_dinov2.pkl").write_bytes(pickle.dumps(both))
+        content = pickle.dumps(torch.stack((similarities, ids.float())))
+        folder.shortlist.with_suffix(".pkl").write_bytes(content)
     else:
         Shortlist(ids.numpy(), similarities.numpy()).save(folder.shortlist)
     return folder
 
 
-def write_local(path, descriptors, rng, seed, padded, dtype):
-    """One flat file: location, scale, 1 = padding, falling weight, descriptor."""
+def write_local(path, descriptors, rng, seed, padded, layout="float16", pack=None, **storage):
+    """One file: location, scale, 1 = padding, falling weight, descriptor (or codes)."""
     n, slots = descriptors.shape[:2]
     metadata = np.zeros((n, slots, 5), np.float32)
     metadata[..., :2] = rng.random((n, slots, 2))
@@ -77,5 +82,23 @@ def write_local(path, descriptors, rng, seed, padded, dtype):
     if padded:
         metadata[..., 3] = ~valid(n, slots, seed).numpy()
         descriptors = descriptors * (metadata[..., 3:4] == 0)
+    if layout not in ("float16", "float32"):
+        descriptors = descriptors.astype(np.float16)
+    if pack is not None:
+        descriptors = pack(descriptors.astype(np.float32))
     with h5py.File(path, "w") as file:
-        file.create_dataset("features", data=np.concatenate((metadata, descriptors), -1).astype(dtype))
+        file.create_dataset("features", data=laid_out(metadata, descriptors, layout), **storage)
+
+
+def laid_out(metadata, descriptors, layout):
+    """The array of a file: metadata [n, slots, 5] and descriptors [n, slots, ...] in a layout."""
+    n, slots, width = descriptors.shape
+    if layout == "bare":
+        return descriptors
+    if layout in ("float16", "float32"):
+        return np.concatenate((metadata, descriptors), -1).astype(layout)
+    lead = (slots,) if layout == "compound by image" else ()
+    dtype = [("metadata", "<f4", (*lead, 5)), ("descriptor", descriptors.dtype, (*lead, width))]
+    table = np.zeros((n,) if lead else (n, slots), dtype)
+    table["metadata"], table["descriptor"] = metadata, descriptors
+    return table

@@ -40,23 +40,35 @@ class DatasetFolder:
     def ground_truth(self) -> Path:
         return self.path / f"gnd_{self.name}.json"
 
-    # STAND-IN until the readers of published files are merged: theirs replaces these three methods.
     def find_shortlist(self, name: str | None = None) -> Path:
-        """The shortlist that is there, or the file ``name``."""
-        return self._found(name, self.shortlist, f"nn_{self.descriptors}.pkl")
+        """The shortlist that is there: nn_<descriptors>.npz, else the published .pkl.
+
+        name: another one, by file name (in this folder) or path; its ending may be left out, and where it
+        is not there its twin of the other ending is taken. AmesError says what was looked for.
+        """
+        return _find(self.path, name, self.shortlist, "shortlist")
 
     def find_ground_truth(self, name: str | None = None) -> Path:
-        """The ground truth that is there, or the file ``name``."""
-        return self._found(name, self.ground_truth, f"gnd_{self.name}.pkl")
-
-    def _found(self, name: str | None, own: Path, published: str) -> Path:
-        if name is None:
-            return self.path / published if not own.exists() and (self.path / published).exists() else own
-        for path in (self.path / name, Path(name)):
-            if path.is_file():
-                return path
-        raise AmesError(f"{self.path / name}: no such file")
+        """As ``find_shortlist``: gnd_<folder>.json, else the published .pkl, or another one by ``name``."""
+        return _find(self.path, name, self.ground_truth, "ground truth")
 
 
 def _suffix(split: str) -> str:
     return f"_{split}" if split else ""
+
+
+def _find(folder: Path, name: str | None, default: Path, what: str) -> Path:
+    """``name`` in the folder, then as a path; a full name as it is before its twin of the other ending."""
+    endings = (default.suffix, ".pkl")
+    given = Path(name) if name else default.with_suffix("")
+    if given.suffix in endings:
+        stem = given.with_suffix("")
+        names = [given, *(stem.with_name(stem.name + ending) for ending in endings)]
+    else:
+        names = [given.with_name(given.name + ending) for ending in endings]
+    places = [folder / n for n in names] + (names if name else [])
+    places = list(dict.fromkeys(places))
+    for place in places:
+        if place.is_file():
+            return place
+    raise AmesError(f"no {what} is there; looked for {', '.join(str(place) for place in places)}")
