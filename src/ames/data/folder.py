@@ -57,7 +57,6 @@ def _suffix(split: str) -> str:
     return f"_{split}" if split else ""
 
 
-# As the readers' own, but for `given`: a default is looked for in the folder alone, also if that is relative.
 def _find(folder: Path, name: str | None, default: Path, what: str) -> Path:
     """``name`` in the folder, then as a path; a full name as it is before its twin of the other ending."""
     endings = (default.suffix, ".pkl")
