@@ -1,31 +1,81 @@
-"""torch.hub entry points: torch.hub.load(CLONE, "rootsift_ames", source="local")."""
+"""torch.hub entry points: torch.hub.load(CLONE, "dinov2_ames", source="local"). They need torch alone."""
 
 import importlib
+import importlib.util
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 dependencies = ["torch"]
 
-
-def _library(module: str):
-    """A module of this clone's library, whether or not it is installed."""
-    source = str(Path(__file__).parent / "src")
-    if source not in sys.path:
-        sys.path.append(source)
-    return importlib.import_module(f"ames.{module}")
+_SOURCE = Path(__file__).resolve().parent / "src"
 
 
-def _shipped(name: str, binarized: bool, pretrained: bool):
-    path = _library("weights").path_of(name)
-    checkpoints = _library("checkpoints")
-    if pretrained:
-        return checkpoints.load_model(path)
-    structure = checkpoints.read_weights(path).about["model"]
-    return _library("models.ames").AMES(**structure | {"binarized": binarized}).eval()
+@contextmanager
+def _library():
+    """This clone's library, importable as ``ames``; another package of that name is put back afterwards."""
+    foreign = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "ames"}
+    if foreign and _is_own(getattr(foreign.get("ames"), "__file__", None)):
+        yield
+        return
+    found = None if foreign else importlib.util.find_spec("ames")
+    keep = not foreign and (found is None or _is_own(found.origin))
+    for name in foreign:
+        del sys.modules[name]
+    sys.path.insert(0, str(_SOURCE))
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path.remove(str(_SOURCE))
+        if not keep:
+            for name in [x for x in sys.modules if x.split(".")[0] == "ames"]:
+                del sys.modules[name]
+            sys.modules.update(foreign)
+
+
+def _is_own(file):
+    return file is not None and Path(file).resolve() == _SOURCE / "ames" / "__init__.py"
+
+
+def _released(name, pretrained):
+    with _library():
+        released = importlib.import_module("ames.released")
+        return released.load(name) if pretrained else released.build(name)
+
+
+def _shipped(name, binarized, pretrained):
+    with _library():
+        if pretrained:
+            path = importlib.import_module("ames.weights").path_of(name)
+            return importlib.import_module("ames.checkpoints").load_model(path)
+        # The size of the shipped models: conf/model/rootsift.yaml.
+        sizes = {"local_dim": 128, "num_encoder_layers": 3, "dim_feedforward": 256, "init": "matching"}
+        return importlib.import_module("ames.models.ames").AMES(**sizes, binarized=binarized).eval()
+
+
+def dinov2_ames(pretrained: bool = True):
+    """AMES for DINOv2 descriptors (768-d), full precision. pretrained: downloads the released weights."""
+    return _released("dinov2_ames", pretrained)
+
+
+def dinov2_ames_dist(pretrained: bool = True):
+    """AMES for DINOv2 descriptors (768-d), binary. pretrained: downloads the released weights."""
+    return _released("dinov2_ames_dist", pretrained)
+
+
+def cvnet_ames(pretrained: bool = True):
+    """AMES for CVNet descriptors (1024-d), full precision. pretrained: downloads the released weights."""
+    return _released("cvnet_ames", pretrained)
+
+
+def cvnet_ames_dist(pretrained: bool = True):
+    """AMES for CVNet descriptors (1024-d), binary. pretrained: downloads the released weights."""
+    return _released("cvnet_ames_dist", pretrained)
 
 
 def rootsift_ames(pretrained: bool = True):
-    """AMES for RootSIFT descriptors (128-d), full precision."""
+    """AMES for RootSIFT descriptors (128-d), full precision. pretrained: the shipped ones (safetensors)."""
     return _shipped("rootsift_ames", False, pretrained)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import hydra
@@ -12,7 +13,6 @@ from omegaconf import DictConfig
 from ames import config as door
 from ames.checkpoints import load_model, read_weights
 from ames.data.descriptors import DescriptorFile, check_backbone
-from ames.data.folder import DatasetFolder
 from ames.data.images import read_labels
 from ames.data.shortlist import Shortlist
 from ames.data.triplets import TripletLoader, TripletSampler
@@ -23,9 +23,11 @@ from ames.training import Recipe, fit
 
 def train(config: DictConfig) -> float:
     data = config.train_dataset
+    if config.resume is not None:
+        raise AmesError("resume: training cannot be resumed yet; leave it out, or train anew")
     seed = door.whole(config, "seed", least=0)
     torch.manual_seed(seed)
-    folder = DatasetFolder(door.data_folder(config, data.name), config.desc_name)
+    folder = door.dataset_folder(config, data)
     model = door.build_model(config)
     if not isinstance(model, AMES):
         raise AmesError(f"{type(model).__name__} has no weights to train")
@@ -34,7 +36,7 @@ def train(config: DictConfig) -> float:
     check_backbone(descriptors, width=model.local_dim, backbone=config.desc_name)
     labels = read_labels(folder.image_list())
     sampler = TripletSampler(
-        Shortlist.load(folder.shortlist, gallery_size=len(labels)),
+        Shortlist.load(folder.find_shortlist(door.file_name(data, "nn_file")), gallery_size=len(labels)),
         labels,
         neighbours=door.whole(data, "neighbours"),
         min_positives=door.whole(data, "min_positives"),
@@ -51,6 +53,7 @@ def train(config: DictConfig) -> float:
         model.fit_projection(sample.descriptors[sample.valid], seed=seed)
     except ValueError as error:
         raise AmesError(f"model: {error}") from error
+    validate = _validation(config, model)
     out = door.run_folder() / "model.pt" if config.model_path is None else Path(str(config.model_path))
     if out.is_dir():  # said before an epoch of training, not after it
         raise AmesError(f"model_path {out} is a folder: give the name of a file in it")
@@ -63,6 +66,8 @@ def train(config: DictConfig) -> float:
         beta=door.number(config, "beta"),
         warmup=door.whole(config, "warmup", least=0),
         clip=None if config.clip is None else door.number(config, "clip"),
+        val_freq=door.whole(config, "val_freq"),
+        print_freq=door.whole(config, "print_freq", least=0),
         seed=seed,
     )
     print(f"{len(sampler.anchors)} valid anchors of {len(labels)} images, {len(loader)} batches an epoch")
@@ -73,10 +78,26 @@ def train(config: DictConfig) -> float:
         out=out,
         teacher=teacher,
         device=door.device(config),
+        validate=validate,
         provenance={"backbone": config.desc_name},
     )
     print(f"loss {history[-1]['loss']:.4f}, accuracy {history[-1]['accuracy']:.3f}; checkpoint: {out}")
     return history[-1]["loss"]
+
+
+def _validation(config: DictConfig, model: AMES) -> Callable[[AMES], dict[str, float]] | None:
+    """What is measured between epochs: mAP on val_dataset with the blend that is best there."""
+    val = config.val_dataset
+    ks = door.several(val, "num_rerank") if isinstance(val, DictConfig) else []
+    choose = door.chooser(config, model, ks)
+    if choose is None:
+        return None
+
+    def validate(_: AMES) -> dict[str, float]:
+        found = choose()
+        return {"val_map": found.reached, "lamb": found.blend.lamb, "temp": found.blend.temp}
+
+    return validate
 
 
 def _teacher(config: DictConfig) -> AMES:

@@ -21,7 +21,7 @@ from ames.data.shortlist import Shortlist
 from ames.demo.dataset import make_landmarks
 from ames.models.ames import AMES
 from ames.models.base import Similarity
-from ames.protocols import REVISITED
+from ames.protocols import GLDV2, PUBLIC, REVISITED
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
@@ -41,7 +41,12 @@ def composed(name, *overrides):
 
 
 def test_there_is_a_test_for_every_group():
-    assert {path.name for path in CONF.iterdir() if path.is_dir()} == {"dataset", "descriptors", "model"}
+    assert {path.name for path in CONF.iterdir() if path.is_dir()} == {
+        "dataset",
+        "descriptors",
+        "experiment",
+        "model",
+    }
     assert names(".") == ["test", "train"]
 
 
@@ -56,14 +61,51 @@ def test_models_and_descriptors_compose_and_build(command, descriptors, model):
     assert built.local_dim == config.dim_local_features
 
 
+FOLDERS = {"roxford": "roxford5k", "rparis": "rparis6k", "gldv2-val": "gldv2-test"}
+FOLDERS |= {f"{name}+1m": f"{FOLDERS[name]}+1m" for name in ("roxford", "rparis")}
+PROTOCOLS = {"gldv2-test": GLDV2, "gldv2-val": (PUBLIC,)}
+
+
 @pytest.mark.parametrize("dataset", names("dataset"))
 def test_datasets_compose(dataset):
-    key = "train" if "train" in dataset else "test"
+    key = "train" if dataset in ("gldv2", "landmarks-train") else "test"
     config = composed(key, f"dataset@{key}_dataset={dataset}")
     OmegaConf.to_container(config[f"{key}_dataset"], resolve=True)
-    assert config[f"{key}_dataset"].name == dataset
+    assert config[f"{key}_dataset"].desc_dir == FOLDERS.get(dataset, dataset)
     if key == "test":
-        assert tuple(door.protocols(config.test_dataset)) == REVISITED
+        assert tuple(door.protocols(config.test_dataset)) == PROTOCOLS.get(dataset, REVISITED)
+
+
+@pytest.mark.parametrize("experiment", names("experiment"))
+def test_experiments_compose(experiment):
+    command = "train" if experiment.endswith("train") else "test"
+    config = composed(command, f"experiment={experiment}", "data_root=x")
+    assert door.build_model(config).binarized == config.model.binarized
+    if "roxford" in experiment or "rparis" in experiment:
+        name, dataset = experiment.removesuffix("-cls").split("-")
+        assert config.model_path == f"{name}.pt"
+        assert config.desc_name == name.split("_")[0]
+        assert config.model.binarized == name.endswith("_dist")
+        assert config.test_dataset.name == FOLDERS[dataset]
+
+
+@pytest.mark.parametrize("command", ["test", "train"])
+@pytest.mark.parametrize("key", ["desc_name", "descriptors"])
+@pytest.mark.parametrize(("name", "width"), [("dinov2", 768), ("cvnet", 1024), ("rootsift", 128)])
+def test_descriptors_as_a_group_and_as_a_plain_key(command, key, name, width):
+    config = composed(command, f"{key}={name}")
+    assert (config.desc_name, config.dim_local_features) == (name, width)
+
+
+TEST_KEYS = "name desc_dir test_gnd_file nn_file batch_size query_desc_num db_desc_num num_rerank lamb temp"
+TRAIN_KEYS = "train_dataset teacher resume beta lr weight_decay epochs val_freq print_freq model_path"
+
+
+def test_the_published_keys_are_there():
+    common = {"data_root", "cpu", "model_path", "seed", "num_workers", "desc_name", "dim_local_features"}
+    assert set(composed("test")) >= common | {"test_dataset"}
+    assert set(composed("test").test_dataset) >= {*TEST_KEYS.split(), "pin_memory"}
+    assert set(composed("train")) >= common | set(TRAIN_KEYS.split())
 
 
 def test_the_defaults_are_the_paper_s_model():
@@ -124,6 +166,7 @@ def call(script, *words, cwd=ROOT):
 
 def evaluation(data, *words):
     return [
+        "experiment=landmarks",
         f"data_root={data}",
         f"model_path={data / 'model.safetensors'}",
         "test_dataset.num_rerank=[5,10]",
@@ -132,6 +175,7 @@ def evaluation(data, *words):
 
 
 TRAINING = [
+    "experiment=landmarks-train",
     *SMALL,
     "epochs=1",
     "train_dataset.batch_size=6",
@@ -167,7 +211,8 @@ def test_evaluate(data, tmp_path, elsewhere):
 
 
 def test_evaluate_chamfer(data, tmp_path):
-    words = [f"data_root={data}", "model=chamfer", "test_dataset.num_rerank=10", f"hydra.run.dir={tmp_path}"]
+    words = ["experiment=landmarks", f"data_root={data}", "model=chamfer", f"hydra.run.dir={tmp_path}"]
+    words.append("test_dataset.num_rerank=10")
     done = call("evaluate.py", *words)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "results.json").read_text())["model"] == "Chamfer"
@@ -185,7 +230,7 @@ def test_train_a_teacher_then_its_student_and_evaluate_it(data, tmp_path):
     assert load_model(student).binarized
     assert read_weights(student).about["backbone"] == "rootsift"
     words = evaluation(data, f"hydra.run.dir={tmp_path / 'test'}")
-    words[1] = "model_path=student.pt"  # relative to where the person stands
+    words[2] = "model_path=student.pt"  # relative to where the person stands
     done = call("evaluate.py", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
@@ -245,13 +290,20 @@ EVALUATE_ERRORS = [
     (["test_dataset.protocols=[{name: x, positiv: [ok]}]"], "protocol 'x' of landmarks-test: "),
     (["data_root={damaged}/width"], "descriptors are 64-d, but the model takes 128-d"),
     (["data_root={damaged}/text"], "rootsift_gallery_local.hdf5: not a readable HDF5 file"),
-    (["data_root={damaged}/unprepared"], "nn_rootsift.npz: there is no such shortlist"),
+    (["data_root={damaged}/unprepared"], "no shortlist is there; looked for"),
     (["data_root={damaged}/truth"], "gnd_landmarks-test.json: not a JSON file"),
     (["model_path={data}/missing.pt"], "missing.pt: no such checkpoint"),
     (["model_path={data}/landmarks-test/dataset.json"], "dataset.json: "),
     (["model_path={data}/cvnet.safetensors"], "trained on cvnet descriptors, not on rootsift"),
     (["model_path={data}/narrow.safetensors"], "descriptors are 128-d, but the model takes 64-d"),
     (["model=chamfer"], "Chamfer has no weights: leave model_path="),
+    (["test_dataset.nn_file=nn_other.npz"], "no shortlist is there; looked for"),
+    (["test_dataset.test_gnd_file=gnd_other.json"], "no ground truth is there; looked for"),
+    (["num_workers=-1"], "num_workers is -1"),
+    (["val_dataset=landmarks-val"], "choose a file of conf/dataset, dataset@val_dataset=landmarks-val"),
+    (["dataset@val_dataset=landmarks-val"], "landmarks-val: no such folder"),
+    (["desc_name=sift", "model_path=null"], "model_path is missing, and no weights sift_ames_dist are"),
+    (["desc_name=cvnet", "model_path=null"], "scripts/download.py cvnet_ames_dist fetches"),
 ]
 TRAIN_ERRORS = [
     (["data_root=???"], "data_root is missing"),
@@ -260,6 +312,9 @@ TRAIN_ERRORS = [
     (["lr=fast"], "lr is 'fast': give a number of at least 0"),
     (["lr=-1"], "lr is -1"),
     (["seed=-1"], "seed is -1"),
+    (["resume=model.pt"], "resume: training cannot be resumed yet"),
+    (["desc_name=sift"], "desc_name 'sift' is none of dinov2, cvnet, rootsift"),
+    (["val_freq=0"], "val_freq is 0"),
     (["model.init=magic"], "init 'magic' is none of paper, matching"),
     (["model.model_dim=12"], "model_dim 12 % 8 != 0"),
     (["model.model_dim=256"], "ITQ cannot make 256 bits of 128 dimensions"),
@@ -315,7 +370,7 @@ def test_what_train_refuses(data, tmp_path, monkeypatch, capsys, words, message)
 
 
 def test_chamfer_has_nothing_to_train(data, tmp_path, monkeypatch, capsys):
-    words = [f"data_root={data}", "model=chamfer", f"hydra.run.dir={tmp_path}"]
+    words = ["experiment=landmarks-train", f"data_root={data}", "model=chamfer", f"hydra.run.dir={tmp_path}"]
     line = refused_in_process("train.py", words, monkeypatch, capsys)
     assert line == "train: Chamfer has no weights to train"
 

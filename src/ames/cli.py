@@ -7,9 +7,9 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from ames import __version__, cli_files
+from ames.arguments import OneLineParser
 from ames.errors import AmesError
 
 
@@ -27,15 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage that would push it out of sight."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="ames", description="Instance-level image retrieval.")
+    parser = OneLineParser(prog="ames", description="Instance-level image retrieval.")
     parser.add_argument("--version", action="version", version=f"ames {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -96,6 +89,15 @@ def _parser() -> argparse.ArgumentParser:
     _machine(prepare)
     prepare.set_defaults(run=_prepare)
     cli_files.register(commands)
+
+    report = commands.add_parser("report", help="figures of a finished evaluation, without its model")
+    report.add_argument("folder", type=Path, help="the run's folder, which holds scores.npz")
+    report.add_argument("--num-rerank", type=_positive, nargs="+", help="(default: as in the run)")
+    report.add_argument("--lamb", type=float, nargs="+", help="lambda (default: as in the run)")
+    report.add_argument("--temp", type=float, nargs="+", help="gamma (default: as in the run)")
+    report.add_argument("--protocol", nargs="+", default=[], metavar="NAME", help="(default: the run's)")
+    report.add_argument("--ground-truth", type=Path, help="the file, where it has moved since")
+    report.set_defaults(run=_report)
     return parser
 
 
@@ -203,6 +205,25 @@ def _prepare(args: argparse.Namespace) -> None:
         )
         print(done.summary() if done else f"{folder.local(split)} is there already")
     print(make_shortlist(folder, training=training))
+
+
+def _report(args: argparse.Namespace) -> None:
+    from ames.evaluation import judge_run, readable
+    from ames.report import format_table
+    from ames.runs import Run
+
+    run = Run.load(args.folder)
+    rows = judge_run(
+        run,
+        num_rerank=args.num_rerank,
+        lamb=args.lamb,
+        temp=args.temp,
+        protocols=args.protocol,
+        ground_truth=args.ground_truth,
+    )
+    counts = f"{run.about['query_desc_num']} x {run.about['db_desc_num']}"
+    print(f"{run.about['model']} on {run.about['dataset']}, {counts} descriptors (%)")
+    print(format_table(readable(rows)))
 
 
 if __name__ == "__main__":

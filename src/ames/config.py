@@ -16,10 +16,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ames.checkpoints import load_state, read_weights
+from ames.data.folder import DatasetFolder
 from ames.errors import AmesError
+from ames.evaluation import Choice, Scoring, check_sweep, choose, open_test_set
 from ames.models.ames import AMES
 from ames.models.base import Similarity
 from ames.protocols import Protocol
+from ames.released import RELEASED
 from ames.weights import SHIPPED, path_of
 
 
@@ -28,14 +31,57 @@ def plain(config: Any) -> Any:
     return OmegaConf.to_container(config, resolve=True)
 
 
-def data_folder(config: DictConfig, dataset: str) -> Path:
-    """``data_root/dataset``; AmesError if ``data_root`` is not given or the folder is not there."""
+def dataset_folder(config: DictConfig, dataset: DictConfig) -> DatasetFolder:
+    """``data_root/desc_dir`` under ``desc_name``; AmesError if ``data_root`` is not given or the folder is
+    not there.
+    """
     if OmegaConf.is_missing(config, "data_root") or config.data_root is None:
         raise AmesError("data_root is missing: give the folder that holds the data sets, data_root=DIR")
-    path = Path(str(config.data_root)) / dataset
+    path = Path(str(config.data_root)) / str(dataset.desc_dir)
     if not path.is_dir():
-        raise AmesError(f"{path}: no such folder; data_root must hold a folder {dataset!r}")
-    return path
+        raise AmesError(f"{path}: no such folder; data_root must hold a folder {str(dataset.desc_dir)!r}")
+    return DatasetFolder(path, str(config.desc_name))
+
+
+def test_files(dataset: DictConfig) -> dict[str, Any]:
+    """Keywords of ``ames.evaluation.open_test_set``."""
+    return {
+        "shortlist": file_name(dataset, "nn_file"),
+        "ground_truth": file_name(dataset, "test_gnd_file"),
+        "distractors": bool(dataset.get("distractors", False)),
+    }
+
+
+def file_name(dataset: DictConfig, key: str) -> str | None:
+    """The name of a file, None where it is the usual one."""
+    return None if dataset.get(key) is None else str(dataset[key])
+
+
+def chooser(config: DictConfig, model: Similarity, num_rerank: list[int]) -> Callable[[], Choice] | None:
+    """What chooses a combination on ``val_dataset``; None where none is given.
+
+    Its keys and files are checked at once.
+    """
+    val = config.val_dataset
+    if val is None:
+        return None
+    if not isinstance(val, DictConfig):
+        raise AmesError(f"val_dataset is {val!r}: choose a file of conf/dataset, dataset@val_dataset={val}")
+    judged, how = protocols(val), scoring(config, val)
+    test = open_test_set(dataset_folder(config, val), model, **test_files(val))
+    check_sweep(test.shortlist, num_rerank, [0.0], [1.0])
+    return lambda: choose(test, model, judged, how, num_rerank=num_rerank)
+
+
+def scoring(config: DictConfig, dataset: DictConfig) -> Scoring:
+    """How the pairs of a test set are scored."""
+    return Scoring(
+        query_count=whole(dataset, "query_desc_num"),
+        database_count=whole(dataset, "db_desc_num"),
+        batch_size=whole(dataset, "batch_size"),
+        device=device(config),
+        workers=whole(config, "num_workers", least=0),
+    )
 
 
 def whole(config: DictConfig, key: str, *, least: int = 1) -> int:
@@ -82,6 +128,11 @@ def run_folder() -> Path:
 
 def build_model(config: DictConfig) -> Similarity:
     """The model of ``config.model``, new."""
+    if OmegaConf.is_interpolation(config, "dim_local_features") and config.desc_name not in config.local_dims:
+        raise AmesError(
+            f"desc_name {config.desc_name!r} is none of {', '.join(config.local_dims)}: give "
+            "dim_local_features too"
+        )
     try:
         return hydra.utils.instantiate(config.model)
     except (HydraException, ValueError) as error:
@@ -101,7 +152,8 @@ def trained_model(config: DictConfig, path: Path | str | None) -> tuple[Similari
     if path is None:
         name = f"{config.desc_name}_ames" + ("_dist" if config.model.binarized else "")
         if name not in SHIPPED:
-            raise AmesError(f"model_path is missing, and no weights for {config.desc_name} are shipped")
+            hint = f" (scripts/download.py {name} fetches the released ones)" if name in RELEASED else ""
+            raise AmesError(f"model_path is missing, and no weights {name} are shipped{hint}")
         path = path_of(name)
     weights = read_weights(path)
     backbone = weights.about.get("backbone")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from numbers import Integral, Real
@@ -21,6 +21,7 @@ from ames.errors import AmesError
 from ames.models.base import Similarity
 from ames.protocols import Protocol, Result, evaluate, ideal
 from ames.rerank import junk_of, needed, rerank, score_shortlist
+from ames.runs import RESULTS, Run, padded
 
 # The grid that a validation split chooses from.
 LAMBDAS = tuple(round(0.05 * i, 2) for i in range(20))
@@ -93,6 +94,7 @@ def judge(
             num_rerank=num_rerank,
             lamb=blend.lamb,
             temp=blend.temp,
+            queries=protocol.queries,
         )
         results[protocol] = evaluate(ranking, ground_truth, protocol)
     return results
@@ -145,6 +147,113 @@ def tune(
     return chosen, maps[chosen]
 
 
+@dataclass(frozen=True, eq=False)
+class TestSet:
+    """The files of a prepared test set, opened and checked against each other and a model."""
+
+    __test__ = False  # no test, whatever pytest reads into the name
+    folder: DatasetFolder
+    ground_truth_file: Path
+    shortlist_file: Path
+    ground_truth: GroundTruth
+    shortlist: Shortlist
+    queries: DescriptorFile
+    gallery: DescriptorFile
+
+
+def open_test_set(
+    folder: DatasetFolder,
+    model: Similarity,
+    *,
+    shortlist: str | None = None,
+    ground_truth: str | None = None,
+    distractors: bool = False,
+) -> TestSet:
+    """Opens a prepared test set. shortlist, ground_truth: names of other files than the usual ones.
+
+    distractors: the gallery goes on behind the images that the ground truth names. AmesError if files are
+    missing, or not of the same images, or not made for the model.
+    """
+    truth_file, shortlist_file = folder.find_ground_truth(ground_truth), folder.find_shortlist(shortlist)
+    queries, gallery = DescriptorFile(folder.local("query")), DescriptorFile(folder.local("gallery"))
+    truth = load_ground_truth(
+        truth_file, gallery_size=None if distractors else len(gallery), query_size=len(queries)
+    )
+    if distractors:
+        truth = padded(truth, len(gallery))
+    for file, images, split in (
+        (queries, truth.qimlist, "queries"),
+        (gallery, truth.imlist, "gallery images"),
+    ):
+        check_backbone(file, width=model.local_dim, backbone=folder.descriptors)
+        if len(file) != len(images):
+            raise AmesError(f"{file.path}: {len(file)} images, but {len(images)} {split} in the ground truth")
+    entries = Shortlist.load(shortlist_file, gallery_size=len(truth.imlist))
+    if len(entries.ids) != len(truth.queries):
+        raise AmesError(
+            f"{shortlist_file}: {len(entries.ids)} queries, but {len(truth.queries)} in the ground truth"
+        )
+    return TestSet(folder, truth_file, shortlist_file, truth, entries, queries, gallery)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """How pairs are scored: descriptors used of each image, pairs together, device, threads that read."""
+
+    query_count: int
+    database_count: int
+    batch_size: int = 100
+    device: str = "cpu"
+    workers: int = 0
+
+    def __call__(
+        self, model: Similarity, test: TestSet, protocols: Sequence[Protocol], num_rerank: Sequence[int]
+    ) -> np.ndarray:
+        """Logits float32 [Q, M] of every pair that some protocol re-ranks at some k."""
+        return score_shortlist(
+            model,
+            test.queries,
+            test.gallery,
+            test.shortlist,
+            mask=needed(test.shortlist, test.ground_truth, protocols, num_rerank),
+            query_count=self.query_count,
+            database_count=self.database_count,
+            chunk=self.batch_size,
+            device=self.device,
+            workers=self.workers,
+        )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The combination that a validation split picked, and its mean mAP there."""
+
+    num_rerank: int
+    blend: Blend
+    dataset: str
+    reached: float
+
+
+def choose(
+    test: TestSet,
+    model: Similarity,
+    protocols: Sequence[Protocol],
+    scoring: Scoring,
+    *,
+    num_rerank: Sequence[int],
+) -> Choice:
+    """The best of the grid of ``tune`` at each of ``num_rerank``, the earlier one where two are equal."""
+    check_sweep(test.shortlist, num_rerank, [0.0], [1.0])
+    logits = scoring(model, test, protocols, num_rerank)
+    best: Choice | None = None
+    for k in num_rerank:
+        blend, reached = tune(test.shortlist, logits, test.ground_truth, protocols, num_rerank=k)
+        if best is None or reached > best.reached + 1e-9:
+            best = Choice(k, blend, test.folder.name, reached)
+    assert best is not None, "check_sweep refuses empty lists"
+    return best
+
+
 def evaluate_folder(
     folder: DatasetFolder,
     model: Similarity,
@@ -159,56 +268,111 @@ def evaluate_folder(
     batch_size: int = 100,
     device: str = "cpu",
     description: str = "",
+    workers: int = 0,
+    files: Mapping[str, Any] | None = None,
+    choice: Callable[[], Choice] | None = None,
 ) -> dict[str, Any]:
-    """Scores a prepared test set once, and judges every combination.
+    """Scores a prepared test set once, and judges every combination, and the one that ``choice`` makes.
 
-    Writes ``out/results.json`` (what is returned) and ``out/scores.npz`` (logits float32 [Q, M], NaN where
-    a pair was not needed, with the shortlist's ids), from which other combinations follow.
+    Writes ``out/results.json`` (what is returned) and ``out/scores.npz`` (``ames.runs.Run``), from which
+    other combinations follow. files: keywords of ``open_test_set``. ``choice`` is called when all else has
+    been checked: it may take long.
     """
-    ground_truth = load_ground_truth(folder.ground_truth)
-    shortlist = Shortlist.load(folder.shortlist, gallery_size=len(ground_truth.imlist))
-    queries, gallery = DescriptorFile(folder.local("query")), DescriptorFile(folder.local("gallery"))
-    for file, images, split in (
-        (queries, ground_truth.qimlist, "queries"),
-        (gallery, ground_truth.imlist, "gallery images"),
-    ):
-        check_backbone(file, width=model.local_dim, backbone=folder.descriptors)
-        if len(file) != len(images):
-            raise AmesError(f"{file.path}: {len(file)} images, but {len(images)} {split} in the ground truth")
-    if len(shortlist.ids) != len(ground_truth.queries):
-        raise AmesError(
-            f"{folder.shortlist}: {len(shortlist.ids)} queries, "
-            f"but {len(ground_truth.queries)} in the ground truth"
-        )
-    check_sweep(shortlist, num_rerank, lamb, temp)
-    logits = score_shortlist(
-        model,
-        queries,
-        gallery,
-        shortlist,
-        mask=needed(shortlist, ground_truth, protocols, num_rerank),
+    test = open_test_set(folder, model, **files or {})
+    check_sweep(test.shortlist, num_rerank, lamb, temp)
+    chosen = None if choice is None else choice()
+    scoring = Scoring(
         query_count=query_count,
         database_count=database_count,
-        chunk=batch_size,
+        batch_size=batch_size,
         device=device,
+        workers=workers,
     )
-    results = {
+    logits = scoring(model, test, protocols, num_rerank)
+    ranked = (test.shortlist, logits, test.ground_truth, protocols)
+    about = {
         "dataset": folder.name,
         "model": description,
-        "shortlist": folder.shortlist.name,
+        "shortlist": test.shortlist_file.name,
         "query_desc_num": query_count,
         "db_desc_num": database_count,
-        "initial": figures(judge_initial(shortlist, ground_truth, protocols)),
-        "rows": sweep(
-            shortlist, logits, ground_truth, protocols, num_rerank=num_rerank, lamb=lamb, temp=temp
-        ),
+    }
+    results = about | {
+        "initial": figures(judge_initial(test.shortlist, test.ground_truth, protocols)),
+        "rows": sweep(*ranked, num_rerank=num_rerank, lamb=lamb, temp=temp),
         "chosen": None,
     }
-    with atomic_file(out / "scores.npz") as scores:
-        np.savez(scores, ids=shortlist.ids, similarities=shortlist.similarities, logits=logits)
-    with atomic_file(out / "results.json") as text:
+    if chosen is not None:
+        k, blend = chosen.num_rerank, chosen.blend
+        row = sweep(*ranked, num_rerank=[k], lamb=[blend.lamb], temp=[blend.temp])[0]
+        results["chosen"] = row | {"val_dataset": chosen.dataset, "val_map": round(chosen.reached, 3)}
+    asked = {"num_rerank": list(num_rerank), "lamb": list(lamb), "temp": list(temp)}
+    Run(
+        test.shortlist,
+        logits,
+        test.ground_truth_file,
+        len(test.ground_truth.imlist),
+        tuple(protocols),
+        about | asked,
+    ).save(out)
+    with atomic_file(out / RESULTS) as text:
         text.write(json.dumps(results, indent=1).encode())
     return results
+
+
+def judge_run(
+    run: Run,
+    *,
+    num_rerank: Sequence[int] | None = None,
+    lamb: Sequence[float] | None = None,
+    temp: Sequence[float] | None = None,
+    protocols: Sequence[str] = (),
+    ground_truth: Path | None = None,
+) -> list[dict[str, Any]]:
+    """Rows of a finished run, without its model: the initial ranking (num_rerank 0), then every combination.
+
+    What is not given is as it was in the run. AmesError where a pair was not scored in the run.
+    """
+    grid: dict[str, Any] = {
+        "num_rerank": run.about["num_rerank"] if num_rerank is None else num_rerank,
+        "lamb": run.about["lamb"] if lamb is None else lamb,
+        "temp": run.about["temp"] if temp is None else temp,
+    }
+    check_sweep(run.shortlist, *grid.values())
+    judged, truth = run.choose(protocols), run.truth(ground_truth)
+    if len(truth.queries) != len(run.logits):
+        raise AmesError(f"the run has {len(run.logits)} queries, its ground truth {len(truth.queries)}")
+    initial = figures(judge_initial(run.shortlist, truth, judged))
+    try:
+        rows = sweep(run.shortlist, run.logits, truth, judged, **grid)
+    except AmesError as error:
+        most = max(run.about["num_rerank"])
+        raise AmesError(f"{error}: the run scored what it re-ranks up to {most}; evaluate anew") from error
+    return [{"num_rerank": 0, "lamb": None, "temp": None} | initial, *rows]
+
+
+def readable(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows for a table of text: no nested figures, lambda and gamma in full."""
+    found = []
+    for row in rows:
+        flat = {key: value for key, value in row.items() if not isinstance(value, dict)}
+        blends = {k: "-" if row.get(k) is None else f"{row[k]:g}" for k in ("lamb", "temp") if k in row}
+        found.append(flat | blends)
+    return found
+
+
+def objective(results: Mapping[str, Any]) -> float:
+    """What a sweeper maximizes: the mean of medium and hard mAP (else ``map``, else the mean of all) of the
+    chosen row, of the best where none was chosen; NaN where there is no figure.
+    """
+    rows = [results["chosen"]] if results["chosen"] else results["rows"]
+    means = []
+    for row in rows:
+        names = [k for k in ("M_map", "H_map") if k in row] or [k for k in ("map",) if k in row]
+        names = names or [k for k in row if k.endswith("_map") and k != "val_map"]
+        values = [row[k] for k in names if row[k] is not None]
+        means += [float(np.mean(values))] if values else []
+    return max(means, default=float("nan"))
 
 
 def check_sweep(

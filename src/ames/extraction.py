@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,7 +28,7 @@ _CHUNK = 16  # images a worker takes at a time
 class Extraction:
     """What came of a pass: the files, and the images without features, by name."""
 
-    local: Path
+    local: Path | None
     vectors: Path | None
     images: int
     unreadable: dict[str, str] = field(default_factory=dict)  # name -> why
@@ -36,7 +36,8 @@ class Extraction:
 
     def summary(self) -> str:
         """One line, and one more for each kind of trouble."""
-        lines = [f"{self.images - len(self.unreadable)} of {self.images} images extracted to {self.local}"]
+        target = self.local or self.vectors
+        lines = [f"{self.images - len(self.unreadable)} of {self.images} images extracted to {target}"]
         if self.unreadable:
             named = ", ".join(f"{name} ({why})" for name, why in list(self.unreadable.items())[:5])
             lines.append(f"{len(self.unreadable)} unreadable, skipped: {named}{_more(self.unreadable)}")
@@ -52,12 +53,12 @@ def extract(
     names: Sequence[str],
     backbone: Backbone,
     *,
-    local: Path | str,
+    local: Path | str | None,
     vectors: Path | str | None = None,
     count: int = 400,
     workers: int = 0,
 ) -> Extraction:
-    """Writes local (and global) descriptors of ``names`` below ``root``, one row an image, in order.
+    """Writes local or global descriptors or both of ``names`` below ``root``, one row an image, in order.
 
     count: descriptors an image, at most. workers: processes beside this one, 0 = none; the files do not
     depend on it. An unreadable image keeps its row, empty, and is named in the result; if none at all
@@ -77,20 +78,26 @@ def extract(
     unreadable: dict[str, str] = {}
     empty: list[str] = []
     paths = [root / name for name in names]
-    with DescriptorWriter(
-        local,
-        images=len(names),
-        slots=count,
-        width=backbone.local_dim,
-        names=names,
-        provenance=provenance,
-    ) as writer:
+    writing = (
+        nullcontext()
+        if local is None
+        else DescriptorWriter(
+            local,
+            images=len(names),
+            slots=count,
+            width=backbone.local_dim,
+            names=names,
+            provenance=provenance,
+        )
+    )
+    with writing as writer:
         features = extract_images(paths, backbone, count=count, workers=workers)
         for row, (name, result) in enumerate(zip(names, features, strict=True)):
             if isinstance(result, str):
                 unreadable[name] = result
                 continue
-            writer.write(row, result.local)
+            if writer is not None:
+                writer.write(row, result.local)
             if result.local.size == 0:
                 empty.append(name)
             if result.vector is not None:
@@ -101,7 +108,8 @@ def extract(
         # Before the local file takes its name: no half of the pair stays alone.
         if vectors is not None:
             write_globals(vectors, found, names=names, provenance=provenance)
-    return Extraction(Path(local), None if vectors is None else Path(vectors), len(names), unreadable, empty)
+    files = [None if path is None else Path(path) for path in (local, vectors)]
+    return Extraction(files[0], files[1], len(names), unreadable, empty)
 
 
 def extract_images(

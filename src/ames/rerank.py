@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -16,7 +18,7 @@ from ames.features import LocalFeatures
 from ames.models.base import Similarity
 from ames.protocols import Protocol
 
-_READ = 256  # gallery images read and compressed at a time
+_READ = 64  # gallery images read and compressed at a time
 
 
 def junk_of(ground_truth: GroundTruth, protocol: Protocol) -> list[np.ndarray]:
@@ -39,8 +41,9 @@ def needed(
     mask = np.zeros(shortlist.ids.shape, bool)
     k = max(ks)
     for protocol in protocols:
+        judged = slice(*protocol.queries) if protocol.queries else slice(None)
         columns = junk_behind(shortlist.ids, junk_of(ground_truth, protocol))
-        np.put_along_axis(mask, columns[:, :k], True, 1)
+        np.put_along_axis(mask[judged], columns[judged, :k], True, 1)
     return mask & (shortlist.ids >= 0)
 
 
@@ -56,14 +59,16 @@ def score_shortlist(
     database_count: int | None = None,
     chunk: int = 100,
     device: str | torch.device = "cpu",
+    workers: int = 0,
 ) -> np.ndarray:
     """Logits float32 [Q, M] of the entries of a shortlist that ``mask`` [Q, M] selects; NaN elsewhere.
 
     Each gallery image is read once, in the order of the file, and kept as the model's codes; each pair is
     scored once. query_count, database_count: descriptors used of each image (None: all there are).
-    chunk: pairs scored together. Either file may be packed (``DescriptorFile.packed``): its codes are what
-    the binary model would have made of the descriptors, and the scores are the same. AmesError if a packed
-    file is not of this model's kind, or a score is not finite.
+    chunk: pairs scored together. workers: threads that read ahead of the model; the scores do not depend on
+    it. Either file may be packed (``DescriptorFile.packed``): its codes are what the binary model would
+    have made of the descriptors, and the scores are the same. AmesError if a packed file is not of this
+    model's kind, or a score is not finite.
     """
     for file in (queries, gallery):
         check_packed(model, file)
@@ -72,7 +77,7 @@ def score_shortlist(
     logits = np.full(shortlist.ids.shape, np.nan, np.float32)
     if not len(used):
         return logits
-    codes = _compress(model, gallery, used, database_count, device)
+    codes = _compress(model, gallery, used, database_count, device, workers)
     for q in tqdm(range(len(shortlist.ids)), desc="score", unit="query", disable=None):
         columns = np.flatnonzero(wanted[q])
         local = queries.read([q], query_count).trim_padding().to(device)
@@ -114,14 +119,40 @@ def _compress(
     rows: np.ndarray,
     count: int | None,
     device: str | torch.device,
+    workers: int,
 ) -> LocalFeatures:
     """Codes of some gallery images, on the CPU, without locations."""
     parts = []
-    for start in range(0, len(rows), _READ):
-        local = gallery.read(rows[start : start + _READ], count)
+    for local in _blocks(gallery, rows, count, workers):
         local = LocalFeatures(local.descriptors, local.valid).to(device)
         parts.append((local if gallery.packed else model.compress(local)).to("cpu"))
     return LocalFeatures.cat(parts).trim_padding()
+
+
+def _blocks(
+    gallery: DescriptorFile, rows: np.ndarray, count: int | None, workers: int
+) -> Iterator[LocalFeatures]:
+    """Some gallery images in blocks, in order; ``workers`` threads hold at most one block each ahead.
+
+    Threads, not processes: copying from a file lets the model go on, nothing has to be sent, and it works
+    from any script on any system.
+    """
+    blocks = [rows[start : start + _READ] for start in range(0, len(rows), _READ)]
+    if not workers:
+        yield from (gallery.read(block, count) for block in blocks)
+        return
+    ahead: deque[Future[LocalFeatures]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for block in blocks:
+                ahead.append(pool.submit(gallery.read, block, count))
+                if len(ahead) > workers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for waiting in ahead:
+                waiting.cancel()
 
 
 def blend(similarities: np.ndarray, logits: np.ndarray, lamb: float, temp: float) -> np.ndarray:
@@ -138,19 +169,23 @@ def rerank(
     num_rerank: int,
     lamb: float,
     temp: float,
+    queries: tuple[int | None, int | None] | None = None,
 ) -> np.ndarray:
     """Ranking int64 [Q, M]: junk moved behind, then the first ``num_rerank`` sorted by the blended score.
 
-    Ties keep the shortlist's order; what lies behind ``num_rerank`` is left as it is.
+    Ties keep the shortlist's order; what lies behind ``num_rerank`` is left as it is, and so are queries
+    outside of the part ``queries`` (start, stop). AmesError where a score is missing.
     """
     columns = junk_behind(shortlist.ids, junk)
     head = columns[:, :num_rerank]
-    present = np.take_along_axis(shortlist.ids, head, 1) >= 0
+    judged = np.zeros((len(head), 1), bool)
+    judged[slice(*queries) if queries else slice(None)] = True
+    present = (np.take_along_axis(shortlist.ids, head, 1) >= 0) & judged
     scores = blend(
         np.take_along_axis(shortlist.similarities, head, 1), np.take_along_axis(logits, head, 1), lamb, temp
     )
     if np.isnan(scores[present]).any():
-        raise ValueError("some of the entries to re-rank were not scored")
+        raise AmesError("some of the entries to re-rank were not scored")
     order = np.argsort(np.where(present, -scores, np.inf), axis=1, kind="stable")
     ranked = np.take_along_axis(head, order, 1)
     return np.take_along_axis(shortlist.ids, np.concatenate((ranked, columns[:, num_rerank:]), 1), 1)

@@ -28,7 +28,8 @@ class Recipe:
 
     Counts of query and database descriptors are drawn once a batch from [min_desc, max_desc), each by
     itself: one universal model for any number. ``warmup`` steps raise the learning rate from 0;
-    ``clip`` bounds the gradient norm (None: not at all); ``val_freq`` epochs lie between validations.
+    ``clip`` bounds the gradient norm (None: not at all); ``val_freq`` epochs lie between validations,
+    ``print_freq`` batches between lines of the log (0: no such lines).
     """
 
     epochs: int = 15
@@ -40,6 +41,7 @@ class Recipe:
     warmup: int = 0
     clip: float | None = None
     val_freq: int = 1
+    print_freq: int = 0
     autocast: bool = False  # bfloat16
     seed: int = 0
 
@@ -96,6 +98,8 @@ def fit(
             sums += [float(x.detach()) for x in losses]
             seen += 1
             bar.set_postfix(loss=f"{sums[0] / seen:.3f}", accuracy=f"{sums[3] / seen:.3f}")
+            if recipe.print_freq and seen % recipe.print_freq == 0:
+                log.info(f"epoch {epoch + 1}, batch {seen}/{len(loader)}: loss {sums[0] / seen:.4g}")
         loss, bce, mse, accuracy = sums / max(seen, 1)
         record = {"epoch": epoch + 1, "loss": loss, "bce": bce, "mse": mse, "accuracy": accuracy}
         record["seconds"] = round(time.perf_counter() - started, 1)

@@ -60,7 +60,7 @@ def _suffix(split: str) -> str:
 def _find(folder: Path, name: str | None, default: Path, what: str) -> Path:
     """``name`` in the folder, then as a path; a full name as it is before its twin of the other ending."""
     endings = (default.suffix, ".pkl")
-    given = Path(name) if name else default.with_suffix("")
+    given = Path(name if name else default.stem)
     if given.suffix in endings:
         stem = given.with_suffix("")
         names = [given, *(stem.with_name(stem.name + ending) for ending in endings)]

@@ -1,0 +1,119 @@
+"""Parts of a descriptor file, merged into one virtual HDF5 file without copying."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+
+from ames.data.atomic import atomic_path
+from ames.errors import AmesError
+
+
+class _Part(NamedTuple):
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    names: list[str] | None
+    provenance: str | None
+
+
+def parts_of(target: Path, *, expected: int | None = None) -> list[Path]:
+    """The parts of ``target`` in order: for x_local.hdf5, files x_local_<i>.hdf5 or x_<i>_local.hdf5.
+
+    [] if there is none. AmesError if numbers from 0 or 1 on are missing or double, or there are not
+    ``expected`` of them.
+    """
+    stem, kind = target.stem.rsplit("_", 1)
+    pattern = re.compile(rf"{re.escape(stem)}(?:_{kind}_(\d+)|_(\d+)_{kind}){re.escape(target.suffix)}")
+    found: dict[int, Path] = {}
+    for path in sorted(target.parent.iterdir()):
+        match = pattern.fullmatch(path.name)
+        if match is None:
+            continue
+        number = int(match[1] or match[2])
+        if number in found:
+            raise AmesError(f"{path}: the same part as {found[number].name}; remove one of them")
+        found[number] = path
+    if not found:
+        return []
+    first = min(found)
+    missing = sorted(set(range(min(first, 1), max(found) + 1)) - set(found))
+    if missing:
+        raise AmesError(f"{target}: part {missing[0]} is missing, the last one is {found[max(found)].name}")
+    if expected is not None and len(found) != expected:
+        raise AmesError(f"{target}: {len(found)} parts are there, not {expected}")
+    return [found[number] for number in sorted(found)]
+
+
+def merge_parts(target: Path, parts: Sequence[Path]) -> int:
+    """Writes ``target``, a virtual file of ``parts``, which lie beside it; returns the number of images.
+
+    AmesError if ``target`` is there and no merged file, or the parts differ in their layout.
+    """
+    if target.exists() and not _is_merged(target):
+        raise AmesError(f"{target}: is there already and holds descriptors itself; move it away to merge")
+    read = [_inspect(path) for path in parts]
+    for part in read[1:]:
+        if part.shape[1:] != read[0].shape[1:] or part.dtype != read[0].dtype:
+            raise AmesError(
+                f"{part.path}: {part.dtype} {list(part.shape[1:])} an image, but {read[0].path.name} has "
+                f"{read[0].dtype} {list(read[0].shape[1:])}"
+            )
+    images = sum(part.shape[0] for part in read)
+    layout = h5py.VirtualLayout((images, *read[0].shape[1:]), read[0].dtype)
+    start = 0
+    for part in read:
+        # Without a folder: HDF5 looks beside the merged file.
+        source = h5py.VirtualSource(part.path.name, "features", part.shape, part.dtype)
+        layout[start : start + part.shape[0]] = source
+        start += part.shape[0]
+    with atomic_path(target) as temporary, h5py.File(temporary, "w", libver="latest") as file:
+        file.create_virtual_dataset("features", layout)
+        names = [name for part in read for name in part.names or []]
+        if len(names) == images:
+            file.create_dataset("names", data=names, dtype=h5py.string_dtype())
+        if read[0].provenance is not None and len({part.provenance for part in read}) == 1:
+            file.attrs["provenance"] = read[0].provenance
+    return images
+
+
+def _inspect(path: Path) -> _Part:
+    try:
+        with h5py.File(path, "r") as file:
+            features = file.get("features")
+            if not isinstance(features, h5py.Dataset):
+                raise AmesError(f"{path}: no dataset 'features'")
+            names = file.get("names")
+            provenance = file.attrs.get("provenance")
+            return _Part(
+                path,
+                features.shape,
+                features.dtype,
+                [str(x) for x in names.asstr()[:]] if isinstance(names, h5py.Dataset) else None,
+                _text(provenance),
+            )
+    except OSError as error:
+        raise AmesError(f"{path}: not a readable HDF5 file ({error})") from error
+
+
+def _text(provenance: object) -> str | None:
+    """Provenance in one spelling, so that equal ones compare equal."""
+    try:
+        return json.dumps(json.loads(provenance), sort_keys=True) if isinstance(provenance, str) else None
+    except ValueError:
+        return None
+
+
+def _is_merged(path: Path) -> bool:
+    try:
+        with h5py.File(path, "r") as file:
+            features = file.get("features")
+            return isinstance(features, h5py.Dataset) and bool(features.is_virtual)
+    except OSError:
+        return False
