@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from importlib.util import find_spec
 
 import h5py
 import numpy as np
@@ -30,8 +29,6 @@ EVALUATE = (
 )
 TRAIN = "--multirun desc_name=dinov2 data_root=${PWD}/data"
 QUERIES, GALLERY = 2, 1600
-# The published pickles and layouts, once the library reads them.
-PUBLISHED = find_spec("ames.data.pickles") is not None
 
 
 def published_model(path, seed=0, **arguments):
@@ -268,8 +265,7 @@ def test_what_merging_refuses(tmp_path, monkeypatch, capsys, spoil, words, messa
 
 @pytest.mark.parametrize("case", rebuild.cases("evaluate.json"), ids=lambda case: case["dataset"])
 def test_the_released_code_s_figures(case, tmp_path, monkeypatch):
-    layout = {"pickles": True, "layout": case["layout"]} if PUBLISHED else {}
-    data_root.make(tmp_path / "data", case, **layout)
+    data_root.make(tmp_path / "data", case, pickles=True, layout=case["layout"])
     arguments = rebuild.arguments(case["model"])
     state = rebuild.state(rebuild.shapes(**arguments), case["model"]["seed"])
     torch.save({"state": state, "optim": {}, "epoch": 0}, tmp_path / "golden.pt")
