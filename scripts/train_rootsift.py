@@ -16,6 +16,7 @@ import logging
 import platform
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ def main() -> None:
 
     validation = Validation(val)
     print(f"validation landmarks: {validation.bounds()}")
-    log: dict[str, object] = {"arguments": {k: str(v) for k, v in vars(args).items() if k != "out"}}
+    log: dict[str, Any] = {"arguments": {k: str(v) for k, v in vars(args).items() if k != "out"}}
     log["machine"] = {"torch": torch.__version__, "processor": platform.machine(), "device": args.device}
     teacher = trained(args, "rootsift_ames", train, validation, log)
     trained(args, "rootsift_ames_dist", train, validation, log, teacher=teacher)
@@ -173,7 +174,7 @@ def trained(
     name: str,
     train: DatasetFolder,
     validation: Validation,
-    log: dict[str, object],
+    log: dict[str, Any],
     teacher: AMES | None = None,
 ) -> AMES:
     """Trains one model unless its weights are there already; returns it in evaluation mode."""
@@ -212,7 +213,7 @@ def trained(
         validate=validation,
     )
     log[name] = {"model": arguments(model), "recipe": vars(recipe), "before": start, "epochs": history}
-    chosen = {key: history[-1][key] for key in ("lamb", "temp")}
+    log[name]["chosen"] = chosen = {key: history[-1][key] for key in ("lamb", "temp")}
     about = {"backbone": "rootsift", "blend": chosen, "seed": args.seed, "trained_on": "generated landmarks"}
     save_weights(path, model.cpu(), half=True, provenance=about)
     return load_model(path).to(args.device)

@@ -23,7 +23,7 @@ from ames.data.images import write_names
 from ames.data.shortlist import Shortlist
 from ames.demo.dataset import make_landmarks
 from ames.errors import AmesError
-from ames.evaluation import Blend, column, judge, judge_ideal, judge_initial
+from ames.evaluation import Blend, judge, judge_ideal, judge_initial
 from ames.models.base import Similarity
 from ames.models.chamfer import Chamfer
 from ames.preparation import extract_split, make_shortlist
@@ -248,7 +248,8 @@ def _rows(test: TestSet, shortlist: Shortlist, outcomes: Sequence[Outcome], k: i
     truth, protocols = test.ground_truth, test.protocols
 
     def row(name: str, results: dict[Protocol, Result], **figures: Any) -> dict[str, Any]:
-        maps = {column(p, "map").replace("_", " "): results[p].map for p in protocols}
+        alone = len(protocols) == 1
+        maps = {"mAP" if alone else f"mAP {p.name}": results[p].map for p in protocols}
         columns = {
             "method": name,
             "query x database": figures.get("counts"),
