@@ -176,9 +176,9 @@ def open_test_set(
     """
     truth_file, shortlist_file = folder.find_ground_truth(ground_truth), folder.find_shortlist(shortlist)
     queries, gallery = DescriptorFile(folder.local("query")), DescriptorFile(folder.local("gallery"))
-    truth = load_ground_truth(
-        truth_file, gallery_size=None if distractors else len(gallery), query_size=len(queries)
-    )
+    truth = load_ground_truth(truth_file)
+    if not truth.imlist:  # GLDv2's file names no images
+        truth = load_ground_truth(truth_file, gallery_size=len(gallery), query_size=len(queries))
     if distractors:
         truth = padded(truth, len(gallery))
     for file, images, split in (
