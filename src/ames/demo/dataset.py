@@ -135,7 +135,7 @@ def draw_all(parameters: Parameters, folder: Path, workers: int) -> list[Picture
     tasks = [(parameters, spot, str(folder)) for spot in plan(parameters)]
     pictures: list[Picture] = []
     total = sum(len(spot.views) for _, spot, _ in tasks)
-    with tqdm(total=total, desc=f"draw {parameters.split}", unit="image") as bar:
+    with tqdm(total=total, desc=f"draw {parameters.split}", unit="image", disable=None) as bar:
         for batch in _mapped(tasks, workers):
             pictures += batch
             bar.update(len(batch))
