@@ -32,8 +32,8 @@ from ames.data.shortlist import Shortlist
 from ames.data.triplets import TripletLoader, TripletSampler
 from ames.demo.dataset import make_landmarks
 from ames.errors import AmesError
-from ames.evaluation import judge, judge_ideal, judge_initial, tune
 from ames.extraction import extract
+from ames.judging import judge, judge_ideal, judge_initial, tune
 from ames.models.ames import AMES
 from ames.models.base import Similarity
 from ames.models.chamfer import Chamfer

@@ -10,13 +10,13 @@ from ames.checkpoints import load_state
 from ames.data.ground_truth import GroundTruth, load_ground_truth, save_ground_truth
 from ames.data.shortlist import Shortlist
 from ames.errors import AmesError
-from ames.evaluation import (
+from ames.evaluation import evaluate_folder
+from ames.judging import (
     GAMMAS,
     LAMBDAS,
     Blend,
     check_sweep,
     column,
-    evaluate_folder,
     judge,
     judge_ideal,
     judge_initial,

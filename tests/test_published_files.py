@@ -9,8 +9,8 @@ from ames.data.descriptors import DescriptorFile
 from ames.data.ground_truth import load_ground_truth
 from ames.data.shortlist import Shortlist
 from ames.errors import AmesError
-from ames.evaluation import sweep
 from ames.features import LocalFeatures
+from ames.judging import sweep
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
 from ames.protocols import HARD, MEDIUM

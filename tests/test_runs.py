@@ -14,7 +14,6 @@ from ames.data.ground_truth import GroundTruth, load_ground_truth, save_ground_t
 from ames.data.shortlist import Shortlist
 from ames.errors import AmesError
 from ames.evaluation import (
-    Blend,
     Choice,
     Scoring,
     choose,
@@ -24,6 +23,7 @@ from ames.evaluation import (
     open_test_set,
     readable,
 )
+from ames.judging import Blend
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
 from ames.protocols import ALL, GLDV2, HARD, MEDIUM, PUBLIC, REVISITED

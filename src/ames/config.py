@@ -18,7 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from ames.checkpoints import load_state, read_weights
 from ames.data.folder import DatasetFolder
 from ames.errors import AmesError
-from ames.evaluation import Choice, Scoring, check_sweep, choose, open_test_set
+from ames.evaluation import Choice, Scoring, choose, open_test_set
+from ames.judging import check_sweep
 from ames.models.ames import AMES
 from ames.models.base import Similarity
 from ames.protocols import Protocol

@@ -23,7 +23,7 @@ from ames.data.images import write_names
 from ames.data.shortlist import Shortlist
 from ames.demo.dataset import make_landmarks
 from ames.errors import AmesError
-from ames.evaluation import Blend, judge, judge_ideal, judge_initial
+from ames.judging import Blend, judge, judge_ideal, judge_initial
 from ames.models.base import Similarity
 from ames.models.chamfer import Chamfer
 from ames.preparation import extract_split, make_shortlist
