@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig
 
 from ames import config as door
-from ames.checkpoints import load_model, read_weights
+from ames.checkpoints import model_of, weights_for
 from ames.data.descriptors import DescriptorFile, check_backbone
 from ames.data.images import read_labels
 from ames.data.shortlist import Shortlist
@@ -31,7 +31,9 @@ def train(config: DictConfig) -> float:
     model = door.build_model(config)
     if not isinstance(model, AMES):
         raise AmesError(f"{type(model).__name__} has no weights to train")
-    teacher = None if config.teacher is None else _teacher(config)
+    teacher = None
+    if config.teacher is not None:
+        teacher = model_of(weights_for(config.desc_name, config.teacher), source=str(config.teacher))
     descriptors = DescriptorFile(folder.local())
     check_backbone(descriptors, width=model.local_dim, backbone=config.desc_name)
     labels = read_labels(folder.image_list())
@@ -98,14 +100,6 @@ def _validation(config: DictConfig, model: AMES) -> Callable[[AMES], dict[str, f
         return {"val_map": found.reached, "lamb": found.blend.lamb, "temp": found.blend.temp}
 
     return validate
-
-
-def _teacher(config: DictConfig) -> AMES:
-    """The frozen teacher, of the descriptors that are trained on."""
-    backbone = read_weights(config.teacher).about.get("backbone")
-    if backbone not in (None, config.desc_name):
-        raise AmesError(f"{config.teacher}: trained on {backbone} descriptors, not on {config.desc_name}")
-    return load_model(config.teacher)
 
 
 @hydra.main(config_path="../conf", config_name="train", version_base="1.3")

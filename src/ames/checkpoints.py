@@ -85,6 +85,15 @@ def save_state(path: Path | str, state: Mapping[str, Tensor], about: Mapping[str
         save_file(tensors, temporary, {"about": json.dumps(dict(about))})
 
 
+def weights_for(backbone: str, path: Path | str) -> Weights:
+    """As ``read_weights``; AmesError if the file says that another backbone's descriptors trained it."""
+    weights = read_weights(path)
+    found = weights.about.get("backbone")
+    if found not in (None, backbone):
+        raise AmesError(f"{path}: trained on {found} descriptors, not on {backbone}")
+    return weights
+
+
 def read_weights(path: Path | str) -> Weights:
     """The state dict of a checkpoint (.pt) or of a safetensors file, float32, on the CPU."""
     path = Path(path)

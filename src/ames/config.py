@@ -15,7 +15,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ames.checkpoints import load_state, read_weights
+from ames.checkpoints import load_state, weights_for
 from ames.data.folder import DatasetFolder
 from ames.errors import AmesError
 from ames.evaluation import Choice, Scoring, choose, open_test_set
@@ -156,10 +156,7 @@ def trained_model(config: DictConfig, path: Path | str | None) -> tuple[Similari
             hint = f" (scripts/download.py {name} fetches the released ones)" if name in RELEASED else ""
             raise AmesError(f"model_path is missing, and no weights {name} are shipped{hint}")
         path = path_of(name)
-    weights = read_weights(path)
-    backbone = weights.about.get("backbone")
-    if backbone not in (None, config.desc_name):
-        raise AmesError(f"{path}: trained on {backbone} descriptors, not on {config.desc_name}")
+    weights = weights_for(config.desc_name, path)
     try:
         model = AMES(**weights.about["model"]) if "model" in weights.about else build_model(config)
     except TypeError as error:

@@ -39,7 +39,7 @@ def distillation_objective(
     database_count: int,
     beta: float = 10.0,
 ) -> Losses:
-    """BCE + beta * MSE(student's final tokens, the teacher's for the same descriptors); AMES, section 3.4.
+    """BCE + beta * MSE(student's final tokens, the teacher's for the same descriptors) (AMES, ECCV 2024).
 
     The teacher reads all descriptors, the student the first ``query_count`` and ``database_count``.
     Padded tokens count in the MSE, as in the released recipe; the teacher's database tokens are

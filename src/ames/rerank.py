@@ -156,7 +156,7 @@ def _blocks(
 
 
 def blend(similarities: np.ndarray, logits: np.ndarray, lamb: float, temp: float) -> np.ndarray:
-    """lambda * s_global + (1 - lambda) * sigmoid(gamma * logit), elementwise (AMES, equation 6)."""
+    """lambda * s_global + (1 - lambda) * sigmoid(gamma * logit), elementwise (AMES, ECCV 2024)."""
     local = 0.5 * (1 + np.tanh(0.5 * temp * logits.astype(np.float64)))  # the sigmoid, without overflow
     return lamb * similarities + (1 - lamb) * local
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ames.backbones import make_backbone
-from ames.checkpoints import Weights, load_model, read_weights
+from ames.checkpoints import model_of, read_weights
 from ames.data.atomic import atomic_file
 from ames.data.collections import Collection, open_collection
 from ames.data.descriptors import DescriptorFile
@@ -57,7 +57,7 @@ class Method:
 
 
 @dataclass(frozen=True)
-class TestSet:
+class DemoSet:
     """A prepared test set: files, truth, and how it is judged."""
 
     folder: DatasetFolder
@@ -126,7 +126,7 @@ def run_demo(
 # ---- test sets ------------------------------------------------------------------------------------
 
 
-def generated_landmarks(out: Path, *, landmarks: int, seed: int, workers: int) -> TestSet:
+def generated_landmarks(out: Path, *, landmarks: int, seed: int, workers: int) -> DemoSet:
     """Test landmarks with easy, hard and junk views, which no shipped weights have seen."""
     folder = DatasetFolder(out / "landmarks-test", "rootsift")
     make_landmarks(
@@ -141,10 +141,10 @@ def generated_landmarks(out: Path, *, landmarks: int, seed: int, workers: int) -
         workers=workers,
     )
     truth = load_ground_truth(folder.ground_truth)
-    return TestSet(folder, folder.path, truth, REVISITED, [])
+    return DemoSet(folder, folder.path, truth, REVISITED, [])
 
 
-def own_photos(out: Path, images: Path, *, distractors: str) -> TestSet:
+def own_photos(out: Path, images: Path, *, distractors: str) -> DemoSet:
     """A test set of one's own photos, leave-one-out over its objects."""
     collection = open_collection(images, distractors=distractors)
     folder = DatasetFolder(out / "photos", "rootsift")
@@ -158,7 +158,7 @@ def own_photos(out: Path, images: Path, *, distractors: str) -> TestSet:
     if collection.unreadable:
         named = "; ".join(f"{name}: {why}" for name, why in collection.unreadable.items())
         notes.append(f"{len(collection.unreadable)} images could not be read and were left out: {named}")
-    return TestSet(folder, images, truth, (LEAVE_ONE_OUT,), notes)
+    return DemoSet(folder, images, truth, (LEAVE_ONE_OUT,), notes)
 
 
 def _check_unchanged(path: Path, collection: Collection, truth: GroundTruth) -> None:
@@ -182,7 +182,7 @@ def _check_unchanged(path: Path, collection: Collection, truth: GroundTruth) -> 
         )
 
 
-def _prepare(test: TestSet, *, workers: int) -> Shortlist:
+def _prepare(test: DemoSet, *, workers: int) -> Shortlist:
     backbone = make_backbone(test.folder.descriptors)
     for split in ("query", "gallery"):
         done = extract_split(test.folder, split, backbone, images=test.images, count=STORED, workers=workers)
@@ -209,11 +209,11 @@ def _methods(model: Path | str | None, binary_model: Path | str | None) -> list[
 
 
 def _ames(path: Path | str, *, binarized: bool) -> tuple[Similarity, Blend]:
-    weights: Weights = read_weights(path)
+    weights = read_weights(path)
     backbone = weights.about.get("backbone")
     if backbone not in (None, "rootsift"):
         raise AmesError(f"{path}: weights for {backbone} descriptors; the demo extracts rootsift")
-    model = load_model(path)
+    model = model_of(weights, source=str(path))
     if model.local_dim != 128 or model.binarized != binarized:
         kind = "binary" if model.binarized else "full-precision"
         expected = "binary" if binarized else "full-precision"
@@ -223,7 +223,7 @@ def _ames(path: Path | str, *, binarized: bool) -> tuple[Similarity, Blend]:
     return model, Blend(**weights.about.get("blend", {"lamb": 0.0, "temp": 1.0}))
 
 
-def _measure(method: Method, test: TestSet, shortlist: Shortlist, k: int, device: str) -> Outcome:
+def _measure(method: Method, test: DemoSet, shortlist: Shortlist, k: int, device: str) -> Outcome:
     start = time.perf_counter()
     logits = score_shortlist(
         method.model.to(device),
@@ -243,7 +243,7 @@ def _measure(method: Method, test: TestSet, shortlist: Shortlist, k: int, device
 # ---- what a person sees ---------------------------------------------------------------------------
 
 
-def _rows(test: TestSet, shortlist: Shortlist, outcomes: Sequence[Outcome], k: int) -> list[dict[str, Any]]:
+def _rows(test: DemoSet, shortlist: Shortlist, outcomes: Sequence[Outcome], k: int) -> list[dict[str, Any]]:
     """One row a method; mAP by protocol, mP@10 of the main one."""
     truth, protocols = test.ground_truth, test.protocols
 
@@ -278,7 +278,7 @@ def _main(protocols: Sequence[Protocol]) -> Protocol:
     return MEDIUM if MEDIUM in protocols else protocols[0]
 
 
-def _notes(test: TestSet, shortlist: Shortlist, k: int) -> list[str]:
+def _notes(test: DemoSet, shortlist: Shortlist, k: int) -> list[str]:
     queries, size = shortlist.ids.shape
     return [
         *test.notes,
@@ -287,7 +287,7 @@ def _notes(test: TestSet, shortlist: Shortlist, k: int) -> list[str]:
     ]
 
 
-def _strips(test: TestSet, shortlist: Shortlist, outcome: Outcome, k: int) -> list[Strip]:
+def _strips(test: DemoSet, shortlist: Shortlist, outcome: Outcome, k: int) -> list[Strip]:
     """Some queries with the first results before and after re-ranking."""
     protocol = _main(test.protocols)
     truth, blend = test.ground_truth, outcome.method.blend
@@ -316,7 +316,7 @@ def _strips(test: TestSet, shortlist: Shortlist, outcome: Outcome, k: int) -> li
 
 
 def _hits(
-    test: TestSet, protocol: Protocol, q: int, ranking: np.ndarray, score: dict[int, float]
+    test: DemoSet, protocol: Protocol, q: int, ranking: np.ndarray, score: dict[int, float]
 ) -> list[Hit]:
     """The first results of a ranking, without the query itself; ``score`` by gallery id."""
     truth = test.ground_truth

@@ -19,7 +19,7 @@ class PairAttention(nn.Module):
     ``nn.MultiheadAttention``.
 
     Self-attention lets a descriptor see its own image and the match token, cross-attention the other
-    image and the match token; the match token sees everything in both (AMES, section 3.2).
+    image and the match token; the match token sees everything in both (AMES, ECCV 2024).
     """
 
     def __init__(self, dim: int, heads: int) -> None:
