@@ -31,11 +31,12 @@ from ames.data.images import read_labels, read_list
 from ames.data.shortlist import Shortlist
 from ames.data.triplets import TripletLoader, TripletSampler
 from ames.demo.dataset import make_landmarks
+from ames.engine import Compute, Engine
 from ames.errors import AmesError
 from ames.extraction import extract
 from ames.judging import judge, judge_ideal, judge_initial, tune
 from ames.models.ames import AMES
-from ames.models.base import Similarity
+from ames.models.base import PairSimilarity
 from ames.models.chamfer import Chamfer
 from ames.preparation import make_shortlist
 from ames.protocols import MEDIUM, REVISITED
@@ -140,20 +141,19 @@ class Validation:
         chamfer = Chamfer(local_dim=128)
         return figures | {f"chamfer at {n}": self(chamfer, n) for n in (DB_DESC, QUERY_DESC)}
 
-    def scores(self, model: Similarity, device: str, database_count: int) -> np.ndarray:
+    def scores(self, model: PairSimilarity, device: str, database_count: int) -> np.ndarray:
         mask = needed(self.shortlist, self.ground_truth, REVISITED, [NUM_RERANK])
         return score_shortlist(
-            model,
+            Engine(model, Compute(devices=(device,))),
             self.queries,
             self.gallery,
             self.shortlist,
             mask=mask,
             query_count=QUERY_DESC,
             database_count=database_count,
-            device=device,
         )
 
-    def __call__(self, model: Similarity, database_count: int = DB_DESC) -> dict[str, float]:
+    def __call__(self, model: PairSimilarity, database_count: int = DB_DESC) -> dict[str, float]:
         device = next((x.device.type for x in model.parameters()), "cpu")
         blend, _ = tune(
             self.shortlist,

@@ -15,13 +15,13 @@ def evaluate(config: DictConfig) -> float:
     folder = door.dataset_folder(config, test)
     protocols, scoring = door.protocols(test), door.scoring(config, test)
     model, name = door.trained_model(config, config.model_path)
-    model = model.to(scoring.device)
     num_rerank = door.several(test, "num_rerank")
     out = door.run_folder()
     results = evaluate_folder(
         folder,
         model,
         protocols,
+        scoring,
         out=out,
         num_rerank=num_rerank,
         lamb=door.several(test, "lamb"),
@@ -29,7 +29,6 @@ def evaluate(config: DictConfig) -> float:
         description=name,
         files=door.test_files(test),
         choice=door.chooser(config, model, num_rerank),
-        **vars(scoring),
     )
     rows = [{"num_rerank": 0, "lamb": None, "temp": None} | results["initial"], *results["rows"]]
     print(f"{name} on {test.name}, {scoring.query_count} x {scoring.database_count} descriptors (%)")

@@ -10,7 +10,7 @@ from ames.checkpoints import load_state
 from ames.data.ground_truth import GroundTruth, load_ground_truth, save_ground_truth
 from ames.data.shortlist import Shortlist
 from ames.errors import AmesError
-from ames.evaluation import evaluate_folder
+from ames.evaluation import Scoring, evaluate_folder
 from ames.judging import (
     GAMMAS,
     LAMBDAS,
@@ -48,10 +48,8 @@ def golden_run(request, tmp_path_factory):
         folder,
         model,
         REVISITED,
+        Scoring(query_count=case["query_desc_num"], database_count=case["db_desc_num"]),
         out=out,
-        query_count=case["query_desc_num"],
-        database_count=case["db_desc_num"],
-        batch_size=500,
         **grid,
     )
     return case, results, out, folder
@@ -206,9 +204,8 @@ def evaluated(folder, tmp_path, model=None, protocols=REVISITED):
         folder,
         model or Chamfer(local_dim=8),
         protocols,
+        Scoring(query_count=4, database_count=4),
         out=tmp_path / "run",
-        query_count=4,
-        database_count=4,
         num_rerank=[10],
         lamb=[0.5],
         temp=[1.0],
@@ -278,7 +275,7 @@ def test_descriptors_that_are_not_finite_are_named(small_folder, tmp_path):
     rng = np.random.default_rng(0)
     broken = np.full((40, 4, 8), np.nan, np.float32)
     data_root.write_local(small_folder.local("gallery"), broken, rng, 1, padded=False, dtype="float16")
-    with pytest.raises(AmesError, match=r"gallery_local.hdf5: the score of .* is nan"):
+    with pytest.raises(AmesError, match=r"gallery_local.hdf5 \(image \d+\): their score is nan"):
         evaluated(small_folder, tmp_path)
     assert not (tmp_path / "run" / "results.json").exists()
 

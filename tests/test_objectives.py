@@ -63,7 +63,7 @@ def test_a_student_equal_to_its_teacher_has_no_token_error():
     teacher = model_of(case, 1).eval()
     slots = {"query_count": case["teacher_desc"], "database_count": case["teacher_desc"]}
     losses = distillation_objective(teacher, teacher, *batch_of(case), **slots)
-    assert losses.mse.item() == 0
+    assert losses.mse.item() < 1e-12  # rounding: the two attend by different kernels
     fewer = distillation_objective(teacher, teacher, *batch_of(case), **counts_of(case))
     assert fewer.mse.item() > 0  # it reads fewer descriptors than the target was made from
 

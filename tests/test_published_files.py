@@ -8,6 +8,7 @@ from ames.checkpoints import load_model
 from ames.data.descriptors import DescriptorFile
 from ames.data.ground_truth import load_ground_truth
 from ames.data.shortlist import Shortlist
+from ames.engine import Engine
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.judging import sweep
@@ -47,13 +48,12 @@ def scores(folder, model, case, queries=None):
     shortlist = Shortlist.load(folder.find_shortlist(), gallery_size=len(truth.imlist))
     files = DescriptorFile((queries or folder).local("query")), DescriptorFile(folder.local("gallery"))
     logits = score_shortlist(
-        model,
+        Engine(model),
         *files,
         shortlist,
         mask=needed(shortlist, truth, PROTOCOLS, {row["num_rerank"] for row in case["rows"]}),
         query_count=case["query_desc_num"],
         database_count=case["db_desc_num"],
-        chunk=500,
     )
     return truth, shortlist, logits
 
@@ -118,9 +118,9 @@ SHORTLIST = Shortlist(np.tile(np.arange(5), (5, 1)), np.ones((5, 5), np.float32)
 
 def test_bits_without_metadata(files):
     model, plain, bare = files
-    expected = score_shortlist(model, plain, plain, SHORTLIST, query_count=5, database_count=3)
+    expected = score_shortlist(Engine(model), plain, plain, SHORTLIST, query_count=5, database_count=3)
     for queries, gallery in ((bare, bare), (bare, plain), (plain, bare)):
-        found = score_shortlist(model, queries, gallery, SHORTLIST, query_count=5, database_count=3)
+        found = score_shortlist(Engine(model), queries, gallery, SHORTLIST, query_count=5, database_count=3)
         np.testing.assert_array_equal(found, expected)
 
 
@@ -138,4 +138,4 @@ def test_bits_of_another_model(files, model, message, side):
     _, plain, bare = files
     pair = (bare, plain) if side == "queries" else (plain, bare)
     with pytest.raises(AmesError, match=f"bare: holds descriptors packed to 16 bits, .*{message}"):
-        score_shortlist(model.eval(), *pair, SHORTLIST)
+        score_shortlist(Engine(model), *pair, SHORTLIST)

@@ -7,6 +7,7 @@ import torch
 from ames.data.descriptors import DescriptorFile, DescriptorWriter
 from ames.data.ground_truth import GroundTruth
 from ames.data.shortlist import Shortlist
+from ames.engine import Compute, Engine
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
@@ -106,7 +107,7 @@ class Recorder(PairSimilarity):
     def expand(self, codes):
         return codes
 
-    def pairs_tokens(self, query, database):
+    def pairs_encoded(self, query, database):
         found = 100 * query.descriptors[:, 0, 0] + database.descriptors[:, 0, 0]
         self.pairs_seen += found.tolist()
         self.widest = max(self.widest, len(found))
@@ -127,7 +128,8 @@ def files(tmp_path):
 
 def test_a_pair_is_scored_once_and_a_gallery_image_read_once(files, monkeypatch):
     queries, gallery = files
-    monkeypatch.setattr("ames.rerank._READ", 4)  # several reads even of a small gallery
+    monkeypatch.setattr("ames.rerank._BLOCK_SLOTS", 4 * gallery.slots)  # several reads of a small gallery
+    monkeypatch.setattr("ames.rerank._QUERY_SLOTS", 99)
     read = []
     original = DescriptorFile.read
 
@@ -143,7 +145,7 @@ def test_a_pair_is_scored_once_and_a_gallery_image_read_once(files, monkeypatch)
     shortlist, mask = shortlist_of(*ids), rng.random(ids.shape) < 0.6
     mask[2] = False  # a query without any candidate
     model = Recorder()
-    logits = score_shortlist(model, queries, gallery, shortlist, mask=mask, chunk=5)
+    logits = score_shortlist(Engine(model, Compute(batch_size=5)), queries, gallery, shortlist, mask=mask)
     wanted = mask & (ids >= 0)
     expected = np.where(wanted, 100 * np.arange(4)[:, None] + ids, np.nan)
     np.testing.assert_array_equal(logits, expected.astype(np.float32))
@@ -155,15 +157,15 @@ def test_a_pair_is_scored_once_and_a_gallery_image_read_once(files, monkeypatch)
 
 def test_without_a_mask_every_entry_is_scored(files):
     ids = np.array([[3, -1], [4, 5], [6, 7], [8, 9]])
-    logits = score_shortlist(Recorder(), *files, shortlist_of(*ids))
+    logits = score_shortlist(Engine(Recorder()), *files, shortlist_of(*ids))
     np.testing.assert_array_equal(logits[:2], [[3, np.nan], [104, 105]])
 
 
 def test_nothing_to_score(files):
     shortlist = shortlist_of([-1, -1], [-1, -1], [-1, -1], [-1, -1])
-    assert np.isnan(score_shortlist(Recorder(), *files, shortlist)).all()
+    assert np.isnan(score_shortlist(Engine(Recorder()), *files, shortlist)).all()
     shortlist = shortlist_of([1, 2], [1, 2], [1, 2], [1, 2])
-    assert np.isnan(score_shortlist(Recorder(), *files, shortlist, mask=np.zeros((4, 2), bool))).all()
+    assert np.isnan(score_shortlist(Engine(Recorder()), *files, shortlist, mask=np.zeros((4, 2), bool))).all()
 
 
 @pytest.mark.parametrize("binarized", [False, True])
@@ -182,7 +184,9 @@ def test_scores_are_the_model_s_own(tmp_path, binarized):
                 writer.write(row, LocalFeatures.of(torch.randn(size, 8)))
         files.append(DescriptorFile(tmp_path / name))
     ids = np.array([[4, 3, 2, 1, 0], [0, 1, 2, 3, 4], [2, 0, 4, 1, 3]])
-    logits = score_shortlist(model, *files, shortlist_of(*ids), query_count=5, database_count=4, chunk=2)
+    logits = score_shortlist(
+        Engine(model, Compute(batch_size=2)), *files, shortlist_of(*ids), query_count=5, database_count=4
+    )
     with torch.inference_mode():
         for q, row in enumerate(ids):
             query = files[0].read([q], 5)
@@ -197,17 +201,15 @@ def test_an_image_without_descriptors_is_the_least_similar(tmp_path):
         for row in (0, 2):
             writer.write(row, LocalFeatures.of(torch.ones(3, 8)))
     file = DescriptorFile(tmp_path / "x")
-    logits = score_shortlist(Chamfer(local_dim=8), file, file, shortlist_of(*[[0, 1, 2]] * 3))
+    logits = score_shortlist(Engine(Chamfer(local_dim=8)), file, file, shortlist_of(*[[0, 1, 2]] * 3))
     assert logits[0].tolist() == pytest.approx([1, -1, 1], abs=1e-4)
     assert logits[1].tolist() == [-1, -1, -1]
 
 
 def test_a_score_that_is_not_finite_is_an_error(files):
     class Broken(Recorder):
-        def pairs_tokens(self, query, database):
-            return super().pairs_tokens(query, database) * float("nan")
+        def pairs_encoded(self, query, database):
+            return super().pairs_encoded(query, database) * float("nan")
 
-    with pytest.raises(
-        AmesError, match=r"q.hdf5 \(query 0\), .*g.hdf5: the score of shortlist entry 0 is nan"
-    ):
-        score_shortlist(Broken(), *files, shortlist_of(*[[1, 2]] * 4))
+    with pytest.raises(AmesError, match=r"q.hdf5 \(query 0\), .*g.hdf5 \(image 1\): their score is nan"):
+        score_shortlist(Engine(Broken()), *files, shortlist_of(*[[1, 2]] * 4))

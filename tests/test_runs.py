@@ -12,6 +12,7 @@ from ames.cli import main
 from ames.data.folder import DatasetFolder
 from ames.data.ground_truth import GroundTruth, load_ground_truth, save_ground_truth
 from ames.data.shortlist import Shortlist
+from ames.engine import Engine
 from ames.errors import AmesError
 from ames.evaluation import (
     Choice,
@@ -62,9 +63,9 @@ def made(path, *, keys=REVISITED_KEYS, queries=6, gallery=150, distractors=0, se
 
 
 def evaluated(folder, out, protocols=REVISITED, **changes):
-    arguments = {"query_count": 5, "database_count": 5, "description": "Chamfer"}
-    arguments |= {"num_rerank": [20, 100], "lamb": [0.0, 0.5], "temp": [1.0]}
-    return evaluate_folder(folder, Chamfer(local_dim=8), protocols, out=out, **arguments | changes)
+    arguments = {"description": "Chamfer", "num_rerank": [20, 100], "lamb": [0.0, 0.5], "temp": [1.0]}
+    scoring = Scoring(query_count=5, database_count=5)
+    return evaluate_folder(folder, Chamfer(local_dim=8), protocols, scoring, out=out, **arguments | changes)
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +191,8 @@ def test_workers_change_no_score(run, workers):
     torch.manual_seed(0)
     model = AMES(local_dim=8, model_dim=16, num_encoder_layers=1, dim_feedforward=16).eval()
     found = [
-        score_shortlist(model, test.queries, test.gallery, test.shortlist, workers=n) for n in (0, workers)
+        score_shortlist(Engine(model), test.queries, test.gallery, test.shortlist, workers=n)
+        for n in (0, workers)
     ]
     np.testing.assert_array_equal(*found)
 
@@ -204,7 +206,7 @@ def test_a_worker_s_error_arrives(run, monkeypatch):
 
     monkeypatch.setattr(test.gallery, "read", broken)
     with pytest.raises(AmesError, match="unreadable"):
-        score_shortlist(Chamfer(local_dim=8), test.queries, test.gallery, test.shortlist, workers=2)
+        score_shortlist(Engine(Chamfer(local_dim=8)), test.queries, test.gallery, test.shortlist, workers=2)
 
 
 # ---- the choice on a validation split ----------------------------------------------------------------

@@ -9,6 +9,7 @@ import torch
 
 from ames.data.descriptors import DescriptorFile, DescriptorWriter
 from ames.data.shortlist import Shortlist
+from ames.engine import Engine
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
 from ames.rerank import score_shortlist
@@ -18,7 +19,9 @@ QUERIES, GALLERY, SLOTS, WIDTH = 4, 9, 6, 16
 
 def score(model, queries, gallery, shortlist, mask):
     torch.set_num_threads(1)
-    return score_shortlist(model, queries, gallery, shortlist, mask=mask, query_count=5, database_count=4)
+    return score_shortlist(
+        Engine(model), queries, gallery, shortlist, mask=mask, query_count=5, database_count=4
+    )
 
 
 @pytest.mark.parametrize("binarized", [False, True])

@@ -17,11 +17,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ames.checkpoints import load_state, weights_for
 from ames.data.folder import DatasetFolder
+from ames.engine import Compute
 from ames.errors import AmesError
 from ames.evaluation import Choice, Scoring, choose, open_test_set
 from ames.judging import check_sweep
 from ames.models.ames import AMES
-from ames.models.base import Similarity
+from ames.models.base import PairSimilarity
 from ames.protocols import Protocol
 from ames.released import RELEASED
 from ames.weights import SHIPPED, path_of
@@ -58,7 +59,7 @@ def file_name(dataset: DictConfig, key: str) -> str | None:
     return None if dataset.get(key) is None else str(dataset[key])
 
 
-def chooser(config: DictConfig, model: Similarity, num_rerank: list[int]) -> Callable[[], Choice] | None:
+def chooser(config: DictConfig, model: PairSimilarity, num_rerank: list[int]) -> Callable[[], Choice] | None:
     """What chooses a combination on ``val_dataset``; None where none is given.
 
     Its keys and files are checked at once.
@@ -76,12 +77,29 @@ def chooser(config: DictConfig, model: Similarity, num_rerank: list[int]) -> Cal
 
 def scoring(config: DictConfig, dataset: DictConfig) -> Scoring:
     """How the pairs of a test set are scored."""
+    unfinished = config.get("unfinished")
     return Scoring(
         query_count=whole(dataset, "query_desc_num"),
         database_count=whole(dataset, "db_desc_num"),
-        batch_size=whole(dataset, "batch_size"),
-        device=device(config),
+        compute=compute(config, dataset),
         workers=whole(config, "num_workers", least=0),
+        unfinished=None if unfinished is None else Path(str(unfinished)),
+    )
+
+
+def compute(config: DictConfig, dataset: DictConfig) -> Compute:
+    """Where and how pairs are scored."""
+    first, count = device(config), whole(config, "num_gpus")
+    devices = [first]
+    if first == "cuda":
+        if count > torch.cuda.device_count():
+            raise AmesError(f"num_gpus {count}: this machine has {torch.cuda.device_count()}")
+        devices = [f"cuda:{i}" for i in range(count)]
+    return Compute(
+        devices=tuple(devices),
+        precision=str(config.precision),
+        batch_size=None if dataset.batch_size is None else whole(dataset, "batch_size"),
+        compile=bool(config.compile),
     )
 
 
@@ -127,7 +145,7 @@ def run_folder() -> Path:
     return Path(HydraConfig.get().runtime.output_dir)
 
 
-def build_model(config: DictConfig) -> Similarity:
+def build_model(config: DictConfig) -> PairSimilarity:
     """The model of ``config.model``, new."""
     if OmegaConf.is_interpolation(config, "dim_local_features") and config.desc_name not in config.local_dims:
         raise AmesError(
@@ -140,7 +158,7 @@ def build_model(config: DictConfig) -> Similarity:
         raise AmesError(f"model: {_first_line(error.__cause__ or error)}") from error
 
 
-def trained_model(config: DictConfig, path: Path | str | None) -> tuple[Similarity, str]:
+def trained_model(config: DictConfig, path: Path | str | None) -> tuple[PairSimilarity, str]:
     """The model with its weights, and a name for reports.
 
     A checkpoint that describes itself decides the structure; for others (published ones)

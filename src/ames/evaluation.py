@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,16 @@ from ames.data.descriptors import DescriptorFile, check_backbone
 from ames.data.folder import DatasetFolder
 from ames.data.ground_truth import GroundTruth, load_ground_truth
 from ames.data.shortlist import Shortlist
+from ames.engine import Compute, Engine
 from ames.errors import AmesError
 from ames.judging import Blend, check_sweep, figures, judge_initial, sweep, tune
-from ames.models.base import Similarity
+from ames.models.base import PairSimilarity, Similarity
 from ames.protocols import Protocol
 from ames.rerank import needed, score_shortlist
 from ames.runs import RESULTS, Run, padded
+from ames.scores import KeptScores, scores_key
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,45 +79,73 @@ def open_test_set(
 
 @dataclass(frozen=True, kw_only=True)
 class Scoring:
-    """How pairs are scored: descriptors used of each image, pairs together, device, threads that read."""
+    """How pairs are scored.
+
+    query_count, database_count: descriptors used of each image. workers: threads that read ahead.
+    unfinished: folder for the scores of calls that were interrupted, from which the same call continues;
+    None: nothing is kept.
+    """
 
     query_count: int
     database_count: int
-    batch_size: int = 100
-    device: str = "cpu"
+    compute: Compute = field(default_factory=Compute)
     workers: int = 0
+    unfinished: Path | None = None
 
     def __call__(
-        self, model: Similarity, test: TestSet, protocols: Sequence[Protocol], num_rerank: Sequence[int]
-    ) -> np.ndarray:
-        """Logits float32 [Q, M] of every pair that some protocol re-ranks at some k."""
-        return score_shortlist(
-            model,
+        self, model: PairSimilarity, test: TestSet, protocols: Sequence[Protocol], num_rerank: Sequence[int]
+    ) -> Scores:
+        """Scores every pair that some protocol re-ranks at some k."""
+        engine = Engine(model, self.compute)
+        counts = {"query_count": self.query_count, "database_count": self.database_count}
+        kept = None
+        if self.unfinished is not None:
+            kept = KeptScores(self.unfinished, scores_key(engine, test.queries, test.gallery, **counts))
+            if len(kept):
+                log.info("%d pairs were scored by an interrupted call: taken from there", len(kept))
+        mask = needed(test.shortlist, test.ground_truth, protocols, num_rerank)
+        logits = score_shortlist(
+            engine,
             test.queries,
             test.gallery,
             test.shortlist,
-            mask=needed(test.shortlist, test.ground_truth, protocols, num_rerank),
-            query_count=self.query_count,
-            database_count=self.database_count,
-            chunk=self.batch_size,
-            device=self.device,
+            mask=mask,
             workers=self.workers,
+            kept=kept,
+            **counts,
         )
+        return Scores(logits, kept)
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Logits float32 [Q, M] of a shortlist, NaN where no protocol needs the pair; ``kept`` until they are
+    written elsewhere.
+    """
+
+    logits: np.ndarray
+    kept: KeptScores | None
+
+    def safe(self) -> None:
+        """To be called when the scores are written, or needed no more."""
+        if self.kept is not None:
+            self.kept.forget()
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The combination that a validation split picked, and its mean mAP there."""
+    """The combination that a validation split picked, its mean mAP there, and the scores behind it."""
 
     num_rerank: int
     blend: Blend
     dataset: str
     reached: float
+    scores: Scores | None = field(default=None, compare=False)
 
 
 def choose(
     test: TestSet,
-    model: Similarity,
+    model: PairSimilarity,
     protocols: Sequence[Protocol],
     scoring: Scoring,
     *,
@@ -120,31 +153,27 @@ def choose(
 ) -> Choice:
     """The best of the grid of ``tune`` at each of ``num_rerank``, the earlier one where two are equal."""
     check_sweep(test.shortlist, num_rerank, [0.0], [1.0])
-    logits = scoring(model, test, protocols, num_rerank)
+    scores = scoring(model, test, protocols, num_rerank)
     best: Choice | None = None
     for k in num_rerank:
-        blend, reached = tune(test.shortlist, logits, test.ground_truth, protocols, num_rerank=k)
+        blend, reached = tune(test.shortlist, scores.logits, test.ground_truth, protocols, num_rerank=k)
         if best is None or reached > best.reached + 1e-9:
-            best = Choice(k, blend, test.folder.name, reached)
+            best = Choice(k, blend, test.folder.name, reached, scores)
     assert best is not None, "check_sweep refuses empty lists"
     return best
 
 
 def evaluate_folder(
     folder: DatasetFolder,
-    model: Similarity,
+    model: PairSimilarity,
     protocols: Sequence[Protocol],
+    scoring: Scoring,
     *,
     out: Path,
-    query_count: int,
-    database_count: int,
     num_rerank: Sequence[int],
     lamb: Sequence[float],
     temp: Sequence[float],
-    batch_size: int = 100,
-    device: str = "cpu",
     description: str = "",
-    workers: int = 0,
     files: Mapping[str, Any] | None = None,
     choice: Callable[[], Choice] | None = None,
 ) -> dict[str, Any]:
@@ -157,21 +186,15 @@ def evaluate_folder(
     test = open_test_set(folder, model, **files or {})
     check_sweep(test.shortlist, num_rerank, lamb, temp)
     chosen = None if choice is None else choice()
-    scoring = Scoring(
-        query_count=query_count,
-        database_count=database_count,
-        batch_size=batch_size,
-        device=device,
-        workers=workers,
-    )
-    logits = scoring(model, test, protocols, num_rerank)
-    ranked = (test.shortlist, logits, test.ground_truth, protocols)
+    scores = scoring(model, test, protocols, num_rerank)
+    ranked = (test.shortlist, scores.logits, test.ground_truth, protocols)
     about = {
         "dataset": folder.name,
         "model": description,
         "shortlist": test.shortlist_file.name,
-        "query_desc_num": query_count,
-        "db_desc_num": database_count,
+        "query_desc_num": scoring.query_count,
+        "db_desc_num": scoring.database_count,
+        "precision": scoring.compute.precision,
     }
     results = about | {
         "initial": figures(judge_initial(test.shortlist, test.ground_truth, protocols)),
@@ -185,7 +208,7 @@ def evaluate_folder(
     asked = {"num_rerank": list(num_rerank), "lamb": list(lamb), "temp": list(temp)}
     Run(
         test.shortlist,
-        logits,
+        scores.logits,
         test.ground_truth_file,
         len(test.ground_truth.imlist),
         tuple(protocols),
@@ -193,6 +216,9 @@ def evaluate_folder(
     ).save(out)
     with atomic_file(out / RESULTS) as text:
         text.write(json.dumps(results, indent=1).encode())
+    for done in (scores, chosen.scores if chosen else None):
+        if done is not None:
+            done.safe()
     return results
 
 

@@ -10,13 +10,16 @@ Glossary of the letters used for shapes throughout the library:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+# The arrays that have an axis of descriptor slots, and how many axes lie behind it.
+_BEHIND_SLOTS = {"descriptors": 1, "valid": 0, "xy": 1, "scale": 0, "weight": 0}
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class LocalFeatures:
     xy: float [..., N, 2] location (row, col) in [0, 1] of the image's height and width, or None.
     scale: float [..., N] keypoint size as a share of the image's long side, or None.
     weight: float [..., N] detector weight, falling, or None.
+    summary: float [..., e] what a model keeps of the image as a whole, or None.
     """
 
     descriptors: Tensor
@@ -37,6 +41,7 @@ class LocalFeatures:
     xy: Tensor | None = None
     scale: Tensor | None = None
     weight: Tensor | None = None
+    summary: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.valid.shape != self.descriptors.shape[:-1] or self.valid.dtype != torch.bool:
@@ -67,40 +72,49 @@ class LocalFeatures:
         """int64 [...]: real descriptors of each image."""
         return self.valid.sum(-1)
 
-    def map(self, function: Any) -> LocalFeatures:
-        """The same function on every array; it sees the array and its number of trailing axes."""
-        trailing = {"descriptors": 1, "xy": 1}
-        new: dict[str, Any] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            new[field.name] = None if value is None else function(value, trailing.get(field.name, 0))
-        return LocalFeatures(**new)
+    @property
+    def lengths(self) -> Tensor:
+        """int64 [...]: slots up to the last real descriptor of each image; what lies behind is padding."""
+        slots = torch.arange(1, self.size + 1, device=self.valid.device)
+        return (self.valid * slots).amax(-1) if self.size else self.counts
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> LocalFeatures:
+        """The same function on every array; for what concerns the leading axes, which all of them have."""
+        return self._changed(lambda x, _: function(x), [field.name for field in fields(self)])
+
+    def _along_slots(self, function: Callable[[Tensor, int], Tensor]) -> LocalFeatures:
+        """The same function on every array of the descriptors; it sees the axes behind the slots too."""
+        return self._changed(function, _BEHIND_SLOTS)
+
+    def _changed(self, function: Callable[[Tensor, int], Tensor], names: Iterable[str]) -> LocalFeatures:
+        old = {name: getattr(self, name) for name in names}
+        new = {k: function(x, _BEHIND_SLOTS.get(k, 0)) for k, x in old.items() if x is not None}
+        return replace(self, **new)
 
     def __getitem__(self, index: Any) -> LocalFeatures:
         """Images by index: indexes the leading axes only."""
         if self.valid.ndim < 2:
             raise IndexError("a single image's features have no leading axis to index")
-        return self.map(lambda x, _: x[index])
+        return self.map(lambda x: x[index])
 
     def trim(self, count: int) -> LocalFeatures:
         """The ``count`` strongest descriptors (rows are sorted by falling weight)."""
-        return self.map(lambda x, t: x.narrow(-1 - t, 0, min(count, self.size)))
+        return self._along_slots(lambda x, behind: x.narrow(-1 - behind, 0, min(count, self.size)))
 
     def trim_padding(self) -> LocalFeatures:
         """Without the slots that are padding in every image; at least one slot stays (if there is one)."""
-        used = torch.atleast_2d(self.valid).flatten(0, -2).any(0).nonzero()
-        return self.trim(int(used[-1]) + 1 if len(used) else 1)
+        return self.trim(max(int(self.lengths.max()) if self.lengths.numel() else 0, 1))
 
     def pad(self, size: int) -> LocalFeatures:
         """Zero descriptors, marked as not valid, up to ``size`` slots."""
         missing = size - self.size
         if missing < 0:
             raise ValueError(f"cannot pad {self.size} descriptors to {size}")
-        return self.map(lambda x, t: F.pad(x, (0, 0) * t + (0, missing)))
+        return self._along_slots(lambda x, behind: F.pad(x, (0, 0) * behind + (0, missing)))
 
     def to(self, device: Any = None, dtype: torch.dtype | None = None) -> LocalFeatures:
         """On another device; ``dtype`` is that of the descriptors, the other arrays keep theirs."""
-        moved = self.map(lambda x, _: x.to(device))
+        moved = self.map(lambda x: x.to(device))
         return moved if dtype is None else moved.with_descriptors(moved.descriptors.to(dtype))
 
     def with_descriptors(self, descriptors: Tensor) -> LocalFeatures:
@@ -110,7 +124,7 @@ class LocalFeatures:
     def reshape(self, *leading: int) -> LocalFeatures:
         """Other leading axes: reshape(-1) turns [B, K, N, D] into [B * K, N, D]."""
         kept = self.valid.ndim - 1
-        return self.map(lambda x, _: x.reshape(*leading, *x.shape[kept:]))
+        return self.map(lambda x: x.reshape(*leading, *x.shape[kept:]))
 
     @staticmethod
     def stack(items: Sequence[LocalFeatures]) -> LocalFeatures:

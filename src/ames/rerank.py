@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from ames.data.descriptors import DescriptorFile
 from ames.data.ground_truth import GroundTruth, ids
 from ames.data.shortlist import Shortlist
+from ames.engine import Engine
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.models.base import Similarity
 from ames.protocols import Protocol
+from ames.scores import KeptScores
 
-_READ = 64  # gallery images read and compressed at a time
+_BLOCK_SLOTS = 1 << 15  # descriptors of gallery images read and encoded at a time
+_QUERY_SLOTS = 1 << 21  # descriptors of queries held encoded: about a gigabyte at 128 dimensions
 
 
 def junk_of(ground_truth: GroundTruth, protocol: Protocol) -> list[np.ndarray]:
@@ -47,9 +51,8 @@ def needed(
     return mask & (shortlist.ids >= 0)
 
 
-@torch.inference_mode()
 def score_shortlist(
-    model: Similarity,
+    engine: Engine,
     queries: DescriptorFile,
     gallery: DescriptorFile,
     shortlist: Shortlist,
@@ -57,40 +60,77 @@ def score_shortlist(
     mask: np.ndarray | None = None,
     query_count: int | None = None,
     database_count: int | None = None,
-    chunk: int = 100,
-    device: str | torch.device = "cpu",
     workers: int = 0,
+    kept: KeptScores | None = None,
 ) -> np.ndarray:
     """Logits float32 [Q, M] of the entries of a shortlist that ``mask`` [Q, M] selects; NaN elsewhere.
 
-    Each gallery image is read once, in the order of the file, and kept as the model's codes; each pair is
-    scored once. query_count, database_count: descriptors used of each image (None: all there are).
-    chunk: pairs scored together. workers: threads that read ahead of the model; the scores do not depend on
-    it. Either file may be packed (``DescriptorFile.packed``): its codes are what the binary model would
-    have made of the descriptors, and the scores are the same. AmesError if a packed file is not of this
-    model's kind, or a score is not finite.
+    Each pair is scored once. The gallery is read once, in the order of the file, and only as many
+    descriptors of an image as are used; what was read is scored against all queries and forgotten.
+    query_count, database_count: descriptors used of each image (None: all there are). workers: threads that
+    read ahead of the model; the scores do not depend on it. kept: scores of an interrupted call, which are
+    taken over, and to which each block of new ones is added. Either file may be packed
+    (``DescriptorFile.packed``): its codes are what the binary model would have made of the descriptors, and
+    the scores are the same. AmesError if a packed file is not of this model's kind, or a score is not finite.
     """
     for file in (queries, gallery):
-        check_packed(model, file)
+        check_packed(engine.model, file)
     wanted = shortlist.ids >= 0 if mask is None else mask & (shortlist.ids >= 0)
-    used = np.unique(shortlist.ids[wanted])
     logits = np.full(shortlist.ids.shape, np.nan, np.float32)
-    if not len(used):
-        return logits
-    codes = _compress(model, gallery, used, database_count, device, workers)
-    for q in tqdm(range(len(shortlist.ids)), desc="score", unit="query", disable=None):
-        columns = np.flatnonzero(wanted[q])
-        local = queries.read([q], query_count).trim_padding().to(device)
-        query = model.expand(local) if queries.packed else model.tokens(local)
-        rows = np.searchsorted(used, shortlist.ids[q, columns])
-        for part in np.array_split(np.arange(len(columns)), max(1, -(-len(columns) // chunk))):
-            if not len(part):
+    if kept is not None:
+        logits[wanted] = kept.find(shortlist.ids)[wanted]
+        wanted = wanted & np.isnan(logits)
+    group = max(1, _QUERY_SLOTS // (query_count or queries.slots))
+    with tqdm(total=int(wanted.sum()), desc="score", unit="pair", disable=None) as bar:
+        for first in range(0, len(wanted), group):
+            rows = first + np.flatnonzero(wanted[first : first + group].any(1))
+            if not len(rows):
                 continue
-            candidates = model.expand(codes[torch.from_numpy(rows[part])].to(device)).trim_padding()
-            scores = model.score_tokens(query, candidates.reshape(1, len(part)))
-            logits[q, columns[part]] = scores[0].float().cpu().numpy()
-        _check_finite(logits[q, columns], f"{queries.path} (query {q}), {gallery.path}", columns)
+            encoded = engine.queries(queries.read(rows, query_count), coded=queries.packed)
+            pairs = _Pairs.of(shortlist.ids, wanted, rows)
+            blocks = pairs.blocks(max(1, _BLOCK_SLOTS // (database_count or gallery.slots)))
+            reads = _blocks(gallery, [block.images for block in blocks], database_count, workers)
+            for block, images in zip(blocks, reads, strict=True):
+                query, image = rows[block.rows], block.images[block.places]
+                scores = engine.score(encoded, images, block.rows, block.places, coded=gallery.packed)
+                _check_finite(scores, query, image, queries, gallery)
+                logits[query, block.columns] = scores
+                if kept is not None:
+                    kept.add(query, image, scores)
+                bar.update(len(scores))
     return logits
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Pairs of some queries with some images, all int [P] but ``images``, the images' ids, rising.
+
+    rows, columns: where a pair stands in the queries and in the shortlist; places: its image in ``images``.
+    """
+
+    rows: np.ndarray
+    columns: np.ndarray
+    places: np.ndarray
+    images: np.ndarray
+
+    @classmethod
+    def of(cls, ids: np.ndarray, wanted: np.ndarray, queries: np.ndarray) -> _Pairs:
+        """The wanted entries of a shortlist [Q, M] for some of its queries, by image."""
+        rows, columns = np.nonzero(wanted[queries])
+        images, places = np.unique(ids[queries[rows], columns], return_inverse=True)
+        order = np.argsort(places, kind="stable")
+        return cls(rows[order], columns[order], places[order], images)
+
+    def blocks(self, size: int) -> list[_Pairs]:
+        """The same in blocks of ``size`` images."""
+        starts = range(0, len(self.images), size)
+        cuts = np.searchsorted(self.places, [*starts, len(self.images)])
+        return [
+            _Pairs(
+                self.rows[a:b], self.columns[a:b], self.places[a:b] - start, self.images[start : start + size]
+            )
+            for start, (a, b) in zip(starts, pairwise(cuts), strict=True)
+        ]
 
 
 def check_packed(model: Similarity, file: DescriptorFile) -> None:
@@ -104,40 +144,26 @@ def check_packed(model: Similarity, file: DescriptorFile) -> None:
     )
 
 
-def _check_finite(scores: np.ndarray, files: str, columns: np.ndarray) -> None:
+def _check_finite(
+    scores: np.ndarray, query: np.ndarray, image: np.ndarray, queries: DescriptorFile, gallery: DescriptorFile
+) -> None:
     bad = np.flatnonzero(~np.isfinite(scores))
     if len(bad):
+        q, i = query[bad[0]], image[bad[0]]
         raise AmesError(
-            f"{files}: the score of shortlist entry {columns[bad[0]]} is {scores[bad[0]]}; the descriptors "
-            "or the model's weights hold values that are not finite"
+            f"{queries.path} (query {q}), {gallery.path} (image {i}): their score is {scores[bad[0]]}; the "
+            "descriptors or the model's weights hold values that are not finite"
         )
 
 
-def _compress(
-    model: Similarity,
-    gallery: DescriptorFile,
-    rows: np.ndarray,
-    count: int | None,
-    device: str | torch.device,
-    workers: int,
-) -> LocalFeatures:
-    """Codes of some gallery images, on the CPU, without locations."""
-    parts = []
-    for local in _blocks(gallery, rows, count, workers):
-        local = LocalFeatures(local.descriptors, local.valid).to(device)
-        parts.append((local if gallery.packed else model.compress(local)).to("cpu"))
-    return LocalFeatures.cat(parts).trim_padding()
-
-
 def _blocks(
-    gallery: DescriptorFile, rows: np.ndarray, count: int | None, workers: int
+    gallery: DescriptorFile, blocks: Sequence[np.ndarray], count: int | None, workers: int
 ) -> Iterator[LocalFeatures]:
-    """Some gallery images in blocks, in order; ``workers`` threads hold at most one block each ahead.
+    """Gallery images in blocks, in order; ``workers`` threads hold at most one block each ahead.
 
     Threads, not processes: copying from a file lets the model go on, nothing has to be sent, and it works
     from any script on any system.
     """
-    blocks = [rows[start : start + _READ] for start in range(0, len(rows), _READ)]
     if not workers:
         yield from (gallery.read(block, count) for block in blocks)
         return

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from ames.nn.attention import PairAttention, PairDecoder
+from ames.nn.attention import PairAttention, PairDecoder, attend
+from twins.released_model import DenseLayer
 
 B, N, M, D, HEADS = 3, 5, 4, 16, 2
 
@@ -27,20 +27,9 @@ def dense_attention(attention, x, n, valid, cross):
 
 
 def dense_decoder(decoder, x, n, valid):
+    m = x.shape[1] - 1 - n
     for layer in decoder.stack:
-        for attention, norm, cross in (
-            (layer.self_attn, layer.norm1, False),
-            (layer.cross_attn, layer.norm2, True),
-        ):
-            if layer.pre_norm:
-                x = x + dense_attention(attention, norm(x), n, valid, cross)
-            else:
-                x = norm(x + dense_attention(attention, x, n, valid, cross))
-        activation = {"relu": F.relu, "gelu": F.gelu}[layer.activation_name]
-        if layer.pre_norm:
-            x = x + layer.linear2(activation(layer.linear1(layer.norm3(x))))
-        else:
-            x = layer.norm3(x + layer.linear2(activation(layer.linear1(x))))
+        x = DenseLayer(layer)(x, ~dense_mask(n, m, False), ~dense_mask(n, m, True), ~valid)
     return decoder.norm(x) if decoder.norm is not None else x
 
 
@@ -88,6 +77,36 @@ def test_decoder_equals_its_dense_twin(pre_norm, activation, padded):
     found = token_first(decoder(x, N, mask), N)
     expected = dense_decoder(decoder, token_first(x, N), N, token_first(valid, N))
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 4])
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize(("pre_norm", "activation"), [(False, "relu"), (True, "gelu")])
+@torch.no_grad()
+def test_the_match_token_alone_is_that_of_the_whole(pre_norm, activation, padded, layers):
+    """Work once an image, and none that the match token does not need: the same final match token."""
+    x, valid = sequence(padded, seed=2)
+    decoder = randomized(PairDecoder(layers, D, HEADS, 32, activation, pre_norm))
+    token = x[0, N].clone()
+    x[:, N] = token
+    mask = valid[:, None, None] if padded else None
+    expected = decoder(x, N, mask)[:, N]
+    query, of_query = decoder.encode(x[:, :N], token, valid[:, :N])
+    database, of_database = decoder.encode(x[:, N + 1 :], token, valid[:, N + 1 :])
+    found = decoder.match(query, database, (of_query, of_database), token, mask)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("keys", [3, 300])
+@pytest.mark.parametrize("padded", [False, True])
+def test_attention_is_the_same_by_either_way(keys, padded):
+    """With gradients by torch's fused call, without by three products where they are small."""
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, HEADS, n, 8) for n in (300, keys, keys))
+    mask = torch.arange(keys).lt(keys - 1).expand(2, 1, 1, keys) if padded else None
+    expected = attend(query, key, value, mask)
+    with torch.inference_mode():
+        torch.testing.assert_close(attend(query, key, value, mask), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_self_and_cross_attention_read_different_images():

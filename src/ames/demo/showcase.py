@@ -22,9 +22,10 @@ from ames.data.ground_truth import GroundTruth, ids, load_ground_truth, save_gro
 from ames.data.images import write_names
 from ames.data.shortlist import Shortlist
 from ames.demo.dataset import make_landmarks
+from ames.engine import Compute, Engine
 from ames.errors import AmesError
 from ames.judging import Blend, judge, judge_ideal, judge_initial
-from ames.models.base import Similarity
+from ames.models.base import PairSimilarity
 from ames.models.chamfer import Chamfer
 from ames.preparation import extract_split, make_shortlist
 from ames.protocols import LEAVE_ONE_OUT, MEDIUM, REVISITED, Protocol, Result
@@ -47,7 +48,7 @@ class Method:
     """A row of the table: a model, its descriptor count in the database, and its blend."""
 
     name: str
-    model: Similarity
+    model: PairSimilarity
     database_count: int
     blend: Blend
 
@@ -208,7 +209,7 @@ def _methods(model: Path | str | None, binary_model: Path | str | None) -> list[
     ]
 
 
-def _ames(path: Path | str, *, binarized: bool) -> tuple[Similarity, Blend]:
+def _ames(path: Path | str, *, binarized: bool) -> tuple[PairSimilarity, Blend]:
     weights = read_weights(path)
     backbone = weights.about.get("backbone")
     if backbone not in (None, "rootsift"):
@@ -226,14 +227,13 @@ def _ames(path: Path | str, *, binarized: bool) -> tuple[Similarity, Blend]:
 def _measure(method: Method, test: DemoSet, shortlist: Shortlist, k: int, device: str) -> Outcome:
     start = time.perf_counter()
     logits = score_shortlist(
-        method.model.to(device),
+        Engine(method.model, Compute(devices=(device,))),
         DescriptorFile(test.folder.local("query")),
         DescriptorFile(test.folder.local("gallery")),
         shortlist,
         mask=needed(shortlist, test.ground_truth, test.protocols, [k]),
         query_count=QUERY_DESC,
         database_count=method.database_count,
-        device=device,
     )
     seconds = time.perf_counter() - start
     results = judge(shortlist, logits, test.ground_truth, test.protocols, num_rerank=k, blend=method.blend)

@@ -110,8 +110,24 @@ class AMES(PairSimilarity):
 
     # ---- similarity -----------------------------------------------------------------------------
 
-    def pairs_tokens(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
-        return self._head(self._transform(query, database), query.size)
+    def encode(self, tokens: LocalFeatures) -> LocalFeatures:
+        """The first layer's self-attention, in which an image meets only itself and the match token."""
+        leading = tokens.valid.shape[:-1]
+        flat = LocalFeatures(tokens.descriptors, tokens.valid).pad(max(tokens.size, 1)).reshape(-1)
+        descriptors, summary = self.decoder.encode(
+            flat.descriptors, self.mtc_token.to(flat.descriptors.dtype), flat.valid
+        )
+        return LocalFeatures(descriptors, flat.valid, summary=summary).reshape(*leading)
+
+    def pairs_encoded(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
+        token = self.mtc_token.to(query.descriptors.dtype)
+        shares = cast(Tensor, query.summary), cast(Tensor, database.summary)
+        mask = _mask(query, database)
+        return self._head(self.decoder.match(query.descriptors, database.descriptors, shares, token, mask))
+
+    def compile_pairs(self) -> None:
+        # Behind the look at the mask, which would break the graph.
+        self.decoder.match = torch.compile(self.decoder.match, dynamic=True)  # type: ignore[method-assign]
 
     def forward(
         self,
@@ -133,24 +149,15 @@ class AMES(PairSimilarity):
         database = self.tokens(LocalFeatures.of(tgt_local, None if tgt_mask is None else ~tgt_mask.bool()))
         if not (self.training or self.binarized):
             database = database.with_descriptors(_rounded(database.descriptors))
-        x, n = self._transform(query, database), query.size
-        logits = self._head(x, n)
         if not return_logits:
-            return logits
-        return logits, torch.cat((x[:, n : n + 1], x[:, :n], x[:, n + 1 :]), dim=1)
+            return self.pairs_tokens(query, database)
+        token = self.mtc_token.to(query.descriptors.dtype).expand(len(query.valid), 1, -1)
+        x, n = torch.cat((query.descriptors, token, database.descriptors), 1), query.size
+        x = self.decoder(x, n, _mask(query, database))
+        return self._head(x[:, n]), torch.cat((x[:, n : n + 1], x[:, :n], x[:, n + 1 :]), dim=1)
 
-    def _transform(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
-        """Final tokens [P, N + 1 + M, d] in the order query, match token, database."""
-        P = query.valid.shape[0]
-        token = self.mtc_token.to(query.descriptors.dtype).expand(P, 1, -1)
-        x = torch.cat((query.descriptors, token, database.descriptors), dim=1)
-        always = query.valid.new_ones(P, 1)
-        valid = torch.cat((query.valid, always, database.valid), dim=1)
-        mask = None if bool(valid.all()) else valid[:, None, None]
-        return self.decoder(x, query.size, mask)
-
-    def _head(self, x: Tensor, n: int) -> Tensor:
-        return self.classifier(x[:, n]).squeeze(-1)
+    def _head(self, token: Tensor) -> Tensor:
+        return self.classifier(token).squeeze(-1)
 
     # ---- start from data ------------------------------------------------------------------------
 
@@ -191,3 +198,12 @@ class AMES(PairSimilarity):
 def _rounded(tokens: Tensor) -> Tensor:
     """What is left of tokens once a database has stored them as fp16."""
     return tokens.half().to(tokens.dtype)
+
+
+def _mask(query: LocalFeatures, database: LocalFeatures) -> Tensor | None:
+    """bool [P, 1, 1, N + 1 + M], True = may be attended, in the order query, match token, database.
+
+    None where there is no padding.
+    """
+    valid = torch.cat((F.pad(query.valid, (0, 1), value=True), database.valid), dim=1)
+    return None if bool(valid.all()) else valid[:, None, None]

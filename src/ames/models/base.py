@@ -49,11 +49,24 @@ class Similarity(nn.Module):
 
 
 class PairSimilarity(Similarity):
-    """A model that reads one pair; subclasses write ``pairs_tokens`` and the projections."""
+    """A model that reads one pair; subclasses write the projections, ``pairs_encoded`` and, where part of
+    the work concerns one image alone, ``encode``.
+    """
+
+    def encode(self, tokens: LocalFeatures) -> LocalFeatures:
+        """tokens [..., N, d] -> what one image brings into every pair, made once an image."""
+        return tokens
+
+    def pairs_encoded(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
+        """``encode`` of P query images and of P database images -> logits [P]."""
+        raise NotImplementedError
+
+    def compile_pairs(self) -> None:
+        """Compiles, in place, what ``pairs_encoded`` computes (``torch.compile``), where that is much."""
 
     def pairs_tokens(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
         """query [P, N, d], database [P, M, d] -> logits [P]."""
-        raise NotImplementedError
+        return self.pairs_encoded(self.encode(query), self.encode(database))
 
     def pairs(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
         """query [P, N, D], database [P, M, D] -> logits [P]."""
@@ -64,5 +77,5 @@ class PairSimilarity(Similarity):
 
     def score_tokens(self, query: LocalFeatures, candidates: LocalFeatures) -> Tensor:
         B, K = candidates.valid.shape[:2]
-        repeated = query.map(lambda x, _: x.unsqueeze(1).expand(B, K, *x.shape[1:]))
-        return self.pairs_tokens(repeated.reshape(-1), candidates.reshape(-1)).view(B, K)
+        repeated = self.encode(query).map(lambda x: x.unsqueeze(1).expand(B, K, *x.shape[1:]))
+        return self.pairs_encoded(repeated.reshape(-1), self.encode(candidates).reshape(-1)).view(B, K)

@@ -30,7 +30,7 @@ class Chamfer(PairSimilarity):
     def expand(self, codes: LocalFeatures) -> LocalFeatures:
         return codes
 
-    def pairs_tokens(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
+    def pairs_encoded(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
         query, database = query.pad(max(query.size, 1)), database.pad(max(database.size, 1))
         cosine = query.descriptors @ database.descriptors.transpose(-1, -2)  # [P, N, M]
         either = query.valid.unsqueeze(-1) & database.valid.unsqueeze(-2)

@@ -13,6 +13,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+# Up to this many scores a head the CPU is faster at a product, a softmax and a product than at the fused
+# kernel, which pays for each call; in half precision it always is (docs/performance.md).
+_SMALL = 256 * 256
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """Scaled dot-product attention: query [B, h, n, e], key and value [B, h, m, e] -> [B, h, n, e].
+
+    mask: bool [B, 1, 1, m], True = may be attended, or None.
+    """
+    B, h, n, e = query.shape
+    small = n * key.shape[2] <= _SMALL or query.dtype != torch.float32
+    if torch.is_grad_enabled() or query.device.type != "cpu" or not small:
+        return F.scaled_dot_product_attention(query, key, value, mask)
+    keys = key.reshape(B * h, -1, e).transpose(1, 2)
+    unread = query.new_empty(1, 1, 1)  # with beta = 0
+    scores = torch.baddbmm(unread, query.reshape(B * h, n, e), keys, beta=0, alpha=e**-0.5)
+    if mask is not None:
+        scores.view(B, h, n, -1).masked_fill_(~mask, float("-inf"))
+    return torch.bmm(torch.softmax(scores, -1), value.reshape(B * h, -1, e)).view(B, h, n, e)
+
 
 class PairAttention(nn.Module):
     """Multi-head attention over [query; match token; database]; parameters are named as those of
@@ -35,12 +56,11 @@ class PairAttention(nn.Module):
 
     def forward(self, x: Tensor, n: int, mask: Tensor | None, *, cross: bool) -> Tensor:
         """x: [B, N + 1 + M, d] with ``n`` = N; mask: bool [B, 1, 1, N + 1 + M], True = may be attended."""
-        B, S, d = x.shape
-        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
-        query, key, value = qkv.view(B, S, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        S = x.shape[1]
+        query, key, value = self.project(x)
 
-        def attend(rows: slice, keys: slice) -> Tensor:  # [B, heads, rows, d / heads]
-            return F.scaled_dot_product_attention(
+        def part(rows: slice, keys: slice) -> Tensor:  # [B, heads, rows, d / heads]
+            return attend(
                 query[:, :, rows],
                 key[:, :, keys],
                 value[:, :, keys],
@@ -48,15 +68,78 @@ class PairAttention(nn.Module):
             )
 
         with_query, with_database = slice(0, n + 1), slice(n, S)
-        out = torch.cat(
-            (
-                attend(slice(0, n), with_database if cross else with_query),
-                attend(slice(n, n + 1), slice(0, S)),
-                attend(slice(n + 1, S), with_query if cross else with_database),
-            ),
-            dim=2,
+        return self.merge(
+            part(slice(0, n), with_database if cross else with_query),
+            part(slice(n, n + 1), slice(0, S)),
+            part(slice(n + 1, S), with_query if cross else with_database),
         )
-        return self.out_proj(out.transpose(1, 2).reshape(B, S, d))
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of tokens [B, S, d], each [B, heads, S, d / heads]."""
+        B, S, d = x.shape
+        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
+        query, key, value = qkv.view(B, S, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        return query, key, value
+
+    def merge(self, *parts: Tensor) -> Tensor:
+        """Attended values [B, heads, rows, d / heads], one behind the other -> [B, all rows, d]."""
+        joined = torch.cat([part.transpose(1, 2) for part in parts], dim=1)
+        return self.out_proj(joined.flatten(2))
+
+    def within(self, x: Tensor, token: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Self-attention of one image x [I, N, d] and the match token [d].
+
+        mask: bool [I, 1, 1, N + 1] or None. Returns what the descriptors read, [I, N, d], and the share of
+        the image in what the token reads, float32 [I, heads + d]: the log of the sum of its exponentials,
+        then its mean of the values.
+        """
+        N = x.shape[1]
+        query, key, value = self.project(torch.cat((x, token.expand(len(x), 1, -1)), 1))
+        read = self.merge(attend(query[:, :, :N], key, value, mask))
+        scores = _scores(query[:, :, N:], key[:, :, :N])  # [I, heads, 1, N]
+        if mask is not None:
+            scores = scores.masked_fill(~mask[..., :N], float("-inf"))
+        total = scores.logsumexp(-1, keepdim=True)
+        # An image without descriptors has no mean, and its weight will be exp(-inf) = 0.
+        weight = torch.where(total.isinf(), 0.0, (scores - total).exp())
+        mean = weight @ value[:, :, :N].float()
+        return read, torch.cat((total.flatten(1), mean.flatten(1)), 1)
+
+    def join(self, token: Tensor, *summaries: Tensor) -> Tensor:
+        """What the match token [d] reads of itself and of images, whose shares are float32 [P, heads + d]
+        (``within``): [P, d].
+        """
+        query, key, value = self.project(token.view(1, 1, -1))
+        shares = torch.stack(summaries, 1)  # [P, images, heads + d]
+        P = len(shares)
+        own = _scores(query, key).view(1, 1, self.heads).expand(P, 1, -1)
+        weight = torch.softmax(torch.cat((shares[..., : self.heads], own), 1), 1)  # [P, images + 1, heads]
+        means = shares[..., self.heads :].unflatten(-1, (self.heads, -1))
+        means = torch.cat((means, value.float().view(1, 1, self.heads, -1).expand(P, -1, -1, -1)), 1)
+        mean = (weight.unsqueeze(-1) * means).sum(1).flatten(1)
+        return self.out_proj(mean.to(token.dtype))
+
+    def read(self, token: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
+        """What the match token [B, d] attends to in all tokens x [B, S, d], as ``forward`` gives it: [B, d].
+
+        Keys and values of x are never made: the query meets all keys in one product with the projection
+        (their bias adds the same to every score and so changes nothing), and the values are projected
+        after they have been averaged.
+        """
+        weight = self.in_proj_weight.view(3, self.heads, -1, token.shape[1])
+        bias = self.in_proj_bias.view(3, self.heads, -1)
+        query = torch.einsum("bd,hed->bhe", token, weight[0]) + bias[0]
+        towards = torch.einsum("bhe,hed->bhd", query * query.shape[-1] ** -0.5, weight[1])
+        scores = towards @ x.transpose(1, 2)  # [B, heads, S]
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, 0], float("-inf"))
+        mean = torch.softmax(scores, -1) @ x  # [B, heads, d]
+        return self.out_proj((torch.einsum("bhd,hed->bhe", mean, weight[2]) + bias[2]).flatten(1))
+
+
+def _scores(query: Tensor, key: Tensor) -> Tensor:
+    """Scaled products float32: query [B, h, n, e], key [B, h, m, e] -> [B, h, n, m]."""
+    return (query.float() * query.shape[-1] ** -0.5) @ key.float().transpose(-1, -2)
 
 
 class PairLayer(nn.Module):
@@ -74,17 +157,51 @@ class PairLayer(nn.Module):
 
     def forward(self, x: Tensor, n: int, mask: Tensor | None) -> Tensor:
         """x: [B, N + 1 + M, d] -> the same shape."""
-        if self.pre_norm:
-            x = x + self.self_attn(self.norm1(x), n, mask, cross=False)
-            x = x + self.cross_attn(self.norm2(x), n, mask, cross=True)
-            return x + self._feed_forward(self.norm3(x))
-        x = self.norm1(x + self.self_attn(x, n, mask, cross=False))
-        x = self.norm2(x + self.cross_attn(x, n, mask, cross=True))
-        return self.norm3(x + self._feed_forward(x))
+        return self.across(self.within_pair(x, n, mask), n, mask)
+
+    def within_pair(self, x: Tensor, n: int, mask: Tensor | None) -> Tensor:
+        """Self-attention of both images; x: [B, N + 1 + M, d] -> the same shape."""
+        return self._after(self.norm1, x, self.self_attn(self._before(self.norm1, x), n, mask, cross=False))
+
+    def across(self, x: Tensor, n: int, mask: Tensor | None) -> Tensor:
+        """What follows self-attention; x: [B, N + 1 + M, d] -> the same shape."""
+        x = self._after(self.norm2, x, self.cross_attn(self._before(self.norm2, x), n, mask, cross=True))
+        return self._feed_forward(x)
+
+    def within(self, x: Tensor, token: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Self-attention of one image [I, N, d] beside the match token [d]: its descriptors, [I, N, d], and
+        its share in the token, [I, heads + d] (``PairAttention.within``).
+        """
+        read, summary = self.self_attn.within(
+            self._before(self.norm1, x), self._before(self.norm1, token), mask
+        )
+        return self._after(self.norm1, x, read), summary
+
+    def join(self, token: Tensor, *summaries: Tensor) -> Tensor:
+        """The match token [d] behind the self-attention that ``within`` began: [P, d]."""
+        read = self.self_attn.join(self._before(self.norm1, token), *summaries)
+        return self._after(self.norm1, token, read)
+
+    def match(self, x: Tensor, n: int, mask: Tensor | None) -> Tensor:
+        """The match token alone behind cross-attention and feed-forward; x: [B, N + 1 + M, d] behind
+        self-attention -> [B, d].
+        """
+        before = self._before(self.norm2, x)
+        token = self._after(self.norm2, x[:, n], self.cross_attn.read(before[:, n], before, mask))
+        return self._feed_forward(token)
+
+    def _before(self, norm: nn.Module, x: Tensor) -> Tensor:
+        return norm(x) if self.pre_norm else x
+
+    def _after(self, norm: nn.Module, x: Tensor, read: Tensor) -> Tensor:
+        """The residual; ``read`` is fresh and nobody else's, so that it takes the sum."""
+        total = read.add_(x)
+        return total if self.pre_norm else norm(total)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        activation = F.relu if self.activation_name == "relu" else F.gelu
-        return self.linear2(activation(self.linear1(x)))
+        hidden = self.linear1(self._before(self.norm3, x))
+        hidden = hidden.relu_() if self.activation_name == "relu" else F.gelu(hidden)
+        return self._after(self.norm3, x, self.linear2(hidden))
 
 
 class PairDecoder(nn.Module):
@@ -109,3 +226,37 @@ class PairDecoder(nn.Module):
         for layer in self.stack:
             x = layer(x, n, mask)
         return x if self.norm is None else self.norm(x)
+
+    def encode(self, x: Tensor, token: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """What one image brings into every pair, so that it is made once an image.
+
+        In the first layer's self-attention an image sees itself and the match token, which is still the
+        same for all pairs. x: [I, N, d], valid: bool [I, N], token: [d] -> its descriptors behind that
+        attention, [I, N, d], and its share in the match token, float32 [I, heads + d].
+        """
+        mask = None if bool(valid.all()) else F.pad(valid, (0, 1), value=True)[:, None, None]
+        return self.stack[0].within(x, token, mask)
+
+    def match(
+        self,
+        query: Tensor,
+        database: Tensor,
+        shares: tuple[Tensor, Tensor],
+        token: Tensor,
+        mask: Tensor | None,
+    ) -> Tensor:
+        """The final match token of pairs, [P, d], from what ``encode`` made of both images: descriptors
+        [P, N, d] and [P, M, d], shares float32 [P, heads + d]; mask: bool [P, 1, 1, N + 1 + M] or None.
+
+        Equal to ``forward`` without what only the other tokens of the last layer need.
+        """
+        first, *between = self.stack[:-1] or self.stack
+        last, n = self.stack[-1], query.shape[1]
+        x = torch.cat((query, first.join(token, *shares).unsqueeze(1), database), 1)
+        if last is not first:
+            x = first.across(x, n, mask)
+            for layer in between:
+                x = layer(x, n, mask)
+            x = last.within_pair(x, n, mask)
+        matched = last.match(x, n, mask)
+        return matched if self.norm is None else self.norm(matched)

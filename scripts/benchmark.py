@@ -1,0 +1,90 @@
+"""Measures the library beside twins of the released code, in one run on one machine.
+
+    python scripts/benchmark.py scoring|evaluate|loader|train [--json OUT] [--device cuda]
+
+The twins are in tests/twins. docs/performance.md keeps the tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+import torch
+from benchmarks import machine
+
+from ames.arguments import OneLineParser
+from ames.errors import AmesError
+from ames.report import format_table
+
+
+def main() -> None:
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("what", choices=("scoring", "evaluate", "loader", "train"))
+    parser.add_argument("--json", type=Path, help="file for the rows and the machine")
+    parser.add_argument("--device", default="cpu", help="torch's name (default: cpu)")
+    parser.add_argument("--threads", type=int, help="of the CPU (default: as torch finds them)")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds, of which the median counts")
+    parser.add_argument("--pairs", type=int, default=16, help="scoring: database images of the query")
+    parser.add_argument("--sizes", nargs="+", help="scoring: query x database descriptors, as 600x50")
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], help="scoring")
+    parser.add_argument("--folder", type=Path, default=Path("runs/benchmark"), help="for data that is made")
+    args = parser.parse_args()
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
+        raise AmesError(f"device {args.device}: no CUDA device here")
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    rows = measure(args)
+    about = machine.describe(args.device)
+    print(", ".join(f"{key}: {value}" for key, value in about.items()))
+    print(format_table(rows))
+    if args.json is not None:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps({"what": args.what, "machine": about, "rows": rows}, indent=1))
+
+
+def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
+    if args.what == "scoring":
+        from benchmarks import scoring
+
+        sizes = [parse_size(text) for text in args.sizes] if args.sizes else scoring.SIZES
+        return scoring.run(
+            sizes=sizes,
+            precisions=args.precisions,
+            pairs=args.pairs,
+            repeats=args.repeats,
+            device=args.device,
+        )
+    if args.what == "evaluate":
+        from benchmarks import evaluate
+
+        return evaluate.run(args.folder, device=args.device)
+    if args.what == "loader":
+        from benchmarks import loader
+
+        return loader.run(args.folder, repeats=args.repeats)
+    from benchmarks import train
+
+    return train.run(repeats=args.repeats, device=args.device)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    try:
+        n, m = (int(x) for x in text.split("x"))
+    except ValueError as error:
+        raise AmesError(f"size {text!r}: give query x database descriptors, as 600x50") from error
+    return n, m
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except AmesError as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        sys.exit(2)

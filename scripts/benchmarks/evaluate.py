@@ -1,0 +1,80 @@
+"""A whole evaluation of a folder as large as ROxford beside a twin of the released one."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ames.data.folder import DatasetFolder
+from ames.engine import Compute
+from ames.evaluation import Scoring, open_test_set
+from ames.judging import sweep
+from ames.models.ames import AMES
+from ames.protocols import HARD, MEDIUM
+from golden import data_root
+from twins.released_evaluation import released_evaluation
+from twins.released_model import ReleasedAMES
+
+# 70 queries, 4,993 images: real ground truth, made-up descriptors of 64 dimensions.
+CASE = {"dataset": "roxford5k", "seed": 1, "desc_num": 400, "padded": False}
+WIDTH, COUNT, KS = 64, 200, (100, 400)  # counts and ks: the released configuration's
+LAMB, TEMP = 0.5, 0.5
+
+
+def run(folder: Path, *, device: str = "cpu") -> list[dict[str, Any]]:
+    """One row a side. The model is a small one, so that reading counts."""
+    data = DatasetFolder(folder / CASE["dataset"], "dinov2")
+    if not data.shortlist.is_file():
+        shutil.rmtree(data.path, ignore_errors=True)
+        data.path.mkdir(parents=True)
+        data_root.make(folder, CASE, width=WIDTH, layout="float32")
+    model = AMES(local_dim=WIDTH, model_dim=64, num_encoder_layers=2, dim_feedforward=128).eval()
+    twin = ReleasedAMES(model).eval()
+    protocols = (MEDIUM, HARD)
+
+    start = time.perf_counter()
+    test = open_test_set(data, model)
+    scoring = Scoring(query_count=COUNT, database_count=COUNT, compute=Compute(devices=(device,)), workers=1)
+    logits = scoring(model, test, protocols, KS).logits
+    ours = sweep(
+        test.shortlist, logits, test.ground_truth, protocols, num_rerank=KS, lamb=[LAMB], temp=[TEMP]
+    )
+    our_seconds = time.perf_counter() - start
+
+    start = time.perf_counter()
+    theirs, scored = released_evaluation(
+        twin,
+        test.queries.path,
+        test.gallery.path,
+        test.shortlist,
+        test.ground_truth,
+        protocols,
+        counts=(COUNT, COUNT),
+        ks=KS,
+        lamb=LAMB,
+        temp=TEMP,
+    )
+    their_seconds = time.perf_counter() - start
+    image = COUNT * test.gallery.image_bytes // test.gallery.slots
+    used = len(np.unique(test.shortlist.ids[~np.isnan(logits)]))
+    gap = max(abs(a[key] - b[key]) for a, b in zip(ours, theirs, strict=True) for key in ("M_map", "H_map"))
+    sides = (
+        ("ames", our_seconds, np.isfinite(logits).sum(), test.gallery.bytes_read),
+        ("twin", their_seconds, scored, scored * image),
+    )
+    return [
+        {
+            "side": side,
+            "seconds": seconds,
+            "ratio": their_seconds / seconds,
+            "pairs scored": int(pairs),
+            "gallery MB read": read / 1e6,
+            "times each byte": read / (used * image),
+            "mAP difference": gap,
+        }
+        for side, seconds, pairs, read in sides
+    ]

@@ -1,0 +1,93 @@
+"""What a machine is and does: its name, its rate of matrix products, the memory that a function takes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import platform
+import re
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def describe(device: str = "cpu") -> dict[str, Any]:
+    """The machine as it belongs beside every figure."""
+    found = {"processor": _processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    if device.startswith("cuda"):
+        found["gpu"] = torch.cuda.get_device_name(device)
+    return found
+
+
+def _processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor()
+    return match[1].strip() if (match := re.search(r"model name\s*:(.*)", text)) else platform.machine()
+
+
+def alternate(
+    functions: dict[str, Callable[[], Any]], repeats: int, device: str = "cpu"
+) -> dict[str, list[float]]:
+    """Seconds of each function, called in turn, so that a noisy machine is noisy to all alike.
+
+    The first round, which warms up, is not counted.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for round_ in range(repeats + 1):
+        for name, function in functions.items():
+            _wait(device)
+            start = time.perf_counter()
+            function()
+            _wait(device)
+            if round_:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
+def ratio(seconds: dict[str, list[float]], slow: str, fast: str) -> float:
+    """How many times faster, by the medians of the rounds."""
+    return statistics.median(seconds[slow]) / statistics.median(seconds[fast])
+
+
+def matrix_rate(dtype: torch.dtype, device: str = "cpu", repeats: int = 9) -> float:
+    """Operations a second of a large matrix product (two a multiply-add): the median of the rounds."""
+    n = 2048 if device == "cpu" else 8192
+    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+    seconds = alternate({"product": lambda: a @ b}, repeats, device)["product"]
+    return 2 * n**3 / statistics.median(seconds)
+
+
+def peak_memory(function: Callable[..., Callable[[], Any]], *arguments: Any) -> int | None:
+    """Bytes that a call takes beyond what was there before, measured in a process of its own.
+
+    ``function(*arguments)`` prepares and returns the call. None where the system does not tell (it takes
+    Linux).
+    """
+    if not Path("/proc/self/clear_refs").exists():
+        return None
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak, (function, arguments, torch.get_num_threads()))
+
+
+def _peak(function: Callable[..., Callable[[], Any]], arguments: tuple[Any, ...], threads: int) -> int:
+    torch.set_num_threads(threads)
+    call = function(*arguments)
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+    before = _status("VmRSS")
+    call()
+    return _status("VmHWM") - before
+
+
+def _status(key: str) -> int:
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(key))
+    return 1024 * int(line.split()[1])

@@ -1,0 +1,110 @@
+"""Pairs a second of the engine beside a twin of the released model, with the same weights and inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from benchmarks.machine import alternate, matrix_rate, peak_memory, ratio
+
+from ames.engine import PRECISIONS, Compute, Engine
+from ames.features import LocalFeatures
+from ames.models.ames import AMES
+from twins.released_model import ReleasedAMES
+
+SIZES = ((600, 600), (400, 400), (600, 50), (100, 100))
+
+
+def run(
+    *,
+    sizes: Sequence[tuple[int, int]] = SIZES,
+    precisions: Sequence[str] = ("fp32", "bf16"),
+    pairs: int = 16,
+    repeats: int = 5,
+    device: str = "cpu",
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """One row for each size and precision: one query against ``pairs`` images, projection included."""
+    # of what the engine computes in: fp32 and tf32 are held against the rate of plain fp32
+    rates = {p: matrix_rate(PRECISIONS[p], device) for p in precisions}
+    reference = matrix_rate(torch.float32, device)
+    rows = []
+    for n, m in sizes:
+        twin = twin_call(n, m, pairs, device, seed)
+        calls = {"twin": twin} | {p: engine_call(n, m, pairs, device, seed, p) for p in precisions}
+        expected = twin()
+        seconds = alternate(calls, repeats, device)
+        twin_memory = None if device != "cpu" else peak_memory(twin_call, n, m, pairs, device, seed)
+        for p in precisions:
+            rate = pairs / median(seconds[p])
+            memory = None if device != "cpu" else peak_memory(engine_call, n, m, pairs, device, seed, p)
+            flops = model_flops(AMES(), n, m)
+            rows.append(
+                {
+                    "query x database": f"{n} x {m}",
+                    "precision": p,
+                    "pairs/s": rate,
+                    "twin pairs/s": pairs / median(seconds["twin"]),
+                    "ratio": ratio(seconds, "twin", p),
+                    "max difference": float(np.abs(calls[p]() - expected).max()),
+                    "share of fp32 rate": flops * rate / reference,
+                    f"share of {p} rate": flops * rate / rates[p],
+                    "peak MB": _mega(memory),
+                    "twin peak MB": _mega(twin_memory),
+                    "memory ratio": twin_memory / memory if memory and twin_memory else None,
+                }
+            )
+    return rows
+
+
+def model_flops(model: AMES, n: int, m: int) -> float:
+    """Operations of the whole model for one pair, two a multiply-add: what a plain reading of the paper
+    computes (exact attention, both projections), whatever is saved of it.
+    """
+    S, d, hidden = n + m + 1, model.model_dim, model.decoder.stack[0].linear1.out_features
+    read = n * (n + 1) + m * (m + 1) + S  # query-key pairs of self-attention; of cross-attention:
+    across = n * (m + 1) + m * (n + 1) + S
+    attention = 2 * S * 4 * d * d * 2 + (read + across) * 2 * 2 * d
+    layers = len(model.decoder.stack) * (attention + S * 2 * d * hidden * 2)
+    return layers + (n + m) * (model.local_dim or 0) * d * 2
+
+
+def inputs(n: int, m: int, pairs: int, seed: int) -> tuple[AMES, torch.Tensor, torch.Tensor]:
+    """The paper's model with random weights; a query [1, n, 768] and database images [pairs, m, 768]."""
+    torch.manual_seed(seed)
+    return AMES().eval(), torch.randn(1, n, 768), torch.randn(pairs, m, 768)
+
+
+def twin_call(n: int, m: int, pairs: int, device: str, seed: int) -> Callable[[], np.ndarray]:
+    model, query, database = inputs(n, m, pairs, seed)
+    twin = ReleasedAMES(model).eval().to(device)
+    repeated = query.expand(pairs, -1, -1).contiguous()
+    masks = [torch.zeros(pairs, count, dtype=torch.bool) for count in (n, m)]
+
+    @torch.no_grad()
+    def call() -> np.ndarray:
+        x = [t.to(device) for t in (repeated, masks[0], database, masks[1])]
+        return twin(*x).cpu().numpy()
+
+    return call
+
+
+def engine_call(
+    n: int, m: int, pairs: int, device: str, seed: int, precision: str
+) -> Callable[[], np.ndarray]:
+    model, query, database = inputs(n, m, pairs, seed)
+    engine = Engine(model, Compute(devices=(device,), precision=precision))
+    query_rows, image_rows = np.zeros(pairs, int), np.arange(pairs)
+
+    def call() -> np.ndarray:
+        queries = engine.queries(LocalFeatures.of(query))
+        return engine.score(queries, LocalFeatures.of(database), query_rows, image_rows)
+
+    return call
+
+
+def _mega(size: int | None) -> float | None:
+    return None if size is None else size / 1e6
