@@ -31,7 +31,7 @@ PRECISIONS = {
 
 # Tokens worked on together. On a CPU what lies between two layers should stay in its caches; a GPU wants
 # to be full, and beyond that more only takes memory (docs/performance.md).
-_CPU_TOKENS = {torch.float32: 2048, torch.bfloat16: 6144, torch.float16: 6144}
+_CPU_TOKENS = {torch.float32: 2560, torch.bfloat16: 6144, torch.float16: 6144}
 _GPU_TOKENS = 1 << 19
 _GPU_PROBE = 1 << 13  # of the first chunk, from which the memory of a token is known
 _GPU_SHARE = 0.6  # of the free memory
