@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from ames.data.ahead import ahead
 from ames.data.descriptors import DescriptorFile
 from ames.data.ground_truth import GroundTruth, ids
 from ames.data.shortlist import Shortlist
@@ -132,27 +131,9 @@ def _compress(
 def _blocks(
     gallery: DescriptorFile, rows: np.ndarray, count: int | None, workers: int
 ) -> Iterator[LocalFeatures]:
-    """Some gallery images in blocks, in order; ``workers`` threads hold at most one block each ahead.
-
-    Threads, not processes: copying from a file lets the model go on, nothing has to be sent, and it works
-    from any script on any system.
-    """
+    """Some gallery images in blocks, in order; ``workers`` threads hold at most one block each ahead."""
     blocks = [rows[start : start + _READ] for start in range(0, len(rows), _READ)]
-    if not workers:
-        yield from (gallery.read(block, count) for block in blocks)
-        return
-    ahead: deque[Future[LocalFeatures]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for block in blocks:
-                ahead.append(pool.submit(gallery.read, block, count))
-                if len(ahead) > workers:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            for waiting in ahead:
-                waiting.cancel()
+    return ahead(lambda block: gallery.read(block, count), blocks, workers)
 
 
 def blend(similarities: np.ndarray, logits: np.ndarray, lamb: float, temp: float) -> np.ndarray:
