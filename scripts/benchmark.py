@@ -43,7 +43,7 @@ def main() -> None:
     rows = measure(args)
     about = machine.describe(args.device)
     print(", ".join(f"{key}: {value}" for key, value in about.items()))
-    print(format_table(rows))
+    print(format_table([{key: _text(value) for key, value in row.items()} for row in rows]))
     if args.json is not None:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps({"what": args.what, "machine": about, "rows": rows}, indent=1))
@@ -68,10 +68,15 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     if args.what == "loader":
         from benchmarks import loader
 
-        return loader.run(args.folder, repeats=args.repeats)
+        return [loader.run(args.folder, images=2000, seed=0)]
     from benchmarks import train
 
     return train.run(repeats=args.repeats, device=args.device)
+
+
+def _text(value: Any) -> Any:
+    """Three digits of a number, whatever its size."""
+    return f"{value:.3g}" if isinstance(value, float) and abs(value) < 1000 else value
 
 
 def parse_size(text: str) -> tuple[int, int]:

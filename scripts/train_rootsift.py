@@ -119,7 +119,7 @@ def descriptors_of(file: DescriptorFile) -> Iterator[np.ndarray]:
     """The real descriptors of each image, float32 [N_i, 128]."""
     for row in range(len(file)):
         local = file.read([row])[0]
-        yield local.descriptors[local.valid].numpy()
+        yield local.descriptors[local.valid].float().numpy()
 
 
 class Validation:

@@ -47,7 +47,8 @@ def train(config: DictConfig) -> float:
     )
     count = min(door.whole(data, "desc_num"), descriptors.slots)
     triplets = door.whole(data, "batch_size", least=3) // 3
-    loader = TripletLoader(sampler, descriptors, triplets=triplets, count=count, seed=seed)
+    workers = door.whole(config, "num_workers", least=0)
+    loader = TripletLoader(sampler, descriptors, triplets=triplets, count=count, seed=seed, workers=workers)
     sample = descriptors.read(
         np.linspace(0, len(descriptors) - 1, min(1000, len(descriptors))).astype(int), 60
     )

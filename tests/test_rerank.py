@@ -133,10 +133,10 @@ def test_a_pair_is_scored_once_and_a_gallery_image_read_once(files, monkeypatch)
     read = []
     original = DescriptorFile.read
 
-    def counted(self, rows, count=None):
+    def counted(self, rows, count=None, **options):
         if self is gallery:
             read.extend(int(row) for row in rows)
-        return original(self, rows, count)
+        return original(self, rows, count, **options)
 
     monkeypatch.setattr(DescriptorFile, "read", counted)
     rng = np.random.default_rng(0)

@@ -201,7 +201,7 @@ def test_a_worker_s_error_arrives(run, monkeypatch):
     folder, _, _ = run
     test = open_test_set(folder, Chamfer(local_dim=8))
 
-    def broken(*_):
+    def broken(*_, **__):
         raise AmesError("unreadable")
 
     monkeypatch.setattr(test.gallery, "read", broken)

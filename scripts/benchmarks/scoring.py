@@ -51,7 +51,7 @@ def run(
                     "ratio": ratio(seconds, "twin", p),
                     "max difference": float(np.abs(calls[p]() - expected).max()),
                     "share of fp32 rate": flops * rate / reference,
-                    f"share of {p} rate": flops * rate / rates[p],
+                    "of its own": flops * rate / rates[p],
                     "peak MB": _mega(memory),
                     "twin peak MB": _mega(twin_memory),
                     "memory ratio": twin_memory / memory if memory and twin_memory else None,

@@ -139,9 +139,10 @@ class _Lane:
     def __init__(self, model: PairSimilarity, device: str, compute: Compute) -> None:
         self.model, self.device = model, torch.device(device)
         dtype = PRECISIONS[compute.precision]
-        self.dtype = dtype
         changed = compute.compile or dtype != torch.float32
-        self.scorer = copy.deepcopy(model).to(dtype) if changed else model
+        self.scorer = copy.deepcopy(model) if changed else model
+        if dtype != torch.float32:
+            self.scorer.lower(dtype)
         if compute.compile:
             self.scorer.compile_pairs()
         self.batch_size = compute.batch_size
@@ -160,7 +161,7 @@ class _Lane:
                 tokens = self.model.expand(self.model.compress(part))
             else:
                 tokens = self.model.expand(part) if coded else self.model.tokens(part)
-            parts.append(self.scorer.encode(tokens.to(dtype=self.dtype)))
+            parts.append(self.scorer.encode(tokens))
         return LocalFeatures.cat(parts)
 
     @torch.inference_mode()

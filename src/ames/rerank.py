@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from tqdm import tqdm
 
+from ames.data.ahead import ahead
 from ames.data.descriptors import DescriptorFile
 from ames.data.ground_truth import GroundTruth, ids
 from ames.data.shortlist import Shortlist
 from ames.engine import Engine
 from ames.errors import AmesError
-from ames.features import LocalFeatures
 from ames.models.base import Similarity
 from ames.protocols import Protocol
 from ames.scores import KeptScores
@@ -89,7 +87,9 @@ def score_shortlist(
             encoded = engine.queries(queries.read(rows, query_count), coded=queries.packed)
             pairs = _Pairs.of(shortlist.ids, wanted, rows)
             blocks = pairs.blocks(max(1, _BLOCK_SLOTS // (database_count or gallery.slots)))
-            reads = _blocks(gallery, [block.images for block in blocks], database_count, workers)
+            reads = ahead(
+                lambda block: gallery.read(block.images, database_count, locations=False), blocks, workers
+            )
             for block, images in zip(blocks, reads, strict=True):
                 query, image = rows[block.rows], block.images[block.places]
                 scores = engine.score(encoded, images, block.rows, block.places, coded=gallery.packed)
@@ -154,31 +154,6 @@ def _check_finite(
             f"{queries.path} (query {q}), {gallery.path} (image {i}): their score is {scores[bad[0]]}; the "
             "descriptors or the model's weights hold values that are not finite"
         )
-
-
-def _blocks(
-    gallery: DescriptorFile, blocks: Sequence[np.ndarray], count: int | None, workers: int
-) -> Iterator[LocalFeatures]:
-    """Gallery images in blocks, in order; ``workers`` threads hold at most one block each ahead.
-
-    Threads, not processes: copying from a file lets the model go on, nothing has to be sent, and it works
-    from any script on any system.
-    """
-    if not workers:
-        yield from (gallery.read(block, count) for block in blocks)
-        return
-    ahead: deque[Future[LocalFeatures]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for block in blocks:
-                ahead.append(pool.submit(gallery.read, block, count))
-                if len(ahead) > workers:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            for waiting in ahead:
-                waiting.cancel()
 
 
 def blend(similarities: np.ndarray, logits: np.ndarray, lamb: float, temp: float) -> np.ndarray:

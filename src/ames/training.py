@@ -145,7 +145,8 @@ def step_losses(
     device: torch.device,
 ) -> Losses:
     """Losses of one batch at drawn (query, database) descriptor counts."""
-    query, database = (side.to(device) for side in batch.pairs())
+    with torch.autocast(device.type, enabled=False):  # to bfloat16, which will not join stored float16
+        query, database = (side.to(device) for side in batch.pairs())
     labels = (torch.arange(len(query.valid), device=device) < len(query.valid) // 2).float()
     if teacher is None:
         return pair_objective(model, query.trim(int(counts[0])), database.trim(int(counts[1])), labels)

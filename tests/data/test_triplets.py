@@ -1,5 +1,6 @@
 """Triplets: which images are drawn and how often, what is never drawn, and the errors."""
 
+import threading
 from collections import Counter
 
 import h5py
@@ -290,3 +291,42 @@ def test_packed_descriptors(store, tmp_path):
         file.create_dataset("features", data=np.zeros((40, 8, 2), np.uint8))
     with pytest.raises(AmesError, match=r"packed.hdf5: holds packed bits; training needs descriptors"):
         loader(DescriptorFile(tmp_path / "packed.hdf5"))
+
+
+# ---- reading ahead --------------------------------------------------------------------------------
+
+
+def tensors(batch):
+    return [
+        x for side in (batch.anchor, batch.positive, batch.negative) for x in (side.descriptors, side.valid)
+    ]
+
+
+def test_workers_change_no_batch(store):
+    alone = loader(store)
+    epochs = [list(alone), list(alone)]
+    for workers in (1, 3):
+        reading = loader(store, workers=workers)
+        for expected in epochs:
+            for batch, other in zip(reading, expected, strict=True):
+                for found, known in zip(tensors(batch), tensors(other), strict=True):
+                    assert torch.equal(found, known)
+                    assert found.dtype in (torch.float16, torch.bool)  # as stored
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_an_epoch_that_is_broken_off_leaves_no_thread(store, workers):
+    before = threading.active_count()
+    for _ in loader(store, workers=workers):
+        break
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_an_error_of_a_reading_thread_is_raised_by_the_loader(store, workers, monkeypatch):
+    before = threading.active_count()
+    reading = loader(store, workers=workers)
+    monkeypatch.setattr(store, "path", store.path.with_name("gone.hdf5"))
+    with pytest.raises(FileNotFoundError, match=r"gone.hdf5"):
+        list(reading)
+    assert threading.active_count() == before

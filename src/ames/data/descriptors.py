@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,11 +25,13 @@ import torch
 
 from ames import __version__
 from ames.data.atomic import atomic_path
+from ames.data.gather import Memory, gather
 from ames.data.layouts import METADATA, PADDING, ROW_COL, SCALE, WEIGHT, check_sources, find_layout
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 
 _log = logging.getLogger(__name__)
+_BLOCK = 1 << 26  # bytes of a file that are read through HDF5 at a time
 
 
 class DescriptorWriter:
@@ -93,8 +97,10 @@ class DescriptorFile:
     ``len(file)`` images of up to ``slots`` descriptors of ``width`` dimensions; ``provenance`` is what
     the writer recorded ({} for published files). Where ``packed``, the file holds a binary model's codes:
     ``read`` gives uint8 [..., width / 8], which ``Similarity.expand`` takes, and nothing is left to
-    compress. The file is opened on first use, in whichever process uses it, so that the object can be
-    handed to worker processes.
+    compress. ``bytes_read`` counts what ``read`` has gathered so far in this process, in bytes as stored.
+
+    The file is opened on first use, in whichever process uses it, so that the object can be handed to
+    worker processes, spawned or forked. Threads may share it.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -110,16 +116,31 @@ class DescriptorFile:
             self.names = _names(file)
             self._offset = features.id.get_offset()  # None: chunked, compressed or virtual
             self._stored = features.dtype, features.shape
-        self._rows: Any = None
+        self.bytes_read = 0
         self._said_few = False
+        self._rows: Any = None
+        self._process = os.getpid()
+        self._memory = Memory()
 
     def __len__(self) -> int:
         return self.images
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_rows": None}
+        state = self.__dict__ | {"_rows": None, "bytes_read": 0}
+        del state["_memory"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _memory=Memory())
 
     def _features(self) -> Any:
+        if self._offset is None and self._process != os.getpid():
+            # Forked since: a map is as good as before, but HDF5 would go on with the parent's open file,
+            # also for a second handle. Closed here, it stays open there.
+            inherited, self._rows = self._rows, None
+            if inherited is not None:
+                inherited.file.close()
+            self._process = os.getpid()
         if self._rows is None:
             if self._offset is None:
                 self._rows = h5py.File(self.path, "r")["features"]
@@ -134,30 +155,79 @@ class DescriptorFile:
         dtype, shape = self._stored
         return dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
 
-    def read(self, rows: Sequence[int] | np.ndarray, count: int | None = None) -> LocalFeatures:
-        """The ``count`` strongest descriptors (None: all) of some images: float32 [len(rows), count, D], or
-        uint8 codes [len(rows), count, D / 8] of a packed file.
+    def read(
+        self, rows: Sequence[int] | np.ndarray, count: int | None = None, *, locations: bool = True
+    ) -> LocalFeatures:
+        """The ``count`` strongest descriptors (None: all) of some images, in any order, repeated or not:
+        [len(rows), count, D] float16 or float32 as they are stored (wider floats as float32), or uint8 codes
+        [len(rows), count, D / 8] of a packed file. What lies in padding comes as zeros.
 
-        A file of fewer descriptors an image gives what it has, and says so once.
+        xy, scale and weight are float32; without ``locations`` they are left out, which is faster.
+        A file of fewer descriptors an image gives what it has, and says so once. AmesError for rows that
+        the file does not have.
         """
         if count is not None and count > self.slots and not self._said_few:
             _log.warning("%s: holds %d descriptors an image, %d asked for", self.path, self.slots, count)
             self._said_few = True
         count = self.slots if count is None else min(count, self.slots)
-        metadata, data = self.layout.rows(self._features(), rows, count)
+        rows = np.array(rows, np.int64, order="C")
+        outside = (rows < 0) | (rows >= self.images)
+        if outside.any():
+            raise AmesError(f"{self.path}: holds {self.images} images, there is no row {rows[outside][0]}")
+        pieces = self._mapped(rows, count) if self._offset is not None else self._through_hdf5(rows, count)
+        self.bytes_read += sum(piece.nbytes for piece in pieces)  # no call in between: not torn by threads
+        metadata, data = self.layout.split(pieces)
+        kept = self.dtype if self.packed else np.float16 if self.dtype.itemsize == 2 else np.float32
+        data = data.astype(kept, copy=False)
+        if not data.flags.aligned or any(stride % data.itemsize for stride in data.strides):
+            data = data.copy()  # records of an odd size, which torch does not take
         descriptors = torch.from_numpy(data)
         if metadata is None:
             return LocalFeatures.of(descriptors)
+        padding = np.ascontiguousarray(metadata[..., PADDING]) != 0
         # Padding may hold anything, and 0 * NaN is NaN: masks alone would not keep it out of a score.
-        data[metadata[..., PADDING] != 0] = 0
-        table = torch.from_numpy(metadata)
+        if padding.any():
+            data[padding] = 0
+        valid = torch.from_numpy(~padding)
+        if not locations:
+            return LocalFeatures(descriptors, valid)
+        # First together, then converted: rows lie far apart, and each of them is fetched once that way.
+        table = torch.from_numpy(np.ascontiguousarray(metadata).astype(np.float32))
         return LocalFeatures(
             descriptors=descriptors,
-            valid=table[..., PADDING] == 0,
+            valid=valid,
             xy=table[..., ROW_COL],
             scale=table[..., SCALE],
             weight=table[..., WEIGHT],
         )
+
+    def _mapped(self, rows: np.ndarray, count: int) -> list[np.ndarray]:
+        """The layout's pieces, each [n, ...], as copies from the memory map."""
+        table = self._features().view(np.ndarray).reshape(-1).view(np.uint8).reshape(self.images, -1)
+        return [
+            gather(table, rows, start, dtype.itemsize * math.prod(shape), self._memory)
+            .reshape(-1)
+            .view(dtype)
+            .reshape(len(rows), *shape)
+            for start, dtype, shape in self.layout.spans(self._stored[0], count)
+        ]
+
+    def _through_hdf5(self, rows: np.ndarray, count: int) -> list[np.ndarray]:
+        """The same through HDF5, which wants rising rows, and reads a chunk of the file once a call then."""
+        spans = self.layout.spans(self._stored[0], count)
+        pieces = [np.empty((len(rows), *shape), dtype) for _, dtype, shape in spans]
+        wanted, place = np.unique(rows, return_inverse=True)
+        step = max(1, _BLOCK // max(self.image_bytes, 1))
+        for first in range(0, len(wanted), step):
+            block = wanted[first : first + step]
+            run = slice(int(block[0]), int(block[-1]) + 1)  # a slice is read faster than the rows one by one
+            found = self.layout.through_hdf5(
+                self._features(), run if run.stop - run.start == len(block) else block, count
+            )
+            here = np.flatnonzero((place >= first) & (place < first + step))
+            for piece, part in zip(pieces, found, strict=True):
+                piece[here] = part[place[here] - first]
+        return pieces
 
 
 def write_globals(

@@ -19,6 +19,7 @@ from ames.errors import AmesError
 
 METADATA = 5  # columns before the descriptor
 ROW_COL, SCALE, PADDING, WEIGHT = slice(0, 2), 2, 3, 4
+FIELDS = ("metadata", "descriptor")  # of the compound layouts
 
 EXPECTED = (
     f"float (images, descriptors, {METADATA} + width), the fields metadata ({METADATA}) and descriptor, "
@@ -58,26 +59,37 @@ class Layout:
         kind = {"bare": "packed bits without metadata"}.get(self.kind, self.kind)
         return f"{kind}, packed bits" if self.packed and self.kind != "bare" else kind
 
-    def rows(
-        self, features: Any, rows: Sequence[int] | np.ndarray, count: int
-    ) -> tuple[np.ndarray | None, np.ndarray]:
-        """Metadata float32 [n, count, 5] (None: the file has none) and descriptors [n, count, columns].
-
-        Descriptors come as float32, packed ones as they are.
+    def spans(self, stored: np.dtype, count: int) -> list[tuple[int, np.dtype, tuple[int, ...]]]:
+        """What to read of an image for its first ``count`` descriptors, each piece a run of bytes: its first
+        byte, its dtype and its shape. ``stored`` is the dtype of the dataset.
         """
-        dtype = np.uint8 if self.packed else np.float32
         if self.kind == "compound by image":
-            parts = [features[int(row)] for row in rows]
-            metadata = np.stack([part["metadata"][:count] for part in parts])
-            descriptors = np.stack([part["descriptor"][:count] for part in parts])
-            return metadata.astype(np.float32), descriptors.astype(dtype)
-        data = np.stack([features[int(row), :count] for row in rows])
-        if self.kind == "bare":
-            return None, data
+            fields: Any = stored.fields
+            pieces = (fields[name][:2] for name in FIELDS)
+            return [(first, field.base, (count, field.shape[-1])) for field, first in pieces]
+        columns = {"flat": (METADATA + self.columns,), "bare": (self.columns,), "compound": ()}
+        return [(0, stored, (count, *columns[self.kind]))]
+
+    def through_hdf5(
+        self, features: h5py.Dataset, rows: np.ndarray | slice, count: int
+    ) -> Sequence[np.ndarray]:
+        """The same pieces, each [n, count, ...], of rows int [n] that rise."""
+        if self.kind == "compound by image":
+            records = features[rows]
+            return [records[name][:, :count] for name in FIELDS]
+        return [features[rows, :count]]
+
+    def split(self, pieces: Sequence[np.ndarray]) -> tuple[np.ndarray | None, np.ndarray]:
+        """Metadata [n, count, 5] (None: the file has none) and descriptors [n, count, columns] as they are
+        stored, in the memory of the pieces.
+        """
+        if self.kind == "compound by image":
+            metadata, descriptors = pieces
+            return metadata, descriptors
+        (data,) = pieces
         if self.kind == "compound":
-            return data["metadata"].astype(np.float32), data["descriptor"].astype(dtype)
-        data = data.astype(np.float32)
-        return data[..., :METADATA], data[..., METADATA:]
+            return data["metadata"], data["descriptor"]
+        return (None, data) if self.kind == "bare" else (data[..., :METADATA], data[..., METADATA:])
 
 
 def find_layout(features: h5py.Dataset, path: Path) -> Layout:
@@ -101,7 +113,7 @@ def _plain(shape: tuple[int, ...], dtype: np.dtype) -> Layout | None:
 
 
 def _compound(shape: tuple[int, ...], dtype: np.dtype) -> Layout | None:
-    if not {"metadata", "descriptor"} <= set(dtype.names or ()):
+    if not set(FIELDS) <= set(dtype.names or ()):
         return None
     metadata, descriptor = dtype["metadata"], dtype["descriptor"]
     if metadata.base.kind != "f" or not (descriptor.base.kind == "f" or descriptor.base == np.uint8):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ames.data.ahead import ahead
 from ames.data.descriptors import DescriptorFile
 from ames.data.shortlist import Shortlist
 from ames.errors import AmesError
@@ -102,7 +103,8 @@ class TripletSampler:
 class TripletLoader:
     """Batches of triplets with their descriptors; one pass over it is one epoch.
 
-    count: descriptors read an image. The same seed gives the same batches; every epoch differs.
+    count: descriptors read an image. workers: threads that read ahead of the model; workers + 1 batches at
+    most are in memory. The same seed gives the same batches, whatever the workers; every epoch differs.
     """
 
     def __init__(
@@ -113,6 +115,7 @@ class TripletLoader:
         triplets: int,
         count: int,
         seed: int = 0,
+        workers: int = 0,
     ) -> None:
         if len(descriptors) != len(sampler.ids):
             raise AmesError(
@@ -122,16 +125,19 @@ class TripletLoader:
             raise AmesError(f"{descriptors.path}: holds packed bits; training needs descriptors")
         self.sampler, self.descriptors = sampler, descriptors
         self.triplets = min(triplets, len(sampler.anchors))
-        self.count = count
+        self.count, self.workers = count, workers
         self._rng = np.random.default_rng([seed, 11])
 
     def __len__(self) -> int:
         return len(self.sampler.anchors) // self.triplets
 
     def __iter__(self) -> Iterator[TripletBatch]:
-        for triplet in self.sampler.epoch(self.triplets, self._rng):
-            local = self.descriptors.read(np.concatenate(triplet), self.count)
-            # One trim for the three: the distillation compares tokens slot by slot.
-            local = LocalFeatures(local.descriptors, local.valid).trim_padding()
-            B = self.triplets
-            yield TripletBatch(local[:B], local[B : 2 * B], local[2 * B :])
+        # Triplets are drawn where the batches are used, one after the other: threads only read.
+        return ahead(self._read, self.sampler.epoch(self.triplets, self._rng), self.workers)
+
+    def _read(self, triplet: tuple[np.ndarray, np.ndarray, np.ndarray]) -> TripletBatch:
+        local = self.descriptors.read(np.concatenate(triplet), self.count, locations=False)
+        # One trim for the three: the distillation compares tokens slot by slot.
+        local = local.trim_padding()
+        B = self.triplets
+        return TripletBatch(local[:B], local[B : 2 * B], local[2 * B :])

@@ -125,6 +125,9 @@ class AMES(PairSimilarity):
         mask = _mask(query, database)
         return self._head(self.decoder.match(query.descriptors, database.descriptors, shares, token, mask))
 
+    def lower(self, dtype: torch.dtype) -> None:
+        self.decoder.lower(dtype)
+
     def compile_pairs(self) -> None:
         # Behind the look at the mask, which would break the graph.
         self.decoder.match = torch.compile(self.decoder.match, dynamic=True)  # type: ignore[method-assign]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from ames.features import LocalFeatures
@@ -60,6 +61,11 @@ class PairSimilarity(Similarity):
     def pairs_encoded(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
         """``encode`` of P query images and of P database images -> logits [P]."""
         raise NotImplementedError
+
+    def lower(self, dtype: torch.dtype) -> None:
+        """Computes ``encode`` and ``pairs_encoded`` in another number format from now on, in place; both take
+        and give fp32.
+        """
 
     def compile_pairs(self) -> None:
         """Compiles, in place, what ``pairs_encoded`` computes (``torch.compile``), where that is much."""

@@ -77,7 +77,7 @@ class PairAttention(nn.Module):
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of tokens [B, S, d], each [B, heads, S, d / heads]."""
         B, S, d = x.shape
-        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
+        qkv = F.linear(x.to(self.in_proj_weight.dtype), self.in_proj_weight, self.in_proj_bias)
         query, key, value = qkv.view(B, S, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         return query, key, value
 
@@ -117,7 +117,7 @@ class PairAttention(nn.Module):
         means = shares[..., self.heads :].unflatten(-1, (self.heads, -1))
         means = torch.cat((means, value.float().view(1, 1, self.heads, -1).expand(P, -1, -1, -1)), 1)
         mean = (weight.unsqueeze(-1) * means).sum(1).flatten(1)
-        return self.out_proj(mean.to(token.dtype))
+        return self.out_proj(mean.to(query.dtype))
 
     def read(self, token: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
         """What the match token [B, d] attends to in all tokens x [B, S, d], as ``forward`` gives it: [B, d].
@@ -194,12 +194,12 @@ class PairLayer(nn.Module):
         return norm(x) if self.pre_norm else x
 
     def _after(self, norm: nn.Module, x: Tensor, read: Tensor) -> Tensor:
-        """The residual; ``read`` is fresh and nobody else's, so that it takes the sum."""
-        total = read.add_(x)
+        # ``read`` is fresh and nobody else's: it takes the sum where it can.
+        total = read.add_(x) if read.dtype == x.dtype else x + read
         return total if self.pre_norm else norm(total)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        hidden = self.linear1(self._before(self.norm3, x))
+        hidden = self.linear1(self._before(self.norm3, x).to(self.linear1.weight.dtype))
         hidden = hidden.relu_() if self.activation_name == "relu" else F.gelu(hidden)
         return self._after(self.norm3, x, self.linear2(hidden))
 
@@ -226,6 +226,19 @@ class PairDecoder(nn.Module):
         for layer in self.stack:
             x = layer(x, n, mask)
         return x if self.norm is None else self.norm(x)
+
+    def lower(self, dtype: torch.dtype) -> None:
+        """Products in another number format, in place.
+
+        Tokens, residuals and norms stay as they are, and what they give is rounded where a product takes it.
+        So does what ``match`` does with the match token alone in the last layer: it costs next to nothing.
+        """
+        for layer in self.stack:
+            layer.self_attn.to(dtype)
+            if layer is not self.stack[-1]:
+                layer.cross_attn.to(dtype)
+                layer.linear1.to(dtype)
+                layer.linear2.to(dtype)
 
     def encode(self, x: Tensor, token: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """What one image brings into every pair, so that it is made once an image.
