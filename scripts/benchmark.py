@@ -1,6 +1,6 @@
 """Measures the library beside twins of the released code, in one run on one machine.
 
-    python scripts/benchmark.py scoring|evaluate|loader|train [--json OUT] [--device cuda]
+    python scripts/benchmark.py scoring|evaluate|loader|train|database [--json OUT] [--device cuda]
 
 The twins are in tests/twins. docs/performance.md keeps the tables.
 """
@@ -26,7 +26,7 @@ from ames.report import format_table
 
 def main() -> None:
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("what", choices=("scoring", "evaluate", "loader", "train"))
+    parser.add_argument("what", choices=("scoring", "evaluate", "loader", "train", "database"))
     parser.add_argument("--json", type=Path, help="file for the rows and the machine")
     parser.add_argument("--device", default="cpu", help="torch's name (default: cpu)")
     parser.add_argument("--threads", type=int, help="of the CPU (default: as torch finds them)")
@@ -34,6 +34,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=16, help="scoring: database images of the query")
     parser.add_argument("--sizes", nargs="+", help="scoring: query x database descriptors, as 600x50")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], help="scoring")
+    parser.add_argument("--images", type=int, default=1_000_000, help="database: made-up images")
+    parser.add_argument("--global-factory", default="PCA64,SQ8", help="database: FAISS factory")
     parser.add_argument("--folder", type=Path, default=Path("runs/benchmark"), help="for data that is made")
     args = parser.parse_args()
     if args.device.startswith("cuda") and not torch.cuda.is_available():
@@ -65,6 +67,10 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
         from benchmarks import evaluate
 
         return evaluate.run(args.folder, device=args.device)
+    if args.what == "database":
+        from benchmarks import database
+
+        return [*database.run(args.folder, images=args.images, factory=args.global_factory)]
     if args.what == "loader":
         from benchmarks import loader
 

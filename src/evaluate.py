@@ -27,7 +27,7 @@ def evaluate(config: DictConfig) -> float:
         lamb=door.several(test, "lamb"),
         temp=door.several(test, "temp"),
         description=name,
-        files=door.test_files(test),
+        files=door.test_files(test) | {"database": door.database(config)},
         choice=door.chooser(config, model, num_rerank),
     )
     rows = [{"num_rerank": 0, "lamb": None, "temp": None} | results["initial"], *results["rows"]]

@@ -75,8 +75,18 @@ def peak_memory(function: Callable[..., Callable[[], Any]], *arguments: Any) -> 
     """
     if not Path("/proc/self/clear_refs").exists():
         return None
+    return in_process(_peak, function, arguments, torch.get_num_threads())
+
+
+def in_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The result of a call in a fresh process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, (function, arguments, torch.get_num_threads()))
+        return pool.apply(function, arguments)
+
+
+def memory_now() -> int | None:
+    """Resident bytes of this process; None where the system does not tell."""
+    return _status("VmRSS") if Path("/proc/self/status").exists() else None
 
 
 def _peak(function: Callable[..., Callable[[], Any]], arguments: tuple[Any, ...], threads: int) -> int:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ames import __version__, cli_files
+from ames import __version__, cli_files, cli_store
 from ames.arguments import OneLineParser
 from ames.errors import AmesError
 
@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     _machine(prepare)
     prepare.set_defaults(run=_prepare)
     cli_files.register(commands)
+    cli_store.register(commands)
 
     report = commands.add_parser("report", help="figures of a finished evaluation, without its model")
     report.add_argument("folder", type=Path, help="the run's folder, which holds scores.npz")

@@ -22,6 +22,7 @@ def register(commands: Any) -> None:
     inspect.add_argument("--against", type=Path, help="a second file of local descriptors")
     inspect.add_argument("--image", help="with --against: the name or the row of the image to compare")
     inspect.add_argument("--against-image", help="its name or row in the second file, where it differs")
+    inspect.add_argument("--verify", action="store_true", help="compare every checksum of a database")
     inspect.add_argument("--json", action="store_true", help="print JSON")
     inspect.set_defaults(run=_inspect)
 
@@ -49,7 +50,18 @@ def _inspect(args: argparse.Namespace) -> None:
         from ames.inspection import SAMPLE, inspect
 
         found = inspect(args.file, sample=None if args.all else SAMPLE)
+        if args.verify:
+            found["checksums"] = _verified(args.file)
     print(json.dumps(found, indent=1) if args.json else text(found))
+
+
+def _verified(path: Path) -> str:
+    from ames.database.store import Database
+
+    if not path.is_dir():
+        raise AmesError(f"{path}: --verify is for databases, the folders that ames compress makes")
+    Database(path, unfinished=True).verify()
+    return "as they should be"
 
 
 def _convert(args: argparse.Namespace) -> None:

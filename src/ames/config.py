@@ -54,6 +54,11 @@ def test_files(dataset: DictConfig) -> dict[str, Any]:
     }
 
 
+def database(config: DictConfig) -> Path | None:
+    """The database that stands for the test gallery's descriptor file, if one is given."""
+    return None if config.database is None else Path(str(config.database))
+
+
 def file_name(dataset: DictConfig, key: str) -> str | None:
     """The name of a file, None where it is the usual one."""
     return None if dataset.get(key) is None else str(dataset[key])

@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 
 from ames.data.atomic import atomic_file
-from ames.data.descriptors import DescriptorFile, check_backbone
+from ames.data.descriptors import DescriptorFile, check_backbone, read_globals
 from ames.data.folder import DatasetFolder
 from ames.data.ground_truth import GroundTruth, load_ground_truth
 from ames.data.shortlist import Shortlist
+from ames.database.manifest import NAME
+from ames.database.serve import search_database
+from ames.database.store import Database
 from ames.engine import Compute, Engine
 from ames.errors import AmesError
 from ames.judging import Blend, check_sweep, figures, judge_initial, sweep, tune
@@ -39,7 +42,7 @@ class TestSet:
     ground_truth: GroundTruth
     shortlist: Shortlist
     queries: DescriptorFile
-    gallery: DescriptorFile
+    gallery: DescriptorFile | Database
 
 
 def open_test_set(
@@ -49,14 +52,20 @@ def open_test_set(
     shortlist: str | None = None,
     ground_truth: str | None = None,
     distractors: bool = False,
+    database: Path | None = None,
 ) -> TestSet:
     """Opens a prepared test set. shortlist, ground_truth: names of other files than the usual ones.
 
-    distractors: the gallery goes on behind the images that the ground truth names. AmesError if files are
-    missing, or not of the same images, or not made for the model.
+    distractors: the gallery goes on behind the images that the ground truth names. database: stands for the
+    gallery's descriptor file; with the shortlist "database" its global codes are searched, too. AmesError if
+    files are missing, or not of the same images, or not made for the model.
     """
-    truth_file, shortlist_file = folder.find_ground_truth(ground_truth), folder.find_shortlist(shortlist)
-    queries, gallery = DescriptorFile(folder.local("query")), DescriptorFile(folder.local("gallery"))
+    truth_file = folder.find_ground_truth(ground_truth)
+    queries = DescriptorFile(folder.local("query"))
+    gallery: DescriptorFile | Database
+    gallery = DescriptorFile(folder.local("gallery")) if database is None else Database(database)
+    searched = gallery if isinstance(gallery, Database) and shortlist == "database" else None
+    shortlist_file = searched.path / NAME if searched is not None else folder.find_shortlist(shortlist)
     truth = load_ground_truth(truth_file)
     if not truth.imlist:  # GLDv2's file names no images
         truth = load_ground_truth(truth_file, gallery_size=len(gallery), query_size=len(queries))
@@ -69,7 +78,13 @@ def open_test_set(
         check_backbone(file, width=model.local_dim, backbone=folder.descriptors)
         if len(file) != len(images):
             raise AmesError(f"{file.path}: {len(file)} images, but {len(images)} {split} in the ground truth")
-    entries = Shortlist.load(shortlist_file, gallery_size=len(truth.imlist))
+    if isinstance(gallery, Database):
+        gallery.check_model(model)
+        gallery.check_names(truth.imlist, source=str(truth_file))
+    if searched is not None:
+        entries = search_database(searched, read_globals(folder.vectors("query")))
+    else:
+        entries = Shortlist.load(shortlist_file, gallery_size=len(truth.imlist))
     if len(entries.ids) != len(truth.queries):
         raise AmesError(
             f"{shortlist_file}: {len(entries.ids)} queries, but {len(truth.queries)} in the ground truth"

@@ -17,6 +17,7 @@ from ames.data.ground_truth import GroundTruth, load_ground_truth, parse_ground_
 from ames.data.images import read_list
 from ames.data.pickles import load_pickle
 from ames.data.shortlist import Shortlist
+from ames.database.store import Database
 from ames.errors import AmesError
 
 HDF5, WEIGHTS = (".hdf5", ".h5"), (".pt", ".pth", ".safetensors")
@@ -27,12 +28,15 @@ _READ = 32  # images read at a time
 
 def inspect(path: Path | str, *, sample: int | None = SAMPLE) -> dict[str, Any]:
     """What the file is. ``kind`` is "local descriptors", "global descriptors", "shortlist", "scores",
-    "ground truth", "checkpoint of AMES", "feature detector", "ITQ projection", "weights" or "list of images".
+    "ground truth", "checkpoint of AMES", "feature detector", "ITQ projection", "weights", "list of images"
+    or, for a folder, "database".
 
     sample: images, evenly spread, of which the figures of descriptors are made (None: all). AmesError for
     what is missing, broken or none of these; nothing in a file is executed.
     """
     path = Path(path)
+    if path.is_dir():
+        return about_database(Database(path, unfinished=True))
     if not path.is_file():
         raise AmesError(f"{path}: no such file")
     found = _by_ending(path, sample)
@@ -184,6 +188,30 @@ def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _spread(values: np.ndarray) -> dict[str, float]:
     return {name: round(float(getattr(values, name)()), 4) for name in ("mean", "min", "max")}
+
+
+def about_database(database: Database) -> dict[str, Any]:
+    """Sizes and origin of a compact database."""
+    manifest = database.manifest
+    whole = sum((database.path / name).stat().st_size for name in manifest.files)
+    return {
+        "file": str(database.path),
+        "kind": "database",
+        "file_bytes": whole,
+        "images": len(database),
+        "deleted": database.rows - len(database),
+        "bytes_per_image": round(database.bytes_per_image, 1),
+        "slots": database.slots,
+        "width": database.width,
+        "codes": database.codes,
+        "global_bytes": manifest.global_bytes,
+        "global_factory": manifest.factory,
+        "model": manifest.model.get("name"),
+        "projection": manifest.projection[:16],
+        "segments": len(database.segments),
+        "unfinished_of": manifest.building,
+        "provenance": manifest.provenance,
+    }
 
 
 # ---- shortlists, ground truths, lists -----------------------------------------------------------------

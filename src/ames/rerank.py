@@ -13,9 +13,9 @@ from ames.data.ahead import ahead
 from ames.data.descriptors import DescriptorFile
 from ames.data.ground_truth import GroundTruth, ids
 from ames.data.shortlist import Shortlist
+from ames.database.store import Database, check_codes
 from ames.engine import Engine
 from ames.errors import AmesError
-from ames.models.base import Similarity
 from ames.protocols import Protocol
 from ames.scores import KeptScores
 
@@ -52,7 +52,7 @@ def needed(
 def score_shortlist(
     engine: Engine,
     queries: DescriptorFile,
-    gallery: DescriptorFile,
+    gallery: DescriptorFile | Database,
     shortlist: Shortlist,
     *,
     mask: np.ndarray | None = None,
@@ -72,7 +72,7 @@ def score_shortlist(
     the scores are the same. AmesError if a packed file is not of this model's kind, or a score is not finite.
     """
     for file in (queries, gallery):
-        check_packed(engine.model, file)
+        check_codes(engine.model, file)
     wanted = shortlist.ids >= 0 if mask is None else mask & (shortlist.ids >= 0)
     logits = np.full(shortlist.ids.shape, np.nan, np.float32)
     if kept is not None:
@@ -133,19 +133,12 @@ class _Pairs:
         ]
 
 
-def check_packed(model: Similarity, file: DescriptorFile) -> None:
-    """Refuses packed descriptors that are no codes of this model; other files pass."""
-    if not file.packed or file.width == model.code_bits:
-        return
-    takes = "takes no packed bits" if model.code_bits is None else f"takes {model.code_bits}"
-    raise AmesError(
-        f"{file.path}: holds descriptors packed to {file.width} bits, but the model {takes}; "
-        "use a binary model of that many bits, or descriptors that are not packed"
-    )
-
-
 def _check_finite(
-    scores: np.ndarray, query: np.ndarray, image: np.ndarray, queries: DescriptorFile, gallery: DescriptorFile
+    scores: np.ndarray,
+    query: np.ndarray,
+    image: np.ndarray,
+    queries: DescriptorFile,
+    gallery: DescriptorFile | Database,
 ) -> None:
     bad = np.flatnonzero(~np.isfinite(scores))
     if len(bad):

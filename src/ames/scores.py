@@ -10,6 +10,8 @@ import numpy as np
 
 from ames import __version__
 from ames.data.descriptors import DescriptorFile
+from ames.database.manifest import NAME
+from ames.database.store import Database
 from ames.engine import Engine
 from ames.errors import AmesError
 
@@ -68,7 +70,7 @@ def _read(path: Path) -> np.ndarray:
 def scores_key(
     engine: Engine,
     queries: DescriptorFile,
-    gallery: DescriptorFile,
+    gallery: DescriptorFile | Database,
     *,
     query_count: int | None,
     database_count: int | None,
@@ -86,6 +88,6 @@ def scores_key(
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().float().cpu().numpy().tobytes())
     for file in (queries, gallery):
-        status = file.path.stat()
+        status = (file.path / NAME if file.path.is_dir() else file.path).stat()
         digest.update(f"{file.path.resolve()} {status.st_size} {status.st_mtime_ns}".encode())
     return digest.hexdigest()[:16]

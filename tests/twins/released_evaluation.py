@@ -6,11 +6,11 @@ again. For tests and benchmarks.
 
 import numpy as np
 import torch
-from twins.released_reads import read
 
 from ames.judging import figures
 from ames.protocols import evaluate
 from ames.rerank import junk_behind, junk_of
+from twins.released_reads import read
 
 
 @torch.no_grad()

@@ -245,17 +245,11 @@ def write_globals(
 
 def read_globals(path: Path | str) -> np.ndarray:
     """Global descriptors float32 [images, D]."""
-    with _open(Path(path)) as file:
-        features = _dataset(file, Path(path))
-        if features.ndim != 2 or features.dtype.kind != "f":
-            raise AmesError(
-                f"{path}: 'features' is {features.dtype} {features.shape}; expected float (images, width)"
-            )
-        return features[:].astype(np.float32)
+    return GlobalFile(path).read()
 
 
-def check_backbone(file: DescriptorFile, *, width: int | None, backbone: str | None) -> None:
-    """Refuses descriptors that a model was not made for.
+def check_backbone(file: Any, *, width: int | None, backbone: str | None) -> None:
+    """Refuses descriptors (``DescriptorFile``, or a database) that a model was not made for.
 
     ``width``: the model's descriptor width, None where any will do; ``backbone``: the one it was
     trained on, None where unknown. Packed files hold codes of a width of their own, which scoring checks.
@@ -302,3 +296,36 @@ def _names(file: h5py.File) -> list[str] | None:
     if not isinstance(names, h5py.Dataset) or h5py.check_string_dtype(names.dtype) is None:
         return None
     return list(names.asstr()[:])
+
+
+class GlobalFile:
+    """Reads global descriptors [images, D] piece by piece; ``len`` images of ``width`` dimensions."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        with _open(self.path) as file:
+            features = _dataset(file, self.path)
+            if features.ndim != 2 or features.dtype.kind != "f":
+                raise AmesError(
+                    f"{self.path}: 'features' is {features.dtype} {features.shape}; "
+                    "expected float (images, width)"
+                )
+            self.images, self.width = features.shape
+
+    def __len__(self) -> int:
+        return self.images
+
+    def read(self, rows: range | np.ndarray | None = None) -> np.ndarray:
+        """float32 [n, D] of rows that rise (None: all)."""
+        wanted = np.arange(self.images) if rows is None else np.asarray(rows, np.int64)
+        found = np.empty((len(wanted), self.width), np.float32)
+        with _open(self.path) as file:
+            features = _dataset(file, self.path)
+            # By slices: HDF5 takes ages over single rows.
+            step = max(1, _BLOCK // (4 * self.width))
+            for start in range(0, self.images, step):
+                first, last = np.searchsorted(wanted, [start, start + step])
+                if first < last:
+                    low, high = int(wanted[first]), int(wanted[last - 1]) + 1
+                    found[first:last] = features[low:high][wanted[first:last] - low]
+        return found

@@ -103,6 +103,9 @@ class AMES(PairSimilarity):
             return codes.with_descriptors(self.norm(self.project(signs)))
         return codes.with_descriptors(codes.descriptors.to(dtype))
 
+    def projection(self) -> dict[str, Tensor]:
+        return self.remap_local.state_dict()
+
     def _normalized(self, local: LocalFeatures) -> Tensor:
         if local.width != self.local_dim:
             raise ValueError(f"descriptors are {local.width}-d, this model takes {self.local_dim}-d")

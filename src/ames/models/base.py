@@ -40,6 +40,10 @@ class Similarity(nn.Module):
         """codes -> tokens [..., M, d], as scoring reads them."""
         raise NotImplementedError
 
+    def projection(self) -> dict[str, Tensor]:
+        """The weights on which ``compress`` and ``expand`` depend, by name."""
+        return self.state_dict()
+
     def tokens(self, local: LocalFeatures) -> LocalFeatures:
         """[..., N, D] -> tokens [..., N, d] at full precision (the query side)."""
         raise NotImplementedError

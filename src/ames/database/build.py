@@ -1,0 +1,230 @@
+"""From descriptor files to a database: ``ames compress``, and appending to one."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ames.data.descriptors import DescriptorFile, GlobalFile
+from ames.database.manifest import NAME, Manifest
+from ames.database.store import Database, check_codes, projection_fingerprint, read_file
+from ames.database.writer import Batch, Writer, create, locked, writing
+from ames.errors import AmesError
+from ames.features import LocalFeatures
+from ames.global_codec import GlobalCodec
+from ames.models.base import Similarity
+
+log = logging.getLogger(__name__)
+
+SEGMENT_ROWS = 1 << 16  # images of a segment, after which a build that was interrupted goes on
+_BATCH_SLOTS = 1 << 16  # descriptors compressed at a time
+_TRAINED_ON = 200_000  # global vectors that the codec is fitted on, at most
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a database is made of: local descriptors, and global ones (None: it will hold none).
+
+    names: of the images; None: the file's own, else their numbers.
+    """
+
+    local: DescriptorFile
+    vectors: GlobalFile | None = None
+    names: list[str] | None = None
+
+    def checked(self) -> Source:
+        """With names; AmesError where the parts are not of the same images, or a name comes twice."""
+        images = len(self.local)
+        if self.vectors is not None and len(self.vectors) != images:
+            raise AmesError(
+                f"{self.vectors.path}: {len(self.vectors)} images, but {images} in {self.local.path}"
+            )
+        names = self.names or self.local.names or [str(row) for row in range(images)]
+        if len(names) != images:
+            raise AmesError(f"{len(names)} names for the {images} images of {self.local.path}")
+        if len(set(names)) != images:
+            seen: set[str] = set()
+            twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+            raise AmesError(f"{self.local.path}: the name {twice!r} comes twice; give other names (--list)")
+        return replace(self, names=names)
+
+    @property
+    def named(self) -> bool:
+        """Whether the images have names of their own."""
+        return bool(self.names or self.local.names)
+
+
+def compress(
+    source: Source,
+    model: Similarity,
+    out: Path | str,
+    *,
+    desc_num: int,
+    factory: str = "SQfp16",
+    model_name: str = "",
+    device: str = "cpu",
+    seed: int = 0,
+) -> Database:
+    """Makes a database of ``desc_num`` local codes an image at most, and opens it.
+
+    factory: of the global codes (``ames.global_codec``). A build that was interrupted goes on when it is
+    called again with the same arguments; AmesError where ``out`` holds anything else. Memory is that of a
+    batch and of the names.
+    """
+    out = Path(out)
+    named = source.named
+    source = source.checked()
+    check_codes(model, source.local)
+    if desc_num > source.local.slots:
+        raise AmesError(
+            f"{source.local.path}: holds {source.local.slots} descriptors an image, {desc_num} asked for"
+        )
+    manifest = Manifest(
+        slots=desc_num,
+        code_bytes=model.code_bytes,
+        codes="float16" if model.code_bits is None else "bits",
+        global_bytes=0,
+        projection=projection_fingerprint(model),
+        model={"name": model_name, "class": type(model).__name__},
+        factory=None if source.vectors is None else factory,
+        provenance=source.local.provenance,
+        source=_about(source, named, seed),
+        building=len(source.local),
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out):
+        if not (out / NAME).exists():
+            create(out, manifest)
+        _check_same(out, Manifest.load(out), manifest)
+    with writing(out) as writer:
+        codec = _codec(writer, source, seed)
+        start = sum(writer.manifest.rows)
+        if start:
+            log.info("%s: goes on behind %d images", out, start)
+        with tqdm(total=len(source.local), initial=start, desc="compress", unit="img", disable=None) as bar:
+            for first in range(start, len(source.local), SEGMENT_ROWS):
+                rows = range(first, min(first + SEGMENT_ROWS, len(source.local)))
+                writer.append(
+                    batches(source, rows, model, desc_num, codec, device, bar), building=len(source.local)
+                )
+        writer.finish()
+    return Database(out)
+
+
+def append(source: Source, model: Similarity, folder: Path | str, *, device: str = "cpu") -> int:
+    """Adds the images of ``source`` to a database, all or none; returns how many.
+
+    AmesError where the model did not make the database, a name is there already, or global descriptors are
+    missing or not wanted.
+    """
+    source = source.checked()
+    check_codes(model, source.local)
+    database = Database(folder)
+    database.check_model(model)
+    if (source.vectors is None) != (database.manifest.codec is None):
+        has = "has no" if source.vectors is not None else "has"
+        raise AmesError(
+            f"{folder}: {has} global descriptors; --global must be given where it has them, only there"
+        )
+    known = set(database.names)
+    assert source.names is not None
+    both = next((name for name in source.names if name in known), None)
+    if both is not None:
+        raise AmesError(f"{folder}: holds {both!r} already; nothing was added")
+    with writing(folder) as writer:
+        codec = None if writer.manifest.codec is None else load_codec(Database(folder))
+        rows = range(len(source.local))
+        return writer.append(batches(source, rows, model, database.slots, codec, device))
+
+
+def load_codec(database: Database) -> GlobalCodec:
+    """The global codec of a database; AmesError where it has none, or it is damaged."""
+    if database.manifest.codec is None:
+        raise AmesError(f"{database.path}: holds no global descriptors; it was made without --global")
+    return GlobalCodec.from_bytes(read_file(database.path, database.manifest.codec))
+
+
+@torch.inference_mode()
+def batches(
+    source: Source,
+    rows: range,
+    model: Similarity,
+    slots: int,
+    codec: GlobalCodec | None,
+    device: str = "cpu",
+    bar: tqdm | None = None,
+) -> Iterator[Batch]:
+    """Images as a database stores them, at most ``slots`` descriptors each."""
+    assert source.names is not None
+    model = model.to(device).eval()
+    step = max(1, _BATCH_SLOTS // slots)
+    for start in range(rows.start, rows.stop, step):
+        part = range(start, min(start + step, rows.stop))
+        local = source.local.read(part, min(slots, source.local.slots), locations=False)
+        local = _real_first(local).pad(slots)
+        codes = local if source.local.packed else model.compress(local.to(device)).to("cpu")
+        stored = codes.descriptors.numpy()
+        stored = np.ascontiguousarray(stored).view(np.uint8).reshape(*stored.shape[:2], -1)
+        stored = np.where(codes.valid.numpy()[..., None], stored, 0).astype(np.uint8)
+        vectors = present = None
+        if codec is not None and source.vectors is not None:
+            found = source.vectors.read(part)
+            present = np.linalg.norm(found, axis=1) > 0
+            vectors = codec.encode(found)
+        names = source.names[part.start : part.stop]
+        yield Batch(names, codes.counts.numpy(), stored, vectors, present)
+        if bar is not None:
+            bar.update(len(part))
+
+
+def _real_first(local: LocalFeatures) -> LocalFeatures:
+    """Padding behind the descriptors, where a file has it in between: a database keeps counts, not masks."""
+    order = torch.argsort(~local.valid, dim=1, stable=True)
+    if bool((order[:, 1:] > order[:, :-1]).all()):
+        return local
+    moved = torch.take_along_dim(local.descriptors, order[..., None], 1)
+    return LocalFeatures(moved, torch.take_along_dim(local.valid, order, 1))
+
+
+def _codec(writer: Writer, source: Source, seed: int) -> GlobalCodec | None:
+    """The build's global codec: fitted on a sample and kept before the first image is added."""
+    if source.vectors is None:
+        return None
+    if writer.manifest.codec is not None:
+        return GlobalCodec.from_bytes(read_file(writer.folder, writer.manifest.codec))
+    rng = np.random.default_rng([seed, 21])
+    n = len(source.vectors)
+    rows = np.sort(rng.choice(n, min(n, _TRAINED_ON), replace=False))
+    codec = GlobalCodec.fit(source.vectors.read(rows), str(writer.manifest.factory), seed=seed)
+    file = writer.add_file("codec", codec.to_bytes())
+    writer.commit(replace(writer.manifest, codec=file, global_bytes=codec.code_bytes))
+    return codec
+
+
+def _about(source: Source, named: bool, seed: int) -> dict[str, object]:
+    about: dict[str, object] = {"images": len(source.local), "named": named, "seed": seed}
+    for key, file in (("local", source.local), ("global", source.vectors)):
+        if file is not None:
+            status = file.path.stat()
+            about[key] = {"file": file.path.name, "bytes": status.st_size, "changed": status.st_mtime_ns}
+    return about
+
+
+def _check_same(out: Path, there: Manifest, wanted: Manifest) -> None:
+    """A build goes on only where it would have made the same."""
+    if there.building is None:
+        raise AmesError(f"{out}: holds a database already; give a new folder, or use ames append")
+    for key in ("slots", "codes", "projection", "factory", "source"):
+        a, b = (json.dumps(getattr(m, key), sort_keys=True) for m in (there, wanted))
+        if a != b:
+            raise AmesError(
+                f"{out}: holds an unfinished database made otherwise ({key} differs); remove the folder, "
+                "or give another one"
+            )

@@ -1,0 +1,96 @@
+"""The manifest of a database: which files are part of it, and what they were made of.
+
+It is the only file that changes, by being replaced as a whole: before, the database is the old one, after
+it the new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ames.data.atomic import atomic_file
+from ames.errors import AmesError
+
+NAME, FORMAT, VERSION = "manifest.json", "ames database", 1
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of the database, with its size and SHA-256 (None: rows carry checksums of their own)."""
+
+    name: str
+    bytes: int
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """slots, code_bytes, codes ("bits" or "float16"), global_bytes: the rows. projection: fingerprint of the
+    model's projection. segments, their rows; deleted: bitmap of rows; codec: the trained global codec and
+    its factory. provenance: of the descriptors. building: rows that a build will have, None once it is
+    finished. generation: rises with each change.
+    """
+
+    slots: int
+    code_bytes: int
+    codes: str
+    global_bytes: int
+    projection: str
+    model: dict[str, Any]
+    segments: tuple[File, ...] = ()
+    rows: tuple[int, ...] = ()
+    deleted: File | None = None
+    codec: File | None = None
+    factory: str | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+    source: dict[str, Any] = field(default_factory=dict)
+    building: int | None = None
+    generation: int = 0
+
+    @property
+    def files(self) -> set[str]:
+        """Names of all files that belong to the database, the manifest apart."""
+        others = (self.deleted, self.codec)
+        return {file.name for file in self.segments} | {file.name for file in others if file}
+
+    def save(self, folder: Path) -> None:
+        """Replaces the folder's manifest; the files that it names must be durable by then."""
+        body = asdict(self)
+        digest = hashlib.sha256(_text(body)).hexdigest()
+        with atomic_file(folder / NAME) as file:
+            file.write(
+                json.dumps({"format": FORMAT, "version": VERSION, "sha256": digest} | body, indent=1).encode()
+            )
+
+    @classmethod
+    def load(cls, folder: Path) -> Manifest:
+        """AmesError where there is none, or it is damaged or of another version."""
+        path = folder / NAME
+        try:
+            content = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            raise AmesError(f"{folder}: no database (no {NAME}); make one with ames compress") from None
+        except NotADirectoryError:
+            raise AmesError(f"{folder}: a file; a database is a folder made by ames compress") from None
+        except ValueError as error:
+            raise AmesError(f"{path}: damaged (not JSON)") from error
+        if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+            raise AmesError(f"{path}: not the manifest of a database")
+        version = content.pop("version", None)
+        if version != VERSION:
+            raise AmesError(f"{path}: version {version} of the format, this library reads {VERSION}")
+        if content.pop("sha256", None) != hashlib.sha256(_text(content)).hexdigest():
+            raise AmesError(f"{path}: damaged (its checksum is wrong)")
+        content["segments"] = tuple(File(**item) for item in content["segments"])
+        content["rows"] = tuple(content["rows"])
+        for key in ("deleted", "codec"):
+            content[key] = None if content[key] is None else File(**content[key])
+        return cls(**content)
+
+
+def _text(body: dict[str, Any]) -> bytes:
+    return json.dumps(body, sort_keys=True).encode()

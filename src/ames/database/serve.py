@@ -1,0 +1,74 @@
+"""Answers from a database: global search in its codes, then re-ranking by its local codes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ames.data.shortlist import Shortlist
+from ames.database.build import load_codec
+from ames.database.store import Database
+from ames.engine import Engine
+from ames.errors import AmesError
+from ames.features import LocalFeatures
+from ames.global_codec import GlobalIndex
+from ames.judging import Blend
+from ames.rerank import blend as blended
+
+
+def open_index(database: Database) -> GlobalIndex:
+    """The global index of a database, in memory; deleted images are not in it."""
+    codes, present = database.global_codes()
+    return load_codec(database).index(codes, present)
+
+
+def search_database(database: Database, vectors: np.ndarray, k: int | None = None) -> Shortlist:
+    """Global search: vectors float32 [Q, G] of unit length -> the ``k`` most similar images (None: all)."""
+    return open_index(database).search(vectors, len(database) if k is None else k)
+
+
+@dataclass(frozen=True)
+class Retriever:
+    """Searches a database: global codes first, then the local codes of the best.
+
+    blend: lambda and gamma of the final score. Nothing but the global index is held in memory. AmesError
+    where the engine's model did not make the database.
+    """
+
+    database: Database
+    engine: Engine
+    blend: Blend
+
+    def __post_init__(self) -> None:
+        self.database.check_model(self.engine.model)
+        object.__setattr__(self, "_index", open_index(self.database))
+
+    def search(
+        self, vectors: np.ndarray, queries: LocalFeatures, *, k: int = 10, num_rerank: int = 100
+    ) -> Shortlist:
+        """The best ``k`` images of each query, with blended scores: global vectors float32 [Q, G] of unit
+        length, local descriptors [Q, N, D]. ``database.names`` has the names of the ids.
+        """
+        if not 1 <= k <= num_rerank:
+            raise AmesError(f"k {k} is outside 1 ... {num_rerank}, the number that is re-ranked")
+        found: Shortlist = self._index.search(vectors, num_rerank)  # type: ignore[attr-defined]
+        rows, columns = np.nonzero(found.ids >= 0)
+        images, places = np.unique(found.ids[rows, columns], return_inverse=True)
+        logits = np.full(found.ids.shape, -np.inf, np.float32)
+        if len(images):
+            encoded = self.engine.queries(queries)
+            logits[rows, columns] = self.engine.score(
+                encoded, self.database.read(images), rows, places, coded=True
+            )
+        return rerank_by(found, logits, self.blend, k)
+
+
+def rerank_by(found: Shortlist, logits: np.ndarray, blend: Blend, k: int) -> Shortlist:
+    """The best ``k`` of a shortlist by the blended score; empty entries stay last."""
+    scores = blended(found.similarities, logits, blend.lamb, blend.temp)
+    scores = np.where(found.ids >= 0, scores, -np.inf)
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return Shortlist(
+        np.take_along_axis(found.ids, order, 1), np.take_along_axis(scores, order, 1).astype(np.float32)
+    )

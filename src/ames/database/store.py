@@ -1,0 +1,237 @@
+"""The compact database: local and global codes, names and bookkeeping of a collection, in one folder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ames.data.descriptors import DescriptorFile
+from ames.data.gather import Memory
+from ames.database.manifest import Manifest
+from ames.database.segment import HAS_GLOBAL, ROW_HEAD, RowLayout, Segment
+from ames.errors import AmesError
+from ames.features import LocalFeatures
+from ames.models.base import Similarity
+
+_OPENINGS = 5  # while a writer replaces the files
+
+
+class Database:
+    """A snapshot of a database, read through memory maps; changes made after opening are not seen.
+
+    Images are numbered 0 ... ``len`` - 1 in the order in which they were added, deleted ones left out.
+    ``slots``: local codes an image at most; ``codes``: "bits" or "float16"; ``width``: dimensions of a code;
+    ``provenance``: of the descriptors. AmesError for a folder that holds none, one that is damaged, or one
+    whose building was not finished (unless ``unfinished``).
+    """
+
+    packed = True  # what ``read`` gives are codes, as from a packed descriptor file
+
+    def __init__(self, path: Path | str, *, unfinished: bool = False) -> None:
+        self.path = Path(path)
+        for left in reversed(range(_OPENINGS)):
+            self.manifest = Manifest.load(self.path)
+            try:
+                self.segments = [Segment(self.path / file.name) for file in self.manifest.segments]
+                self._alive = self._read_alive()
+                break
+            except FileNotFoundError as error:
+                # A writer may have replaced the manifest, and removed old files, in between.
+                if not left or Manifest.load(self.path).generation == self.manifest.generation:
+                    raise AmesError(f"{error.filename}: missing; the database is not whole") from error
+        if self.manifest.building is not None and not unfinished:
+            raise AmesError(
+                f"{self.path}: {self.rows:,} of {self.manifest.building:,} images; its building was "
+                "interrupted: call the same ames compress again to go on"
+            )
+        for segment, rows in zip(self.segments, self.manifest.rows, strict=True):
+            if segment.rows != rows or segment.layout != self.layout:
+                raise AmesError(f"{segment.path}: does not fit the manifest of the database")
+        self.bytes_read = 0
+        self._memory = Memory()
+
+    def _read_alive(self) -> np.ndarray | None:
+        """int64: rows of the images that are there; None: all."""
+        file = self.manifest.deleted
+        if file is None:
+            return None
+        data = (self.path / file.name).read_bytes()
+        if hashlib.sha256(data).hexdigest() != file.sha256:
+            raise AmesError(f"{self.path / file.name}: damaged (its checksum is wrong)")
+        bits = np.unpackbits(np.frombuffer(data, np.uint8), count=self.rows)
+        return np.flatnonzero(bits == 0)
+
+    # ---- what it is -----------------------------------------------------------------------------
+
+    @property
+    def layout(self) -> RowLayout:
+        return RowLayout(self.manifest.slots, self.manifest.code_bytes, self.manifest.global_bytes)
+
+    @property
+    def rows(self) -> int:
+        """Rows of all segments, deleted images included."""
+        return sum(self.manifest.rows)
+
+    def __len__(self) -> int:
+        return self.rows if self._alive is None else len(self._alive)
+
+    @property
+    def slots(self) -> int:
+        return self.manifest.slots
+
+    @property
+    def codes(self) -> str:
+        return self.manifest.codes
+
+    @property
+    def width(self) -> int:
+        return self.manifest.code_bytes * 8 if self.codes == "bits" else self.manifest.code_bytes // 2
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of a row; names and manifest come on top (``bytes_per_image``)."""
+        return self.layout.row_bytes
+
+    @property
+    def bytes_per_image(self) -> float:
+        """All files of the database, divided by its images."""
+        files = {self.path / name for name in self.manifest.files} | {self.path / "manifest.json"}
+        return sum(file.stat().st_size for file in files) / max(len(self), 1)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        return self.manifest.provenance
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Names of the images, read on first use."""
+        names = [name for segment in self.segments for name in segment.names()]
+        return names if self._alive is None else [names[row] for row in self._alive]
+
+    def check_names(self, names: Sequence[str], *, source: str) -> None:
+        """Refuses another gallery than ``names``, or one in another order; one without names passes."""
+        if not self.manifest.source.get("named", True):
+            return
+        for row, (found, wanted) in enumerate(zip(self.names, names, strict=True)):
+            if found != wanted:
+                raise AmesError(
+                    f"{self.path}: image {row} is {found!r}, but {wanted!r} in {source}: compress the "
+                    "gallery in the order of the ground truth"
+                )
+
+    # ---- reading --------------------------------------------------------------------------------
+
+    def read(
+        self, rows: Sequence[int] | np.ndarray, count: int | None = None, *, locations: bool = False
+    ) -> LocalFeatures:
+        """The ``count`` strongest local codes (None: all) of some images, in any order: uint8
+        [len(rows), count, bytes] or float16 [len(rows), count, d], for ``Similarity.expand``.
+
+        A database keeps no ``locations``. AmesError for images that are not there, or damaged.
+        """
+        table = self._rows_of(self._raw(rows))
+        count = self.slots if count is None else min(count, self.slots)
+        counts = table[:, :2].copy().view("<u2")[:, 0].astype(np.int64)
+        codes = table[:, ROW_HEAD : ROW_HEAD + count * self.manifest.code_bytes]
+        if self.codes != "bits":
+            codes = np.ascontiguousarray(codes).view("<f2")
+        valid = torch.arange(count) < torch.from_numpy(counts)[:, None]
+        return LocalFeatures(torch.from_numpy(codes.reshape(len(counts), count, -1)), valid)
+
+    def global_codes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Global codes uint8 [n, bytes] of all images, and bool [n]: which of them have one."""
+        if not self.manifest.global_bytes:
+            raise AmesError(f"{self.path}: holds no global descriptors; it was made without --global")
+        parts, present = [], []
+        for segment in self.segments:
+            for block in segment.blocks():
+                parts.append(block[:, ROW_HEAD + self.layout.local_bytes :].copy())
+                present.append(block[:, 2] & HAS_GLOBAL != 0)
+        codes, there = np.concatenate(parts), np.concatenate(present)
+        return (codes, there) if self._alive is None else (codes[self._alive], there[self._alive])
+
+    def _raw(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        wanted = np.asarray(rows, np.int64)
+        outside = (wanted < 0) | (wanted >= len(self))
+        if outside.any():
+            raise AmesError(f"{self.path}: holds {len(self)} images, there is no image {wanted[outside][0]}")
+        return wanted if self._alive is None else self._alive[wanted]
+
+    def _rows_of(self, raw: np.ndarray) -> np.ndarray:
+        """uint8 [n, row_bytes], checked."""
+        self.bytes_read += len(raw) * self.layout.row_bytes
+        starts = np.cumsum([0, *self.manifest.rows])
+        where = np.searchsorted(starts, raw, side="right") - 1
+        if len(self.segments) == 1:
+            return self.segments[0].read(raw, self._memory)
+        table = np.empty((len(raw), self.layout.row_bytes), np.uint8)
+        for i in np.unique(where):
+            here = np.flatnonzero(where == i)
+            table[here] = self.segments[i].read(raw[here] - starts[i], self._memory)
+        return table
+
+    # ---- checking -------------------------------------------------------------------------------
+
+    def verify(self) -> None:
+        """Reads all of it and compares every checksum; AmesError names the first that is wrong."""
+        for segment in self.segments:
+            for _ in segment.blocks():
+                pass
+            if len(segment.names()) != segment.rows:
+                raise AmesError(f"{segment.path}: {len(segment.names())} names for {segment.rows} rows")
+        for file in (self.manifest.deleted, self.manifest.codec):
+            if file is not None:
+                read_file(self.path, file)
+
+    def check_model(self, model: Similarity) -> None:
+        """Refuses a model whose projection did not make the codes."""
+        found = projection_fingerprint(model)
+        if found != self.manifest.projection:
+            maker = self.manifest.model.get("name") or "another model"
+            raise AmesError(
+                f"{self.path}: its codes were made by another projection ({maker}, fingerprint "
+                f"{self.manifest.projection[:12]}; the model's: {found[:12]}): use the model that made "
+                "it, or compress the descriptors anew"
+            )
+
+
+def read_file(folder: Path, file: Any) -> bytes:
+    """The content of a file of the manifest; AmesError if its checksum is wrong, or it is not there."""
+    try:
+        data = (folder / file.name).read_bytes()
+    except FileNotFoundError as error:
+        raise AmesError(f"{folder / file.name}: missing; the database is not whole") from error
+    if hashlib.sha256(data).hexdigest() != file.sha256:
+        raise AmesError(f"{folder / file.name}: damaged (its checksum is wrong)")
+    return data
+
+
+def projection_fingerprint(model: Similarity) -> str:
+    """SHA-256 of what decides a model's codes: its class, their form and the weights of its projection."""
+    digest = hashlib.sha256(
+        f"{type(model).__name__} {model.local_dim} {model.code_bytes} {model.code_bits}".encode()
+    )
+    for name, tensor in sorted(model.projection().items()):
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_codes(model: Similarity, file: DescriptorFile | Database) -> None:
+    """Refuses a database, or packed descriptors, that are no codes of this model; other files pass."""
+    if isinstance(file, Database):
+        file.check_model(model)
+        return
+    if not file.packed or file.width == model.code_bits:
+        return
+    takes = "takes no packed bits" if model.code_bits is None else f"takes {model.code_bits}"
+    raise AmesError(
+        f"{file.path}: holds descriptors packed to {file.width} bits, but the model {takes}; "
+        "use a binary model of that many bits, or descriptors that are not packed"
+    )

@@ -1,0 +1,224 @@
+"""Changes of a database: building, appending, deleting, compacting; each of them whole or not at all.
+
+New files are written beside the old ones and made durable; then the manifest is replaced, which is the
+change; then files that are no longer named are removed. A crash leaves the old database or the new one, and
+perhaps files that nobody names, which the next change removes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from ames.data.atomic import atomic_file
+from ames.database.manifest import NAME, File, Manifest
+from ames.database.segment import HAS_GLOBAL, RowLayout, SegmentWriter
+from ames.database.store import Database
+from ames.errors import AmesError
+
+_LOCK = "lock"
+_ROWS = 1 << 18  # rows of a segment at most, when they come by compacting
+_COPIED = 1 << 14  # rows copied at a time
+
+
+class Batch(NamedTuple):
+    """Images to be added: names, counts int [n], local codes uint8 [n, slots, code_bytes], global codes uint8
+    [n, global_bytes] (None: the database has none) and bool [n], which images have one.
+    """
+
+    names: Sequence[str]
+    counts: np.ndarray
+    local: np.ndarray
+    vectors: np.ndarray | None = None
+    present: np.ndarray | None = None
+
+
+class Writer:
+    """The one who may change a database; made by ``writing``."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder, self.manifest = folder, manifest
+
+    @property
+    def layout(self) -> RowLayout:
+        return RowLayout(self.manifest.slots, self.manifest.code_bytes, self.manifest.global_bytes)
+
+    def commit(self, manifest: Manifest) -> None:
+        """Makes ``manifest`` the database; removes what it does not name."""
+        _sync_folder(self.folder)
+        manifest = replace(manifest, generation=self.manifest.generation + 1)
+        manifest.save(self.folder)
+        _sync_folder(self.folder)
+        self.manifest = manifest
+        remove_strangers(self.folder, manifest)
+
+    def append(self, batches: Iterable[Batch], *, building: int | None = None) -> int:
+        """Adds images as one new segment; returns how many. Memory is that of a batch, and the names.
+
+        building: rows that the build will have at its end (None: the database is whole afterwards).
+        """
+        path = self._new("segment", ".rows")
+        rows = 0
+        with _clear(self.folder), SegmentWriter(path, self.layout) as writer:
+            for batch in batches:
+                table = self.layout.rows(batch.counts, batch.local, batch.vectors)
+                if batch.present is not None:
+                    table[:, 2] = np.where(batch.present, HAS_GLOBAL, 0)
+                writer.add(table, batch.names)
+                rows += len(table)
+            size = writer.finish()
+            file = File(path.name, size)
+            old = self.manifest
+            self.commit(
+                replace(
+                    old,
+                    segments=(*old.segments, file),
+                    rows=(*old.rows, rows),
+                    deleted=self._bitmap(self._deleted(), sum(old.rows) + rows) if old.deleted else None,
+                    building=building,
+                )
+            )
+        return rows
+
+    def finish(self) -> None:
+        """A build that has all its rows becomes a database."""
+        self.commit(replace(self.manifest, building=None))
+
+    def delete(self, names: Sequence[str]) -> int:
+        """Deletes images by name, and returns how many; their rows stay until ``compact``.
+
+        AmesError, and nothing is deleted, where one is not there.
+        """
+        database = Database(self.folder)
+        wanted = set(names)
+        rows = [row for row, name in enumerate(database.names) if name in wanted]
+        missing = wanted - {database.names[row] for row in rows}
+        if missing:
+            raise AmesError(f"{self.folder}: no image {min(missing)!r} in it; nothing was deleted")
+        if not rows:
+            return 0
+        gone = np.concatenate((self._deleted(), database._raw(rows)))
+        with _clear(self.folder):
+            self.commit(replace(self.manifest, deleted=self._bitmap(gone, database.rows)))
+        return len(rows)
+
+    def compact(self) -> int:
+        """Writes the images that are left into new segments, full ones; returns how many rows went away."""
+        database = Database(self.folder)
+        alive = database._raw(np.arange(len(database)))
+        names = database.names
+        segments, rows = [], []
+        with _clear(self.folder):
+            for start in range(0, len(alive), _ROWS):
+                path = self._new("segment", ".rows", start // _ROWS)
+                with SegmentWriter(path, self.layout) as writer:
+                    for first in range(start, min(start + _ROWS, len(alive)), _COPIED):
+                        part = slice(first, min(first + _COPIED, start + _ROWS, len(alive)))
+                        writer.add(database._rows_of(alive[part]), names[part])
+                    segments.append(File(path.name, writer.finish()))
+                    rows.append(min(_ROWS, len(alive) - start))
+            self.commit(replace(self.manifest, segments=tuple(segments), rows=tuple(rows), deleted=None))
+        return database.rows - len(alive)
+
+    def add_file(self, kind: str, data: bytes) -> File:
+        """A new file of the database, durable, not yet named by the manifest."""
+        path = self._new(kind, ".bin")
+        with atomic_file(path) as file:
+            file.write(data)
+        return File(path.name, len(data), hashlib.sha256(data).hexdigest())
+
+    def _deleted(self) -> np.ndarray:
+        """Rows that are deleted."""
+        database = Database(self.folder, unfinished=True)
+        return np.setdiff1d(np.arange(database.rows), database._raw(np.arange(len(database))))
+
+    def _bitmap(self, deleted: np.ndarray, rows: int) -> File:
+        bits = np.zeros(rows, np.uint8)
+        bits[deleted] = 1
+        return self.add_file("deleted", np.packbits(bits).tobytes())
+
+    def _new(self, kind: str, ending: str, number: int = 0) -> Path:
+        return self.folder / f"{kind}-{self.manifest.generation + 1:06}-{number:03}{ending}"
+
+
+@contextmanager
+def writing(folder: Path | str) -> Iterator[Writer]:
+    """The right to change a database; AmesError if another process has it. Readers are not disturbed."""
+    folder = Path(folder)
+    with locked(folder):
+        manifest = Manifest.load(folder)
+        remove_strangers(folder, manifest)
+        yield Writer(folder, manifest)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps other writers away; the system lets go of it when the process ends, however it ends."""
+    if not folder.is_dir():
+        raise AmesError(f"{folder}: no such folder; make a database with ames compress")
+    try:
+        lock = FileLock(folder / _LOCK, timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise AmesError(f"{folder}: another process is changing this database; wait for it to end") from None
+    except OSError as error:
+        raise AmesError(f"{folder}: cannot be written ({error.strerror or error})") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def remove_strangers(folder: Path, manifest: Manifest) -> None:
+    """Removes files of a change that was not finished, or that a change has left behind."""
+    for path in folder.iterdir():
+        if _is_ours(path.name) and path.name not in manifest.files:
+            try:
+                path.unlink()
+            except OSError:  # in use, where the system forbids that: the next change tries again
+                continue
+
+
+def _is_ours(name: str) -> bool:
+    """A file that a change makes, and whose name no user would choose."""
+    return name.split("-")[0] in ("segment", "deleted", "codec") or name.endswith(".part")
+
+
+@contextmanager
+def _clear(folder: Path) -> Iterator[None]:
+    """A full disk, or a folder that cannot be written, in one line."""
+    try:
+        yield
+    except OSError as error:
+        raise AmesError(
+            f"{folder}: cannot be written ({error.strerror or error}); the database is as it was"
+        ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes the names of new files durable, where the system can."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def create(folder: Path, manifest: Manifest) -> None:
+    """An empty database, unless the folder holds one, or anything else."""
+    folder.mkdir(parents=True, exist_ok=True)
+    strangers = [path.name for path in folder.iterdir() if path.name != _LOCK and not _is_ours(path.name)]
+    if strangers:
+        what = "a database already" if NAME in strangers else f"other files ({strangers[0]})"
+        raise AmesError(f"{folder}: holds {what}; give a new folder")
+    manifest.save(folder)

@@ -1,0 +1,143 @@
+"""Global descriptors as codes of a few bytes, and the search in them: FAISS behind one factory string.
+
+Any index that FAISS can encode with will do: "Flat", "SQfp16", "SQ8", "SQ4", "PCA64,SQ8", "RaBitQ", and for
+large collections "IVF1024,SQ8", "PCA64,IVF4096,PQ32" or "OPQ32_128,IVF4096,PQ32".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ames.data.shortlist import Shortlist
+from ames.errors import AmesError
+
+_BLOCK = 1 << 16  # vectors or codes handed to FAISS at a time
+_NPROBE = 32  # lists of an IVF index that a query looks into
+
+
+class GlobalCodec:
+    """A trained code for global descriptors; made by ``fit`` or ``from_bytes``.
+
+    ``width``: of the vectors; ``code_bytes``: of a code. Similarity is the inner product.
+    """
+
+    def __init__(self, index: Any) -> None:
+        self._empty = index
+        self.width: int = index.d
+        self.code_bytes: int = index.sa_code_size()
+
+    @classmethod
+    def fit(cls, vectors: np.ndarray, factory: str, *, seed: int = 0) -> GlobalCodec:
+        """Trains the code of a FAISS factory string on vectors float32 [n, G].
+
+        AmesError for a string that FAISS does not take, or cannot encode with, and for too few vectors or
+        values that are not finite.
+        """
+        import faiss
+
+        vectors = np.ascontiguousarray(vectors, np.float32)
+        if not np.isfinite(vectors).all():
+            raise AmesError("global descriptors hold values that are not finite")
+        vectors = vectors[np.linalg.norm(vectors, axis=1) > 0]
+        if not len(vectors):
+            raise AmesError("no global descriptors to fit a codec on: all images are without keypoints")
+        try:
+            index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+            index.sa_code_size()
+        except RuntimeError as error:
+            raise AmesError(f"global factory {factory!r}: {_reason(error)}") from error
+        order = np.random.default_rng([seed, 22]).permutation(len(vectors))
+        try:
+            index.train(vectors[order])
+            index.sa_encode(vectors[:1])
+        except RuntimeError as error:
+            raise AmesError(
+                f"global factory {factory!r} cannot be fitted on {len(vectors)} vectors: {_reason(error)}"
+            ) from error
+        return cls(index)
+
+    def encode(self, vectors: np.ndarray) -> np.ndarray:
+        """float32 [n, G] -> uint8 [n, code_bytes]."""
+        if vectors.ndim != 2 or vectors.shape[1] != self.width:
+            raise AmesError(f"global descriptors are {vectors.shape}, the codec takes (n, {self.width})")
+        codes = np.empty((len(vectors), self.code_bytes), np.uint8)
+        for start in range(0, len(vectors), _BLOCK):
+            block = np.ascontiguousarray(vectors[start : start + _BLOCK], np.float32)
+            codes[start : start + _BLOCK] = self._empty.sa_encode(block)
+        return codes
+
+    def to_bytes(self) -> bytes:
+        """As FAISS writes an index without vectors. Keep a checksum beside it: FAISS trusts what it reads."""
+        import faiss
+
+        return faiss.serialize_index(self._empty).tobytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> GlobalCodec:
+        """AmesError for what FAISS cannot read, or what holds vectors."""
+        import faiss
+
+        try:
+            index = faiss.deserialize_index(np.frombuffer(data, np.uint8))
+        except RuntimeError as error:
+            raise AmesError(f"not a codec of FAISS ({_reason(error)})") from error
+        if index.ntotal or not index.is_trained:
+            raise AmesError("not a codec: an index that holds vectors, or was not trained")
+        return cls(index)
+
+    def index(self, codes: np.ndarray, present: np.ndarray) -> GlobalIndex:
+        """An index of codes uint8 [n, code_bytes], without decoding them; rows that are not ``present``,
+        bool [n], are left out.
+        """
+        import faiss
+
+        whole = faiss.clone_index(self._empty)
+        inner = faiss.downcast_index(whole)
+        if isinstance(inner, faiss.IndexPreTransform):
+            inner = faiss.downcast_index(inner.index)
+        rows = np.flatnonzero(present)
+        for start in range(0, len(rows), _BLOCK):
+            inner.add_sa_codes(np.ascontiguousarray(codes[rows[start : start + _BLOCK]]))
+        whole.ntotal = inner.ntotal
+        return GlobalIndex(whole, rows, len(codes))
+
+
+class GlobalIndex:
+    """Searches codes; made by ``GlobalCodec.index``. ``rows``: the images that can be found."""
+
+    def __init__(self, index: Any, rows: np.ndarray, images: int) -> None:
+        self._index, self.rows, self._images = index, rows, images
+
+    def search(self, queries: np.ndarray, k: int, *, nprobe: int = _NPROBE) -> Shortlist:
+        """The ``k`` most similar images of each query float32 [Q, G] of unit length, by the inner product
+        with what the codes stand for; where there are fewer, the last entries are -1.
+
+        A zero query, of an image without keypoints, finds nothing. nprobe: lists looked into, where the index
+        has lists.
+        """
+        import faiss
+
+        if queries.ndim != 2 or queries.shape[1] != self._index.d:
+            raise AmesError(f"queries are {queries.shape}, the database's vectors (n, {self._index.d})")
+        k = min(k, self._images)
+        ids = np.full((len(queries), k), -1, np.int64)
+        similarities = np.full((len(queries), k), -1, np.float32)
+        asking = np.flatnonzero(np.linalg.norm(queries, axis=1) > 0)
+        wanted = min(k, len(self.rows))
+        if not len(asking) or not wanted:
+            return Shortlist(ids, similarities)
+        inner = faiss.try_extract_index_ivf(self._index)
+        if inner is not None:
+            inner.nprobe = min(nprobe, inner.nlist)
+        found, places = self._index.search(np.ascontiguousarray(queries[asking], np.float32), wanted)
+        there = places >= 0
+        ids[asking[:, None], np.arange(wanted)] = np.where(there, self.rows[places], -1)
+        similarities[asking[:, None], np.arange(wanted)] = np.where(there, found, -1)
+        return Shortlist(ids, similarities)
+
+
+def _reason(error: RuntimeError) -> str:
+    """What FAISS says, without where in its source."""
+    return str(error).strip().splitlines()[-1].split("Error: ")[-1].removesuffix(".")

@@ -1,0 +1,328 @@
+"""Databases: what they hold is what the model would have computed, and every change is seen as a whole."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ames.data.descriptors import DescriptorFile
+from ames.data.shortlist import Shortlist
+from ames.database.build import Source, append, compress
+from ames.database.segment import HEADER_BYTES
+from ames.database.serve import Retriever, open_index
+from ames.database.store import Database, projection_fingerprint
+from ames.database.writer import writing
+from ames.engine import Engine
+from ames.errors import AmesError
+from ames.features import LocalFeatures
+from ames.judging import Blend
+from ames.rerank import score_shortlist
+from database.made import SLOTS, database, model, source, state
+
+
+@pytest.mark.parametrize("binarized", [True, False])
+def test_scores_are_those_of_the_descriptors(tmp_path, binarized):
+    scorer = model(binarized=binarized)
+    made = source(tmp_path)
+    db = compress(made, scorer, tmp_path / "db", desc_num=4)
+    assert db.codes == ("bits" if binarized else "float16")
+    queries = source(tmp_path / "q", 3, seed=1, vectors=False).local
+    ids = np.stack([np.random.default_rng(q).permutation(20) for q in range(3)])
+    shortlist = Shortlist(ids, np.zeros(ids.shape, np.float32))
+    engine = Engine(scorer)
+    expected = score_shortlist(engine, queries, made.local, shortlist, database_count=4)
+    found = score_shortlist(engine, queries, db, shortlist)
+    np.testing.assert_array_equal(found, expected)
+    fewer = score_shortlist(engine, queries, db, shortlist, database_count=2)
+    np.testing.assert_array_equal(
+        fewer, score_shortlist(engine, queries, made.local, shortlist, database_count=2)
+    )
+    assert not np.array_equal(fewer, found)
+
+
+@torch.inference_mode()
+def test_what_is_read_is_what_the_model_compresses(tmp_path):
+    db, made = database(tmp_path)
+    rows = [7, 3, 3, 10, 19]
+    local = made.local.read(rows, 4)
+    codes = model().compress(local)
+    found = db.read(rows)
+    assert torch.equal(found.valid, local.valid)
+    assert torch.equal(found.descriptors[found.valid], codes.descriptors[found.valid])
+    assert not found.descriptors[~found.valid].any()
+    assert db.read(rows, 2).size == 2
+    assert db.names == made.local.names
+    assert len(db) == 20
+    assert db.provenance == made.local.provenance
+
+
+def test_padding_between_descriptors_goes_behind_them(tmp_path):
+    import h5py
+
+    from golden.data_root import laid_out
+
+    rng = np.random.default_rng(0)
+    metadata = np.zeros((2, SLOTS, 5), np.float32)
+    metadata[0, [0, 2], 3] = 1
+    descriptors = rng.standard_normal((2, SLOTS, 16)).astype(np.float32)
+    with h5py.File(tmp_path / "x.hdf5", "w") as file:
+        file["features"] = laid_out(metadata, descriptors, "float32")
+    db = compress(Source(DescriptorFile(tmp_path / "x.hdf5")), model(), tmp_path / "db", desc_num=SLOTS)
+    with torch.inference_mode():
+        expected = model().compress(LocalFeatures.of(torch.from_numpy(descriptors[0, [1, 3, 4, 5]])))
+    assert torch.equal(db.read([0]).descriptors[0, :4], expected.descriptors)
+    assert db.read([0]).valid.sum() == 4
+    assert db.names == ["0", "1"]
+
+
+def test_the_documented_reader_reads_it(tmp_path):
+    """The ten lines of docs/database.md, as they are."""
+    db, _ = database(tmp_path)
+    text = (Path(__file__).parents[2] / "docs" / "database.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    scope = {"folder": str(tmp_path / "db")}
+    exec(code, scope)
+    assert len(code.strip().splitlines()) <= 16
+    assert scope["names"] == db.names
+    np.testing.assert_array_equal(scope["codes"], db.read(range(20)).descriptors.numpy())
+    np.testing.assert_array_equal(scope["counts"], db.read(range(20)).counts.numpy())
+
+
+def test_append_delete_compact(tmp_path):
+    db, _ = database(tmp_path)
+    before = state(db)
+    more = source(tmp_path, 5, seed=9, prefix="new")
+    assert append(more, model(), tmp_path / "db") == 5
+    both = Database(tmp_path / "db")
+    assert state(both) == before | {n: v for n, v in state(both).items() if n.startswith("new")}
+    assert len(both) == 25
+    assert state(db) == before  # an open database is a snapshot
+
+    with writing(tmp_path / "db") as writer:
+        assert writer.delete(["image 3.jpg", "new 0.jpg", "image 3.jpg"]) == 2
+    left = Database(tmp_path / "db")
+    assert state(left) == {k: v for k, v in state(both).items() if k not in ("image 3.jpg", "new 0.jpg")}
+    assert left.rows == 25
+    size = left.bytes_per_image
+
+    more = source(tmp_path, 2, seed=3, prefix="third")
+    append(more, model(), tmp_path / "db")  # behind deleted ones
+    third = Database(tmp_path / "db")
+    assert len(third) == 25
+    with writing(tmp_path / "db") as writer:
+        assert writer.compact() == 2
+    small = Database(tmp_path / "db")
+    assert state(small) == state(third)
+    assert small.names == third.names
+    assert (len(small), small.rows) == (25, 25)
+    assert len(small.segments) == 1
+    assert small.bytes_per_image < size
+    assert state(third) == state(small)  # readers that were there before read on
+    small.verify()
+    files = {path.name for path in (tmp_path / "db").iterdir()}
+    assert files == small.manifest.files | {"manifest.json", "lock"}
+
+
+def test_a_name_may_come_again_once_it_is_deleted(tmp_path):
+    database(tmp_path)
+    again = source(tmp_path, 1, seed=5, names=["image 3.jpg"], prefix="again")
+    with pytest.raises(AmesError, match=r"holds 'image 3.jpg' already; nothing was added"):
+        append(again, model(), tmp_path / "db")
+    with writing(tmp_path / "db") as writer:
+        writer.delete(["image 3.jpg"])
+    append(again, model(), tmp_path / "db")
+    assert Database(tmp_path / "db").names.count("image 3.jpg") == 1
+
+
+def test_deleting_what_is_not_there_deletes_nothing(tmp_path):
+    db, _ = database(tmp_path)
+    with writing(tmp_path / "db") as writer, pytest.raises(AmesError, match="no image 'gone' in it; nothing"):
+        writer.delete(["image 1.jpg", "gone"])
+    assert state(Database(tmp_path / "db")) == state(db)
+
+
+def test_everything_may_be_deleted_and_added_anew(tmp_path):
+    db, made = database(tmp_path)
+    with writing(tmp_path / "db") as writer:
+        assert writer.delete(db.names) == 20
+        assert writer.compact() == 20
+    empty = Database(tmp_path / "db")
+    assert (len(empty), empty.names) == (0, [])
+    append(made, model(), tmp_path / "db")
+    assert state(Database(tmp_path / "db")) == state(db)
+
+
+# ---- search --------------------------------------------------------------------------------------------
+
+
+def test_global_search_finds_what_exact_search_finds(tmp_path):
+    db, made = database(tmp_path)
+    vectors = made.vectors.read()
+    found = open_index(db).search(vectors[:10], 3)
+    similarity = vectors[:10] @ vectors.T
+    assert found.ids[:, 0].tolist() == list(range(10))
+    np.testing.assert_allclose(found.similarities, -np.sort(-similarity, 1)[:, :3], atol=2e-3)
+    with writing(tmp_path / "db") as writer:
+        writer.delete(["image 4.jpg"])
+    left = Database(tmp_path / "db")
+    again = open_index(left).search(vectors[4:5], 5)
+    assert "image 4.jpg" not in [left.names[i] for i in again.ids[0]]
+    assert left.names[open_index(left).search(vectors[5:6], 1).ids[0, 0]] == "image 5.jpg"
+
+
+def test_retrieval_blends_both_scores(tmp_path):
+    db, made = database(tmp_path)
+    query = source(tmp_path / "q", 2, seed=7)
+    engine, blend = Engine(model()), Blend(0.3, 2.0)
+    vectors, local = query.vectors.read()[:1], query.local.read([0])
+    found = Retriever(db, engine, blend).search(vectors, local, k=4, num_rerank=8)
+    shortlist = open_index(db).search(vectors, 8)
+    logits = score_shortlist(engine, query.local, made.local, shortlist, database_count=4)
+    scores = 0.3 * shortlist.similarities + 0.7 / (1 + np.exp(-2.0 * logits))
+    best = np.argsort(-scores[0], kind="stable")[:4]
+    assert found.ids[0].tolist() == shortlist.ids[0][best].tolist()
+    np.testing.assert_allclose(found.similarities[0], scores[0][best], atol=1e-6)
+
+
+# ---- what is refused -------------------------------------------------------------------------------------
+
+
+def test_a_model_that_did_not_make_it(tmp_path):
+    db, _ = database(tmp_path)
+    other = model(seed=1)
+    for call in (
+        lambda: db.check_model(other),
+        lambda: Retriever(db, Engine(other), Blend(0, 1)),
+        lambda: append(source(tmp_path, 2, prefix="new"), other, tmp_path / "db"),
+        lambda: db.check_model(model(binarized=False)),
+    ):
+        with pytest.raises(AmesError, match="made by another projection"):
+            call()
+    retrained = model()
+    with torch.no_grad():
+        retrained.classifier.weight.zero_()
+    db.check_model(retrained)  # the same projection reads the same codes
+    assert projection_fingerprint(retrained) == projection_fingerprint(model())
+
+
+def test_databases_are_not_written_over(tmp_path):
+    _, made = database(tmp_path)
+    with pytest.raises(AmesError, match="holds a database already"):
+        compress(made, model(), tmp_path / "db", desc_num=4)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").write_text("dear")
+    with pytest.raises(AmesError, match=r"holds other files \(letter.txt\); give a new folder"):
+        compress(made, model(), tmp_path / "other", desc_num=4)
+    assert (tmp_path / "other" / "letter.txt").read_text() == "dear"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"desc_num": SLOTS + 1}, "holds 6 descriptors an image, 7 asked for"),
+        ({"factory": "nonsense"}, "nonsense"),
+    ],
+)
+def test_arguments_that_make_no_database(tmp_path, change, message):
+    made = source(tmp_path)
+    with pytest.raises(AmesError, match=message):
+        compress(made, model(), tmp_path / "db", **{"desc_num": 4} | change)
+
+
+def test_sources_that_do_not_fit(tmp_path):
+    made, fewer = source(tmp_path), source(tmp_path / "fewer", 7)
+    with pytest.raises(AmesError, match="7 images, but 20 in"):
+        Source(made.local, fewer.vectors).checked()
+    with pytest.raises(AmesError, match="3 names for the 20 images"):
+        Source(made.local, names=["a", "b", "c"]).checked()
+    with pytest.raises(AmesError, match="the name 'a' comes twice"):
+        Source(fewer.local, names=["a", "b", "c", "a", "d", "e", "f"]).checked()
+    database(tmp_path / "with")
+    with pytest.raises(AmesError, match="has global descriptors"):
+        append(source(tmp_path, 2, vectors=False, prefix="n"), model(), tmp_path / "with" / "db")
+
+
+def test_images_that_are_not_there(tmp_path):
+    db, _ = database(tmp_path)
+    for row in (-1, 20):
+        with pytest.raises(AmesError, match=f"holds 20 images, there is no image {row}"):
+            db.read([0, row])
+
+
+def test_folders_that_hold_no_database(tmp_path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "empty").mkdir()
+    for name, message in (
+        ("none", "no database"),
+        ("empty", "no database"),
+        ("file", "a file; a database is"),
+    ):
+        with pytest.raises(AmesError, match=message):
+            Database(tmp_path / name)
+
+
+# ---- damage ----------------------------------------------------------------------------------------------
+
+
+def damaged(path, position, flip=1):
+    data = bytearray(path.read_bytes())
+    data[position] ^= flip
+    path.write_bytes(data)
+
+
+def test_a_flipped_bit_anywhere_is_found(tmp_path):
+    db, _ = database(tmp_path)
+    folder = tmp_path / "db"
+    for name in sorted(db.manifest.files | {"manifest.json"}):
+        whole = (folder / name).read_bytes()
+        step = max(1, len(whole) // 60)
+        for position in range(0, len(whole), step):
+            if name.endswith(".rows") and 48 <= position < HEADER_BYTES:
+                continue  # zeros behind the header that mean nothing
+            damaged(folder / name, position, 16)
+            with pytest.raises(AmesError, match=r"damaged|version|not a seg|not the man|bytes, sh"):
+                Database(folder).verify()
+            (folder / name).write_bytes(whole)
+    Database(folder).verify()
+
+
+def test_a_damaged_image_is_an_error_where_it_is_read_and_others_are_not(tmp_path):
+    db, _ = database(tmp_path)
+    path = tmp_path / "db" / db.manifest.segments[0].name
+    damaged(path, HEADER_BYTES + 3 * db.layout.row_bytes + 12)
+    again = Database(tmp_path / "db")
+    again.read([0, 1, 2, 4])
+    with pytest.raises(AmesError, match=r"row 3 is damaged \(its checksum is wrong\); restore the file"):
+        again.read([1, 3])
+
+
+def test_files_that_are_cut_off_or_missing(tmp_path):
+    db, _ = database(tmp_path)
+    for name in db.manifest.files | {"manifest.json"}:
+        path = tmp_path / "db" / name
+        whole = path.read_bytes()
+        for size in (0, 10, len(whole) // 2, len(whole) - 1):
+            path.write_bytes(whole[:size])
+            with pytest.raises(AmesError):
+                Database(tmp_path / "db").verify()
+        path.unlink()
+        with pytest.raises(AmesError, match=r"missing|no database"):
+            Database(tmp_path / "db").verify()
+        path.write_bytes(whole)
+    Database(tmp_path / "db").verify()
+
+
+def test_other_versions_are_named(tmp_path):
+    db, _ = database(tmp_path)
+    manifest = tmp_path / "db" / "manifest.json"
+    whole = manifest.read_text()
+    manifest.write_text(json.dumps(json.loads(whole) | {"version": 2}))
+    with pytest.raises(AmesError, match="version 2 of the format, this library reads 1"):
+        Database(tmp_path / "db")
+    manifest.write_text(whole)
+    damaged(tmp_path / "db" / db.manifest.segments[0].name, 8, 3)
+    with pytest.raises(AmesError, match="version 2 of the format, this library reads 1"):
+        Database(tmp_path / "db")
