@@ -5,9 +5,41 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn
 
+from ames.errors import AmesError
+
 
 class OneLineParser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage that would push it out of sight."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def positive(text: str) -> int:
+    """A whole number of 1 or more."""
+    return _whole(text, 1)
+
+
+def natural(text: str) -> int:
+    """A whole number of 0 or more."""
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {least} or more")
+    return value
+
+
+def check_device(name: str) -> None:
+    """AmesError if torch cannot use the device here."""
+    import torch
+
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # what torch raises differs
+        raise AmesError(f"--device {name}: cannot be used here ({str(error).splitlines()[0]})") from error

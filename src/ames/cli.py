@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ames import __version__, cli_files, cli_store
-from ames.arguments import OneLineParser
+from ames import __version__, cli_curve, cli_files, cli_store
+from ames.arguments import OneLineParser, check_device, natural, positive
 from ames.errors import AmesError
 
 
@@ -48,9 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "-o", "--out", type=Path, default=Path("demo"), help="where everything is written (demo)"
     )
-    demo.add_argument("--num-rerank", type=_positive, default=100, help="candidates re-ranked a query (100)")
-    demo.add_argument("--landmarks", type=_positive, default=40, help="generated landmarks (40)")
-    demo.add_argument("--seed", type=_natural, default=0, help="of the generated landmarks (0)")
+    demo.add_argument("--num-rerank", type=positive, default=100, help="candidates re-ranked a query (100)")
+    demo.add_argument("--landmarks", type=positive, default=40, help="generated landmarks (40)")
+    demo.add_argument("--seed", type=natural, default=0, help="of the generated landmarks (0)")
     demo.add_argument("--model", type=Path, help="full-precision checkpoint (default: the shipped one)")
     demo.add_argument("--binary-model", type=Path, help="binary checkpoint (default: the shipped one)")
     _machine(demo, device=True)
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     extract.add_argument("--images", type=Path, required=True, help="a folder, or the root of --list")
     extract.add_argument("--list", type=Path, help="lines path[,label,...] relative to --images")
     extract.add_argument("--backbone", default="rootsift", help="rootsift")
-    extract.add_argument("--desc-num", type=_positive, default=400, help="local descriptors an image (400)")
+    extract.add_argument("--desc-num", type=positive, default=400, help="local descriptors an image (400)")
     extract.add_argument(
         "-o", "--out", type=Path, required=True, help="OUT_local.hdf5 and OUT_global.hdf5 are written"
     )
@@ -70,14 +70,12 @@ def _parser() -> argparse.ArgumentParser:
     landmarks = commands.add_parser("landmarks", help="draw a data set of made-up landmarks")
     landmarks.add_argument("folder", type=Path)
     landmarks.add_argument("--split", choices=("train", "val", "test"), required=True)
-    landmarks.add_argument("--landmarks", type=_positive, default=40)
-    landmarks.add_argument("--easy", type=_natural, default=4, help="easy views a landmark (4)")
-    landmarks.add_argument("--hard", type=_natural, default=6, help="hard views a landmark (6)")
-    landmarks.add_argument(
-        "--junk", type=_natural, default=2, help="junk views a landmark, not for train (2)"
-    )
-    landmarks.add_argument("--distractors", type=_natural, default=500)
-    landmarks.add_argument("--seed", type=_natural, default=0)
+    landmarks.add_argument("--landmarks", type=positive, default=40)
+    landmarks.add_argument("--easy", type=natural, default=4, help="easy views a landmark (4)")
+    landmarks.add_argument("--hard", type=natural, default=6, help="hard views a landmark (6)")
+    landmarks.add_argument("--junk", type=natural, default=2, help="junk views a landmark, not for train (2)")
+    landmarks.add_argument("--distractors", type=natural, default=500)
+    landmarks.add_argument("--seed", type=natural, default=0)
     _machine(landmarks)
     landmarks.set_defaults(run=_landmarks)
 
@@ -85,15 +83,16 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("folder", type=Path, help="with train.txt, or test_query.txt and test_gallery.txt")
     prepare.add_argument("--images", type=Path, help="the root of the lists' paths (default: the folder)")
     prepare.add_argument("--backbone", default="rootsift", help="rootsift")
-    prepare.add_argument("--desc-num", type=_positive, default=400, help="local descriptors an image (400)")
+    prepare.add_argument("--desc-num", type=positive, default=400, help="local descriptors an image (400)")
     _machine(prepare)
     prepare.set_defaults(run=_prepare)
     cli_files.register(commands)
     cli_store.register(commands)
+    cli_curve.register(commands)
 
     report = commands.add_parser("report", help="figures of a finished evaluation, without its model")
     report.add_argument("folder", type=Path, help="the run's folder, which holds scores.npz")
-    report.add_argument("--num-rerank", type=_positive, nargs="+", help="(default: as in the run)")
+    report.add_argument("--num-rerank", type=positive, nargs="+", help="(default: as in the run)")
     report.add_argument("--lamb", type=float, nargs="+", help="lambda (default: as in the run)")
     report.add_argument("--temp", type=float, nargs="+", help="gamma (default: as in the run)")
     report.add_argument("--protocol", nargs="+", default=[], metavar="NAME", help="(default: the run's)")
@@ -104,42 +103,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def _machine(parser: argparse.ArgumentParser, *, device: bool = False) -> None:
     workers = min(os.cpu_count() or 1, 8)
-    parser.add_argument("--workers", type=_natural, default=workers, help=f"processes, 0 = none ({workers})")
+    parser.add_argument("--workers", type=natural, default=workers, help=f"processes, 0 = none ({workers})")
     if device:
         parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (cpu)")
-
-
-def _positive(text: str) -> int:
-    return _whole(text, 1)
-
-
-def _natural(text: str) -> int:
-    return _whole(text, 0)
-
-
-def _whole(text: str, least: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = least - 1
-    if value < least:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {least} or more")
-    return value
-
-
-def _check_device(name: str) -> None:
-    import torch
-
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # what torch raises differs
-        raise AmesError(f"--device {name}: cannot be used here ({str(error).splitlines()[0]})") from error
 
 
 def _demo(args: argparse.Namespace) -> None:
     from ames.demo.showcase import run_demo
 
-    _check_device(args.device)
+    check_device(args.device)
     run_demo(
         args.out,
         images=args.images,

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ames.arguments import check_device, positive
 from ames.errors import AmesError
 
 
@@ -18,7 +19,7 @@ def register(commands: Any) -> None:
     )
     _source(compress)
     compress.add_argument("--model", type=Path, help="checkpoint (default: the shipped binary one)")
-    compress.add_argument("--desc-num", type=int, default=50, help="local descriptors an image (50)")
+    compress.add_argument("--desc-num", type=positive, default=50, help="local descriptors an image (50)")
     compress.add_argument("--global-factory", default="SQfp16", help="FAISS factory of --global (SQfp16)")
     compress.add_argument("-o", "--out", type=Path, required=True, help="the folder of the database")
     compress.set_defaults(run=_compress)
@@ -50,8 +51,7 @@ def _source(parser: argparse.ArgumentParser) -> None:
 def _compress(args: argparse.Namespace) -> None:
     from ames.database.build import compress
 
-    if args.desc_num < 1:
-        raise AmesError(f"--desc-num {args.desc_num}: give at least 1")
+    check_device(args.device)
     source = _open(args)
     model, name = _model(args.model, source.local)
     database = compress(
@@ -70,6 +70,7 @@ def _append(args: argparse.Namespace) -> None:
     from ames.database.build import append
     from ames.database.store import Database
 
+    check_device(args.device)
     source = _open(args)
     model, _ = _model(args.model, source.local)
     added = append(source, model, args.database, device=args.device)

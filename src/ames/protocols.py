@@ -55,6 +55,31 @@ GLDV2 = (PUBLIC, PRIVATE, ALL)
 LEAVE_ONE_OUT = Protocol("leave-one-out", positives=("ok",), junk=("junk",))  # junk: the image itself
 
 
+def choose_protocols(ground_truth: GroundTruth, names: Sequence[str] = ()) -> tuple[Protocol, ...]:
+    """Protocols by name; without names, the usual ones for the keys that the ground truth has.
+
+    easy, hard and junk: REVISITED; ok and junk: LEAVE_ONE_OUT; ok alone: GLDV2, or ALL where there are no
+    more queries than GLDv2's private part. AmesError for an unknown name, and for other keys.
+    """
+    known = {p.name: p for p in (*REVISITED, *GLDV2, LEAVE_ONE_OUT)}
+    for name in names:
+        if name not in known:
+            raise AmesError(f"protocol {name!r} is none of {', '.join(known)}")
+    if names:
+        return tuple(known[name] for name in dict.fromkeys(names))
+    keys = set(ground_truth.queries[0]) if ground_truth.queries else set()
+    if {"easy", "hard", "junk"} <= keys:
+        return REVISITED
+    if {"ok", "junk"} <= keys:
+        return (LEAVE_ONE_OUT,)
+    if "ok" in keys:
+        return GLDV2 if len(ground_truth.queries) > NUM_PRIVATE else (ALL,)
+    raise AmesError(
+        f"no protocol fits the ground truth: its keys are {', '.join(sorted(keys)) or 'none'}; "
+        "expected easy, hard and junk, or ok"
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
     """Figures of a ranking under one protocol, in percent.
