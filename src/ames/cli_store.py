@@ -1,8 +1,9 @@
-"""Commands that make and change databases: ``ames compress | append | delete | compact``."""
+"""Commands that make and change databases: ``ames tune | compress | append | delete | compact``."""
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,21 @@ def register(commands: Any) -> None:
     compact = commands.add_parser("compact", help="give back the space of deleted images")
     compact.add_argument("database", type=Path)
     compact.set_defaults(run=_compact)
+
+    tune = commands.add_parser(
+        "tune",
+        help="which global code and how many local descriptors fit a number of bytes",
+        description="Measures codes of global descriptors against exact search, on your own.",
+    )
+    tune.add_argument("vectors", type=Path, help="global descriptors, HDF5")
+    tune.add_argument("--queries", type=Path, help="others to search with (default: a sample of the same)")
+    tune.add_argument("--bytes-per-image", type=positive, default=1024, help="all included (1024)")
+    tune.add_argument("--desc-bytes", type=positive, default=16, help="of a local code (16)")
+    tune.add_argument("--least-desc", type=positive, default=50, help="local descriptors at least (50)")
+    tune.add_argument("--factories", nargs="+", help="of FAISS (default: some that suit)")
+    tune.add_argument("--sample", type=positive, default=500, help="queries (500)")
+    tune.add_argument("--json", type=Path, help="file for the figures")
+    tune.set_defaults(run=_tune)
 
 
 def _source(parser: argparse.ArgumentParser) -> None:
@@ -97,6 +113,40 @@ def _compact(args: argparse.Namespace) -> None:
     with writing(args.database) as writer:
         gone = writer.compact()
     print(f"{gone:,} rows given back; {summary(Database(args.database))}")
+
+
+def _tune(args: argparse.Namespace) -> None:
+    from ames.data.atomic import atomic_file
+    from ames.data.descriptors import read_globals
+    from ames.report import format_table
+    from ames.tuning import FACTORIES, measure, pick
+
+    queries = None if args.queries is None else read_globals(args.queries)
+    found, left_out = measure(
+        read_globals(args.vectors), queries, factories=args.factories or FACTORIES, sample=args.sample
+    )
+    rows = [
+        {"factory": m.factory, "bytes": m.bytes}
+        | {f"recall@{k}": 100 * share for k, share in m.recall.items()}
+        | {"queries/s": m.queries_per_second, "build s": m.build_seconds}
+        for m in found
+    ]
+    print(format_table(rows))
+    for factory, reason in left_out.items():
+        print(f"left out: {factory}: {reason}")
+    chosen = pick(
+        found,
+        bytes_per_image=args.bytes_per_image,
+        desc_bytes=args.desc_bytes,
+        least=args.least_desc,
+    )
+    print(
+        f"ames compress ... --global-factory {chosen.factory} --desc-num {chosen.desc_num}   "
+        f"(about {chosen.bytes_per_image} bytes an image)"
+    )
+    if args.json is not None:
+        with atomic_file(args.json) as file:
+            file.write(json.dumps({"rows": rows, "pick": vars(chosen)}, indent=1).encode())
 
 
 def summary(database: Any) -> str:

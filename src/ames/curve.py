@@ -14,13 +14,13 @@ import numpy as np
 from ames.checkpoints import model_of, weights_for
 from ames.data.atomic import atomic_file
 from ames.data.descriptors import check_backbone
+from ames.database.store import check_codes
 from ames.engine import Compute
 from ames.errors import AmesError
 from ames.evaluation import Scoring, TestSet
 from ames.judging import Blend, check_sweep, column, figures, judge, judge_initial
 from ames.models.base import PairSimilarity
 from ames.protocols import Protocol, Result
-from ames.rerank import check_packed
 
 GLOBAL = "global only"
 
@@ -114,7 +114,7 @@ def curve(
                 "lamb": one.blend.lamb,
                 "temp": one.blend.temp,
             }
-            rows.append(point | _judged(results) | {"seconds": round(seconds, 2)})
+            rows.append(point | _judged(results) | {"seconds": round(seconds, 4)})
     return rows
 
 
@@ -147,7 +147,7 @@ def _check(
         check_sweep(test.shortlist, [num_rerank], [one.blend.lamb], [one.blend.temp])
         for file in (test.queries, test.gallery):
             check_backbone(file, width=one.model.local_dim, backbone=None)
-            check_packed(one.model, file)
+            check_codes(one.model, file)
 
 
 def _judged(results: Mapping[Protocol, Result]) -> dict[str, Any]:

@@ -61,11 +61,11 @@ def open_test_set(
     files are missing, or not of the same images, or not made for the model.
     """
     truth_file = folder.find_ground_truth(ground_truth)
+    held = None if database is None else Database(database)
+    searched = held if shortlist == "database" else None
+    shortlist_file = folder.find_shortlist(shortlist) if searched is None else searched.path / NAME
     queries = DescriptorFile(folder.local("query"))
-    gallery: DescriptorFile | Database
-    gallery = DescriptorFile(folder.local("gallery")) if database is None else Database(database)
-    searched = gallery if isinstance(gallery, Database) and shortlist == "database" else None
-    shortlist_file = searched.path / NAME if searched is not None else folder.find_shortlist(shortlist)
+    gallery = DescriptorFile(folder.local("gallery")) if held is None else held
     truth = load_ground_truth(truth_file)
     if not truth.imlist:  # GLDv2's file names no images
         truth = load_ground_truth(truth_file, gallery_size=len(gallery), query_size=len(queries))
