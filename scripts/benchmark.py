@@ -70,7 +70,9 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     if args.what == "database":
         from benchmarks import database
 
-        return [*database.run(args.folder, images=args.images, factory=args.global_factory)]
+        return database.run(
+            args.folder, images=args.images, factory=args.global_factory, repeats=args.repeats
+        )
     if args.what == "loader":
         from benchmarks import loader
 

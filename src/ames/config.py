@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -192,6 +193,7 @@ def launch(command: str, main: Callable[[], Any]) -> None:
     """Calls a Hydra entry point; what Hydra refuses (unknown keys, values, files of conf/) becomes one
     line on stderr and exit status 2 as well, unless HYDRA_FULL_ERROR asks for the traceback.
     """
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which build it is does not matter to anyone
     full = os.environ.setdefault("HYDRA_FULL_ERROR", "0") not in ("", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints several lines itself and exits with 1
     try:
