@@ -18,13 +18,14 @@ from ames.data.shortlist import Shortlist
 from ames.data.triplets import TripletLoader, TripletSampler
 from ames.errors import AmesError
 from ames.models.ames import AMES
+from ames.resuming import Checkpoints
 from ames.training import Recipe, fit
 
 
 def train(config: DictConfig) -> float:
     data = config.train_dataset
-    if config.resume is not None:
-        raise AmesError("resume: training cannot be resumed yet; leave it out, or train anew")
+    if config.resume not in (None, "auto"):
+        raise AmesError(f"resume is {config.resume!r}: give auto, which goes on where it was interrupted")
     seed = door.whole(config, "seed", least=0)
     torch.manual_seed(seed)
     folder = door.dataset_folder(config, data)
@@ -69,6 +70,9 @@ def train(config: DictConfig) -> float:
         beta=door.number(config, "beta"),
         warmup=door.whole(config, "warmup", least=0),
         clip=None if config.clip is None else door.number(config, "clip"),
+        accumulate=door.whole(config, "accumulate"),
+        non_finite=str(config.non_finite),
+        autocast=bool(config.autocast),
         val_freq=door.whole(config, "val_freq"),
         print_freq=door.whole(config, "print_freq", least=0),
         seed=seed,
@@ -83,9 +87,20 @@ def train(config: DictConfig) -> float:
         device=door.device(config),
         validate=validate,
         provenance={"backbone": config.desc_name},
+        checkpoints=_checkpoints(config, out),
     )
     print(f"loss {history[-1]['loss']:.4f}, accuracy {history[-1]['accuracy']:.3f}; checkpoint: {out}")
     return history[-1]["loss"]
+
+
+def _checkpoints(config: DictConfig, out: Path) -> Checkpoints:
+    """Where the state of the training is kept: ``state_dir``, else beside the model."""
+    resume = config.resume is not None
+    if resume and config.state_dir is None and config.model_path is None:
+        raise AmesError("resume=auto finds nothing in a new run folder: give model_path, or state_dir")
+    folder = out.with_name(f"{out.stem}-state") if config.state_dir is None else Path(str(config.state_dir))
+    every, keep = door.whole(config, "save_every", least=0), door.whole(config, "keep")
+    return Checkpoints(folder, every=every, keep=keep, resume=resume)
 
 
 def _validation(config: DictConfig, model: AMES) -> Callable[[AMES], dict[str, float]] | None:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from ames.checkpoints import save_checkpoint
+from ames.data.atomic import atomic_file
 from ames.data.triplets import TripletBatch, TripletLoader
 from ames.errors import AmesError
 from ames.models.ames import AMES
 from ames.objectives import Losses, distillation_objective, pair_objective
+from ames.resuming import Checkpoints, Interruption
 
 log = logging.getLogger(__name__)
+
+NON_FINITE = ("stop", "skip")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +33,11 @@ class Recipe:
     """How a model is trained; the defaults are the paper's.
 
     Counts of query and database descriptors are drawn once a batch from [min_desc, max_desc), each by
-    itself: one universal model for any number. ``warmup`` steps raise the learning rate from 0;
-    ``clip`` bounds the gradient norm (None: not at all); ``val_freq`` epochs lie between validations,
-    ``print_freq`` batches between lines of the log (0: no such lines).
+    itself: one universal model for any number. ``warmup`` batches raise the learning rate from 0;
+    ``clip`` bounds the gradient norm (None: not at all); ``accumulate`` batches make one step of the
+    optimizer; ``autocast`` computes in bfloat16. ``non_finite``: a batch whose loss or gradient is not
+    finite stops the training ("stop") or is left out and counted ("skip"). ``val_freq`` epochs lie between
+    validations, ``print_freq`` batches between lines of the log (0: no such lines).
     """
 
     epochs: int = 15
@@ -40,10 +48,26 @@ class Recipe:
     beta: float = 10.0
     warmup: int = 0
     clip: float | None = None
+    accumulate: int = 1
+    non_finite: str = "stop"
     val_freq: int = 1
     print_freq: int = 0
-    autocast: bool = False  # bfloat16
+    autocast: bool = False
     seed: int = 0
+
+
+@dataclass
+class Progress:
+    """Where training is: ``batch`` batches of ``epoch`` (from 0) are done, of which ``skipped`` were left
+    out; sums over the others, records of the finished epochs, seconds so far.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    sums: list[float] = field(default_factory=lambda: [0.0] * 4)
+    skipped: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
 
 
 def fit(
@@ -56,12 +80,15 @@ def fit(
     device: str | torch.device = "cpu",
     validate: Callable[[AMES], dict[str, float]] | None = None,
     provenance: dict[str, object] | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> list[dict[str, float]]:
     """Trains ``model`` in place; returns one record an epoch (loss, bce, mse, accuracy, validation).
 
     With ``teacher`` (frozen, full precision, same tokens) the distillation objective, else BCE alone. A
     checkpoint is written to ``out`` after each epoch. ``validate`` gets the model in evaluation mode.
-    A loss that is not finite stops the training with an AmesError; the last checkpoint stays.
+    ``checkpoints``: where the whole state is kept, and from where training goes on if there is one, with the
+    batches that were to come; on a CPU the weights then equal those of a training that was never
+    interrupted, bit for bit. SIGTERM writes the state and ends the process (status 143).
     """
     _check(model, recipe, out, teacher)
     device = torch.device(device)
@@ -69,48 +96,153 @@ def fit(
     if teacher is not None:
         teacher.to(device).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-    steps = recipe.epochs * len(loader)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: _lr_factor(step, steps, recipe.warmup)
+    progress = Progress()
+    settings = {"recipe": asdict(recipe), "loader": loader.settings(), "distilled": teacher is not None}
+    if checkpoints is not None and (found := checkpoints.latest(settings)) is not None:
+        model.load_state_dict(found["model"])
+        optimizer.load_state_dict(found["optimizer"])
+        progress = Progress(**json.loads(found["progress"]))
+        log.info("goes on in epoch %d behind batch %d", progress.epoch + 1, progress.batch)
+
+    def keep() -> None:
+        progress.seconds = passed()
+        if checkpoints is not None:
+            state: dict[str, Any] = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            done = progress.epoch * len(loader) + progress.batch
+            state |= {"progress": json.dumps(asdict(progress)), "finished": progress.epoch == recipe.epochs}
+            checkpoints.save(state, settings, done)
+
+    started = time.perf_counter() - progress.seconds
+
+    def passed() -> float:
+        return time.perf_counter() - started
+
+    with Interruption() as interruption:
+        while progress.epoch < recipe.epochs:
+            model.train()
+            for _ in _batches(model, teacher, loader, recipe, optimizer, progress, device, out):
+                due = checkpoints is not None and checkpoints.due(progress.batch)
+                if interruption.asked or due:
+                    keep()
+                interruption.leave_if_asked()
+            record = _record(progress, len(loader), passed())
+            model.eval()
+            last = progress.epoch + 1 == recipe.epochs
+            if validate is not None and ((progress.epoch + 1) % recipe.val_freq == 0 or last):
+                record |= validate(model)
+            progress.history.append(record)
+            log.info(" ".join(f"{k} {v:.4g}" for k, v in record.items()))
+            progress.epoch, progress.batch, progress.skipped = progress.epoch + 1, 0, 0
+            progress.sums = [0.0] * 4
+            if out is not None:
+                save_checkpoint(out, model, optimizer=optimizer, epoch=progress.epoch, provenance=provenance)
+            keep()
+            interruption.leave_if_asked()
+    model.eval()
+    return progress.history
+
+
+def _batches(
+    model: AMES,
+    teacher: AMES | None,
+    loader: TripletLoader,
+    recipe: Recipe,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    device: torch.device,
+    out: Path | str | None,
+) -> Iterator[None]:
+    """Trains on what is left of an epoch; yields wherever a step of the optimizer is complete."""
+    total = recipe.epochs * len(loader)
+    bar = tqdm(
+        loader.epoch(progress.epoch, progress.batch),
+        desc=f"epoch {progress.epoch + 1}/{recipe.epochs}",
+        total=len(loader),
+        initial=progress.batch,
+        unit="batch",
+        disable=None,
     )
-    rng = np.random.default_rng([recipe.seed, 12])
-    history: list[dict[str, float]] = []
-    started = time.perf_counter()
-    for epoch in range(recipe.epochs):
-        model.train()
-        sums, seen = np.zeros(4), 0
-        bar = tqdm(loader, desc=f"epoch {epoch + 1}/{recipe.epochs}", unit="batch", disable=None)
-        for batch in bar:
-            counts = rng.integers(recipe.min_desc, recipe.max_desc, size=2)
-            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.autocast):
-                losses = step_losses(model, teacher, batch, counts, recipe.beta, device)
-            if not torch.isfinite(losses.loss):
-                raise AmesError(
-                    f"the loss became {losses.loss.item()} in epoch {epoch + 1}, batch {seen + 1}; "
-                    "look for descriptors that are not finite; else lower lr or set a clip"
-                )
+    optimizer.zero_grad(set_to_none=True)
+    for batch in bar:
+        counts = descriptor_counts(recipe, progress.epoch, progress.batch)
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.autocast):
+            losses = step_losses(model, teacher, batch, counts, recipe.beta, device)
+        if bool(torch.isfinite(losses.loss)):
+            (losses.loss / recipe.accumulate).backward()
+        done = progress.epoch * len(loader) + progress.batch
+        progress.batch += 1
+        full = progress.batch % recipe.accumulate == 0 or progress.batch == len(loader)
+        if _sound(model, losses, recipe, complete=full):
+            progress.sums = [a + float(x.detach()) for a, x in zip(progress.sums, losses, strict=True)]
+        elif recipe.non_finite == "stop":
+            raise _stopped(losses, batch, counts, progress, out)
+        else:
+            optimizer.zero_grad(set_to_none=True)  # with it goes what was accumulated before
+            progress.skipped += 1
+        if full:
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.lr * _lr_factor(done, total, recipe.warmup)
+            if any(x.grad is not None for x in model.parameters()):
+                optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            losses.loss.backward()
-            if recipe.clip is not None:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-            optimizer.step()
-            schedule.step()
-            sums += [float(x.detach()) for x in losses]
-            seen += 1
-            bar.set_postfix(loss=f"{sums[0] / seen:.3f}", accuracy=f"{sums[3] / seen:.3f}")
-            if recipe.print_freq and seen % recipe.print_freq == 0:
-                log.info(f"epoch {epoch + 1}, batch {seen}/{len(loader)}: loss {sums[0] / seen:.4g}")
-        loss, bce, mse, accuracy = sums / max(seen, 1)
-        record = {"epoch": epoch + 1, "loss": loss, "bce": bce, "mse": mse, "accuracy": accuracy}
-        record["seconds"] = round(time.perf_counter() - started, 1)
-        model.eval()
-        if validate is not None and ((epoch + 1) % recipe.val_freq == 0 or epoch + 1 == recipe.epochs):
-            record |= validate(model)
-        history.append(record)
-        log.info(" ".join(f"{k} {v:.4g}" for k, v in record.items()))
-        if out is not None:
-            save_checkpoint(out, model, optimizer=optimizer, epoch=epoch + 1, provenance=provenance)
-    return history
+        seen = max(progress.batch - progress.skipped, 1)
+        loss, *_, accuracy = (x / seen for x in progress.sums)
+        bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}")
+        if recipe.print_freq and progress.batch % recipe.print_freq == 0:
+            log.info(f"epoch {progress.epoch + 1}, batch {progress.batch}/{len(loader)}: loss {loss:.4g}")
+        if full:
+            yield
+
+
+def descriptor_counts(recipe: Recipe, epoch: int, batch: int) -> np.ndarray:
+    """int [2]: descriptors of query and database images, drawn for each batch by itself, so that training
+    may begin with any of them.
+    """
+    rng = np.random.default_rng([recipe.seed, 12, epoch, batch])
+    return rng.integers(recipe.min_desc, recipe.max_desc, size=2)
+
+
+def _sound(model: AMES, losses: Losses, recipe: Recipe, *, complete: bool) -> bool:
+    """Whether loss and, where a step is complete, gradient are finite; clips the gradient then."""
+    if not bool(torch.isfinite(losses.loss)):
+        return False
+    if not complete:
+        return True
+    bound = math.inf if recipe.clip is None else recipe.clip
+    return bool(torch.isfinite(torch.nn.utils.clip_grad_norm_(model.parameters(), bound)))
+
+
+def _stopped(
+    losses: Losses, batch: TripletBatch, counts: np.ndarray, progress: Progress, out: Path | str | None
+) -> AmesError:
+    """The error for a batch that would spoil the weights; its images are written beside ``out``."""
+    value = losses.loss.item()
+    what = "its gradient" if math.isfinite(value) else "the loss"
+    value = math.inf if math.isfinite(value) else value
+    where = ""
+    if out is not None:
+        path = Path(out).with_name(f"{Path(out).stem}-bad-batch.json")
+        anchors, positives, negatives = batch.images.tolist()
+        about = {"epoch": progress.epoch + 1, "batch": progress.batch, "descriptors": counts.tolist()}
+        rows = {"anchors": anchors, "positives": positives, "negatives": negatives}
+        with atomic_file(path) as file:
+            file.write(json.dumps(about | rows).encode())
+        where = f" its images are in {path};"
+    return AmesError(
+        f"{what} became {value} in epoch {progress.epoch + 1}, batch {progress.batch};{where} look for "
+        "descriptors that are not finite; else lower lr, set a clip, or skip such batches (non_finite=skip)"
+    )
+
+
+def _record(progress: Progress, batches: int, seconds: float) -> dict[str, float]:
+    """The figures of an epoch. AmesError where every batch was left out."""
+    if progress.skipped == batches:
+        raise AmesError(f"epoch {progress.epoch + 1}: no batch had a finite loss and gradient; lower lr")
+    names = ("loss", "bce", "mse", "accuracy")
+    means = [x / (batches - progress.skipped) for x in progress.sums]
+    record = {"epoch": progress.epoch + 1} | dict(zip(names, means, strict=True))
+    record["seconds"] = round(seconds, 1)
+    return record | ({"skipped": progress.skipped} if progress.skipped else {})
 
 
 def _check(model: AMES, recipe: Recipe, out: Path | str | None, teacher: AMES | None) -> None:
@@ -122,6 +254,10 @@ def _check(model: AMES, recipe: Recipe, out: Path | str | None, teacher: AMES | 
         )
     if recipe.epochs < 1 or recipe.val_freq < 1:
         raise AmesError(f"epochs {recipe.epochs} and val_freq {recipe.val_freq} must be at least 1")
+    if recipe.accumulate < 1:
+        raise AmesError(f"accumulate {recipe.accumulate} must be at least 1")
+    if recipe.non_finite not in NON_FINITE:
+        raise AmesError(f"non_finite {recipe.non_finite!r} is none of {', '.join(NON_FINITE)}")
     if out is not None and Path(out).suffix == ".safetensors":
         raise AmesError(f"{out}: a training checkpoint is not a safetensors file: give a name in .pt")
     if teacher is None:

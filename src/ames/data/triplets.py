@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -16,8 +18,9 @@ from ames.features import LocalFeatures
 
 @dataclass(frozen=True)
 class TripletBatch:
-    """Features of B triplets, each [B, N, D]."""
+    """Features of B triplets, each [B, N, D]; ``images`` int64 [3, B] are their numbers, in that order."""
 
+    images: np.ndarray
     anchor: LocalFeatures
     positive: LocalFeatures
     negative: LocalFeatures
@@ -125,19 +128,32 @@ class TripletLoader:
             raise AmesError(f"{descriptors.path}: holds packed bits; training needs descriptors")
         self.sampler, self.descriptors = sampler, descriptors
         self.triplets = min(triplets, len(sampler.anchors))
-        self.count, self.workers = count, workers
-        self._rng = np.random.default_rng([seed, 11])
+        self.count, self.workers, self.seed = count, workers, seed
+        self._passes = 0
 
     def __len__(self) -> int:
         return len(self.sampler.anchors) // self.triplets
 
     def __iter__(self) -> Iterator[TripletBatch]:
+        """The next epoch."""
+        self._passes += 1
+        return self.epoch(self._passes - 1)
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[TripletBatch]:
+        """Epoch ``number`` (from 0), from its batch ``start`` on: the same batches whatever came before."""
+        rng = np.random.default_rng([self.seed, 11, number])
         # Triplets are drawn where the batches are used, one after the other: threads only read.
-        return ahead(self._read, self.sampler.epoch(self.triplets, self._rng), self.workers)
+        triplets = islice(self.sampler.epoch(self.triplets, rng), start, None)
+        return ahead(self._read, triplets, self.workers)
+
+    def settings(self) -> dict[str, object]:
+        """What the batches depend on, apart from the descriptors."""
+        anchors = zlib.crc32(np.ascontiguousarray(self.sampler.anchors).tobytes())
+        return {"seed": self.seed, "triplets": self.triplets, "count": self.count, "anchors": anchors}
 
     def _read(self, triplet: tuple[np.ndarray, np.ndarray, np.ndarray]) -> TripletBatch:
         local = self.descriptors.read(np.concatenate(triplet), self.count, locations=False)
         # One trim for the three: the distillation compares tokens slot by slot.
         local = local.trim_padding()
         B = self.triplets
-        return TripletBatch(local[:B], local[B : 2 * B], local[2 * B :])
+        return TripletBatch(np.stack(triplet), local[:B], local[B : 2 * B], local[2 * B :])

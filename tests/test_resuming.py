@@ -1,0 +1,216 @@
+"""Training that is interrupted, by whatever means, ends with the weights of one that was not."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from ames.errors import AmesError
+from ames.resuming import TERMINATED, Checkpoints
+from ames.training import fit
+from test_training import RECIPE, loader, made, same, store, weights, write_store  # noqa: F401 - a fixture
+
+LONGER = replace(RECIPE, epochs=4, warmup=3, clip=1.0)
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error of anything
+    pass
+
+
+def broken_off(model, batches, store, folder, **options):  # noqa: F811
+    """Trains for some batches, each of whose states is kept, then stops as if the power had gone."""
+    left = [batches]
+
+    def objective(*args, **more):
+        if not left[0]:
+            raise Interrupted
+        left[0] -= 1
+        return original(*args, **more)
+
+    original, model.pairs = model.pairs, objective
+    with pytest.raises(Interrupted):
+        fit(model, loader(store), LONGER, checkpoints=Checkpoints(folder, every=1), **options)
+
+
+@pytest.mark.parametrize("batches", [1, 3, 4, 7, 13])
+def test_the_weights_are_those_of_an_uninterrupted_training(store, tmp_path, batches):  # noqa: F811
+    whole = made()
+    history = fit(whole, loader(store), LONGER)
+    broken_off(made(), batches, store, tmp_path)
+    resumed = made(7)  # whatever it starts from
+    found = fit(resumed, loader(store), LONGER, checkpoints=Checkpoints(tmp_path, resume=True))
+    assert same(weights(whole), weights(resumed))
+    for a, b in zip(history, found, strict=True):
+        assert {k: v for k, v in a.items() if k != "seconds"} == {
+            k: v for k, v in b.items() if k != "seconds"
+        }
+
+
+def test_a_student_and_accumulated_steps_too(store, tmp_path):  # noqa: F811
+    recipe = replace(LONGER, accumulate=3)
+
+    def trained(stop_at=None, **options):
+        model = made(binarized=True)
+        if stop_at is not None:
+            forward, left = model.forward, [stop_at]
+
+            def failing(*args, **more):
+                left[0] -= 1
+                if left[0] < 0:
+                    raise Interrupted
+                return forward(*args, **more)
+
+            model.forward = failing
+        fit(model, loader(store), recipe, teacher=made(1), **options)
+        return weights(model)
+
+    whole = trained()
+    with pytest.raises(Interrupted):
+        trained(6, checkpoints=Checkpoints(tmp_path, every=1))
+    assert same(whole, trained(checkpoints=Checkpoints(tmp_path, resume=True)))
+
+
+def test_the_last_states_stay(store, tmp_path):  # noqa: F811
+    fit(made(), loader(store), LONGER, checkpoints=Checkpoints(tmp_path, every=1, keep=3))
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [f"state-{done:09}.pt" for done in (14, 15, 16)]
+
+
+def test_a_damaged_state_is_passed_over(store, tmp_path, caplog):  # noqa: F811
+    whole = made()
+    fit(whole, loader(store), LONGER)
+    broken_off(made(), 7, store, tmp_path)
+    newest = max(tmp_path.iterdir())
+    newest.write_bytes(newest.read_bytes()[:-500])
+    resumed = made(7)
+    fit(resumed, loader(store), LONGER, checkpoints=Checkpoints(tmp_path, resume=True))
+    assert same(weights(whole), weights(resumed))
+    assert f"{newest}: damaged" in caplog.text
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"nothing")
+    with pytest.raises(AmesError, match="none of its 2 states can be read; remove it"):
+        fit(made(), loader(store), LONGER, checkpoints=Checkpoints(tmp_path, resume=True))
+
+
+def test_a_training_begun_otherwise_is_refused(store, tmp_path):  # noqa: F811
+    broken_off(made(), 3, store, tmp_path)
+    with pytest.raises(AmesError, match=r"was begun with lr 0.001, not 0.002; go on with the same"):
+        fit(made(), loader(store), replace(LONGER, lr=2e-3), checkpoints=Checkpoints(tmp_path, resume=True))
+    with pytest.raises(AmesError, match="was begun with seed 0, not 1"):
+        fit(made(), loader(store, seed=1), LONGER, checkpoints=Checkpoints(tmp_path, resume=True))
+    with pytest.raises(AmesError, match="of a training that was interrupted; give resume=auto, or remove it"):
+        fit(made(), loader(store), LONGER, checkpoints=Checkpoints(tmp_path))
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_finished_training_makes_room_for_a_new_one(store, tmp_path):  # noqa: F811
+    first, again = made(), made()
+    fit(first, loader(store), RECIPE, checkpoints=Checkpoints(tmp_path))
+    fit(again, loader(store), replace(RECIPE, lr=2e-3), checkpoints=Checkpoints(tmp_path))
+    assert not same(weights(first), weights(again))
+    done = made()
+    history = fit(
+        done, loader(store), replace(RECIPE, lr=2e-3), checkpoints=Checkpoints(tmp_path, resume=True)
+    )
+    assert same(weights(done), weights(again))  # nothing was left to do
+    assert len(history) == 2
+
+
+def test_numbers_that_keep_nothing(tmp_path):
+    for options in ({"keep": 0}, {"every": -1}):
+        with pytest.raises(AmesError, match="must be at least 1, save_every"):
+            Checkpoints(tmp_path, **options)
+
+
+# ---- batches that are not finite ------------------------------------------------------------------------
+
+
+def test_a_batch_that_is_not_finite_is_skipped_and_counted(tmp_path):
+    spoiled = write_store(tmp_path / "spoiled.hdf5", spoiled=5)
+    model = made()
+    history = fit(model, loader(spoiled), replace(RECIPE, epochs=3, non_finite="skip"))
+    assert sum(record.get("skipped", 0) for record in history) >= 3  # each epoch has the image somewhere
+    assert all(torch.isfinite(x).all() for x in model.state_dict().values())
+    assert all(record["loss"] == record["loss"] for record in history)
+
+
+def test_an_infinite_gradient_of_a_finite_loss_stops_it_too(store, tmp_path):  # noqa: F811
+    model = made()
+    model.classifier.weight.register_hook(lambda gradient: gradient * float("inf"))
+    before = weights(model)
+    with pytest.raises(
+        AmesError, match=r"its gradient became inf in epoch 1, batch 1; its images are in (.*);"
+    ):
+        fit(model, loader(store), RECIPE, out=tmp_path / "model.pt")
+    assert same(before, weights(model))
+    assert (tmp_path / "model-bad-batch.json").is_file()
+    assert not (tmp_path / "model.pt").exists()
+
+
+def test_nothing_but_bad_batches_is_an_error(store):  # noqa: F811
+    model = made()
+    model.classifier.weight.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(AmesError, match="epoch 1: no batch had a finite loss and gradient"):
+        fit(model, loader(store), replace(RECIPE, non_finite="skip"))
+
+
+# ---- real processes --------------------------------------------------------------------------------------
+
+SCRIPT = """
+import sys, time, torch
+sys.path.insert(0, {tests!r})
+torch.set_num_threads(1)
+from dataclasses import replace
+from pathlib import Path
+from test_training import DescriptorFile, RECIPE, loader, made
+from ames.resuming import Checkpoints
+from ames.training import fit
+folder = Path({folder!r})
+model = made()
+pairs = model.pairs
+def slow(*args):
+    time.sleep({pause})
+    return pairs(*args)
+model.pairs = slow
+fit(model, loader(DescriptorFile(folder / "local.hdf5")), replace(RECIPE, epochs=5), out=folder / {out!r},
+    checkpoints=Checkpoints(folder / {state!r}, every=1, resume=True))
+"""
+
+
+def process(folder, out, state, pause=0.1):
+    code = SCRIPT.format(
+        tests=str(Path(__file__).parent), folder=str(folder), out=out, state=state, pause=pause
+    )
+    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+
+
+def state_of(path):
+    return torch.load(path, weights_only=True)["state"]
+
+
+def wait_for_states(folder, number):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        names = sorted(path.name for path in folder.glob("state-*.pt")) if folder.exists() else []
+        if names and int(names[-1][6:15]) >= number:
+            return
+        time.sleep(0.01)
+    raise AssertionError("no states were written")
+
+
+def test_kill_and_sigterm_cost_nothing(tmp_path):
+    write_store(tmp_path / "local.hdf5")
+    assert process(tmp_path, "whole.pt", "whole", pause=0).wait(60) == 0
+    for number, sent in ((2, signal.SIGKILL), (9, signal.SIGTERM), (14, signal.SIGKILL)):
+        training = process(tmp_path, "model.pt", "state")
+        wait_for_states(tmp_path / "state", number)
+        os.kill(training.pid, sent)
+        assert training.wait(60) == (TERMINATED if sent == signal.SIGTERM else -signal.SIGKILL)
+    assert process(tmp_path, "model.pt", "state", pause=0).wait(60) == 0
+    assert same(state_of(tmp_path / "whole.pt"), state_of(tmp_path / "model.pt"))
