@@ -218,6 +218,23 @@ def test_evaluate_chamfer(data, tmp_path):
     assert json.loads((tmp_path / "results.json").read_text())["model"] == "Chamfer"
 
 
+def test_train_goes_on_where_it_was(data, tmp_path):
+    """The state of a training lies beside its model; one that is done is not trained again."""
+    words = [f"data_root={data}", *TRAINING, "epochs=2", f"model_path={tmp_path / 'model.pt'}"]
+    done = call("train.py", *words, "resume=auto", "save_every=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    states = sorted((tmp_path / "model-state").iterdir())
+    assert len(states) == 2
+    first = read_weights(tmp_path / "model.pt").state
+    states[-1].unlink()  # as if the power had gone before the last one
+    (tmp_path / "model.pt").unlink()
+    done = call("train.py", *words, "resume=auto", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "goes on in epoch" in done.stdout + done.stderr
+    again = read_weights(tmp_path / "model.pt").state
+    assert all(torch.equal(x, again[name]) for name, x in first.items())
+
+
 def test_train_a_teacher_then_its_student_and_evaluate_it(data, tmp_path):
     teacher, student = tmp_path / "teacher.pt", tmp_path / "student.pt"
     words = [f"data_root={data}", *TRAINING, f"hydra.run.dir={tmp_path / 'run'}"]
