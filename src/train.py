@@ -77,7 +77,12 @@ def train(config: DictConfig) -> float:
         print_freq=door.whole(config, "print_freq", least=0),
         seed=seed,
     )
-    print(f"{len(sampler.anchors)} valid anchors of {len(labels)} images, {len(loader)} batches an epoch")
+    print(
+        "{anchors} valid anchors of {images} images with {labels} labels ({few_positives} have too few "
+        "positives, {few_negatives} too few negatives); an anchor has {positives:.1f} positives and {negatives:.1f} "
+        "negatives on average; ".format(**sampler.statistics)
+        + f"{len(loader)} batches an epoch"
+    )
     history = fit(
         model,
         loader,

@@ -206,6 +206,17 @@ def test_no_valid_anchor():
         TripletSampler(shortlist, np.zeros(30, int))
 
 
+def test_statistics_say_who_was_left_out():
+    shortlist, labels = everyone(30, 3)
+    labels[:4] = [7, 7, 7, 8]  # three of a class with two others each, and one alone
+    said = TripletSampler(shortlist, labels, min_positives=3).statistics
+    assert (said["images"], said["labels"], said["anchors"]) == (30, 5, 26)
+    assert (said["few_positives"], said["few_negatives"]) == (4, 0)
+    others = [(labels == label).sum() - 1 for label in labels[4:]]
+    assert said["positives"] == pytest.approx(np.mean(others))
+    assert said["positives"] + said["negatives"] == pytest.approx(29)  # all others, in a list of everyone
+
+
 def test_an_anchor_needs_one_of_each():
     shortlist, labels = everyone(30, 3)
     with pytest.raises(AmesError, match="must be at least 1"):

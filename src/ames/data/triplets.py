@@ -39,7 +39,8 @@ class TripletSampler:
     shortlist: [n, M] of the training images against themselves; labels: int [n]. Only the first
     ``neighbours`` columns count, an image is never its own neighbour, and neighbours of similarity <= 0
     are left out. An anchor is valid with at least ``min_positives`` and ``min_negatives`` of them (AMES'
-    training: 300 neighbours, 5 and 5, power 3).
+    training: 300 neighbours, 5 and 5, power 3). ``statistics``: images, labels and anchors; images left out
+    for too few positives and for too few negatives; positives and negatives of an anchor on average.
     """
 
     def __init__(
@@ -71,6 +72,15 @@ class TripletSampler:
         positives = (same & (weight > 0)).sum(1)
         negatives = (~same & (weight > 0)).sum(1)
         self.anchors = np.flatnonzero((positives >= min_positives) & (negatives >= min_negatives))
+        self.statistics = {
+            "images": len(labels),
+            "labels": len(np.unique(labels)),
+            "anchors": len(self.anchors),
+            "few_positives": int((positives < min_positives).sum()),
+            "few_negatives": int((negatives < min_negatives).sum()),
+            "positives": float(positives[self.anchors].mean()) if len(self.anchors) else 0.0,
+            "negatives": float(negatives[self.anchors].mean()) if len(self.anchors) else 0.0,
+        }
         if not len(self.anchors):
             raise AmesError(
                 f"no valid anchor among {len(labels)} images: at most {positives.max(initial=0)} positives "
