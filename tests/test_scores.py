@@ -136,6 +136,12 @@ def test_a_killed_process_leaves_what_it_had(tmp_path, files, shortlist):
     assert rest.pairs_seen == found.size - len(kept)
 
 
+def test_scores_that_another_call_forgets_meanwhile(tmp_path, monkeypatch):
+    gone = tmp_path / "key-1.scores"
+    monkeypatch.setattr(type(tmp_path), "glob", lambda folder, pattern: [gone])
+    assert len(KeptScores(tmp_path, "key")) == 0
+
+
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(AmesError, match="cannot be written"):

@@ -32,6 +32,17 @@ def test_recall_by_hand():
     assert found[0].recall == {1: 1.0, 2: 1.0}
 
 
+def test_queries_without_keypoints_say_nothing_about_a_code():
+    x = unit(60)
+    found, _ = measure(x, np.concatenate((np.zeros_like(x[:3]), x[:5])), factories=("Flat",), sample=4)
+    assert found[0].recall == {1: 1.0, 10: 1.0}
+
+
+def test_nothing_could_be_measured():
+    with pytest.raises(AmesError, match="no factory could be measured"):
+        pick([], bytes_per_image=1024)
+
+
 def test_factories_that_do_not_suit_are_named():
     found, left_out = measure(unit(60), factories=("SQ8", "IVF64,SQ8", "nonsense"), ks=(1, 10))
     assert [m.factory for m in found] == ["SQ8"]

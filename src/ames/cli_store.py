@@ -34,7 +34,7 @@ def register(commands: Any) -> None:
     delete = commands.add_parser("delete", help="delete images of a database by name")
     delete.add_argument("database", type=Path)
     delete.add_argument("names", nargs="*", help="of the images")
-    delete.add_argument("--list", type=Path, help="a file with a name a line")
+    delete.add_argument("--list", type=Path, help="lines path[,label,...]: names; quoted where with a comma")
     delete.set_defaults(run=_delete)
 
     compact = commands.add_parser("compact", help="give back the space of deleted images")
@@ -131,7 +131,8 @@ def _tune(args: argparse.Namespace) -> None:
         | {"queries/s": m.queries_per_second, "build s": m.build_seconds}
         for m in found
     ]
-    print(format_table(rows))
+    if rows:
+        print(format_table(rows))
     for factory, reason in left_out.items():
         print(f"left out: {factory}: {reason}")
     chosen = pick(

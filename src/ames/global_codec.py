@@ -6,6 +6,7 @@ large collections "IVF1024,SQ8", "PCA64,IVF4096,PQ32" or "OPQ32_128,IVF4096,PQ32
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -140,4 +141,5 @@ class GlobalIndex:
 
 def _reason(error: RuntimeError) -> str:
     """What FAISS says, without where in its source."""
-    return str(error).strip().splitlines()[-1].split("Error: ")[-1].removesuffix(".")
+    said = re.sub(r"^Error in .* at \S+:\d+: ", "", str(error).strip().splitlines()[-1])
+    return said.split("Error: ")[-1].removesuffix(".")

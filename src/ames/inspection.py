@@ -193,11 +193,10 @@ def _spread(values: np.ndarray) -> dict[str, float]:
 def about_database(database: Database) -> dict[str, Any]:
     """Sizes and origin of a compact database."""
     manifest = database.manifest
-    whole = sum((database.path / name).stat().st_size for name in manifest.files)
     return {
         "file": str(database.path),
         "kind": "database",
-        "file_bytes": whole,
+        "file_bytes": manifest.file_bytes,
         "images": len(database),
         "deleted": database.rows - len(database),
         "bytes_per_image": round(database.bytes_per_image, 1),

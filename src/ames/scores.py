@@ -63,7 +63,10 @@ class KeptScores:
 
 
 def _read(path: Path) -> np.ndarray:
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:  # another call has its scores safe since the folder was listed
+        data = b""
     return np.frombuffer(data[: len(data) // _RECORD.itemsize * _RECORD.itemsize], _RECORD)
 
 

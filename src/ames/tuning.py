@@ -42,12 +42,15 @@ def measure(
     """Each factory against exact search, on vectors float32 [n, G] of unit length; and those left out,
     with the reason.
 
-    queries float32 [Q, G]; None: ``sample`` of the vectors themselves, each without itself.
+    queries float32 [Q, G]: the first ``sample`` that are not zero; None: ``sample`` of the vectors
+    themselves, each without itself.
     """
     own = queries is None
     rng = np.random.default_rng([seed, 23])
     there = np.flatnonzero(np.linalg.norm(vectors, axis=1) > 0)
     asked = np.sort(rng.choice(there, min(sample, len(there)), replace=False))
+    if queries is not None:  # one without keypoints finds nothing, whatever the code
+        queries = queries[np.linalg.norm(queries, axis=1) > 0]
     asking = vectors[asked] if queries is None else queries[:sample]
     ks = [k for k in ks if k < len(there)]
     if not ks or not len(asking):
@@ -111,9 +114,11 @@ def pick(
     least: local descriptors that there must be room for, since accuracy hangs on them first (the paper's 50).
     AmesError where nothing fits.
     """
+    if not measured:
+        raise AmesError("no factory could be measured; give others (--factories)")
     fits = [m for m in measured if overhead + m.bytes + least * desc_bytes <= bytes_per_image]
     if not fits:
-        smallest = min((m.bytes for m in measured), default=0)
+        smallest = min(m.bytes for m in measured)
         raise AmesError(
             f"{bytes_per_image} bytes an image hold no {least} local descriptors of {desc_bytes} bytes, "
             f"{overhead} bytes of bookkeeping and a global code (smallest: {smallest}); allow more bytes, or "

@@ -4,12 +4,15 @@ import json
 import re
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
 
-from ames.data.descriptors import DescriptorFile
+from ames import inspection
+from ames.data.descriptors import DescriptorFile, DescriptorWriter, GlobalFile, write_globals
 from ames.data.shortlist import Shortlist
+from ames.database import build
 from ames.database.build import Source, append, compress
 from ames.database.segment import HEADER_BYTES
 from ames.database.serve import Retriever, open_index
@@ -20,7 +23,7 @@ from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.judging import Blend
 from ames.rerank import score_shortlist
-from database.made import SLOTS, database, model, source, state
+from database.made import SLOTS, WIDTH, database, model, source, state
 
 
 @pytest.mark.parametrize("binarized", [True, False])
@@ -151,6 +154,8 @@ def test_everything_may_be_deleted_and_added_anew(tmp_path):
         assert writer.compact() == 20
     empty = Database(tmp_path / "db")
     assert (len(empty), empty.names) == (0, [])
+    assert empty.read([]).descriptors.shape == (0, 4, 2)
+    assert open_index(empty).search(np.ones((1, 8), np.float32), 3).ids.shape == (1, 0)
     append(made, model(), tmp_path / "db")
     assert state(Database(tmp_path / "db")) == state(db)
 
@@ -243,6 +248,114 @@ def test_sources_that_do_not_fit(tmp_path):
     database(tmp_path / "with")
     with pytest.raises(AmesError, match="has global descriptors"):
         append(source(tmp_path, 2, vectors=False, prefix="n"), model(), tmp_path / "with" / "db")
+
+
+def test_parts_that_name_other_images(tmp_path):
+    made = source(tmp_path)
+    names = [*made.local.names[:3], "else.jpg", *made.local.names[4:]]
+    write_globals(tmp_path / "else.hdf5", made.vectors.read(), names=names)
+    with pytest.raises(AmesError, match=r"image 3 is 'else.jpg', there 'image 3.jpg'"):
+        compress(Source(made.local, GlobalFile(tmp_path / "else.hdf5")), model(), tmp_path / "db", desc_num=4)
+
+
+def test_names_that_cannot_be_stored(tmp_path):
+    made = source(tmp_path, 2)
+    with pytest.raises(AmesError, match="is not UTF-8; give other names"):
+        Source(made.local, names=["a\udcff", "b"]).checked()
+    with h5py.File(made.local.path, "r+") as file:
+        file["names"][0] = b"a\xff"
+    with pytest.raises(AmesError, match="names are not UTF-8"):
+        DescriptorFile(made.local.path)
+    with h5py.File(made.local.path, "r+") as file:
+        del file["names"]
+        file["names"] = "one text"
+    assert DescriptorFile(made.local.path).names is None
+
+
+def test_global_vectors_that_are_none(tmp_path):
+    db, _ = database(tmp_path)
+    more = source(tmp_path, 2, prefix="more")
+    write_globals(more.vectors.path, np.full((2, 8), np.nan))
+    with pytest.raises(AmesError, match="holds values that are not finite"):
+        append(more, model(), tmp_path / "db")
+    assert state(Database(tmp_path / "db")) == state(db)
+    write_globals(more.vectors.path, np.zeros((2, 0)))
+    with pytest.raises(AmesError, match=r"expected float \(images, width\)"):
+        GlobalFile(more.vectors.path)
+
+
+def test_descriptors_of_another_backbone_are_not_added(tmp_path):
+    made = {}
+    for name in ("dinov2", "rootsift"):
+        path = tmp_path / f"{name}.hdf5"
+        with DescriptorWriter(
+            path, images=1, slots=SLOTS, width=WIDTH, names=[name], provenance={"backbone": name}
+        ):
+            pass
+        made[name] = Source(DescriptorFile(path))
+    compress(made["dinov2"], model(), tmp_path / "db", desc_num=4)
+    with pytest.raises(AmesError, match=r"made by backbone 'rootsift', but .* holds images of 'dinov2'"):
+        append(made["rootsift"], model(), tmp_path / "db")
+
+
+def test_what_was_added_while_waiting_for_the_lock_is_seen(tmp_path, monkeypatch):
+    database(tmp_path)
+    more = source(tmp_path, 2, prefix="more")
+
+    def after_another(folder):
+        monkeypatch.setattr(build, "writing", writing)
+        append(more, model(), folder)
+        return writing(folder)
+
+    monkeypatch.setattr(build, "writing", after_another)
+    with pytest.raises(AmesError, match=r"holds 'more 0.jpg' already; nothing was added"):
+        append(more, model(), tmp_path / "db")
+    assert len(Database(tmp_path / "db")) == 22
+
+
+def test_a_snapshot_outlives_a_compaction(tmp_path):
+    db, _ = database(tmp_path)
+    with writing(tmp_path / "db") as writer:
+        writer.delete(db.names[:3])
+    left = Database(tmp_path / "db")
+    with writing(tmp_path / "db") as writer:
+        writer.compact()
+    left.verify()
+    assert left.bytes_per_image > left.image_bytes
+    assert inspection.about_database(left)["file_bytes"] > 17 * left.image_bytes
+
+
+@pytest.mark.parametrize("name", ["segment-anything.pth", "film.mkv.part", "deleted-mails.txt", "codec"])
+def test_files_of_the_user_stay(tmp_path, name):
+    _, made = database(tmp_path)
+    (tmp_path / "db" / name).write_text("dear")
+    with writing(tmp_path / "db") as writer:
+        writer.delete(made.local.names[:1])
+    assert (tmp_path / "db" / name).read_text() == "dear"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / name).write_text("dear")
+    with pytest.raises(AmesError, match="holds other files"):
+        compress(made, model(), tmp_path / "other", desc_num=4)
+    assert (tmp_path / "other" / name).read_text() == "dear"
+
+
+def test_a_build_that_holds_nothing_may_begin_otherwise(tmp_path):
+    made = source(tmp_path)
+    with pytest.raises(AmesError, match=r"global factory 'nonsense': could not parse"):
+        compress(made, model(), tmp_path / "db", desc_num=4, factory="nonsense")
+    db = compress(made, model(), tmp_path / "db", desc_num=3, factory="SQ8")
+    assert (len(db), db.slots, db.manifest.factory) == (20, 3, "SQ8")
+
+
+def test_places_that_cannot_be_a_database(tmp_path):
+    made = source(tmp_path)
+    (tmp_path / "file").write_text("x")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(AmesError, match="cannot be made a folder"):
+            compress(made, model(), out, desc_num=4)
+    (tmp_path / "odd" / "manifest.json").mkdir(parents=True)
+    with pytest.raises(AmesError, match=r"manifest.json: cannot be read"):
+        Database(tmp_path / "odd")
 
 
 def test_images_that_are_not_there(tmp_path):

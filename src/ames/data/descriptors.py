@@ -295,22 +295,30 @@ def _names(file: h5py.File) -> list[str] | None:
     names = file.get("names")
     if not isinstance(names, h5py.Dataset) or h5py.check_string_dtype(names.dtype) is None:
         return None
-    return list(names.asstr()[:])
+    if names.ndim != 1:  # someone else's
+        return None
+    try:
+        return list(names.asstr()[:])
+    except UnicodeDecodeError as error:
+        raise AmesError(f"{file.filename}: its names are not UTF-8; write them anew") from error
 
 
 class GlobalFile:
-    """Reads global descriptors [images, D] piece by piece; ``len`` images of ``width`` dimensions."""
+    """Reads global descriptors [images, D] piece by piece; ``len`` images of ``width`` dimensions, with
+    ``names`` (None: the file has none).
+    """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         with _open(self.path) as file:
             features = _dataset(file, self.path)
-            if features.ndim != 2 or features.dtype.kind != "f":
+            if features.ndim != 2 or features.dtype.kind != "f" or not features.shape[1]:
                 raise AmesError(
                     f"{self.path}: 'features' is {features.dtype} {features.shape}; "
                     "expected float (images, width)"
                 )
             self.images, self.width = features.shape
+            self.names = _names(file)
 
     def __len__(self) -> int:
         return self.images

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ames.data.descriptors import DescriptorFile, GlobalFile
 from ames.database.manifest import NAME, Manifest
 from ames.database.store import Database, check_codes, projection_fingerprint, read_file
-from ames.database.writer import Batch, Writer, create, locked, writing
+from ames.database.writer import Batch, Writer, create, locked, remove_strangers, writing
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.global_codec import GlobalCodec
@@ -40,19 +40,35 @@ class Source:
     names: list[str] | None = None
 
     def checked(self) -> Source:
-        """With names; AmesError where the parts are not of the same images, or a name comes twice."""
+        """With names; AmesError where the parts are not of the same images, or a name comes twice, or cannot
+        be stored.
+        """
         images = len(self.local)
         if self.vectors is not None and len(self.vectors) != images:
             raise AmesError(
                 f"{self.vectors.path}: {len(self.vectors)} images, but {images} in {self.local.path}"
             )
-        names = self.names or self.local.names or [str(row) for row in range(images)]
+        own, others = self.local.names, None if self.vectors is None else self.vectors.names
+        if self.vectors is not None and own and others and own != others:
+            row = next((i for i, (a, b) in enumerate(zip(own, others, strict=False)) if a != b), 0)
+            raise AmesError(
+                f"{self.vectors.path}: not of the images of {self.local.path}: image {row} is "
+                f"{others[row]!r}, there {own[row]!r}"
+            )
+        names = self.names or own or [str(row) for row in range(images)]
         if len(names) != images:
             raise AmesError(f"{len(names)} names for the {images} images of {self.local.path}")
         if len(set(names)) != images:
             seen: set[str] = set()
             twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
             raise AmesError(f"{self.local.path}: the name {twice!r} comes twice; give other names (--list)")
+        for name in names:
+            try:
+                name.encode()
+            except UnicodeEncodeError:  # bytes of another encoding, which Python keeps as lone surrogates
+                raise AmesError(
+                    f"{self.local.path}: the name {name!a} is not UTF-8; give other names (--list)"
+                ) from None
         return replace(self, names=names)
 
     @property
@@ -98,12 +114,23 @@ def compress(
         source=_about(source, named, seed),
         building=len(source.local),
     )
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AmesError(f"{out}: cannot be made a folder ({error.strerror or error})") from error
     with locked(out):
+        there = manifest
         if not (out / NAME).exists():
             create(out, manifest)
-        _check_same(out, Manifest.load(out), manifest)
-    with writing(out) as writer:
+        else:
+            there = Manifest.load(out)
+            if there.building is not None and not there.segments and there.codec is None:
+                # Nothing in it yet, as after a factory that FAISS does not take: other arguments may follow.
+                manifest.save(out)
+                there = manifest
+            _check_same(out, there, manifest)
+        remove_strangers(out, there)
+        writer = Writer(out, there)
         codec = _codec(writer, source, seed)
         start = sum(writer.manifest.rows)
         if start:
@@ -121,25 +148,31 @@ def compress(
 def append(source: Source, model: Similarity, folder: Path | str, *, device: str = "cpu") -> int:
     """Adds the images of ``source`` to a database, all or none; returns how many.
 
-    AmesError where the model did not make the database, a name is there already, or global descriptors are
-    missing or not wanted.
+    AmesError where the model or the descriptors' backbone did not make the database, a name is there
+    already, or global descriptors are missing or not wanted.
     """
     source = source.checked()
     check_codes(model, source.local)
-    database = Database(folder)
-    database.check_model(model)
-    if (source.vectors is None) != (database.manifest.codec is None):
-        has = "has no" if source.vectors is not None else "has"
-        raise AmesError(
-            f"{folder}: {has} global descriptors; --global must be given where it has them, only there"
-        )
-    known = set(database.names)
-    assert source.names is not None
-    both = next((name for name in source.names if name in known), None)
-    if both is not None:
-        raise AmesError(f"{folder}: holds {both!r} already; nothing was added")
+    Database(folder)  # says what is wrong with it before a lock file is made
     with writing(folder) as writer:
-        codec = None if writer.manifest.codec is None else load_codec(Database(folder))
+        database = Database(folder)  # as it is now that nobody else changes it
+        database.check_model(model)
+        found, made = source.local.provenance.get("backbone"), database.provenance.get("backbone")
+        if found and made and found != made:
+            raise AmesError(
+                f"{source.local.path}: made by backbone {found!r}, but {folder} holds images of {made!r}"
+            )
+        if (source.vectors is None) != (database.manifest.codec is None):
+            has = "has no" if source.vectors is not None else "has"
+            raise AmesError(
+                f"{folder}: {has} global descriptors; --global must be given where it has them, only there"
+            )
+        known = set(database.names)
+        assert source.names is not None
+        both = next((name for name in source.names if name in known), None)
+        if both is not None:
+            raise AmesError(f"{folder}: holds {both!r} already; nothing was added")
+        codec = None if database.manifest.codec is None else load_codec(database)
         rows = range(len(source.local))
         return writer.append(batches(source, rows, model, database.slots, codec, device))
 
@@ -176,6 +209,8 @@ def batches(
         vectors = present = None
         if codec is not None and source.vectors is not None:
             found = source.vectors.read(part)
+            if not np.isfinite(found).all():  # else an image would silently have no global descriptor
+                raise AmesError(f"{source.vectors.path}: holds values that are not finite")
             present = np.linalg.norm(found, axis=1) > 0
             vectors = codec.encode(found)
         names = source.names[part.start : part.stop]

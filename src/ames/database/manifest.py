@@ -57,6 +57,12 @@ class Manifest:
         others = (self.deleted, self.codec)
         return {file.name for file in self.segments} | {file.name for file in others if file}
 
+    @property
+    def file_bytes(self) -> int:
+        """Their size, as written: a change since may have taken the files away."""
+        others = (self.deleted, self.codec)
+        return sum(file.bytes for file in (*self.segments, *others) if file)
+
     def save(self, folder: Path) -> None:
         """Replaces the folder's manifest; the files that it names must be durable by then."""
         body = asdict(self)
@@ -76,6 +82,8 @@ class Manifest:
             raise AmesError(f"{folder}: no database (no {NAME}); make one with ames compress") from None
         except NotADirectoryError:
             raise AmesError(f"{folder}: a file; a database is a folder made by ames compress") from None
+        except OSError as error:
+            raise AmesError(f"{path}: cannot be read ({error.strerror or error})") from error
         except ValueError as error:
             raise AmesError(f"{path}: damaged (not JSON)") from error
         if not isinstance(content, dict) or content.pop("format", None) != FORMAT:

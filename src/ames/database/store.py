@@ -101,8 +101,8 @@ class Database:
     @property
     def bytes_per_image(self) -> float:
         """All files of the database, divided by its images."""
-        files = {self.path / name for name in self.manifest.files} | {self.path / "manifest.json"}
-        return sum(file.stat().st_size for file in files) / max(len(self), 1)
+        manifest = (self.path / "manifest.json").stat().st_size
+        return (self.manifest.file_bytes + manifest) / max(len(self), 1)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -142,13 +142,15 @@ class Database:
         if self.codes != "bits":
             codes = np.ascontiguousarray(codes).view("<f2")
         valid = torch.arange(count) < torch.from_numpy(counts)[:, None]
-        return LocalFeatures(torch.from_numpy(codes.reshape(len(counts), count, -1)), valid)
+        width = self.manifest.code_bytes if self.codes == "bits" else self.width
+        return LocalFeatures(torch.from_numpy(codes.reshape(len(counts), count, width)), valid)
 
     def global_codes(self) -> tuple[np.ndarray, np.ndarray]:
         """Global codes uint8 [n, bytes] of all images, and bool [n]: which of them have one."""
         if not self.manifest.global_bytes:
             raise AmesError(f"{self.path}: holds no global descriptors; it was made without --global")
-        parts, present = [], []
+        parts = [np.empty((0, self.manifest.global_bytes), np.uint8)]  # there may be no segment
+        present = [np.empty(0, bool)]
         for segment in self.segments:
             for block in segment.blocks():
                 parts.append(block[:, ROW_HEAD + self.layout.local_bytes :].copy())
@@ -185,9 +187,8 @@ class Database:
                 pass
             if len(segment.names()) != segment.rows:
                 raise AmesError(f"{segment.path}: {len(segment.names())} names for {segment.rows} rows")
-        for file in (self.manifest.deleted, self.manifest.codec):
-            if file is not None:
-                read_file(self.path, file)
+        if self.manifest.codec is not None:  # the deleted rows were checked when this was opened
+            read_file(self.path, self.manifest.codec)
 
     def check_model(self, model: Similarity) -> None:
         """Refuses a model whose projection did not make the codes."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,6 +26,11 @@ from ames.database.store import Database
 from ames.errors import AmesError
 
 _LOCK = "lock"
+# What a change makes (Writer._new), and temporary files of ames.data.atomic on the way to it or the manifest.
+_OURS = re.compile(
+    r"(segment-\d{6,}-\d{3,}\.rows|(deleted|codec)-\d{6,}-\d{3,}\.bin"
+    r"|\.(manifest\.json|(deleted|codec)-\d{6,}-\d{3,}\.bin)\.\d+\.part)"
+)
 _ROWS = 1 << 18  # rows of a segment at most, when they come by compacting
 _COPIED = 1 << 14  # rows copied at a time
 
@@ -188,8 +194,8 @@ def remove_strangers(folder: Path, manifest: Manifest) -> None:
 
 
 def _is_ours(name: str) -> bool:
-    """A file that a change makes, and whose name no user would choose."""
-    return name.split("-")[0] in ("segment", "deleted", "codec") or name.endswith(".part")
+    """A file that a change makes, by its full name: all else in the folder is the user's, and stays."""
+    return _OURS.fullmatch(name) is not None
 
 
 @contextmanager
