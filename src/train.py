@@ -79,8 +79,8 @@ def train(config: DictConfig) -> float:
     )
     print(
         "{anchors} valid anchors of {images} images with {labels} labels ({few_positives} have too few "
-        "positives, {few_negatives} too few negatives); an anchor has {positives:.1f} positives and {negatives:.1f} "
-        "negatives on average; ".format(**sampler.statistics)
+        "positives, {few_negatives} too few negatives); an anchor has {positives:.1f} positives and "
+        "{negatives:.1f} negatives on average; ".format(**sampler.statistics)
         + f"{len(loader)} batches an epoch"
     )
     history = fit(

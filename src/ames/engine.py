@@ -177,10 +177,11 @@ class _Lane:
         image_lengths = database.lengths.cpu().numpy()[image_rows]
         # Pairs of one size together, largest first: what is going to run out of memory does so at once.
         order = np.lexsort((image_rows, query_rows, -image_lengths, -query_lengths))
+        sorted_lengths = query_lengths[order], image_lengths[order]
         logits = np.empty(len(order), np.float32)
         start = 0
         while start < len(order):
-            size = self._size(query_lengths[order[start:]], image_lengths[order[start:]])
+            size = self._size(*(lengths[start:] for lengths in sorted_lengths))
             pairs = order[start : start + size]
 
             def run(pairs: np.ndarray = pairs) -> Tensor:
@@ -204,7 +205,8 @@ class _Lane:
 
     def _size(self, query_lengths: np.ndarray, image_lengths: np.ndarray) -> int:
         """How many of the pairs to score together; lengths are of each, falling."""
-        most = max(1, int(self.tokens // (query_lengths[0] + image_lengths.max() + 1)))
+        within = 1 + int(self.tokens // (query_lengths[0] + 1))  # no more fit, however short the images
+        most = max(1, int(self.tokens // (query_lengths[0] + image_lengths[:within].max() + 1)))
         if self.batch_size is not None:
             most = min(most, self.batch_size)
         # Pairs of equal lengths need no mask: a chunk ends where they do, unless it would be a small one.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,8 @@ class KeptScores:
     def forget(self) -> None:
         """Removes what was kept, once the scores are safe elsewhere."""
         for path in {*self._found, self._own}:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # in use by another call, where the system minds
+                path.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> np.ndarray:

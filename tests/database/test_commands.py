@@ -44,10 +44,13 @@ def prepared(tmp_path):
     return folder
 
 
+def words_of(folder):
+    return folder.local("gallery"), "--model", folder.path.parent / "model.safetensors", "--desc-num", 4
+
+
 def compressed(folder, *more):
-    words = (folder.local("gallery"), "--model", folder.path.parent / "model.safetensors", "--desc-num", 4)
     out = folder.path.parent / "db"
-    assert run("compress", *words, "--global", folder.vectors("gallery"), "-o", out, *more) == 0
+    assert run("compress", *words_of(folder), "--global", folder.vectors("gallery"), "-o", out, *more) == 0
     return out
 
 
@@ -85,7 +88,7 @@ def test_wrong_input_is_one_line(prepared, tmp_path, capsys):
         ),
         (("delete", out), "no name given"),
         (("delete", out, "nobody"), "no image 'nobody' in it"),
-        (("compact", tmp_path / "none"), "no such folder"),
+        (("compact", tmp_path / "none"), "no database"),
         (("inspect", prepared.local("gallery"), "--verify"), "--verify is for databases"),
         (("inspect", tmp_path / "set"), "no database"),
         (("tune", prepared.vectors("gallery"), "--bytes-per-image", 60), "60 bytes an image hold no 50"),
@@ -97,6 +100,10 @@ def test_wrong_input_is_one_line(prepared, tmp_path, capsys):
         assert message in err
         assert len(err.splitlines()) == 1, err
     assert not (tmp_path / "x").exists()
+    assert not (tmp_path / "set" / "lock").exists()
+    assert run("delete", tmp_path / "set", "somebody") == 2
+    assert run("compress", *words_of(prepared), "-o", tmp_path / "set") == 2
+    assert not (tmp_path / "set" / "lock").exists()
 
 
 def test_tune_says_what_to_call(prepared, tmp_path, capsys):

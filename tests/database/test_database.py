@@ -358,6 +358,21 @@ def test_places_that_cannot_be_a_database(tmp_path):
         Database(tmp_path / "odd")
 
 
+def test_descriptors_that_are_not_finite_or_of_another_width(tmp_path):
+    path = tmp_path / "x.hdf5"
+    with DescriptorWriter(path, images=3, slots=4, width=16) as writer:
+        for row in range(3):
+            x = torch.ones(2, 16)
+            x[0, 0] = float("nan") if row == 2 else 1
+            writer.write(row, LocalFeatures.of(x))
+    with pytest.raises(AmesError, match=r"the descriptors of '2' \(row 2\) hold values that are not finite"):
+        compress(Source(DescriptorFile(path)), model(), tmp_path / "db", desc_num=4)
+    with DescriptorWriter(tmp_path / "y.hdf5", images=3, slots=4, width=8):
+        pass
+    with pytest.raises(AmesError, match="descriptors are 8-d, but the model takes 16-d"):
+        compress(Source(DescriptorFile(tmp_path / "y.hdf5")), model(), tmp_path / "db2", desc_num=4)
+
+
 def test_images_that_are_not_there(tmp_path):
     db, _ = database(tmp_path)
     for row in (-1, 20):

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ames.data.descriptors import DescriptorFile, GlobalFile
+from ames.data.descriptors import DescriptorFile, GlobalFile, check_backbone
 from ames.database.manifest import NAME, Manifest
 from ames.database.store import Database, check_codes, projection_fingerprint, read_file
-from ames.database.writer import Batch, Writer, create, locked, remove_strangers, writing
+from ames.database.writer import Batch, Writer, check_free, locked, remove_strangers, writing
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.global_codec import GlobalCodec
@@ -97,7 +97,7 @@ def compress(
     out = Path(out)
     named = source.named
     source = source.checked()
-    check_codes(model, source.local)
+    _check_source(source, model)
     if desc_num > source.local.slots:
         raise AmesError(
             f"{source.local.path}: holds {source.local.slots} descriptors an image, {desc_num} asked for"
@@ -118,10 +118,12 @@ def compress(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AmesError(f"{out}: cannot be made a folder ({error.strerror or error})") from error
+    if not (out / NAME).exists():
+        check_free(out)  # before a lock is left in a folder of somebody else's
     with locked(out):
         there = manifest
         if not (out / NAME).exists():
-            create(out, manifest)
+            manifest.save(out)
         else:
             there = Manifest.load(out)
             if there.building is not None and not there.segments and there.codec is None:
@@ -152,7 +154,7 @@ def append(source: Source, model: Similarity, folder: Path | str, *, device: str
     already, or global descriptors are missing or not wanted.
     """
     source = source.checked()
-    check_codes(model, source.local)
+    _check_source(source, model)
     Database(folder)  # says what is wrong with it before a lock file is made
     with writing(folder) as writer:
         database = Database(folder)  # as it is now that nobody else changes it
@@ -201,6 +203,7 @@ def batches(
     for start in range(rows.start, rows.stop, step):
         part = range(start, min(start + step, rows.stop))
         local = source.local.read(part, min(slots, source.local.slots), locations=False)
+        _check_finite(source, part, local)
         local = _real_first(local).pad(slots)
         codes = local if source.local.packed else model.compress(local.to(device)).to("cpu")
         stored = codes.descriptors.numpy()
@@ -217,6 +220,24 @@ def batches(
         yield Batch(names, codes.counts.numpy(), stored, vectors, present)
         if bar is not None:
             bar.update(len(part))
+
+
+def _check_source(source: Source, model: Similarity) -> None:
+    check_codes(model, source.local)
+    check_backbone(source.local, width=model.local_dim, backbone=None)
+
+
+def _check_finite(source: Source, rows: range, local: LocalFeatures) -> None:
+    if source.local.packed:
+        return
+    bad = (~torch.isfinite(local.descriptors)).flatten(1).any(1).nonzero()
+    if len(bad):
+        row = rows.start + int(bad[0])
+        assert source.names is not None
+        raise AmesError(
+            f"{source.local.path}: the descriptors of {source.names[row]!r} (row {row}) hold values that are "
+            "not finite; extract them anew"
+        )
 
 
 def _real_first(local: LocalFeatures) -> LocalFeatures:

@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -59,10 +59,12 @@ class Writer:
 
     def commit(self, manifest: Manifest) -> None:
         """Makes ``manifest`` the database; removes what it does not name."""
-        _sync_folder(self.folder)
         manifest = replace(manifest, generation=self.manifest.generation + 1)
-        manifest.save(self.folder)
-        _sync_folder(self.folder)
+        with _clear(self.folder):
+            _sync_folder(self.folder)
+            manifest.save(self.folder)
+        with suppress(OSError):  # the change is made; at worst a crash takes it back
+            _sync_folder(self.folder)
         self.manifest = manifest
         remove_strangers(self.folder, manifest)
 
@@ -159,6 +161,7 @@ class Writer:
 def writing(folder: Path | str) -> Iterator[Writer]:
     """The right to change a database; AmesError if another process has it. Readers are not disturbed."""
     folder = Path(folder)
+    Manifest.load(folder)  # before a lock is left in a folder that is no database
     with locked(folder):
         manifest = Manifest.load(folder)
         remove_strangers(folder, manifest)
@@ -220,11 +223,9 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def create(folder: Path, manifest: Manifest) -> None:
-    """An empty database, unless the folder holds one, or anything else."""
-    folder.mkdir(parents=True, exist_ok=True)
+def check_free(folder: Path) -> None:
+    """Refuses a folder that holds a database, or anything else but what is left of a build."""
     strangers = [path.name for path in folder.iterdir() if path.name != _LOCK and not _is_ours(path.name)]
     if strangers:
         what = "a database already" if NAME in strangers else f"other files ({strangers[0]})"
         raise AmesError(f"{folder}: holds {what}; give a new folder")
-    manifest.save(folder)
