@@ -90,7 +90,13 @@ def test_more_lists_find_more():
     ("factory", "vectors", "message"),
     [
         ("nonsense", unit(50), "global factory 'nonsense': "),
-        ("HNSW32", unit(50), "global factory 'HNSW32'"),
+        ("HNSW32", unit(50), "'HNSW32': a IndexHNSWFlat cannot be kept as codes"),
+        ("IVF8,PQ8x4fs", unit(400), "cannot be kept as codes"),
+        ("PQ8x4fs", unit(400), "cannot be kept as codes"),
+        ("SQ8,RFlat", unit(400), "cannot be kept as codes"),
+        ("PCAW8,SQ8", unit(400), "whitening changes the similarity"),
+        ("PQ8x0", unit(50), "a size of 0"),
+        ("PCA0,SQ8", unit(50), "a size of 0"),
         ("IVF64,SQ8", unit(20), "'IVF64,SQ8' cannot be fitted on 20 vectors"),
         ("SQ8", np.zeros((9, 32), np.float32), "no global descriptors to fit a codec on"),
         ("SQ8", np.full((9, 32), np.nan, np.float32), "not finite"),
@@ -99,6 +105,23 @@ def test_more_lists_find_more():
 def test_what_cannot_be_fitted(factory, vectors, message):
     with pytest.raises(AmesError, match=message):
         GlobalCodec.fit(vectors, factory)
+
+
+def test_pca_keeps_inner_products_of_vectors_with_a_mean():
+    """What FAISS's own training would subtract is a part of the similarity."""
+    x = unit(1000) + 0.5 * unit(1, seed=5)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    codec = GlobalCodec.fit(x, "PCA32,SQ8")  # all 32 dimensions: a rotation
+    found = codec.index(codec.encode(x), np.ones(1000, bool)).search(x[:20], 50)
+    exact = search(x[:20], x, 50)
+    assert recall(found.ids, exact.ids, 50) > 0.95
+    np.testing.assert_allclose(found.similarities, exact.similarities, atol=0.01)
+
+
+def test_vectors_that_are_not_finite_are_not_encoded():
+    codec = GlobalCodec.fit(unit(50), "SQ8")
+    with pytest.raises(AmesError, match="not finite"):
+        codec.encode(np.full((1, 32), np.inf, np.float32))
 
 
 def test_vectors_of_another_width():

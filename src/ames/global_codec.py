@@ -1,6 +1,6 @@
 """Global descriptors as codes of a few bytes, and the search in them: FAISS behind one factory string.
 
-Any index that FAISS can encode with will do: "Flat", "SQfp16", "SQ8", "SQ4", "PCA64,SQ8", "RaBitQ", and for
+Most of what FAISS can encode with will do: "Flat", "SQfp16", "SQ8", "SQ4", "PCA64,SQ8", "RaBitQ", and for
 large collections "IVF1024,SQ8", "PCA64,IVF4096,PQ32" or "OPQ32_128,IVF4096,PQ32".
 """
 
@@ -16,6 +16,17 @@ from ames.errors import AmesError
 
 _BLOCK = 1 << 16  # vectors or codes handed to FAISS at a time
 _NPROBE = 32  # lists of an IVF index that a query looks into
+_SEARCHABLE = {
+    "IndexFlat",
+    "IndexFlatIP",
+    "IndexScalarQuantizer",
+    "IndexPQ",
+    "IndexRaBitQ",
+    "IndexIVFFlat",
+    "IndexIVFPQ",
+    "IndexIVFScalarQuantizer",
+    "IndexIVFRaBitQ",
+}
 
 
 class GlobalCodec:
@@ -44,25 +55,30 @@ class GlobalCodec:
         vectors = vectors[np.linalg.norm(vectors, axis=1) > 0]
         if not len(vectors):
             raise AmesError("no global descriptors to fit a codec on: all images are without keypoints")
+        if re.search(r"(?<!\d)0(?!\d)", factory):  # FAISS divides by it
+            raise AmesError(f"global factory {factory!r}: a size of 0")
         try:
             index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
-            index.sa_code_size()
         except RuntimeError as error:
             raise AmesError(f"global factory {factory!r}: {_reason(error)}") from error
+        _check_parts(factory, index)
         order = np.random.default_rng([seed, 22]).permutation(len(vectors))
         try:
-            index.train(vectors[order])
-            index.sa_encode(vectors[:1])
+            _train(index, vectors[order])
+            codec = cls(index)
+            codec.index(codec.encode(vectors[:1]), np.ones(1, bool)).search(vectors[:1], 1)
         except RuntimeError as error:
             raise AmesError(
                 f"global factory {factory!r} cannot be fitted on {len(vectors)} vectors: {_reason(error)}"
             ) from error
-        return cls(index)
+        return codec
 
     def encode(self, vectors: np.ndarray) -> np.ndarray:
         """float32 [n, G] -> uint8 [n, code_bytes]."""
         if vectors.ndim != 2 or vectors.shape[1] != self.width:
             raise AmesError(f"global descriptors are {vectors.shape}, the codec takes (n, {self.width})")
+        if not np.isfinite(vectors).all():
+            raise AmesError("global descriptors hold values that are not finite")
         codes = np.empty((len(vectors), self.code_bytes), np.uint8)
         for start in range(0, len(vectors), _BLOCK):
             block = np.ascontiguousarray(vectors[start : start + _BLOCK], np.float32)
@@ -137,6 +153,50 @@ class GlobalIndex:
         ids[asking[:, None], np.arange(wanted)] = np.where(there, self.rows[places], -1)
         similarities[asking[:, None], np.arange(wanted)] = np.where(there, found, -1)
         return Shortlist(ids, similarities)
+
+
+def _check_parts(factory: str, index: Any) -> None:
+    """Refuses what FAISS encodes with but cannot search in by the inner product, or packs wrongly without a
+    word (the FastScan kinds with lists).
+    """
+    import faiss
+
+    inner: Any = faiss.downcast_index(index)
+    if type(inner).__name__ == "IndexPreTransform":
+        for step in _steps(inner):
+            if isinstance(step, faiss.PCAMatrix) and step.eigen_power:
+                raise AmesError(
+                    f"global factory {factory!r}: whitening changes the similarity; take PCA or PCAR"
+                )
+        inner = faiss.downcast_index(inner.index)
+    if type(inner).__name__ not in _SEARCHABLE:
+        raise AmesError(
+            f"global factory {factory!r}: a {type(inner).__name__} cannot be kept as codes; take Flat, SQ, "
+            "PQ or RaBitQ, with or without IVF"
+        )
+
+
+def _train(index: Any, vectors: np.ndarray) -> None:
+    """As FAISS does, but for PCA: it subtracts the mean, which changes inner products and so the order."""
+    import faiss
+
+    whole: Any = faiss.downcast_index(index)
+    if type(whole).__name__ != "IndexPreTransform":
+        index.train(vectors)
+        return
+    for step in _steps(whole):
+        centred = isinstance(step, faiss.PCAMatrix)
+        step.train(np.concatenate((vectors, -vectors)) if centred else vectors)  # together their mean is 0
+        vectors = step.apply(vectors)
+    whole.index.train(vectors)
+    whole.is_trained = True
+
+
+def _steps(index: Any) -> list[Any]:
+    """The transforms before an IndexPreTransform."""
+    import faiss
+
+    return [faiss.downcast_VectorTransform(index.chain.at(i)) for i in range(index.chain.size())]
 
 
 def _reason(error: RuntimeError) -> str:
