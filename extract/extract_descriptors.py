@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from ames.arguments import OneLineParser
+from ames.arguments import OneLineParser, run_script
 from ames.backbones import NAMES, make_backbone
 from ames.data.folder import DatasetFolder
 from ames.data.images import read_list
@@ -63,8 +63,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except AmesError as error:
-        print(f"extract_descriptors: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_script("extract_descriptors", main)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from ames.arguments import OneLineParser
+from ames.arguments import OneLineParser, run_script
 from ames.data.folder import DatasetFolder
 from ames.errors import AmesError
 from ames.merging import merge_parts, parts_of
@@ -41,8 +41,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except AmesError as error:
-        print(f"merge_hdf5: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_script("merge_hdf5", main)

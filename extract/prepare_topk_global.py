@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from ames.arguments import OneLineParser
+from ames.arguments import OneLineParser, run_script
 from ames.data.folder import DatasetFolder
 from ames.errors import AmesError
 from ames.preparation import make_shortlist
@@ -32,8 +32,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except AmesError as error:
-        print(f"prepare_topk_global: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_script("prepare_topk_global", main)

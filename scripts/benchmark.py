@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import torch
 from benchmarks import machine
 
-from ames.arguments import OneLineParser
+from ames.arguments import OneLineParser, run_script
 from ames.errors import AmesError
 from ames.report import format_table
 
@@ -96,8 +96,4 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except AmesError as error:
-        print(f"benchmark: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_script("benchmark", main)

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from ames import released
-from ames.arguments import OneLineParser
+from ames.arguments import OneLineParser, run_script
 from ames.download import download, pinned
 from ames.errors import AmesError
 
@@ -62,8 +62,4 @@ def _show(name: str):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except AmesError as error:
-        print(f"download: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_script("download", main)

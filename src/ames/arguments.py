@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 from ames.errors import AmesError
@@ -13,6 +15,15 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def run_script(command: str, main: Callable[[], None]) -> None:
+    """Calls a script's ``main``; wrong input is one line on stderr and status 2."""
+    try:
+        main()
+    except AmesError as error:
+        print(f"{command}: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def positive(text: str) -> int:

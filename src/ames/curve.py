@@ -85,14 +85,7 @@ def curve(
     a model made for other descriptors, and two models of one name.
     """
     _check(test, contenders, protocols, database_counts, query_count, num_rerank)
-    start = {
-        "model": GLOBAL,
-        "kind": None,
-        "db_desc_num": 0,
-        "bytes": extra_bytes,
-        "lamb": None,
-        "temp": None,
-    }
+    start = _point(GLOBAL, None, 0, extra_bytes, None)
     initial = judge_initial(test.shortlist, test.ground_truth, protocols)
     rows = [start | _judged(initial) | {"seconds": None}]
     for one in contenders:
@@ -106,16 +99,23 @@ def curve(
             results = judge(
                 test.shortlist, logits, test.ground_truth, protocols, num_rerank=num_rerank, blend=one.blend
             )
-            point = {
-                "model": one.name,
-                "kind": one.kind,
-                "db_desc_num": count,
-                "bytes": count * one.model.code_bytes + extra_bytes,
-                "lamb": one.blend.lamb,
-                "temp": one.blend.temp,
-            }
+            size = count * one.model.code_bytes + extra_bytes
+            point = _point(one.name, one.kind, count, size, one.blend)
             rows.append(point | _judged(results) | {"seconds": round(seconds, 4)})
     return rows
+
+
+def _point(model: str, kind: str | None, count: int, size: int, blend: Blend | None) -> dict[str, Any]:
+    """What a row says before its figures; the same keys for all, since the first row heads the table."""
+    lamb, temp = (None, None) if blend is None else (blend.lamb, blend.temp)
+    return {
+        "model": model,
+        "kind": kind,
+        "db_desc_num": count,
+        "bytes": size,
+        "lamb": lamb,
+        "temp": temp,
+    }
 
 
 def _check(

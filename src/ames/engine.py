@@ -253,5 +253,7 @@ def _out_of_memory(error: BaseException) -> bool:
 
 def _split(images: np.ndarray, parts: int) -> list[np.ndarray]:
     """Positions of rising image rows [P] in parts of about as many pairs, the pairs of an image in one."""
-    cuts = [len(images) * i // parts for i in range(1, parts)] if len(images) else [0] * (parts - 1)
-    return np.split(np.arange(len(images)), np.searchsorted(images, images[cuts]) if len(images) else cuts)
+    cuts = np.arange(1, parts) * len(images) // parts
+    if len(images):
+        cuts = np.searchsorted(images, images[cuts])
+    return np.split(np.arange(len(images)), cuts)

@@ -12,7 +12,7 @@ import numpy as np
 from ames import __version__
 from ames.data.descriptors import DescriptorFile
 from ames.database.manifest import NAME
-from ames.database.store import Database
+from ames.database.store import Database, add_tensors
 from ames.engine import Engine
 from ames.errors import AmesError
 
@@ -89,9 +89,7 @@ def scores_key(
         plain = {k: v for k, v in sorted(vars(module).items()) if isinstance(v, (int, float, str))}
         settings.append((name, type(module).__name__, plain))
     digest.update(repr(settings).encode())
-    for name, tensor in engine.model.state_dict().items():
-        digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().float().cpu().numpy().tobytes())
+    add_tensors(digest, engine.model.state_dict())
     for file in (queries, gallery):
         status = (file.path / NAME if file.path.is_dir() else file.path).stat()
         digest.update(f"{file.path.resolve()} {status.st_size} {status.st_mtime_ns}".encode())

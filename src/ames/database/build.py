@@ -155,7 +155,6 @@ def append(source: Source, model: Similarity, folder: Path | str, *, device: str
     """
     source = source.checked()
     _check_source(source, model)
-    Database(folder)  # says what is wrong with it before a lock file is made
     with writing(folder) as writer:
         database = Database(folder)  # as it is now that nobody else changes it
         database.check_model(model)

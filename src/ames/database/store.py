@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 
 from ames.data.descriptors import DescriptorFile
 from ames.data.gather import Memory
-from ames.database.manifest import Manifest
+from ames.database.manifest import NAME, File, Manifest
 from ames.database.segment import HAS_GLOBAL, ROW_HEAD, RowLayout, Segment
 from ames.errors import AmesError
 from ames.features import LocalFeatures
@@ -61,10 +61,7 @@ class Database:
         file = self.manifest.deleted
         if file is None:
             return None
-        data = (self.path / file.name).read_bytes()
-        if hashlib.sha256(data).hexdigest() != file.sha256:
-            raise AmesError(f"{self.path / file.name}: damaged (its checksum is wrong)")
-        bits = np.unpackbits(np.frombuffer(data, np.uint8), count=self.rows)
+        bits = np.unpackbits(np.frombuffer(_checked(self.path, file), np.uint8), count=self.rows)
         return np.flatnonzero(bits == 0)
 
     # ---- what it is -----------------------------------------------------------------------------
@@ -101,7 +98,7 @@ class Database:
     @property
     def bytes_per_image(self) -> float:
         """All files of the database, divided by its images."""
-        manifest = (self.path / "manifest.json").stat().st_size
+        manifest = (self.path / NAME).stat().st_size
         return (self.manifest.file_bytes + manifest) / max(len(self), 1)
 
     @property
@@ -202,12 +199,16 @@ class Database:
             )
 
 
-def read_file(folder: Path, file: Any) -> bytes:
+def read_file(folder: Path, file: File) -> bytes:
     """The content of a file of the manifest; AmesError if its checksum is wrong, or it is not there."""
     try:
-        data = (folder / file.name).read_bytes()
+        return _checked(folder, file)
     except FileNotFoundError as error:
         raise AmesError(f"{folder / file.name}: missing; the database is not whole") from error
+
+
+def _checked(folder: Path, file: File) -> bytes:
+    data = (folder / file.name).read_bytes()
     if hashlib.sha256(data).hexdigest() != file.sha256:
         raise AmesError(f"{folder / file.name}: damaged (its checksum is wrong)")
     return data
@@ -218,10 +219,15 @@ def projection_fingerprint(model: Similarity) -> str:
     digest = hashlib.sha256(
         f"{type(model).__name__} {model.local_dim} {model.code_bytes} {model.code_bits}".encode()
     )
-    for name, tensor in sorted(model.projection().items()):
+    add_tensors(digest, model.projection())
+    return digest.hexdigest()
+
+
+def add_tensors(digest: hashlib._Hash, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Adds names, shapes and values of tensors, whatever their order."""
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().float().cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def check_codes(model: Similarity, file: DescriptorFile | Database) -> None:

@@ -171,8 +171,6 @@ def writing(folder: Path | str) -> Iterator[Writer]:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keeps other writers away; the system lets go of it when the process ends, however it ends."""
-    if not folder.is_dir():
-        raise AmesError(f"{folder}: no such folder; make a database with ames compress")
     try:
         lock = FileLock(folder / _LOCK, timeout=0)
         lock.acquire()
