@@ -18,8 +18,8 @@ from ames.data.shortlist import Shortlist
 from ames.data.triplets import TripletLoader, TripletSampler
 from ames.errors import AmesError
 from ames.models.ames import AMES
-from ames.resuming import Checkpoints
 from ames.training import Recipe, fit
+from ames.training.resuming import Checkpoints
 
 
 def train(config: DictConfig) -> float:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_training import RECIPE, loader, made, same, store, weights, write_store  # noqa: F401 - a fixture
 
 from ames.errors import AmesError
-from ames.resuming import TERMINATED, Checkpoints
 from ames.training import fit
-from test_training import RECIPE, loader, made, same, store, weights, write_store  # noqa: F401 - a fixture
+from ames.training.resuming import TERMINATED, Checkpoints
 
 LONGER = replace(RECIPE, epochs=4, warmup=3, clip=1.0)
 
@@ -169,7 +169,7 @@ torch.set_num_threads(1)
 from dataclasses import replace
 from pathlib import Path
 from test_training import DescriptorFile, RECIPE, loader, made
-from ames.resuming import Checkpoints
+from ames.training.resuming import Checkpoints
 from ames.training import fit
 folder = Path({folder!r})
 model = made()

@@ -20,40 +20,12 @@ from ames.data.atomic import atomic_file
 from ames.data.triplets import TripletBatch, TripletLoader
 from ames.errors import AmesError
 from ames.models.ames import AMES
-from ames.objectives import Losses, distillation_objective, pair_objective
-from ames.resuming import Checkpoints, Interruption
+from ames.objectives import Losses
+from ames.training.recipe import Recipe, check
+from ames.training.resuming import Checkpoints, Interruption
+from ames.training.steps import descriptor_counts, lr_factor, step_losses
 
 log = logging.getLogger(__name__)
-
-NON_FINITE = ("stop", "skip")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How a model is trained; the defaults are the paper's.
-
-    Counts of query and database descriptors are drawn once a batch from [min_desc, max_desc), each by
-    itself: one universal model for any number. ``warmup`` batches raise the learning rate from 0;
-    ``clip`` bounds the gradient norm (None: not at all); ``accumulate`` batches make one step of the
-    optimizer; ``autocast`` computes in bfloat16. ``non_finite``: a batch whose loss or gradient is not
-    finite stops the training ("stop") or is left out and counted ("skip"). ``val_freq`` epochs lie between
-    validations, ``print_freq`` batches between lines of the log (0: no such lines).
-    """
-
-    epochs: int = 15
-    lr: float = 2e-4
-    weight_decay: float = 5e-4
-    min_desc: int = 10
-    max_desc: int = 400
-    beta: float = 10.0
-    warmup: int = 0
-    clip: float | None = None
-    accumulate: int = 1
-    non_finite: str = "stop"
-    val_freq: int = 1
-    print_freq: int = 0
-    autocast: bool = False
-    seed: int = 0
 
 
 @dataclass
@@ -90,7 +62,7 @@ def fit(
     batches that were to come; on a CPU the weights then equal those of a training that was never
     interrupted, bit for bit. SIGTERM writes the state and ends the process (status 143).
     """
-    _check(model, recipe, out, teacher)
+    check(recipe, model, teacher, out)
     device = torch.device(device)
     model.to(device)
     if teacher is not None:
@@ -181,7 +153,7 @@ def _batches(
             progress.skipped += 1
         if full:
             for group in optimizer.param_groups:
-                group["lr"] = recipe.lr * _lr_factor(done, total, recipe.warmup)
+                group["lr"] = recipe.lr * lr_factor(done, total, recipe.warmup)
             if any(x.grad is not None for x in model.parameters()):
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -192,14 +164,6 @@ def _batches(
             log.info(f"epoch {progress.epoch + 1}, batch {progress.batch}/{len(loader)}: loss {loss:.4g}")
         if full:
             yield
-
-
-def descriptor_counts(recipe: Recipe, epoch: int, batch: int) -> np.ndarray:
-    """int [2]: descriptors of query and database images, drawn for each batch by itself, so that training
-    may begin with any of them.
-    """
-    rng = np.random.default_rng([recipe.seed, 12, epoch, batch])
-    return rng.integers(recipe.min_desc, recipe.max_desc, size=2)
 
 
 def _sound(model: AMES, losses: Losses, recipe: Recipe, *, complete: bool) -> bool:
@@ -243,65 +207,3 @@ def _record(progress: Progress, batches: int, seconds: float) -> dict[str, float
     record = {"epoch": progress.epoch + 1} | dict(zip(names, means, strict=True))
     record["seconds"] = round(seconds, 1)
     return record | ({"skipped": progress.skipped} if progress.skipped else {})
-
-
-def _check(model: AMES, recipe: Recipe, out: Path | str | None, teacher: AMES | None) -> None:
-    """Refuses what would fail only after a while, or with a message that helps nobody."""
-    if not 1 <= recipe.min_desc < recipe.max_desc:
-        raise AmesError(
-            f"descriptor counts are drawn from min_desc ... max_desc - 1 = {recipe.min_desc} ... "
-            f"{recipe.max_desc - 1}, which is empty: lower min_desc, or extract more descriptors"
-        )
-    if recipe.epochs < 1 or recipe.val_freq < 1:
-        raise AmesError(f"epochs {recipe.epochs} and val_freq {recipe.val_freq} must be at least 1")
-    if recipe.accumulate < 1:
-        raise AmesError(f"accumulate {recipe.accumulate} must be at least 1")
-    if recipe.non_finite not in NON_FINITE:
-        raise AmesError(f"non_finite {recipe.non_finite!r} is none of {', '.join(NON_FINITE)}")
-    if out is not None and Path(out).suffix == ".safetensors":
-        raise AmesError(f"{out}: a training checkpoint is not a safetensors file: give a name in .pt")
-    if teacher is None:
-        return
-    if teacher.binarized:
-        raise AmesError("the teacher is a binary model: give a full-precision one")
-    if teacher.model_dim != model.model_dim:
-        raise AmesError(f"the teacher's tokens are {teacher.model_dim}-d, the student's {model.model_dim}-d")
-    if teacher.local_dim != model.local_dim:
-        raise AmesError(
-            f"the teacher takes {teacher.local_dim}-d descriptors, the student {model.local_dim}-d ones"
-        )
-
-
-def step_losses(
-    model: AMES,
-    teacher: AMES | None,
-    batch: TripletBatch,
-    counts: np.ndarray,
-    beta: float,
-    device: torch.device,
-) -> Losses:
-    """Losses of one batch at drawn (query, database) descriptor counts."""
-    with torch.autocast(device.type, enabled=False):  # to bfloat16, which will not join stored float16
-        query, database = (side.to(device) for side in batch.pairs())
-    labels = (torch.arange(len(query.valid), device=device) < len(query.valid) // 2).float()
-    if teacher is None:
-        return pair_objective(model, query.trim(int(counts[0])), database.trim(int(counts[1])), labels)
-    return distillation_objective(
-        model,
-        teacher,
-        query,
-        database,
-        labels,
-        query_count=int(counts[0]),
-        database_count=int(counts[1]),
-        beta=beta,
-    )
-
-
-def _lr_factor(step: int, steps: int, warmup: int) -> float:
-    """Linear warm-up, then a cosine to 0 over the remaining steps."""
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    progress = (step - warmup) / max(steps - warmup, 1)
-    # math, not numpy: the optimizer keeps the rate, and a checkpoint holds plain numbers only
-    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
