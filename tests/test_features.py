@@ -1,5 +1,6 @@
 """The type in which descriptors travel: every array follows, whatever the leading axes."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -156,3 +157,37 @@ def test_other_descriptors_keep_the_rest():
     assert coded.xy is local.xy
     with pytest.raises(ValueError, match="valid must be bool"):
         local.with_descriptors(torch.zeros(2, 4, 16))
+
+
+# ---- counts of each image -------------------------------------------------------------------------
+
+
+def test_keep_marks_what_lies_behind_each_count_as_padding():
+    descriptors = torch.arange(3 * 5 * 2.0).reshape(3, 5, 2)
+    local = LocalFeatures.of(
+        descriptors, torch.tensor([[1, 1, 1, 1, 0], [1, 0, 1, 1, 1], [1, 1, 1, 1, 1]]).bool(), xy=descriptors
+    )
+    kept = local.keep(np.array([2, 4, 1]))
+    assert kept.valid.tolist() == [
+        [True, True, False, False],
+        [True, False, True, True],
+        [True, False, False, False],
+    ]
+    assert torch.equal(kept.descriptors, descriptors[:, :4])
+    assert torch.equal(kept.xy, descriptors[:, :4])
+    assert local.valid.sum() == 13  # the features themselves stay as they were
+
+
+def test_keep_of_one_count_is_trim():
+    local = LocalFeatures.of(torch.randn(2, 3, 5, 4), torch.rand(2, 3, 5) < 0.7)
+    for count in (3, np.int64(3), torch.tensor(3), 9):
+        kept, trimmed = local.keep(count), local.trim(int(count))
+        assert torch.equal(kept.descriptors, trimmed.descriptors)
+        assert torch.equal(kept.valid, trimmed.valid)
+
+
+def test_keep_of_nothing_leaves_one_slot_of_padding():
+    kept = LocalFeatures.of(torch.ones(2, 3, 4)).keep(torch.tensor([0, 0]))
+    assert kept.size == 1
+    assert not kept.valid.any()
+    assert LocalFeatures.of(torch.ones(0, 3, 4)).keep(np.zeros(0, int)).valid.shape == (0, 1)

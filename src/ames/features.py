@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -100,6 +101,18 @@ class LocalFeatures:
     def trim(self, count: int) -> LocalFeatures:
         """The ``count`` strongest descriptors (rows are sorted by falling weight)."""
         return self._along_slots(lambda x, behind: x.narrow(-1 - behind, 0, min(count, self.size)))
+
+    def keep(self, counts: Tensor | np.ndarray | int) -> LocalFeatures:
+        """The ``counts`` strongest descriptors of each image: int, or int [...] one for each. Slots behind
+        them become padding, and those behind the largest count go; at least one stays, as padding perhaps.
+
+        A single count gives what ``trim`` gives.
+        """
+        wanted = torch.as_tensor(counts)
+        largest = max(int(wanted.max()) if wanted.numel() else 0, 1)
+        kept = self.trim(largest)
+        slots = torch.arange(kept.size, device=self.valid.device)
+        return replace(kept, valid=kept.valid & (slots < wanted.to(slots.device)[..., None]))
 
     def trim_padding(self) -> LocalFeatures:
         """Without the slots that are padding in every image; at least one slot stays (if there is one)."""

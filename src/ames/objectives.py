@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -35,13 +36,15 @@ def distillation_objective(
     database: LocalFeatures,
     labels: Tensor,
     *,
-    query_count: int,
-    database_count: int,
+    query_count: int | np.ndarray,
+    database_count: int | np.ndarray,
     beta: float = 10.0,
 ) -> Losses:
     """BCE + beta * MSE(student's final tokens, the teacher's for the same descriptors) (AMES, ECCV 2024).
 
-    The teacher reads all descriptors, the student the first ``query_count`` and ``database_count``.
+    The teacher reads all descriptors, the student the first ``query_count`` and ``database_count``: one
+    number for the batch, or int [P], one for each pair. The MSE of a pair is that over the tokens which the
+    student reads of it, and a batch's the mean over its pairs.
     Padded tokens count in the MSE, as in the released recipe; the teacher's database tokens are
     rounded to fp16, as they are whenever it is evaluated.
     """
@@ -50,7 +53,7 @@ def distillation_objective(
             query.descriptors, ~query.valid, database.descriptors, ~database.valid, return_logits=True
         )
     N = query.size
-    query, database = query.trim(query_count), database.trim(database_count)
+    query, database = query.keep(query_count), database.keep(database_count)
     target = torch.cat(
         (target[:, : 1 + query.size], target[:, 1 + N : 1 + N + database.size]), dim=1
     )  # [P, 1 + N' + M', d]
@@ -59,8 +62,25 @@ def distillation_objective(
     )
     logits = logits.float()
     bce = F.binary_cross_entropy_with_logits(logits, labels)
-    mse = F.mse_loss(tokens.float(), target.float())
+    tokens, target = tokens.float(), target.float()
+    if np.ndim(query_count) or np.ndim(database_count):
+        mse = _mean_over_read(tokens, target, (query.size, query_count), (database.size, database_count))
+    else:
+        mse = F.mse_loss(tokens, target)
     return Losses(bce + beta * mse, bce.detach(), mse.detach(), _accuracy(logits, labels))
+
+
+def _mean_over_read(tokens: Tensor, target: Tensor, *sides: tuple[int, int | np.ndarray]) -> Tensor:
+    """Squared error of [P, 1 + N + M, d] over match token and each pair's first tokens of a side, as
+    (slots, count): first a mean within each pair, then over pairs.
+    """
+    read = [torch.ones(len(tokens), 1, dtype=torch.bool, device=tokens.device)]
+    for slots, count in sides:
+        counts = torch.as_tensor(count, device=tokens.device).expand(len(tokens))
+        read.append(torch.arange(slots, device=tokens.device) < counts[:, None])
+    mask = torch.cat(read, dim=1)
+    error = (tokens - target).square().mean(-1)
+    return ((error * mask).sum(1) / mask.sum(1)).mean()
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> Tensor:

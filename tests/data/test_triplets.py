@@ -1,5 +1,6 @@
 """Triplets: which images are drawn and how often, what is never drawn, and the errors."""
 
+import hashlib
 import threading
 from collections import Counter
 
@@ -183,6 +184,63 @@ def test_a_short_rest_is_left_out_unless_it_is_all():
     assert [len(a) for a, *_ in sampler.epoch(100, rng)] == [40]
 
 
+def test_draws_of_a_seed_stay_as_they_are():
+    sampler = TripletSampler(*everyone(12, 2), **LOOSE)
+    rng = np.random.default_rng([5, 11, 0])
+    assert [[x.tolist() for x in triplets] for _ in range(2) for triplets in sampler.epoch(5, rng)] == [
+        [[10, 3, 7, 1, 8], [6, 9, 9, 5, 2], [11, 0, 6, 2, 7]],
+        [[5, 0, 2, 6, 4], [7, 8, 4, 2, 2], [0, 5, 3, 5, 1]],
+        [[2, 1, 8, 4, 7], [4, 11, 10, 2, 5], [3, 10, 1, 1, 6]],
+        [[3, 11, 10, 9, 6], [1, 9, 2, 7, 2], [4, 4, 3, 6, 11]],
+    ]
+    sampler = TripletSampler(*everyone(420, 7, seed=3))  # more than the neighbours that count
+    rng = np.random.default_rng([5, 11, 1])
+    drawn = np.concatenate([np.stack(tuple(x)) for x in sampler.epoch(50, rng)], 1).astype("<i8")
+    digest = "12e9588dbd456f3c3a94e04c31925a0d2b26d07a61d57774f1865ccc65977e8b"
+    assert hashlib.sha256(drawn.tobytes()).hexdigest() == digest
+
+
+# ---- several negatives ----------------------------------------------------------------------------
+
+
+def test_negatives_of_an_anchor_differ_while_there_are_enough():
+    ids, similarities = [1, 5, 2, 6, 7], [0.9, 0.8, 0.7, 0.6, 0.1]
+    shortlist, labels = one_row(ids, similarities, [0, 0, 0, 0, 0, 1, 1, 1])
+    drawn = TripletSampler(shortlist, labels, negatives=5, **LOOSE).draw(
+        np.zeros(50, int), np.random.default_rng(0)
+    )
+    assert drawn.shape == (6, 50)
+    assert set(drawn[0].tolist()) == {1, 2}
+    assert all(set(x) == {5, 6, 7} for x in drawn[1:4].T.tolist())
+    assert all(len(set(x)) == 2 and set(x) <= {5, 6, 7} for x in drawn[4:].T.tolist())  # the next round
+
+
+def test_several_negatives_in_proportion_without_replacement():
+    ids, similarities = [1, 5, 6, 7], [0.9, 0.5, 0.3, 0.2]
+    shortlist, labels = one_row(ids, similarities, [0, 0, 0, 0, 0, 1, 1, 1])
+    count = 20000
+    sampler = TripletSampler(shortlist, labels, negatives=2, power=1, **LOOSE)
+    drawn = sampler.draw(np.zeros(count, int), np.random.default_rng(0))
+    found = Counter(zip(*drawn[1:].tolist(), strict=True))
+    weight = dict(zip(ids[1:], similarities[1:], strict=True))
+    for (a, b), times in found.items():
+        expected = count * weight[a] * weight[b] / (1 - weight[a])  # the weights sum to 1
+        assert abs(times - expected) < 5 * expected**0.5
+    assert len(found) == 6
+
+
+def test_the_first_negative_is_the_one_that_is_drawn_alone():
+    shortlist, labels = everyone(40, 4)
+    one, three = (TripletSampler(shortlist, labels, negatives=n) for n in (1, 3))
+    drawn = [x.draw(np.array([3]), np.random.default_rng(2)) for x in (one, three)]
+    assert np.array_equal(drawn[0], drawn[1][:2])
+
+
+def test_at_least_one_negative():
+    with pytest.raises(AmesError, match="negatives 0"):
+        TripletSampler(*everyone(30, 3), negatives=0)
+
+
 # ---- errors ---------------------------------------------------------------------------------------
 
 
@@ -247,7 +305,7 @@ def images_of(features):
 
 
 def contents(batches):
-    return [[images_of(x) for x in (b.anchor, b.positive, b.negative)] for b in batches]
+    return [[images_of(x) for x in (b.anchor, b.positive, b.negatives)] for b in batches]
 
 
 def test_batches_hold_the_descriptors_of_their_triplets(store):
@@ -259,18 +317,27 @@ def test_batches_hold_the_descriptors_of_their_triplets(store):
         assert (labels[anchors] == labels[positives]).all()
         assert (labels[anchors] != labels[negatives]).all()
     for batch in batches:
-        sizes = {x.size for x in (batch.anchor, batch.positive, batch.negative)}
+        sizes = {x.size for x in (batch.anchor, batch.positive, batch.negatives)}
         assert len(sizes) == 1  # the distillation compares slot by slot
         assert sizes.pop() <= 6
-        counts = [3 + i % 4 for i in images_of(batch.negative)]
-        assert batch.negative.counts.tolist() == counts
+        counts = [3 + i % 4 for i in images_of(batch.negatives)]
+        assert batch.negatives.counts.tolist() == counts
 
 
 def test_pairs_are_matching_ones_first(store):
     batch = next(iter(loader(store)))
     query, database = batch.pairs()
     assert images_of(query) == 2 * images_of(batch.anchor)
-    assert images_of(database) == images_of(batch.positive) + images_of(batch.negative)
+    assert images_of(database) == images_of(batch.positive) + images_of(batch.negatives)
+
+
+def test_pairs_of_several_negatives(store):
+    sampler = TripletSampler(*everyone(40, 2), negatives=3)
+    for batch in TripletLoader(sampler, store, triplets=10, count=8):
+        query, database = batch.pairs()
+        assert batch.images.shape == (5, 10)
+        assert images_of(query) == 4 * batch.images[0].tolist()
+        assert images_of(database) == batch.images[1:].reshape(-1).tolist()
 
 
 def test_the_same_seed_gives_the_same_batches(store):
@@ -309,7 +376,7 @@ def test_packed_descriptors(store, tmp_path):
 
 def tensors(batch):
     return [
-        x for side in (batch.anchor, batch.positive, batch.negative) for x in (side.descriptors, side.valid)
+        x for side in (batch.anchor, batch.positive, batch.negatives) for x in (side.descriptors, side.valid)
     ]
 
 

@@ -31,20 +31,23 @@ def step_losses(
     beta: float,
     device: torch.device,
 ) -> Losses:
-    """Losses of one batch at drawn (query, database) descriptor counts."""
+    """Losses of one batch at drawn (query, database) descriptor counts: int [2], the same for all pairs, or
+    int [2, P], one of each for every pair (for a part of a global batch: ``counts[:, batch.positions]``).
+    """
     with torch.autocast(device.type, enabled=False):  # to bfloat16, which will not join stored float16
-        query, database = (side.to(device) for side in batch.pairs())
-    labels = (torch.arange(len(query.valid), device=device) < len(query.valid) // 2).float()
+        batch = batch.to(device)
+        query, database = batch.pairs()
+    of_query, of_database = counts
     if teacher is None:
-        return pair_objective(model, query.trim(int(counts[0])), database.trim(int(counts[1])), labels)
+        return pair_objective(model, query.keep(of_query), database.keep(of_database), batch.labels)
     return distillation_objective(
         model,
         teacher,
         query,
         database,
-        labels,
-        query_count=int(counts[0]),
-        database_count=int(counts[1]),
+        batch.labels,
+        query_count=of_query,
+        database_count=of_database,
         beta=beta,
     )
 
