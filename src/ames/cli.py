@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ames import __version__, cli_curve, cli_files, cli_store
+from ames import __version__, cli_curve, cli_files, cli_plot, cli_store
 from ames.arguments import OneLineParser, check_device, natural, positive
 from ames.errors import AmesError
 
@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_files.register(commands)
     cli_store.register(commands)
     cli_curve.register(commands)
+    cli_plot.register(commands)
 
     report = commands.add_parser("report", help="figures of a finished evaluation, without its model")
     report.add_argument("folder", type=Path, help="the run's folder, which holds scores.npz")

@@ -15,6 +15,7 @@ from ames.checkpoints import model_of, weights_for
 from ames.data.atomic import atomic_file
 from ames.data.descriptors import check_backbone
 from ames.database.store import check_codes
+from ames.drawing import COLOURS, MARKERS, new_figure, plain, tidy
 from ames.engine import Compute
 from ames.errors import AmesError
 from ames.evaluation import Scoring, TestSet
@@ -23,10 +24,6 @@ from ames.models.base import PairSimilarity
 from ames.protocols import Protocol, Result
 
 GLOBAL = "global only"
-
-# Okabe and Ito's colours, which differ under colour blindness too; markers differ as well.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_MARKERS = "osD^vP"
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,28 +168,21 @@ def draw(
     number of descriptors; the global ranking as a dashed line. label: of the vertical axis. AmesError
     without matplotlib, for a figure that the rows lack, or where the file cannot be written.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
-    except ImportError as error:
-        raise AmesError(
-            f"{path}: not drawn, matplotlib cannot be loaded ({error}): pip install 'ames[plot]'"
-        ) from error
     missing = [row for row in rows if figure not in row]
     if missing:
         raise AmesError(f"no figure {figure!r} in the rows; they have {', '.join(missing[0])}")
 
-    # Not through pyplot, which would choose a backend for the whole process and keep the figure.
-    canvas = FigureCanvasAgg(Figure(figsize=(8, 5), dpi=150, layout="constrained"))
-    axes = canvas.figure.add_subplot()
+    picture = new_figure(8, 5)
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+    axes = picture.add_subplot()
     models = list(dict.fromkeys(row["model"] for row in rows if row["db_desc_num"]))
     for number, name in enumerate(models):
         line = sorted((row for row in rows if row["model"] == name), key=lambda row: row["bytes"])
-        colour, marker = (kinds[number % len(kinds)] for kinds in (_COLOURS, _MARKERS))
+        colour, marker = (kinds[number % len(kinds)] for kinds in (COLOURS, MARKERS))
         look: dict[str, Any] = {"color": colour, "marker": marker, "linewidth": 2, "markersize": 7}
         x, y = [row["bytes"] for row in line], [_drawn(row[figure]) for row in line]
-        axes.plot(x, y, **look, label=_plain(f"{name} ({line[0]['kind']})"))
+        axes.plot(x, y, **look, label=plain(f"{name} ({line[0]['kind']})"))
         words: dict[str, Any] = {
             "xytext": (0, 8),
             "textcoords": "offset points",
@@ -204,7 +194,7 @@ def draw(
     for row in rows:
         if not row["db_desc_num"] and row[figure] is not None:
             look = {"color": "#555555", "linestyle": "--", "linewidth": 1.5}
-            axes.axhline(row[figure], **look, label=_plain(row["model"]))
+            axes.axhline(row[figure], **look, label=plain(row["model"]))
 
     stored = [row["bytes"] for row in rows if row["db_desc_num"]]
     steps = (1.0, 2.0, 5.0) if stored and max(stored) / min(stored) < 1e4 else (1.0,)
@@ -214,23 +204,16 @@ def draw(
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.margins(x=0.06, y=0.12)
     axes.set_xlabel("bytes an image (points: database descriptors)")
-    axes.set_ylabel(_plain(label))
-    axes.set_title(_plain(title))
-    axes.grid(color="#dddddd", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_ylabel(plain(label))
+    axes.set_title(plain(title))
+    tidy(axes)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False)
     path = Path(path)
     with atomic_file(path) as file:
-        canvas.print_png(file)
+        picture.canvas.print_png(file)
     return path
 
 
 def _drawn(value: float | None) -> float:
     return math.nan if value is None else value
-
-
-def _plain(text: str) -> str:
-    """Text in which matplotlib sees no formula."""
-    return text.replace("$", r"\$")
