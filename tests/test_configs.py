@@ -15,8 +15,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from ames import config as door
+from ames.backbones.detector import SpatialAttention, load_detector, save_detector
 from ames.checkpoints import load_model, read_weights, save_weights
 from ames.cli import main
+from ames.data.descriptors import DescriptorFile
 from ames.data.shortlist import Shortlist
 from ames.demo.dataset import make_landmarks
 from ames.models.ames import AMES
@@ -47,7 +49,7 @@ def test_there_is_a_test_for_every_group():
         "experiment",
         "model",
     }
-    assert names(".") == ["test", "train"]
+    assert names(".") == ["detector", "test", "train"]
 
 
 @pytest.mark.parametrize("model", names("model"))
@@ -95,6 +97,16 @@ def test_experiments_compose(experiment):
 def test_descriptors_as_a_group_and_as_a_plain_key(command, key, name, width):
     config = composed(command, f"{key}={name}")
     assert (config.desc_name, config.dim_local_features) == (name, width)
+
+
+@pytest.mark.parametrize("dataset", ["gldv2", "landmarks-train"])
+@pytest.mark.parametrize("words", [["descriptors=cvnet"], ["desc_name=cvnet"]])
+def test_a_detector_s_training_composes(dataset, words):
+    config = composed("detector", f"dataset@train_dataset={dataset}", *words, "data_root=x")
+    OmegaConf.to_container(config, resolve=True)
+    assert config.desc_name == "cvnet"
+    assert config.train_dataset.name == dataset
+    assert composed("detector", "desc_name=any").desc_name == "any"  # the width is that of its file
 
 
 TEST_KEYS = "name desc_dir test_gnd_file nn_file batch_size query_desc_num db_desc_num num_rerank lamb temp"
@@ -252,6 +264,39 @@ def test_train_a_teacher_then_its_student_and_evaluate_it(data, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+DETECTOR = [
+    "desc_name=rootsift",
+    "dataset@train_dataset=landmarks-train",
+    "epochs=2",
+    "train_dataset.batch_size=6",
+    "train_dataset.min_positives=1",
+    "train_dataset.min_negatives=1",
+    "cpu=true",
+]
+
+
+def test_train_a_detector_and_go_on_where_it_was(data, tmp_path):
+    words = [f"data_root={data}", *DETECTOR, f"model_path={tmp_path / 'x.pt'}", "resume=auto", "save_every=1"]
+    words += ["dataset@val_dataset=landmarks-val", "val_dataset.desc_dir=landmarks-test"]
+    done = call("train_detector.py", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "valid anchors of 14 images" in done.stdout
+    assert "mAP on landmarks-test of the descriptors by equal weights: " in done.stdout
+    assert "val_map_uniform" in done.stdout + done.stderr
+    assert f"detector: {tmp_path / 'x.pt'}" in done.stdout
+    assert load_detector(tmp_path / "x.pt", backbone="rootsift").width == 128
+    about = read_weights(tmp_path / "x.pt").about
+    assert about["descriptors"] == DescriptorFile(data / "landmarks-train/rootsift_local.hdf5").provenance
+    first = read_weights(tmp_path / "x.pt").state
+    max((tmp_path / "x-state").iterdir()).unlink()  # as if the power had gone before the last one
+    (tmp_path / "x.pt").unlink()
+    done = call("train_detector.py", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "goes on in epoch" in done.stdout + done.stderr
+    again = read_weights(tmp_path / "x.pt").state
+    assert all(torch.equal(x, again[name]) for name, x in first.items())
+
+
 def test_a_hydra_sweep_keeps_its_runs_apart(data, tmp_path):
     words = evaluation(data, f"hydra.sweep.dir={tmp_path}", "test_dataset.db_desc_num=5,20", "--multirun")
     done = call("evaluate.py", *words)
@@ -351,6 +396,61 @@ TRAIN_ERRORS = [
 ]
 
 
+DETECTOR_ERRORS = [
+    (["data_root=???"], "data_root is missing"),
+    (["desc_name=sift"], "sift_local.hdf5: no such file; extract descriptors first"),
+    (["epocs=1"], "Could not override 'epocs'"),
+    (["epochs=0"], "epochs is 0: give a whole number of at least 1"),
+    (["lr=fast"], "lr is 'fast': give a number of at least 0"),
+    (["margin=0"], "margin 0.0 is outside (0, 4]"),
+    (["resume=x.pt"], "resume is 'x.pt': give auto, which goes on where it was interrupted"),
+    (["resume=auto"], "resume=auto finds nothing in a new run folder: give model_path, or state_dir"),
+    (["train_dataset.min_positives=9"], "no valid anchor among 14 images"),
+    (["model_path={data}"], "is a folder: give the name of a file"),
+    (["start={data}/model.safetensors"], "not a feature detector: it lacks conv1.weight"),
+    (["start={data}/narrow_detector.pt"], "descriptors are 128-d, but the model takes 64-d"),
+    (["start={data}/other_detector.pt"], "trained on cvnet descriptors, not on rootsift"),
+    (["data_root={spoiled}/packed"], "holds packed bits; training needs descriptors"),
+    (["data_root={spoiled}/nan"], "has a descriptor that is not finite: extract it anew"),
+    (["data_root={spoiled}/unlabelled"], "has no label; training needs path,label"),
+    (["val_dataset=landmarks-val"], "choose a file of conf/dataset, dataset@val_dataset=landmarks-val"),
+    (["dataset@val_dataset=landmarks-val"], "landmarks-val: no such folder"),
+]
+
+
+@pytest.fixture(scope="module")
+def spoiled(data, tmp_path_factory):
+    """Copies of the training set with something wrong, by name."""
+    root = tmp_path_factory.mktemp("spoiled")
+
+    def copy(name, file, spoil):
+        folder = root / name / "landmarks-train"
+        folder.mkdir(parents=True)
+        for path in (data / "landmarks-train").iterdir():
+            if path.is_file():
+                (folder / path.name).write_bytes(path.read_bytes())
+        spoil(folder / file)
+
+    def packed(path):
+        with h5py.File(path, "w") as file:
+            file.create_dataset("features", data=np.zeros((14, 4, 16), np.uint8))
+
+    def nan(path):
+        with h5py.File(path, "r+") as file:
+            file["features"][:, 0, 5:] = np.nan
+
+    def unlabelled(path):
+        lines = path.read_text().splitlines()
+        path.write_text("\n".join(line.split(",")[0] for line in lines))
+
+    copy("packed", "rootsift_local.hdf5", packed)
+    copy("nan", "rootsift_local.hdf5", nan)
+    copy("unlabelled", "train.txt", unlabelled)
+    save_detector(data / "narrow_detector.pt", SpatialAttention(64))
+    save_detector(data / "other_detector.pt", SpatialAttention(128), provenance={"backbone": "cvnet"})
+    return root
+
+
 def refused_in_process(script, words, monkeypatch, capsys):
     """Runs a script as its file would run, in this process: a subprocess each would take minutes."""
     monkeypatch.setattr(sys, "argv", [script, *words])
@@ -386,6 +486,16 @@ def test_what_train_refuses(data, tmp_path, monkeypatch, capsys, words, message)
     words = [f"data_root={data}", *TRAINING, f"hydra.run.dir={tmp_path / 'run'}", *words]
     line = refused_in_process("train.py", words, monkeypatch, capsys)
     assert line.startswith("train: ")
+    assert message in line
+    assert not list(tmp_path.rglob("*.pt"))
+
+
+@pytest.mark.parametrize(("words", "message"), DETECTOR_ERRORS, ids=lambda x: x[0][:40] if x else None)
+def test_what_train_detector_refuses(data, spoiled, tmp_path, monkeypatch, capsys, words, message):
+    words = [word.replace("{data}", str(data)).replace("{spoiled}", str(spoiled)) for word in words]
+    words = [f"data_root={data}", *DETECTOR, f"hydra.run.dir={tmp_path / 'run'}", *words]
+    line = refused_in_process("train_detector.py", words, monkeypatch, capsys)
+    assert line.startswith("train_detector: ")
     assert message in line
     assert not list(tmp_path.rglob("*.pt"))
 

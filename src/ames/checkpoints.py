@@ -60,14 +60,15 @@ def save_checkpoint(
     provenance: Mapping[str, object] | None = None,
 ) -> None:
     """A training checkpoint {'state', 'optim', 'epoch', 'about'}, published keys first; atomic."""
-    content = {
-        "state": model.state_dict(),
-        "optim": {} if optimizer is None else optimizer.state_dict(),
-        "epoch": epoch,
-        "about": json.dumps({"model": arguments(model)} | dict(provenance or {})),
-    }
+    optim = {} if optimizer is None else optimizer.state_dict()
+    content = {"state": model.state_dict(), "optim": optim, "epoch": epoch}
+    save_content(path, content, {"model": arguments(model)} | dict(provenance or {}))
+
+
+def save_content(path: Path | str, content: Mapping[str, object], about: Mapping[str, object]) -> None:
+    """A .pt file: ``content``, of which 'state' is a state dict, and what is to be said of it; atomic."""
     with _writing(path) as temporary:
-        torch.save(content, temporary)
+        torch.save(dict(content) | {"about": json.dumps(dict(about))}, temporary)
 
 
 def save_weights(

@@ -17,7 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ames.checkpoints import load_state, weights_for
+from ames.data.descriptors import DescriptorFile
 from ames.data.folder import DatasetFolder
+from ames.data.images import read_labels
+from ames.data.shortlist import Shortlist
+from ames.data.triplets import TripletLoader, TripletSampler
 from ames.engine import Compute
 from ames.errors import AmesError
 from ames.evaluation import Choice, Scoring, choose, open_test_set
@@ -26,6 +30,7 @@ from ames.models.ames import AMES
 from ames.models.base import PairSimilarity
 from ames.protocols import Protocol
 from ames.released import RELEASED
+from ames.training.resuming import Checkpoints
 from ames.weights import SHIPPED, path_of
 
 
@@ -70,15 +75,21 @@ def chooser(config: DictConfig, model: PairSimilarity, num_rerank: list[int]) ->
 
     Its keys and files are checked at once.
     """
-    val = config.val_dataset
+    val = validation_set(config)
     if val is None:
         return None
-    if not isinstance(val, DictConfig):
-        raise AmesError(f"val_dataset is {val!r}: choose a file of conf/dataset, dataset@val_dataset={val}")
     judged, how = protocols(val), scoring(config, val)
     test = open_test_set(dataset_folder(config, val), model, **test_files(val))
     check_sweep(test.shortlist, num_rerank, [0.0], [1.0])
     return lambda: choose(test, model, judged, how, num_rerank=num_rerank)
+
+
+def validation_set(config: DictConfig) -> DictConfig | None:
+    """``val_dataset``, None where none is given."""
+    val = config.val_dataset
+    if val is not None and not isinstance(val, DictConfig):
+        raise AmesError(f"val_dataset is {val!r}: choose a file of conf/dataset, dataset@val_dataset={val}")
+    return val
 
 
 def scoring(config: DictConfig, dataset: DictConfig) -> Scoring:
@@ -149,6 +160,57 @@ def device(config: DictConfig) -> str:
 
 def run_folder() -> Path:
     return Path(HydraConfig.get().runtime.output_dir)
+
+
+def triplets(
+    config: DictConfig, folder: DatasetFolder, descriptors: DescriptorFile, *, seed: int
+) -> TripletLoader:
+    """Batches of ``train_dataset``, whose folder and descriptors are open; says how many there are."""
+    data = config.train_dataset
+    labels = read_labels(folder.image_list())
+    sampler = TripletSampler(
+        Shortlist.load(folder.find_shortlist(file_name(data, "nn_file")), gallery_size=len(labels)),
+        labels,
+        neighbours=whole(data, "neighbours"),
+        min_positives=whole(data, "min_positives"),
+        min_negatives=whole(data, "min_negatives"),
+        power=number(data, "power"),
+    )
+    loader = TripletLoader(
+        sampler,
+        descriptors,
+        triplets=whole(data, "batch_size", least=3) // 3,
+        count=min(whole(data, "desc_num"), descriptors.slots),
+        seed=seed,
+        workers=whole(config, "num_workers", least=0),
+    )
+    print(
+        "{anchors} valid anchors of {images} images with {labels} labels ({few_positives} have too few "
+        "positives, {few_negatives} too few negatives); an anchor has {positives:.1f} positives and "
+        "{negatives:.1f} negatives on average; ".format(**sampler.statistics)
+        + f"{len(loader)} batches an epoch"
+    )
+    return loader
+
+
+def trained_file(config: DictConfig, name: str) -> Path:
+    """Where training writes: ``model_path``, else ``name`` in the run folder."""
+    out = run_folder() / name if config.model_path is None else Path(str(config.model_path))
+    if out.is_dir():  # said before an epoch of training, not after it
+        raise AmesError(f"model_path {out} is a folder: give the name of a file in it")
+    return out
+
+
+def checkpoints(config: DictConfig, out: Path) -> Checkpoints:
+    """Where the state of the training of ``out`` is kept: ``state_dir``, else beside it."""
+    if config.resume not in (None, "auto"):
+        raise AmesError(f"resume is {config.resume!r}: give auto, which goes on where it was interrupted")
+    resume = config.resume is not None
+    if resume and config.state_dir is None and config.model_path is None:
+        raise AmesError("resume=auto finds nothing in a new run folder: give model_path, or state_dir")
+    folder = out.with_name(f"{out.stem}-state") if config.state_dir is None else Path(str(config.state_dir))
+    every, keep = whole(config, "save_every", least=0), whole(config, "keep")
+    return Checkpoints(folder, every=every, keep=keep, resume=resume)
 
 
 def build_model(config: DictConfig) -> PairSimilarity:

@@ -1,0 +1,102 @@
+"""The feature detector: how much each location of a feature map says about what the image shows.
+
+A 1 x 1 convolution, batch normalization, ReLU and a second 1 x 1 convolution with softplus give one weight a
+location: attention as in DELF (Noh et al., ICCV 2017) and DELG (Cao et al., ECCV 2020). What the first two
+give, L2-normalized, are the projected features. ``ames.training.detector`` trains it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ames.checkpoints import read_detector, save_content, weights_for
+from ames.errors import AmesError
+
+_COUNT = "bn.num_batches_tracked"
+
+
+class SpatialAttention(nn.Module):
+    """The detector of the published files <backbone>_detector.pt, names of parameters included.
+
+    It takes features as a backbone gives them; whether those are L2-normalized has to be as in training.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.conv1 = nn.Conv2d(width, width, 1)
+        self.bn = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, 1, 1)
+        nn.init.dirac_(self.conv1.weight)  # training starts from the backbone's features as they are
+        nn.init.zeros_(self.conv1.get_parameter("bias"))
+        self.register_load_state_dict_pre_hook(_add_count)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """A feature map [B, D, H, W] -> projected features, unit length, [B, D, H, W]; weights [B, H, W]."""
+        projected, weights = self.locations(features.movedim(1, -1))
+        return projected.movedim(-1, 1), weights
+
+    def locations(self, features: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The same for a set of locations: features [..., N, D], any float dtype; valid bool [..., N],
+        None: all -> projected features [..., N, D] and weights [..., N], both 0 in padding.
+
+        AmesError for features of another width, and in training mode for fewer than two real ones.
+        """
+        if features.shape[-1] != self.width:
+            raise AmesError(f"descriptors are {features.shape[-1]}-d, but the detector takes {self.width}-d")
+        if valid is None:
+            valid = torch.ones(features.shape[:-1], dtype=torch.bool, device=features.device)
+        # 1 x 1 convolutions see one location at a time, so that they are matrices here, and padding is left
+        # out before the first of them: zeros would draw the batch's mean and variance towards themselves,
+        # by as much as the images of a batch differ in size, and evaluation sees images without padding.
+        x = features[valid].to(self.conv1.weight.dtype)  # [n, D]
+        if self.training and len(x) < 2:
+            raise AmesError(f"a batch of {len(x)} descriptors: the detector's batch normalization needs two")
+        x = F.linear(x, self.conv1.weight.flatten(1), self.conv1.bias)
+        x = self.bn(x[..., None, None]).flatten(1)
+        scores = F.linear(x.relu(), self.conv2.weight.flatten(1), self.conv2.bias)
+        found = F.softplus(scores.squeeze(-1))
+        unit = F.normalize(x, dim=-1)
+        projected = unit.new_zeros(features.shape).index_put((valid,), unit)
+        return projected, found.new_zeros(valid.shape).index_put((valid,), found)
+
+
+def global_descriptor(projected: Tensor, weights: Tensor) -> Tensor:
+    """Features [..., N, D] summed by their weights [..., N] (0 in padding), unit length: [..., D].
+
+    The released extractor's global descriptor, and the aggregation of HOW (Tolias et al., ECCV 2020), there
+    with the features' norms as weights. An image without descriptors gives the zero vector.
+    """
+    return F.normalize((weights[..., None, :] @ projected).squeeze(-2), dim=-1)
+
+
+def save_detector(
+    path: Path | str, detector: SpatialAttention, *, provenance: Mapping[str, object] | None = None
+) -> None:
+    """A file as the published ones are laid out, {'state', 'about'}; atomic."""
+    about = {"detector": {"width": detector.width}} | dict(provenance or {})
+    save_content(path, {"state": detector.state_dict()}, about)
+
+
+def load_detector(path: Path | str, *, backbone: str | None = None) -> SpatialAttention:
+    """The detector of a published file, or of one that training wrote, in evaluation mode.
+
+    AmesError if it is none, or if it says that another backbone's features trained it than ``backbone``.
+    """
+    state = read_detector(path)
+    if backbone is not None:
+        weights_for(backbone, path)
+    detector = SpatialAttention(len(state["conv1.bias"]))
+    detector.load_state_dict(state)
+    return detector.eval()
+
+
+def _add_count(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Some files lack the number of batches, which is only counted: the momentum is a constant."""
+    state.setdefault(prefix + _COUNT, torch.tensor(0))

@@ -1,0 +1,72 @@
+"""Trains a feature detector: python src/train_detector.py data_root=DIR desc_name=NAME [key=value ...]."""
+
+from __future__ import annotations
+
+import hydra
+import torch
+from omegaconf import DictConfig
+
+from ames import config as door
+from ames.backbones.detector import SpatialAttention, load_detector
+from ames.data.descriptors import DescriptorFile, check_backbone
+from ames.pooling import PooledSearch
+from ames.training.detector import DetectorRecipe, fit_detector
+
+
+def train(config: DictConfig) -> float:
+    seed = door.whole(config, "seed", least=0)
+    torch.manual_seed(seed)
+    out = door.trained_file(config, "detector.pt")
+    checkpoints = door.checkpoints(config, out)
+    recipe = DetectorRecipe(
+        epochs=door.whole(config, "epochs"),
+        lr=door.number(config, "lr"),
+        weight_decay=door.number(config, "weight_decay"),
+        margin=door.number(config, "margin"),
+        warmup=door.whole(config, "warmup", least=0),
+        clip=None if config.clip is None else door.number(config, "clip"),
+        val_freq=door.whole(config, "val_freq"),
+        print_freq=door.whole(config, "print_freq", least=0),
+    )
+    folder = door.dataset_folder(config, config.train_dataset)
+    descriptors = DescriptorFile(folder.local())
+    if config.start is None:
+        detector = SpatialAttention(descriptors.width)
+    else:
+        detector = load_detector(config.start, backbone=config.desc_name)
+    check_backbone(descriptors, width=detector.width, backbone=config.desc_name)
+    loader = door.triplets(config, folder, descriptors, seed=seed)
+    history = fit_detector(
+        detector,
+        loader,
+        recipe,
+        out=out,
+        device=door.device(config),
+        validate=_validation(config, detector, loader.count),
+        provenance={"backbone": config.desc_name, "descriptors": descriptors.provenance},
+        checkpoints=checkpoints,
+    )
+    print(f"loss {history[-1]['loss']:.4f}, accuracy {history[-1]['accuracy']:.3f}; detector: {out}")
+    return history[-1]["loss"]
+
+
+def _validation(config: DictConfig, detector: SpatialAttention, count: int) -> PooledSearch | None:
+    """What is measured between epochs: global search on val_dataset; first that of the backbone alone."""
+    val = door.validation_set(config)
+    if val is None:
+        return None
+    folder, truth = door.dataset_folder(config, val), door.file_name(val, "test_gnd_file")
+    test = PooledSearch.open(folder, door.protocols(val), ground_truth=truth, count=count)
+    for file in (test.queries, test.gallery):
+        check_backbone(file, width=detector.width, backbone=config.desc_name)
+    print(f"mAP on {folder.name} of the descriptors by equal weights: {test.map(None):.2f}")
+    return test
+
+
+@hydra.main(config_path="../conf", config_name="detector", version_base="1.3")
+def main(config: DictConfig) -> float:
+    return door.run("train_detector", lambda: train(config))
+
+
+if __name__ == "__main__":
+    door.launch("train_detector", main)
