@@ -67,6 +67,8 @@ def train(config: DictConfig) -> float:
         weight_decay=door.number(config, "weight_decay"),
         min_desc=door.whole(data, "min_desc"),
         max_desc=count,
+        query_desc=None if data.query_desc is None else door.whole(data, "query_desc"),
+        database_desc=None if data.database_desc is None else door.whole(data, "database_desc"),
         beta=door.number(config, "beta"),
         warmup=door.whole(config, "warmup", least=0),
         clip=None if config.clip is None else door.number(config, "clip"),

@@ -16,7 +16,7 @@ class Recipe:
     """How a model is trained; the defaults are the paper's.
 
     Counts of query and database descriptors are drawn once a batch from [min_desc, max_desc), each by
-    itself: one universal model for any number. ``warmup`` batches raise the learning rate from 0;
+    itself: one universal model for any number. ``query_desc`` and ``database_desc`` fix them instead. ``warmup`` batches raise the learning rate from 0;
     ``clip`` bounds the gradient norm (None: not at all); ``accumulate`` batches make one step of the
     optimizer; ``autocast`` computes in bfloat16. ``non_finite``: a batch whose loss or gradient is not
     finite stops the training ("stop") or is left out and counted ("skip"). ``val_freq`` epochs lie between
@@ -28,6 +28,8 @@ class Recipe:
     weight_decay: float = 5e-4
     min_desc: int = 10
     max_desc: int = 400
+    query_desc: int | None = None
+    database_desc: int | None = None
     beta: float = 10.0
     warmup: int = 0
     clip: float | None = None

@@ -15,10 +15,12 @@ from ames.training.recipe import Recipe
 
 def descriptor_counts(recipe: Recipe, epoch: int, batch: int) -> np.ndarray:
     """int [2]: descriptors of query and database images, drawn for each batch by itself, so that training
-    may begin with any of them.
+    may begin with any of them, unless the recipe fixes them.
     """
     rng = np.random.default_rng([recipe.seed, 12, epoch, batch])
-    return rng.integers(recipe.min_desc, recipe.max_desc, size=2)
+    drawn = rng.integers(recipe.min_desc, recipe.max_desc, size=2)
+    fixed = (recipe.query_desc, recipe.database_desc)
+    return np.array([n if count is None else count for n, count in zip(drawn, fixed, strict=True)])
 
 
 def step_losses(
