@@ -24,12 +24,15 @@ import torch
 from ames.backbones.rootsift import RootSift
 from ames.backbones.vlad import Vlad
 from ames.checkpoints import arguments, load_model, save_weights
+from ames.data.candidates import LabelledNeighbours
 from ames.data.descriptors import DescriptorFile, write_globals
 from ames.data.folder import DatasetFolder
 from ames.data.ground_truth import load_ground_truth
 from ames.data.images import read_labels, read_list
+from ames.data.neighbours import Neighbours
+from ames.data.sampling import TripletSampler
 from ames.data.shortlist import Shortlist
-from ames.data.triplets import TripletLoader, TripletSampler
+from ames.data.triplets import TripletLoader
 from ames.demo.dataset import make_landmarks
 from ames.engine import Compute, Engine
 from ames.errors import AmesError
@@ -183,7 +186,8 @@ def trained(
         return load_model(path).to(args.device)
     descriptors = DescriptorFile(train.local())
     labels = read_labels(train.image_list())
-    sampler = TripletSampler(Shortlist.load(train.shortlist), labels, min_positives=2)
+    neighbours = Neighbours.open(train.shortlist, images=len(labels))
+    sampler = TripletSampler(LabelledNeighbours(neighbours, labels), min_positives=2)
     loader = TripletLoader(sampler, descriptors, triplets=args.triplets, count=args.max_desc, seed=args.seed)
     sample = descriptors.read(np.arange(0, len(descriptors), 5), 60)
     sample_descriptors = sample.descriptors[sample.valid]

@@ -12,6 +12,7 @@ from ames.data.images import (
     read_image,
     read_labels,
     read_list,
+    read_training_list,
     write_names,
 )
 from ames.errors import AmesError
@@ -152,3 +153,15 @@ def test_a_wrong_root_is_told_from_missing_images(tmp_path):
     check_all_exist(tmp_path, ["b.jpg", "a.jpg"])
     with pytest.raises(AmesError, match=r"none of the 2 listed images is there \(first: b.jpg\)"):
         check_all_exist(tmp_path, ["b.jpg", "c.jpg"])
+
+
+def test_a_path_twice_in_a_training_list_is_one_image(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text('a.jpg,3\n\n"b, c.jpg",4\na.jpg,3\n')
+    found = read_training_list(path)
+    assert found.labels.tolist() == [0, 1, 0]
+    assert found.first.tolist() == [0, 1, 0]
+    path.write_text('a.jpg,3\n\n"b, c.jpg",4\na.jpg,5\n')
+    with pytest.raises(AmesError, match=r"a.jpg has the label 3 in line 1 and 5 in line 4") as error:
+        read_training_list(path)
+    assert "\n" not in str(error.value)

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from ames.data.candidates import LabelledNeighbours
 from ames.data.descriptors import DescriptorFile, DescriptorWriter
-from ames.data.shortlist import Shortlist
-from ames.data.triplets import TripletLoader, TripletSampler
+from ames.data.neighbours import Neighbours
+from ames.data.sampling import TripletSampler
+from ames.data.triplets import TripletLoader
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 
@@ -25,7 +27,8 @@ def store(tmp_path_factory):
 
 def loader(store, negatives=1, **changes):
     ids = np.stack([np.roll(np.arange(IMAGES), -i) for i in range(IMAGES)])
-    sampler = TripletSampler(Shortlist(ids, np.ones(ids.shape)), np.arange(IMAGES) % 2, negatives=negatives)
+    candidates = LabelledNeighbours(Neighbours.of(ids, np.ones(ids.shape)), np.arange(IMAGES) % 2)
+    sampler = TripletSampler(candidates, negatives=negatives)
     return TripletLoader(sampler, store, **{"triplets": 7, "count": 8, "seed": 4} | changes)
 
 

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from ames.checkpoints import load_model
+from ames.data.candidates import LabelledNeighbours
 from ames.data.descriptors import DescriptorFile, DescriptorWriter
-from ames.data.shortlist import Shortlist
-from ames.data.triplets import TripletLoader, TripletSampler
+from ames.data.neighbours import Neighbours
+from ames.data.sampling import TripletSampler
+from ames.data.triplets import TripletLoader
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
@@ -37,7 +39,7 @@ def write_store(path, spoiled=None):
 def loader(store, seed=0):
     labels = np.arange(IMAGES) % CLASSES
     ids = np.stack([np.roll(np.arange(IMAGES), -i) for i in range(IMAGES)])
-    sampler = TripletSampler(Shortlist(ids, np.ones(ids.shape)), labels)
+    sampler = TripletSampler(LabelledNeighbours(Neighbours.of(ids, np.ones(ids.shape)), labels))
     return TripletLoader(sampler, store, triplets=8, count=SLOTS, seed=seed)
 
 

@@ -45,24 +45,38 @@ def read_image(path: Path | str) -> np.ndarray:
     return image
 
 
-def read_list(path: Path | str) -> list[ListedImage]:
-    """Lines ``path,label[,width,height]`` or ``path`` alone; blank lines are skipped.
+def read_rows(path: Path | str, what: str = "list of images") -> list[tuple[int, list[str]]]:
+    """(line number from 1, fields) of the lines of a comma-separated file, blank ones left out.
 
-    A path with a comma in it stands in double quotes, as in CSV.
+    A field with a comma in it stands in double quotes. AmesError where the file is missing or no such text.
     """
     path = Path(path)
     if not path.is_file():
-        raise AmesError(f"{path}: no such list of images")
+        raise AmesError(f"{path}: no such {what}")
     try:
         text = path.read_text(encoding="utf-8-sig")  # editors on Windows put a mark at the start
-        lines = list(csv.reader(map(str.strip, text.splitlines())))
+        reader = csv.reader(map(str.strip, text.splitlines()))
+        return [(reader.line_num, fields) for fields in reader if fields]
     except OSError as error:
         raise AmesError(f"{path}: cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
         raise AmesError(f"{path}: not a text file ({error.reason})") from error
     except csv.Error as error:
-        raise AmesError(f"{path}: not a list of images ({error})") from error
-    items = [ListedImage(line[0], (line[1] if len(line) > 1 else "") or None) for line in lines if line]
+        raise AmesError(f"{path}: not a {what} ({error})") from error
+
+
+def read_list(path: Path | str) -> list[ListedImage]:
+    """Lines ``path,label[,width,height]`` or ``path`` alone; blank lines are skipped.
+
+    A path with a comma in it stands in double quotes, as in CSV.
+    """
+    return [item for _, item in _items(path)]
+
+
+def _items(path: Path | str) -> list[tuple[int, ListedImage]]:
+    items = [
+        (line, ListedImage(row[0], (row[1] if len(row) > 1 else "") or None)) for line, row in read_rows(path)
+    ]
     if not items:
         raise AmesError(f"{path}: the list names no image")
     return items
@@ -112,8 +126,31 @@ def check_all_exist(root: Path, names: Sequence[str]) -> None:
 
 def read_labels(path: Path | str) -> np.ndarray:
     """The labels of a training list, int64 [images]; any text will do, equal text is an equal label."""
-    items = read_list(path)
-    for line, item in enumerate(items, start=1):
+    return read_training_list(path).labels
+
+
+class TrainingList(NamedTuple):
+    """labels int64 [n]; first int64 [n]: the first row of the same path, which is the row itself for most."""
+
+    labels: np.ndarray
+    first: np.ndarray
+
+
+def read_training_list(path: Path | str) -> TrainingList:
+    """Labels of a training list, and which of its rows are one image.
+
+    AmesError naming the lines where an image has no label, or two.
+    """
+    items = _items(path)
+    first: dict[str, int] = {}
+    for row, (line, item) in enumerate(items):
         if item.label is None:
-            raise AmesError(f"{path}: image {line} ({item.path}) has no label; training needs path,label")
-    return np.unique([item.label for item in items], return_inverse=True)[1].astype(np.int64)
+            raise AmesError(f"{path}: image {row + 1} ({item.path}) has no label; training needs path,label")
+        other, known = items[first.setdefault(item.path, row)]
+        if known.label != item.label:
+            raise AmesError(
+                f"{path}: {item.path} has the label {known.label} in line {other} and {item.label} in line "
+                f"{line}: remove one of the lines"
+            )
+    labels = np.unique([item.label for _, item in items], return_inverse=True)[1].astype(np.int64)
+    return TrainingList(labels, np.array([first[item.path] for _, item in items]))

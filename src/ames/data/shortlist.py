@@ -116,16 +116,21 @@ class Shortlist:
         Raises AmesError for another shape, and for ids that are not whole or that their type cannot hold
         exactly.
         """
-        if isinstance(content, torch.Tensor):
-            content = content.detach().numpy()
-        if not isinstance(content, np.ndarray):
-            found = f"a {type(content).__name__}"
-        elif content.ndim != 3 or len(content) != 2 or content.dtype.kind not in "fiu":
-            found = f"{content.dtype} {content.shape}"
-        else:
-            content = content[..., :columns]
-            return cls(_ids(content[1]), content[0].astype(np.float32))
-        raise AmesError(f"not a shortlist: expected an array (2, queries, entries), found {found}")
+        similarities, ids = published_array(content)[..., :columns]
+        return cls(whole_ids(ids), similarities.astype(np.float32))
+
+
+def published_array(content: Any) -> np.ndarray:
+    """The array (2, queries, entries) that a published pickle holds: similarities, then ids, as numbers."""
+    if isinstance(content, torch.Tensor):
+        content = content.detach().numpy()
+    if not isinstance(content, np.ndarray):
+        found = f"a {type(content).__name__}"
+    elif content.ndim != 3 or len(content) != 2 or content.dtype.kind not in "fiu":
+        found = f"{content.dtype} {content.shape}"
+    else:
+        return content
+    raise AmesError(f"not a shortlist: expected an array (2, queries, entries), found {found}")
 
 
 def _meta(text: np.ndarray) -> dict[str, Any]:
@@ -138,7 +143,7 @@ def _meta(text: np.ndarray) -> dict[str, Any]:
     return meta
 
 
-def _ids(stored: np.ndarray) -> np.ndarray:
+def whole_ids(stored: np.ndarray) -> np.ndarray:
     """int64 from stored numbers, exactly; floats hold whole numbers up to a size that depends on them."""
     if stored.dtype.kind != "f":
         return stored.astype(np.int64)

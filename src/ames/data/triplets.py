@@ -1,8 +1,7 @@
-"""Triplets (anchor, positive, negative) drawn from a shortlist of the training set against itself."""
+"""Batches of triplets (anchor, positive, negatives) with the descriptors of their images."""
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from ames.data.ahead import ahead
 from ames.data.descriptors import DescriptorFile
-from ames.data.shortlist import Shortlist
+from ames.data.sampling import TripletSampler
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 
@@ -80,103 +79,6 @@ class TripletBatch:
         return replace(self, anchor=anchor, positive=positive, negatives=negatives)
 
 
-class TripletSampler:
-    """Draws positives and negatives with probability ~ similarity^power among an anchor's neighbours.
-
-    shortlist: [n, M] of the training images against themselves; labels: int [n]. Only the first
-    ``neighbours`` columns count, an image is never its own neighbour, and neighbours of similarity <= 0
-    are left out. An anchor is valid with at least ``min_positives`` and ``min_negatives`` of them (AMES'
-    training: 300 neighbours, 5 and 5, power 3). ``statistics``: images, labels and anchors; images left out
-    for too few positives and for too few negatives; positives and negatives of an anchor on average.
-    """
-
-    def __init__(
-        self,
-        shortlist: Shortlist,
-        labels: np.ndarray,
-        *,
-        neighbours: int = 300,
-        min_positives: int = 5,
-        min_negatives: int = 5,
-        power: float = 3.0,
-        negatives: int = 1,
-    ) -> None:
-        if negatives < 1:
-            raise AmesError(f"negatives {negatives}: an anchor needs at least 1")
-        if min(min_positives, min_negatives) < 1:
-            raise AmesError("min_positives and min_negatives must be at least 1: one of each is drawn")
-        if len(shortlist.ids) != len(labels):
-            raise AmesError(f"shortlist of {len(shortlist.ids)} images, but {len(labels)} labels")
-        if shortlist.ids.max(initial=-1) >= len(labels):
-            raise AmesError(
-                f"shortlist names image {shortlist.ids.max()} of {len(labels)}: is it of another data set?"
-            )
-        self.ids, self.negatives = shortlist.ids[:, :neighbours], negatives
-        labels = np.asarray(labels)
-        similar = np.where(self.ids >= 0, shortlist.similarities[:, :neighbours], 0).clip(min=0)
-        similar[self.ids == np.arange(len(labels))[:, None]] = 0
-        same = labels[self.ids] == labels[:, None]
-        weight = similar.astype(np.float64) ** power
-        self._positive, self._negative = np.where(same, weight, 0), np.where(same, 0, weight)
-        positives = (same & (weight > 0)).sum(1)
-        others = (~same & (weight > 0)).sum(1)
-        self.anchors = np.flatnonzero((positives >= min_positives) & (others >= min_negatives))
-        self.statistics = {
-            "images": len(labels),
-            "labels": len(np.unique(labels)),
-            "anchors": len(self.anchors),
-            "few_positives": int((positives < min_positives).sum()),
-            "few_negatives": int((others < min_negatives).sum()),
-            "positives": float(positives[self.anchors].mean()) if len(self.anchors) else 0.0,
-            "negatives": float(others[self.anchors].mean()) if len(self.anchors) else 0.0,
-        }
-        if not len(self.anchors):
-            raise AmesError(
-                f"no valid anchor among {len(labels)} images: at most {positives.max(initial=0)} positives "
-                f"and {others.max(initial=0)} negatives among the first {neighbours} neighbours "
-                f"(needed: {min_positives} and {min_negatives})"
-            )
-
-    def draw(self, anchors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """anchors int [B] -> int64 [1 + negatives, B]: positives, then negatives. Those of an anchor differ
-        as long as there are enough.
-        """
-        ids = self.ids[anchors]
-        positives = _drawn(ids, self._positive[anchors], rng.random((len(anchors), 1)))
-        return np.concatenate(
-            (positives, _drawn(ids, self._negative[anchors], rng.random((len(anchors), self.negatives))))
-        )
-
-    def epoch(self, batch: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        """One permutation of the valid anchors in batches int64 [2 + negatives, batch]: anchors, positives,
-        negatives. A short rest is left out unless it is all there is.
-        """
-        order = rng.permutation(self.anchors)
-        batch = min(batch, len(order))
-        for start in range(0, len(order) - batch + 1, batch):
-            anchors = order[start : start + batch]
-            yield np.concatenate((anchors[None], self.draw(anchors, rng)))
-
-
-def _drawn(ids: np.ndarray, weights: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """int64 [n, B]: n of each row's ids [B, C], drawn with probability ~ weight by numbers [B, n] in [0, 1);
-    without replacement, until a row has none left.
-    """
-    rows = np.arange(len(ids))
-    left, drawn = weights.copy(), []
-    for number in numbers.T:
-        sums = np.cumsum(left, axis=1)
-        total = sums[:, -1:]
-        # Below the total also after rounding: behind it lie only entries of no weight.
-        threshold = np.minimum(number[:, None] * total, np.nextafter(total, 0))
-        column = (sums <= threshold).sum(1)
-        drawn.append(ids[rows, column])
-        left[rows, column] = 0
-        exhausted = ~left.any(1)
-        left[exhausted] = weights[exhausted]
-    return np.stack(drawn)
-
-
 class TripletLoader:
     """Batches of triplets with their descriptors; one pass over it is one epoch.
 
@@ -198,9 +100,9 @@ class TripletLoader:
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
-        if len(descriptors) != len(sampler.ids):
+        if len(descriptors) != sampler.images:
             raise AmesError(
-                f"{descriptors.path}: {len(descriptors)} images, but {len(sampler.ids)} in the shortlist"
+                f"{descriptors.path}: {len(descriptors)} images, but {sampler.images} in the training list"
             )
         if descriptors.packed:
             raise AmesError(f"{descriptors.path}: holds packed bits; training needs descriptors")
@@ -233,14 +135,8 @@ class TripletLoader:
 
     def settings(self) -> dict[str, object]:
         """What the batches depend on, apart from the descriptors."""
-        sampler = self.sampler
-        return {
-            "seed": self.seed,
-            "triplets": self.triplets,
-            "count": self.count,
-            "anchors": zlib.crc32(np.ascontiguousarray(sampler.anchors).tobytes()),
-            "negatives": sampler.negatives,
-        }
+        own = {"seed": self.seed, "triplets": self.triplets, "count": self.count}
+        return own | self.sampler.settings()
 
     def _read(self, images: np.ndarray) -> TripletBatch:
         part = np.array_split(np.arange(self.triplets), self.ranks)[self.rank]
