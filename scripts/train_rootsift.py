@@ -169,7 +169,7 @@ class Validation:
             self.shortlist, logits, self.ground_truth, REVISITED, num_rerank=NUM_RERANK, blend=blend
         )
         figures = {f"{p.name}_map": round(r.map, 2) for p, r in results.items()}
-        return figures | {"lamb": blend.lamb, "temp": blend.temp}
+        return figures | {"val_map": figures["medium_map"], "lamb": blend.lamb, "temp": blend.temp}
 
 
 def trained(

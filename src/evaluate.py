@@ -14,7 +14,7 @@ def evaluate(config: DictConfig) -> float:
     test = config.test_dataset
     folder = door.dataset_folder(config, test)
     protocols, scoring = door.protocols(test), door.scoring(config, test)
-    model, name = door.trained_model(config, config.model_path)
+    model, name, blend = door.trained_model(config, config.model_path)
     num_rerank = door.several(test, "num_rerank")
     out = door.run_folder()
     results = evaluate_folder(
@@ -24,8 +24,7 @@ def evaluate(config: DictConfig) -> float:
         scoring,
         out=out,
         num_rerank=num_rerank,
-        lamb=door.several(test, "lamb"),
-        temp=door.several(test, "temp"),
+        **door.blends(test, blend),
         description=name,
         files=door.test_files(test) | {"database": door.database(config)},
         choice=door.chooser(config, model, num_rerank),

@@ -1,4 +1,7 @@
-"""Trains a model: python src/train.py data_root=DIR [teacher=CHECKPOINT] [key=value ...]."""
+"""Trains a model: python src/train.py data_root=DIR [teacher=CHECKPOINT] [key=value ...].
+
+On several GPUs or machines: torchrun --nproc-per-node N src/train.py data_root=DIR ...
+"""
 
 from __future__ import annotations
 
@@ -10,68 +13,91 @@ import torch
 from omegaconf import DictConfig
 
 from ames import config as door
+from ames import config_training as training
 from ames.checkpoints import model_of, weights_for
 from ames.data.descriptors import DescriptorFile, check_backbone
 from ames.errors import AmesError
 from ames.models.ames import AMES
 from ames.training import Recipe, fit
+from ames.training.ranks import Ranks, joined
 
 
 def train(config: DictConfig) -> float:
-    data = config.train_dataset
-    out = door.trained_file(config, "model.pt")
-    checkpoints = door.checkpoints(config, out)
+    with joined(door.device(config)) as ranks:
+        return _train(config, ranks)
+
+
+def _train(config: DictConfig, ranks: Ranks) -> float:
+    out = training.trained_file(config, "model.pt", ranks)
+    checkpoints = training.checkpoints(config, out)
     seed = door.whole(config, "seed", least=0)
     torch.manual_seed(seed)
-    folder = door.dataset_folder(config, data)
+    folder = door.dataset_folder(config, config.train_dataset)
+    descriptors = DescriptorFile(folder.local())
+    training.take_width(config, descriptors.width)
     model = door.build_model(config)
     if not isinstance(model, AMES):
         raise AmesError(f"{type(model).__name__} has no weights to train")
     teacher = None
     if config.teacher is not None:
         teacher = model_of(weights_for(config.desc_name, config.teacher), source=str(config.teacher))
-    descriptors = DescriptorFile(folder.local())
     check_backbone(descriptors, width=model.local_dim, backbone=config.desc_name)
-    loader = door.triplets(config, folder, descriptors, seed=seed)
-    sample = descriptors.read(
-        np.linspace(0, len(descriptors) - 1, min(1000, len(descriptors))).astype(int), 60
-    )
-    try:
-        model.fit_projection(sample.descriptors[sample.valid], seed=seed)
-    except ValueError as error:
-        raise AmesError(f"model: {error}") from error
+    loader = training.triplets(config, folder, descriptors, ranks, seed=seed)
+    _start(model, descriptors, seed)
     validate = _validation(config, model)
-    recipe = Recipe(
+    history = fit(
+        model,
+        loader,
+        _recipe(config, loader.count),
+        out=out,
+        teacher=teacher,
+        ranks=ranks,
+        validate=validate,
+        provenance={"backbone": config.desc_name, "seed": seed},
+        checkpoints=checkpoints,
+        watch=training.watch(config, out, ranks),
+    )
+    if ranks.first:
+        print(f"loss {history[-1]['loss']:.4f}, accuracy {history[-1]['accuracy']:.3f}; checkpoint: {out}")
+    return history[-1]["loss"]
+
+
+def _recipe(config: DictConfig, count: int) -> Recipe:
+    data = config.train_dataset
+    autocast = {True: "bf16", False: None}.get(config.autocast, config.autocast)
+    freeze = [] if config.freeze is None else door.several(config, "freeze")
+    return Recipe(
         epochs=door.whole(config, "epochs"),
         lr=door.number(config, "lr"),
         weight_decay=door.number(config, "weight_decay"),
         min_desc=door.whole(data, "min_desc"),
-        max_desc=loader.count,
-        query_desc=None if data.query_desc is None else door.whole(data, "query_desc"),
-        database_desc=None if data.database_desc is None else door.whole(data, "database_desc"),
+        max_desc=count,
+        counts=str(data.counts),
+        query_desc=training.optional(data, "query_desc"),
+        database_desc=training.optional(data, "database_desc"),
         beta=door.number(config, "beta"),
         warmup=door.whole(config, "warmup", least=0),
-        clip=None if config.clip is None else door.number(config, "clip"),
+        clip=training.optional_number(config, "clip"),
         accumulate=door.whole(config, "accumulate"),
+        freeze=tuple(str(name) for name in freeze),
+        ema=training.optional_number(config, "ema"),
+        autocast=autocast,
+        compile=bool(config.compile),
         non_finite=str(config.non_finite),
-        autocast=bool(config.autocast),
         val_freq=door.whole(config, "val_freq"),
         print_freq=door.whole(config, "print_freq", least=0),
-        seed=seed,
+        seed=door.whole(config, "seed", least=0),
     )
-    history = fit(
-        model,
-        loader,
-        recipe,
-        out=out,
-        teacher=teacher,
-        device=door.device(config),
-        validate=validate,
-        provenance={"backbone": config.desc_name},
-        checkpoints=checkpoints,
-    )
-    print(f"loss {history[-1]['loss']:.4f}, accuracy {history[-1]['accuracy']:.3f}; checkpoint: {out}")
-    return history[-1]["loss"]
+
+
+def _start(model: AMES, descriptors: DescriptorFile, seed: int) -> None:
+    """The projection from the data: a thousand images, the 60 strongest descriptors of each."""
+    rows = np.linspace(0, len(descriptors) - 1, min(1000, len(descriptors))).astype(int)
+    sample = descriptors.read(rows, 60)
+    try:
+        model.fit_projection(sample.descriptors[sample.valid], seed=seed)
+    except ValueError as error:
+        raise AmesError(f"model: {error}") from error
 
 
 def _validation(config: DictConfig, model: AMES) -> Callable[[AMES], dict[str, float]] | None:
@@ -82,8 +108,8 @@ def _validation(config: DictConfig, model: AMES) -> Callable[[AMES], dict[str, f
     if choose is None:
         return None
 
-    def validate(_: AMES) -> dict[str, float]:
-        found = choose()
+    def validate(trained: AMES) -> dict[str, float]:
+        found = choose(trained)
         return {"val_map": found.reached, "lamb": found.blend.lamb, "temp": found.blend.temp}
 
     return validate

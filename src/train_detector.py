@@ -7,24 +7,27 @@ import torch
 from omegaconf import DictConfig
 
 from ames import config as door
+from ames import config_training as training
 from ames.backbones.detector import SpatialAttention, load_detector
 from ames.data.descriptors import DescriptorFile, check_backbone
 from ames.pooling import PooledSearch
 from ames.training.detector import DetectorRecipe, fit_detector
+from ames.training.ranks import alone
 
 
 def train(config: DictConfig) -> float:
     seed = door.whole(config, "seed", least=0)
     torch.manual_seed(seed)
-    out = door.trained_file(config, "detector.pt")
-    checkpoints = door.checkpoints(config, out)
+    ranks = alone()
+    out = training.trained_file(config, "detector.pt", ranks)
+    checkpoints = training.checkpoints(config, out)
     recipe = DetectorRecipe(
         epochs=door.whole(config, "epochs"),
         lr=door.number(config, "lr"),
         weight_decay=door.number(config, "weight_decay"),
         margin=door.number(config, "margin"),
         warmup=door.whole(config, "warmup", least=0),
-        clip=None if config.clip is None else door.number(config, "clip"),
+        clip=training.optional_number(config, "clip"),
         val_freq=door.whole(config, "val_freq"),
         print_freq=door.whole(config, "print_freq", least=0),
     )
@@ -35,7 +38,7 @@ def train(config: DictConfig) -> float:
     else:
         detector = load_detector(config.start, backbone=config.desc_name)
     check_backbone(descriptors, width=detector.width, backbone=config.desc_name)
-    loader = door.triplets(config, folder, descriptors, seed=seed)
+    loader = training.triplets(config, folder, descriptors, ranks, seed=seed)
     history = fit_detector(
         detector,
         loader,

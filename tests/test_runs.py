@@ -215,7 +215,7 @@ def test_a_worker_s_error_arrives(run, monkeypatch):
 def test_the_chosen_row_is_the_validation_s_choice(run, tmp_path):
     folder, _, _ = run
     choice = Choice(50, Blend(0.25, 2.0), "val", 12.3456)
-    results = evaluated(folder, tmp_path, choice=lambda: choice, num_rerank=[50])
+    results = evaluated(folder, tmp_path, choice=lambda _: choice, num_rerank=[50])
     row = dict(results["chosen"])
     assert (row.pop("val_dataset"), row.pop("val_map")) == ("val", 12.346)
     fresh = evaluated(folder, tmp_path / "b", num_rerank=[50], lamb=[0.25], temp=[2.0])

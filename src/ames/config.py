@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import hydra
 import torch
@@ -17,20 +20,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ames.checkpoints import load_state, weights_for
-from ames.data.descriptors import DescriptorFile
 from ames.data.folder import DatasetFolder
-from ames.data.images import read_labels
-from ames.data.shortlist import Shortlist
-from ames.data.triplets import TripletLoader, TripletSampler
 from ames.engine import Compute
 from ames.errors import AmesError
 from ames.evaluation import Choice, Scoring, choose, open_test_set
-from ames.judging import check_sweep
+from ames.judging import Blend, check_sweep
 from ames.models.ames import AMES
 from ames.models.base import PairSimilarity
 from ames.protocols import Protocol
 from ames.released import RELEASED
-from ames.training.resuming import Checkpoints
 from ames.weights import SHIPPED, path_of
 
 
@@ -70,8 +68,10 @@ def file_name(dataset: DictConfig, key: str) -> str | None:
     return None if dataset.get(key) is None else str(dataset[key])
 
 
-def chooser(config: DictConfig, model: PairSimilarity, num_rerank: list[int]) -> Callable[[], Choice] | None:
-    """What chooses a combination on ``val_dataset``; None where none is given.
+def chooser(
+    config: DictConfig, model: PairSimilarity, num_rerank: list[int]
+) -> Callable[[PairSimilarity], Choice] | None:
+    """What chooses a combination on ``val_dataset`` for models like this one; None where none is given.
 
     Its keys and files are checked at once.
     """
@@ -81,7 +81,7 @@ def chooser(config: DictConfig, model: PairSimilarity, num_rerank: list[int]) ->
     judged, how = protocols(val), scoring(config, val)
     test = open_test_set(dataset_folder(config, val), model, **test_files(val))
     check_sweep(test.shortlist, num_rerank, [0.0], [1.0])
-    return lambda: choose(test, model, judged, how, num_rerank=num_rerank)
+    return lambda model: choose(test, model, judged, how, num_rerank=num_rerank)
 
 
 def validation_set(config: DictConfig) -> DictConfig | None:
@@ -162,57 +162,6 @@ def run_folder() -> Path:
     return Path(HydraConfig.get().runtime.output_dir)
 
 
-def triplets(
-    config: DictConfig, folder: DatasetFolder, descriptors: DescriptorFile, *, seed: int
-) -> TripletLoader:
-    """Batches of ``train_dataset``, whose folder and descriptors are open; says how many there are."""
-    data = config.train_dataset
-    labels = read_labels(folder.image_list())
-    sampler = TripletSampler(
-        Shortlist.load(folder.find_shortlist(file_name(data, "nn_file")), gallery_size=len(labels)),
-        labels,
-        neighbours=whole(data, "neighbours"),
-        min_positives=whole(data, "min_positives"),
-        min_negatives=whole(data, "min_negatives"),
-        power=number(data, "power"),
-    )
-    loader = TripletLoader(
-        sampler,
-        descriptors,
-        triplets=whole(data, "batch_size", least=3) // 3,
-        count=min(whole(data, "desc_num"), descriptors.slots),
-        seed=seed,
-        workers=whole(config, "num_workers", least=0),
-    )
-    print(
-        "{anchors} valid anchors of {images} images with {labels} labels ({few_positives} have too few "
-        "positives, {few_negatives} too few negatives); an anchor has {positives:.1f} positives and "
-        "{negatives:.1f} negatives on average; ".format(**sampler.statistics)
-        + f"{len(loader)} batches an epoch"
-    )
-    return loader
-
-
-def trained_file(config: DictConfig, name: str) -> Path:
-    """Where training writes: ``model_path``, else ``name`` in the run folder."""
-    out = run_folder() / name if config.model_path is None else Path(str(config.model_path))
-    if out.is_dir():  # said before an epoch of training, not after it
-        raise AmesError(f"model_path {out} is a folder: give the name of a file in it")
-    return out
-
-
-def checkpoints(config: DictConfig, out: Path) -> Checkpoints:
-    """Where the state of the training of ``out`` is kept: ``state_dir``, else beside it."""
-    if config.resume not in (None, "auto"):
-        raise AmesError(f"resume is {config.resume!r}: give auto, which goes on where it was interrupted")
-    resume = config.resume is not None
-    if resume and config.state_dir is None and config.model_path is None:
-        raise AmesError("resume=auto finds nothing in a new run folder: give model_path, or state_dir")
-    folder = out.with_name(f"{out.stem}-state") if config.state_dir is None else Path(str(config.state_dir))
-    every, keep = whole(config, "save_every", least=0), whole(config, "keep")
-    return Checkpoints(folder, every=every, keep=keep, resume=resume)
-
-
 def build_model(config: DictConfig) -> PairSimilarity:
     """The model of ``config.model``, new."""
     if OmegaConf.is_interpolation(config, "dim_local_features") and config.desc_name not in config.local_dims:
@@ -226,8 +175,16 @@ def build_model(config: DictConfig) -> PairSimilarity:
         raise AmesError(f"model: {_first_line(error.__cause__ or error)}") from error
 
 
-def trained_model(config: DictConfig, path: Path | str | None) -> tuple[PairSimilarity, str]:
-    """The model with its weights, and a name for reports.
+class Trained(NamedTuple):
+    """A model with its weights, a name for reports, and the blend that its checkpoint brings."""
+
+    model: PairSimilarity
+    name: str
+    blend: Blend | None
+
+
+def trained_model(config: DictConfig, path: Path | str | None) -> Trained:
+    """The model with its weights.
 
     A checkpoint that describes itself decides the structure; for others (published ones)
     ``config.model`` does. ``path`` None: the shipped weights; a model without weights needs none.
@@ -235,7 +192,7 @@ def trained_model(config: DictConfig, path: Path | str | None) -> tuple[PairSimi
     if not config.model._target_.endswith(".AMES"):
         if path is not None:
             raise AmesError(f"{config.model._target_} has no weights: leave model_path={path} out")
-        return build_model(config).eval(), config.model._target_.rsplit(".", 1)[-1]
+        return Trained(build_model(config).eval(), config.model._target_.rsplit(".", 1)[-1], None)
     if path is None:
         name = f"{config.desc_name}_ames" + ("_dist" if config.model.binarized else "")
         if name not in SHIPPED:
@@ -248,7 +205,14 @@ def trained_model(config: DictConfig, path: Path | str | None) -> tuple[PairSimi
     except TypeError as error:
         raise AmesError(f"{path}: describes a model that this version cannot build ({error})") from error
     load_state(model, weights.state, source=str(path))
-    return model.eval(), Path(path).name
+    return Trained(model.eval(), Path(path).name, Blend.stored(weights.about, source=str(path)))
+
+
+def blends(dataset: DictConfig, stored: Blend | None) -> dict[str, list[Any]]:
+    """lamb and temp to be judged: as given, else those of the checkpoint, else the data set's defaults."""
+    default = plain(dataset.default_blend) if stored is None else asdict(stored)
+    given = {key: dataset[key] for key in ("lamb", "temp")}
+    return {key: [default[key]] if x is None else several(dataset, key) for key, x in given.items()}
 
 
 def launch(command: str, main: Callable[[], Any]) -> None:
@@ -259,7 +223,8 @@ def launch(command: str, main: Callable[[], Any]) -> None:
     full = os.environ.setdefault("HYDRA_FULL_ERROR", "0") not in ("", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints several lines itself and exits with 1
     try:
-        main()
+        with _folders_of_others():
+            main()
     except (HydraException, OmegaConfBaseException) as error:
         if full:
             raise
@@ -268,6 +233,18 @@ def launch(command: str, main: Callable[[], Any]) -> None:
             parts.append(f"choose one of {', '.join(error.options)}")
         print(f"{command}: {': '.join(parts)}", file=sys.stderr)
         sys.exit(2)
+
+
+@contextmanager
+def _folders_of_others() -> Iterator[None]:
+    """Of several processes (torchrun) the first one's folder is kept; the others' hold nothing of use."""
+    if int(os.environ.get("RANK", 0)) == 0:
+        yield
+        return
+    with TemporaryDirectory() as folder:
+        sys.argv += [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]
+        sys.argv += ["hydra.output_subdir=null", "hydra/job_logging=none"]
+        yield
 
 
 def _first_line(error: BaseException) -> str:

@@ -50,11 +50,7 @@ def load_contenders(paths: Sequence[Path | str], *, backbone: str, blend: Blend)
     found = []
     for name, path in zip(names, paths, strict=True):
         weights = weights_for(backbone, path)
-        own = weights.about.get("blend")
-        try:
-            chosen = blend if own is None else Blend(**own)
-        except TypeError as error:
-            raise AmesError(f"{path}: its blend is {own!r}, expected lamb and temp") from error
+        chosen = Blend.stored(weights.about, source=str(path)) or blend
         found.append(Contender(name, model_of(weights, source=str(path)), chosen))
     return found
 

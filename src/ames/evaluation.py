@@ -190,7 +190,7 @@ def evaluate_folder(
     temp: Sequence[float],
     description: str = "",
     files: Mapping[str, Any] | None = None,
-    choice: Callable[[], Choice] | None = None,
+    choice: Callable[[PairSimilarity], Choice] | None = None,
 ) -> dict[str, Any]:
     """Scores a prepared test set once, and judges every combination, and the one that ``choice`` makes.
 
@@ -200,7 +200,7 @@ def evaluate_folder(
     """
     test = open_test_set(folder, model, **files or {})
     check_sweep(test.shortlist, num_rerank, lamb, temp)
-    chosen = None if choice is None else choice()
+    chosen = None if choice is None else choice(model)
     scores = scoring(model, test, protocols, num_rerank)
     ranked = (test.shortlist, scores.logits, test.ground_truth, protocols)
     about = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from numbers import Integral, Real
@@ -29,6 +29,19 @@ class Blend:
 
     lamb: float
     temp: float
+
+    @classmethod
+    def stored(cls, about: Mapping[str, Any], *, source: str) -> Blend | None:
+        """What was found on a validation split, out of a checkpoint's description; None where it has none."""
+        found = about.get("blend")
+        if found is None:
+            return None
+        try:
+            blend = cls(lamb=found["lamb"], temp=found["temp"])
+            check_blends([blend.lamb], [blend.temp])
+        except (TypeError, KeyError, AmesError) as error:
+            raise AmesError(f"{source}: its blend is {found!r}, expected lamb and temp") from error
+        return blend
 
 
 def column(protocol: Protocol, figure: str) -> str:
@@ -153,6 +166,11 @@ def check_sweep(
             raise AmesError(f"num_rerank {k!r} is not a whole number")
         if not 1 <= k <= size:
             raise AmesError(f"num_rerank {k} is outside 1 ... {size}, the length of the shortlist")
+    check_blends(lamb, temp)
+
+
+def check_blends(lamb: Iterable[float], temp: Iterable[float]) -> None:
+    """Refuses lambda outside [0, 1] and gamma <= 0."""
     for value in lamb:
         if not isinstance(value, Real) or not 0 <= value <= 1:
             raise AmesError(f"lamb {value!r} is outside [0, 1]")

@@ -12,11 +12,13 @@ import torch
 
 from ames.backbones.detector import SpatialAttention, load_detector
 from ames.checkpoints import read_weights
+from ames.data.candidates import LabelledNeighbours
 from ames.data.descriptors import DescriptorFile, DescriptorWriter
 from ames.data.folder import DatasetFolder
 from ames.data.ground_truth import GroundTruth, save_ground_truth
-from ames.data.shortlist import Shortlist
-from ames.data.triplets import TripletLoader, TripletSampler
+from ames.data.neighbours import Neighbours
+from ames.data.sampling import TripletSampler
+from ames.data.triplets import TripletLoader
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.pooling import PooledSearch, pool
@@ -57,7 +59,7 @@ def store(tmp_path_factory):
 def loader(store, seed=0):
     labels = np.arange(IMAGES) % CLASSES
     ids = np.stack([np.roll(np.arange(IMAGES), -i) for i in range(IMAGES)])
-    sampler = TripletSampler(Shortlist(ids, np.ones(ids.shape)), labels)
+    sampler = TripletSampler(LabelledNeighbours(Neighbours.of(ids, np.ones(ids.shape)), labels))
     return TripletLoader(sampler, store, triplets=12, count=SLOTS, seed=seed)
 
 
@@ -119,7 +121,7 @@ def test_the_loss_is_that_of_triplets_by_hand(store):
     expected, right = [], []
     for i in range(12):
         vectors = []
-        for side in (batch.anchor, batch.positive, batch.negative):
+        for side in (batch.anchor, batch.positive, batch.negatives):
             with torch.no_grad():
                 projected, found = detector.locations(side.descriptors[i][side.valid[i]])
             total = (projected * found[:, None]).sum(0)
@@ -142,7 +144,7 @@ class OnTheFly:
         for batch in range(start, 2):
             generator = torch.Generator().manual_seed(10 * number + batch)
             sides = [LocalFeatures.of(torch.randn(4, n, WIDTH, generator=generator)) for n in (5, 9, 7)]
-            yield type("Batch", (), dict(zip(("anchor", "positive", "negative"), sides, strict=True)))
+            yield type("Batch", (), dict(zip(("anchor", "positive", "negatives"), sides, strict=True)))
 
     def settings(self):
         return {}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_training import RECIPE, loader, made, same, store, weights, write_store  # noqa: F401 - a fixture
+from small import RECIPE, loader, made, same, weights, write_store
 
 from ames.errors import AmesError
 from ames.training import fit
@@ -23,7 +23,7 @@ class Interrupted(Exception):  # noqa: N818 - not an error of anything
     pass
 
 
-def broken_off(model, batches, store, folder, **options):  # noqa: F811
+def broken_off(model, batches, store, folder, **options):
     """Trains for some batches, each of whose states is kept, then stops as if the power had gone."""
     left = [batches]
 
@@ -39,7 +39,7 @@ def broken_off(model, batches, store, folder, **options):  # noqa: F811
 
 
 @pytest.mark.parametrize("batches", [1, 3, 4, 7, 13])
-def test_the_weights_are_those_of_an_uninterrupted_training(store, tmp_path, batches):  # noqa: F811
+def test_the_weights_are_those_of_an_uninterrupted_training(store, tmp_path, batches):
     whole = made()
     history = fit(whole, loader(store), LONGER)
     broken_off(made(), batches, store, tmp_path)
@@ -52,7 +52,7 @@ def test_the_weights_are_those_of_an_uninterrupted_training(store, tmp_path, bat
         }
 
 
-def test_a_student_and_accumulated_steps_too(store, tmp_path):  # noqa: F811
+def test_a_student_and_accumulated_steps_too(store, tmp_path):
     recipe = replace(LONGER, accumulate=3)
 
     def trained(stop_at=None, **options):
@@ -76,13 +76,13 @@ def test_a_student_and_accumulated_steps_too(store, tmp_path):  # noqa: F811
     assert same(whole, trained(checkpoints=Checkpoints(tmp_path, resume=True)))
 
 
-def test_the_last_states_stay(store, tmp_path):  # noqa: F811
+def test_the_last_states_stay(store, tmp_path):
     fit(made(), loader(store), LONGER, checkpoints=Checkpoints(tmp_path, every=1, keep=3))
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == [f"state-{done:09}.pt" for done in (14, 15, 16)]
 
 
-def test_a_damaged_state_is_passed_over(store, tmp_path, caplog):  # noqa: F811
+def test_a_damaged_state_is_passed_over(store, tmp_path, caplog):
     whole = made()
     fit(whole, loader(store), LONGER)
     broken_off(made(), 7, store, tmp_path)
@@ -98,7 +98,7 @@ def test_a_damaged_state_is_passed_over(store, tmp_path, caplog):  # noqa: F811
         fit(made(), loader(store), LONGER, checkpoints=Checkpoints(tmp_path, resume=True))
 
 
-def test_a_training_begun_otherwise_is_refused(store, tmp_path):  # noqa: F811
+def test_a_training_begun_otherwise_is_refused(store, tmp_path):
     broken_off(made(), 3, store, tmp_path)
     with pytest.raises(AmesError, match=r"was begun with lr 0.001, not 0.002; go on with the same"):
         fit(made(), loader(store), replace(LONGER, lr=2e-3), checkpoints=Checkpoints(tmp_path, resume=True))
@@ -109,7 +109,7 @@ def test_a_training_begun_otherwise_is_refused(store, tmp_path):  # noqa: F811
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_finished_training_makes_room_for_a_new_one(store, tmp_path):  # noqa: F811
+def test_a_finished_training_makes_room_for_a_new_one(store, tmp_path):
     first, again = made(), made()
     fit(first, loader(store), RECIPE, checkpoints=Checkpoints(tmp_path))
     fit(again, loader(store), replace(RECIPE, lr=2e-3), checkpoints=Checkpoints(tmp_path))
@@ -140,7 +140,7 @@ def test_a_batch_that_is_not_finite_is_skipped_and_counted(tmp_path):
     assert all(record["loss"] == record["loss"] for record in history)
 
 
-def test_an_infinite_gradient_of_a_finite_loss_stops_it_too(store, tmp_path):  # noqa: F811
+def test_an_infinite_gradient_of_a_finite_loss_stops_it_too(store, tmp_path):
     model = made()
     model.classifier.weight.register_hook(lambda gradient: gradient * float("inf"))
     before = weights(model)
@@ -153,7 +153,7 @@ def test_an_infinite_gradient_of_a_finite_loss_stops_it_too(store, tmp_path):  #
     assert not (tmp_path / "model.pt").exists()
 
 
-def test_nothing_but_bad_batches_is_an_error(store):  # noqa: F811
+def test_nothing_but_bad_batches_is_an_error(store):
     model = made()
     model.classifier.weight.register_hook(lambda gradient: gradient * float("nan"))
     with pytest.raises(AmesError, match="epoch 1: no batch had a finite loss and gradient"):
@@ -168,7 +168,7 @@ sys.path.insert(0, {tests!r})
 torch.set_num_threads(1)
 from dataclasses import replace
 from pathlib import Path
-from test_training import DescriptorFile, RECIPE, loader, made
+from small import DescriptorFile, RECIPE, loader, made
 from ames.training.resuming import Checkpoints
 from ames.training import fit
 folder = Path({folder!r})

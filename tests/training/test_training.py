@@ -3,62 +3,13 @@
 import dataclasses
 import math
 
-import numpy as np
 import pytest
 import torch
+from small import RECIPE, loader, made, same, weights, write_store
 
 from ames.checkpoints import load_model
-from ames.data.candidates import LabelledNeighbours
-from ames.data.descriptors import DescriptorFile, DescriptorWriter
-from ames.data.neighbours import Neighbours
-from ames.data.sampling import TripletSampler
-from ames.data.triplets import TripletLoader
 from ames.errors import AmesError
-from ames.features import LocalFeatures
-from ames.models.ames import AMES
 from ames.training import Recipe, fit
-
-IMAGES, CLASSES, SLOTS, WIDTH = 32, 4, 8, 16
-SIZE = {"local_dim": WIDTH, "model_dim": 16, "num_encoder_layers": 2, "dim_feedforward": 32}
-RECIPE = Recipe(epochs=2, lr=1e-3, min_desc=4, max_desc=SLOTS)
-
-
-def write_store(path, spoiled=None):
-    """Images of a class share noisy descriptors; ``spoiled`` has one that is no number."""
-    generator = torch.Generator().manual_seed(0)
-    prototypes = torch.randn(CLASSES, SLOTS, WIDTH, generator=generator)
-    with DescriptorWriter(path, images=IMAGES, slots=SLOTS, width=WIDTH) as writer:
-        for i in range(IMAGES):
-            descriptors = prototypes[i % CLASSES] + 0.2 * torch.randn(SLOTS, WIDTH, generator=generator)
-            if i == spoiled:
-                descriptors[0, 0] = math.nan
-            writer.write(i, LocalFeatures.of(descriptors))
-    return DescriptorFile(path)
-
-
-def loader(store, seed=0):
-    labels = np.arange(IMAGES) % CLASSES
-    ids = np.stack([np.roll(np.arange(IMAGES), -i) for i in range(IMAGES)])
-    sampler = TripletSampler(LabelledNeighbours(Neighbours.of(ids, np.ones(ids.shape)), labels))
-    return TripletLoader(sampler, store, triplets=8, count=SLOTS, seed=seed)
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return write_store(tmp_path_factory.mktemp("store") / "local.hdf5")
-
-
-def made(seed=0, **changes):
-    torch.manual_seed(seed)
-    return AMES(**SIZE | changes)
-
-
-def weights(model):
-    return {name: x.clone() for name, x in model.state_dict().items()}
-
-
-def same(a, b):
-    return all(torch.equal(x, b[name]) for name, x in a.items())
 
 
 def test_the_loss_falls(store, tmp_path):
@@ -189,9 +140,10 @@ def test_validation_sees_evaluation_mode_and_joins_the_record(store):
     assert ["map" in record for record in history] == [False, True, False, True, True]
 
 
-def test_bfloat16_trains_too(store):
+@pytest.mark.parametrize("autocast", ["bf16", "fp16"])
+def test_half_the_bits_train_too(store, autocast):
     model = made()
-    history = fit(model, loader(store), dataclasses.replace(RECIPE, autocast=True))
+    history = fit(model, loader(store), dataclasses.replace(RECIPE, autocast=autocast))
     assert all(math.isfinite(record["loss"]) for record in history)
     assert {x.dtype for x in model.parameters()} == {torch.float32}
 
@@ -236,4 +188,4 @@ def test_the_recipe_is_the_paper_s():
     recipe = Recipe()
     assert (recipe.epochs, recipe.lr, recipe.weight_decay) == (15, 2e-4, 5e-4)
     assert (recipe.min_desc, recipe.max_desc, recipe.beta) == (10, 400, 10.0)
-    assert (recipe.warmup, recipe.clip, recipe.autocast) == (0, None, False)
+    assert (recipe.warmup, recipe.clip, recipe.autocast) == (0, None, None)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from ames.checkpoints import model_of, read_weights
 from ames.data.shortlist import Shortlist
 from ames.database.build import load_codec
 from ames.database.store import Database
-from ames.engine import Engine
+from ames.engine import Compute, Engine
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.global_codec import GlobalIndex
@@ -43,6 +45,23 @@ class Retriever:
     def __post_init__(self) -> None:
         self.database.check_model(self.engine.model)
         object.__setattr__(self, "_index", open_index(self.database))
+
+    @classmethod
+    def open(
+        cls,
+        database: Path | str,
+        model: Path | str,
+        *,
+        compute: Compute | None = None,
+        blend: Blend | None = None,
+    ) -> Retriever:
+        """From paths; ``blend`` None: the one that the checkpoint brings, AmesError if it brings none."""
+        weights = read_weights(model)
+        blend = blend or Blend.stored(weights.about, source=str(model))
+        if blend is None:
+            raise AmesError(f"{model}: brings no lambda and gamma: give a blend")
+        engine = Engine(model_of(weights, source=str(model)), compute or Compute())
+        return cls(Database(database), engine, blend)
 
     def search(
         self, vectors: np.ndarray, queries: LocalFeatures, *, k: int = 10, num_rerank: int = 100

@@ -221,7 +221,7 @@ def _ames(path: Path | str, *, binarized: bool) -> tuple[PairSimilarity, Blend]:
         raise AmesError(
             f"{path}: a {kind} model of {model.local_dim}-d descriptors; expected a {expected} one of 128-d"
         )
-    return model, Blend(**weights.about.get("blend", {"lamb": 0.0, "temp": 1.0}))
+    return model, Blend.stored(weights.about, source=str(path)) or Blend(0.0, 1.0)
 
 
 def _measure(method: Method, test: DemoSet, shortlist: Shortlist, k: int, device: str) -> Outcome:

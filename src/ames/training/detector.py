@@ -39,7 +39,7 @@ class Triplets(Protocol):
     @property
     def positive(self) -> LocalFeatures: ...
     @property
-    def negative(self) -> LocalFeatures: ...
+    def negatives(self) -> LocalFeatures: ...
 
 
 class Loader(Protocol):
@@ -95,27 +95,29 @@ class TripletLosses(NamedTuple):
 
 
 def triplet_objective(detector: SpatialAttention, batch: Triplets, margin: float) -> TripletLosses:
-    """mean of max(0, |a - p|^2 - |a - n|^2 + margin) over the global descriptors of B triplets.
+    """mean of max(0, |a - p|^2 - |a - n|^2 + margin) over the global descriptors of B triplets; of several
+    negatives, over each of them.
 
     The three go through the detector together, so that batch normalization sees one set of images.
     AmesError for descriptors that are not finite: in training mode they would spoil its running statistics.
     """
-    images = LocalFeatures.cat((batch.anchor, batch.positive, batch.negative))
-    images = images.to(detector.conv1.weight.device)
-    sound = (images.descriptors.isfinite().all(-1) | ~images.valid).all(-1)
+    features = LocalFeatures.cat((batch.anchor, batch.positive, batch.negatives))
+    features = features.to(detector.conv1.weight.device)
+    sound = (features.descriptors.isfinite().all(-1) | ~features.valid).all(-1)
     if not bool(sound.all()):
         raise AmesError(_spoiled(batch, int(sound.logical_not().nonzero()[0])))
-    projected, weights = detector.locations(images.descriptors, images.valid)
-    anchor, positive, negative = global_descriptor(projected, weights).float().chunk(3)
+    projected, weights = detector.locations(features.descriptors, features.valid)
+    images = global_descriptor(projected, weights).float().unflatten(0, (-1, len(batch.anchor.valid)))
+    anchor, positive, negatives = images[0], images[1], images[2:]  # [B, D], [B, D], [n, B, D]
     near = (anchor - positive).square().sum(-1)
-    far = (anchor - negative).square().sum(-1)
+    far = (anchor - negatives).square().sum(-1)
     return TripletLosses(F.relu(near - far + margin).mean(), (near < far).float().mean().detach())
 
 
 def _spoiled(batch: Triplets, place: int) -> str:
     """Names the first image of a batch that has a descriptor which is no number."""
-    role, B = ("anchor", "positive", "negative"), len(batch.anchor.valid)
-    name = f"the {role[place // B]} of triplet {place % B}"
+    roles, B = ("anchor", "positive", "negative"), len(batch.anchor.valid)
+    name = f"the {roles[min(place // B, 2)]} of triplet {place % B}"
     numbers = getattr(batch, "images", None)  # the loader of files knows their rows
     if numbers is not None:
         name = f"image {int(numbers.reshape(-1)[place])}"
@@ -149,7 +151,8 @@ def fit_detector(
             for _ in run.batches():
                 if interruption.asked or (checkpoints is not None and checkpoints.due(progress.batch)):
                     run.keep()
-                interruption.leave_if_asked()
+                if interruption.asked:
+                    interruption.leave()
             loss, accuracy = (x / len(loader) for x in progress.sums)
             record = {"epoch": progress.epoch + 1, "loss": loss, "accuracy": accuracy}
             record["seconds"] = round(run.passed(), 1)
@@ -163,7 +166,8 @@ def fit_detector(
             if out is not None:
                 save_detector(out, detector, provenance={"epochs": progress.epoch} | (provenance or {}))
             run.keep()
-            interruption.leave_if_asked()
+            if interruption.asked:
+                interruption.leave()
     detector.eval()
     return progress.history
 

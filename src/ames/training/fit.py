@@ -1,4 +1,4 @@
-"""Training: the teacher by cross-entropy, the binary student by distillation."""
+"""The loop of training: batches, epochs, validation, what is kept of them."""
 
 from __future__ import annotations
 
@@ -9,37 +9,56 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from tqdm import tqdm
 
 from ames.checkpoints import save_checkpoint
 from ames.data.atomic import atomic_file
 from ames.data.triplets import TripletBatch, TripletLoader
 from ames.errors import AmesError
 from ames.models.ames import AMES
-from ames.objectives import Losses
+from ames.training.learner import Learner
+from ames.training.ranks import Ranks
 from ames.training.recipe import Recipe, check
 from ames.training.resuming import Checkpoints, Interruption
-from ames.training.steps import descriptor_counts, lr_factor, step_losses
+from ames.training.steps import descriptor_counts, total_pairs
+from ames.training.watch import Watch
 
 log = logging.getLogger(__name__)
+
+FIGURES = ("loss", "bce", "mse", "accuracy")
 
 
 @dataclass
 class Progress:
     """Where training is: ``batch`` batches of ``epoch`` (from 0) are done, of which ``skipped`` were left
-    out; sums over the others, records of the finished epochs, seconds so far.
+    out; sums of the figures over the others, in the epoch and since the last line of the log; records of
+    the finished epochs; the best validation mAP; seconds so far.
     """
 
     epoch: int = 0
     batch: int = 0
-    sums: list[float] = field(default_factory=lambda: [0.0] * 4)
+    sums: list[float] = field(default_factory=lambda: [0.0] * len(FIGURES))
     skipped: int = 0
+    recent: list[float] = field(default_factory=lambda: [0.0] * (1 + len(FIGURES)))
     history: list[dict[str, float]] = field(default_factory=list)
+    best: float | None = None
     seconds: float = 0.0
+
+    def add(self, figures: list[float]) -> None:
+        self.sums = [a + b for a, b in zip(self.sums, figures, strict=True)]
+        self.recent = [a + b for a, b in zip(self.recent, [1.0, *figures], strict=True)]
+
+    def since_last_line(self) -> dict[str, float]:
+        """Means of the figures since this was last called; empty where every batch was left out."""
+        count, *sums = self.recent
+        self.recent = [0.0] * len(self.recent)
+        return {name: x / count for name, x in zip(FIGURES, sums, strict=True)} if count else {}
+
+    def end_epoch(self, record: dict[str, float]) -> None:
+        self.history.append(record)
+        self.epoch, self.batch, self.skipped = self.epoch + 1, 0, 0
+        self.sums = [0.0] * len(FIGURES)
 
 
 def fit(
@@ -49,161 +68,205 @@ def fit(
     *,
     out: Path | str | None = None,
     teacher: AMES | None = None,
-    device: str | torch.device = "cpu",
+    ranks: Ranks | None = None,
     validate: Callable[[AMES], dict[str, float]] | None = None,
     provenance: dict[str, object] | None = None,
     checkpoints: Checkpoints | None = None,
+    watch: Watch | None = None,
 ) -> list[dict[str, float]]:
     """Trains ``model`` in place; returns one record an epoch (loss, bce, mse, accuracy, validation).
 
-    With ``teacher`` (frozen, full precision, same tokens) the distillation objective, else BCE alone. A
-    checkpoint is written to ``out`` after each epoch. ``validate`` gets the model in evaluation mode.
-    ``checkpoints``: where the whole state is kept, and from where training goes on if there is one, with the
-    batches that were to come; on a CPU the weights then equal those of a training that was never
-    interrupted, bit for bit. SIGTERM writes the state and ends the process (status 143).
+    With ``teacher`` (frozen, full precision, same tokens) the distillation objective, else BCE alone.
+    out: where a checkpoint is written after each epoch, and beside it ``<stem>-best.pt`` whenever
+        ``validate`` finds a higher ``val_map``; both carry the lambda and gamma that it returned.
+    ranks: the processes that train together, this one alone if None. A batch is divided among them; losses
+        and weights are those of one process, up to the order of sums. Only the first validates and writes.
+    validate: gets the model in evaluation mode, returns figures.
+    checkpoints: where the whole state is kept, and from where training goes on if there is one, with the
+        batches that were to come; on a CPU the weights then equal those of a training that was never
+        interrupted, bit for bit. SIGTERM writes the state and ends the process (status 143).
     """
     check(recipe, model, teacher, out)
-    device = torch.device(device)
-    model.to(device)
-    if teacher is not None:
-        teacher.to(device).eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-    progress = Progress()
-    settings = {"recipe": asdict(recipe), "loader": loader.settings(), "distilled": teacher is not None}
-    if checkpoints is not None and (found := checkpoints.latest(settings)) is not None:
-        model.load_state_dict(found["model"])
-        optimizer.load_state_dict(found["optimizer"])
-        progress = Progress(**json.loads(found["progress"]))
-        log.info("goes on in epoch %d behind batch %d", progress.epoch + 1, progress.batch)
-
-    def keep() -> None:
-        progress.seconds = passed()
-        if checkpoints is not None:
-            state: dict[str, Any] = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-            done = progress.epoch * len(loader) + progress.batch
-            state |= {"progress": json.dumps(asdict(progress)), "finished": progress.epoch == recipe.epochs}
-            checkpoints.save(state, settings, done)
-
-    started = time.perf_counter() - progress.seconds
-
-    def passed() -> float:
-        return time.perf_counter() - started
-
-    with Interruption() as interruption:
-        while progress.epoch < recipe.epochs:
-            model.train()
-            for _ in _batches(model, teacher, loader, recipe, optimizer, progress, device, out):
-                due = checkpoints is not None and checkpoints.due(progress.batch)
-                if interruption.asked or due:
-                    keep()
-                interruption.leave_if_asked()
-            record = _record(progress, len(loader), passed())
-            model.eval()
-            last = progress.epoch + 1 == recipe.epochs
-            if validate is not None and ((progress.epoch + 1) % recipe.val_freq == 0 or last):
-                record |= validate(model)
-            progress.history.append(record)
-            log.info(" ".join(f"{k} {v:.4g}" for k, v in record.items()))
-            progress.epoch, progress.batch, progress.skipped = progress.epoch + 1, 0, 0
-            progress.sums = [0.0] * 4
-            if out is not None:
-                save_checkpoint(out, model, optimizer=optimizer, epoch=progress.epoch, provenance=provenance)
-            keep()
-            interruption.leave_if_asked()
+    training = _Training(
+        learner=Learner(model, teacher, recipe, ranks or Ranks()),
+        loader=loader,
+        recipe=recipe,
+        out=None if out is None else Path(out),
+        provenance=provenance or {},
+        checkpoints=checkpoints,
+        watch=watch or Watch(),
+    )
+    try:
+        history = training.run(validate)
+    finally:
+        training.watch.close()
+    if training.learner.result is not model:
+        model.load_state_dict(training.learner.result.state_dict())
     model.eval()
-    return progress.history
+    return history
 
 
-def _batches(
-    model: AMES,
-    teacher: AMES | None,
-    loader: TripletLoader,
-    recipe: Recipe,
-    optimizer: torch.optim.Optimizer,
-    progress: Progress,
-    device: torch.device,
-    out: Path | str | None,
-) -> Iterator[None]:
-    """Trains on what is left of an epoch; yields wherever a step of the optimizer is complete."""
-    total = recipe.epochs * len(loader)
-    bar = tqdm(
-        loader.epoch(progress.epoch, progress.batch),
-        desc=f"epoch {progress.epoch + 1}/{recipe.epochs}",
-        total=len(loader),
-        initial=progress.batch,
-        unit="batch",
-        disable=None,
-    )
-    optimizer.zero_grad(set_to_none=True)
-    for batch in bar:
-        counts = descriptor_counts(recipe, progress.epoch, progress.batch)
-        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.autocast):
-            losses = step_losses(model, teacher, batch, counts, recipe.beta, device)
-        if bool(torch.isfinite(losses.loss)):
-            (losses.loss / recipe.accumulate).backward()
-        done = progress.epoch * len(loader) + progress.batch
-        progress.batch += 1
-        full = progress.batch % recipe.accumulate == 0 or progress.batch == len(loader)
-        if _sound(model, losses, recipe, complete=full):
-            progress.sums = [a + float(x.detach()) for a, x in zip(progress.sums, losses, strict=True)]
-        elif recipe.non_finite == "stop":
-            raise _stopped(losses, batch, counts, progress, out)
-        else:
-            optimizer.zero_grad(set_to_none=True)  # with it goes what was accumulated before
-            progress.skipped += 1
-        if full:
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.lr * lr_factor(done, total, recipe.warmup)
-            if any(x.grad is not None for x in model.parameters()):
-                optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        seen = max(progress.batch - progress.skipped, 1)
-        loss, *_, accuracy = (x / seen for x in progress.sums)
-        bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}")
-        if recipe.print_freq and progress.batch % recipe.print_freq == 0:
-            log.info(f"epoch {progress.epoch + 1}, batch {progress.batch}/{len(loader)}: loss {loss:.4g}")
-        if full:
-            yield
+@dataclass
+class _Training:
+    """One call of ``fit``."""
 
+    learner: Learner
+    loader: TripletLoader
+    recipe: Recipe
+    out: Path | None
+    provenance: dict[str, object]
+    checkpoints: Checkpoints | None
+    watch: Watch
+    progress: Progress = field(default_factory=Progress)
+    _started: float = field(default_factory=time.perf_counter)
 
-def _sound(model: AMES, losses: Losses, recipe: Recipe, *, complete: bool) -> bool:
-    """Whether loss and, where a step is complete, gradient are finite; clips the gradient then."""
-    if not bool(torch.isfinite(losses.loss)):
-        return False
-    if not complete:
-        return True
-    bound = math.inf if recipe.clip is None else recipe.clip
-    return bool(torch.isfinite(torch.nn.utils.clip_grad_norm_(model.parameters(), bound)))
+    @property
+    def done(self) -> int:
+        """Batches so far."""
+        return self.progress.epoch * len(self.loader) + self.progress.batch
 
+    def run(self, validate: Callable[[AMES], dict[str, float]] | None) -> list[dict[str, float]]:
+        ranks = self.learner.ranks
+        self.resume()
+        progress = self.progress
+        self._started = time.perf_counter() - progress.seconds
+        self.watch.begin(self.done)
+        with Interruption() as interruption:
+            while progress.epoch < self.recipe.epochs:
+                self.learner.model.train()
+                for _ in self.batches():
+                    asked = bool(ranks.largest(int(interruption.asked)))
+                    if asked or (self.checkpoints is not None and self.checkpoints.due(progress.batch)):
+                        self.keep()
+                    if asked:
+                        interruption.leave()
+                self.end_epoch(validate)
+                if ranks.largest(int(interruption.asked)):
+                    interruption.leave()
+        return progress.history
 
-def _stopped(
-    losses: Losses, batch: TripletBatch, counts: np.ndarray, progress: Progress, out: Path | str | None
-) -> AmesError:
-    """The error for a batch that would spoil the weights; its images are written beside ``out``."""
-    value = losses.loss.item()
-    what = "its gradient" if math.isfinite(value) else "the loss"
-    value = math.inf if math.isfinite(value) else value
-    where = ""
-    if out is not None:
-        path = Path(out).with_name(f"{Path(out).stem}-bad-batch.json")
-        anchors, positives, negatives = batch.images.tolist()
-        about = {"epoch": progress.epoch + 1, "batch": progress.batch, "descriptors": counts.tolist()}
-        rows = {"anchors": anchors, "positives": positives, "negatives": negatives}
-        with atomic_file(path) as file:
-            file.write(json.dumps(about | rows).encode())
-        where = f" its images are in {path};"
-    return AmesError(
-        f"{what} became {value} in epoch {progress.epoch + 1}, batch {progress.batch};{where} look for "
-        "descriptors that are not finite; else lower lr, set a clip, or skip such batches (non_finite=skip)"
-    )
+    def batches(self) -> Iterator[None]:
+        """Trains on what is left of an epoch; yields wherever a step of the optimizer is complete."""
+        progress, recipe, loader = self.progress, self.recipe, self.loader
+        self.learner.forget()
+        rest = loader.epoch(progress.epoch, progress.batch)
+        for batch in self.watch.bar(rest, progress.epoch, progress.batch, recipe.epochs, len(loader)):
+            batch = batch.trimmed(self.learner.ranks.largest(batch.longest))
+            counts = descriptor_counts(recipe, progress.epoch, progress.batch, batch)
+            figures = self.learner.accumulate(batch, counts)
+            done = self.done
+            progress.batch += 1
+            full = progress.batch % recipe.accumulate == 0 or progress.batch == len(loader)
+            if math.isfinite(figures[0]) and (not full or self.learner.gradient_is_sound()):
+                progress.add(figures)
+            elif recipe.non_finite == "stop":
+                raise self.stopped(figures[0], batch, counts)
+            else:
+                self.learner.forget()  # with it goes what was accumulated before
+                progress.skipped += 1
+            if full:
+                self.learner.step(done, recipe.epochs * len(loader))
+            self.watch.batch(total_pairs(batch), *self.running())
+            if recipe.print_freq and progress.batch % recipe.print_freq == 0:
+                line = progress.since_last_line()
+                self.watch.step(self.done, line | {"lr": self.learner.rate})
+            if full:
+                yield
 
+    def running(self) -> tuple[float, float]:
+        """Mean loss and accuracy of the epoch so far."""
+        seen = max(self.progress.batch - self.progress.skipped, 1)
+        return self.progress.sums[0] / seen, self.progress.sums[-1] / seen
 
-def _record(progress: Progress, batches: int, seconds: float) -> dict[str, float]:
-    """The figures of an epoch. AmesError where every batch was left out."""
-    if progress.skipped == batches:
-        raise AmesError(f"epoch {progress.epoch + 1}: no batch had a finite loss and gradient; lower lr")
-    names = ("loss", "bce", "mse", "accuracy")
-    means = [x / (batches - progress.skipped) for x in progress.sums]
-    record = {"epoch": progress.epoch + 1} | dict(zip(names, means, strict=True))
-    record["seconds"] = round(seconds, 1)
-    return record | ({"skipped": progress.skipped} if progress.skipped else {})
+    def end_epoch(self, validate: Callable[[AMES], dict[str, float]] | None) -> None:
+        progress, learner = self.progress, self.learner
+        record = self.record()
+        last = progress.epoch + 1 == self.recipe.epochs
+        if validate is not None and ((progress.epoch + 1) % self.recipe.val_freq == 0 or last):
+            model = learner.result.eval()
+            record |= learner.ranks.from_first(lambda: validate(model))
+        progress.end_epoch(record)
+        self.watch.epoch(self.done, record)
+        found = record.get("val_map")
+        best = found is not None and (progress.best is None or found > progress.best)
+        if best:
+            progress.best = found
+        learner.ranks.from_first(lambda: self.save(best=best))
+        self.keep()
+
+    def record(self) -> dict[str, float]:
+        """The figures of an epoch. AmesError where every batch was left out."""
+        progress, count = self.progress, len(self.loader) - self.progress.skipped
+        if not count:
+            raise AmesError(f"epoch {progress.epoch + 1}: no batch had a finite loss and gradient; lower lr")
+        means = [x / count for x in progress.sums]
+        record = {"epoch": progress.epoch + 1} | dict(zip(FIGURES, means, strict=True))
+        record["seconds"] = round(time.perf_counter() - self._started, 1)
+        return record | ({"skipped": progress.skipped} if progress.skipped else {})
+
+    # ---- what is kept ---------------------------------------------------------------------------
+
+    def save(self, *, best: bool) -> None:
+        """The model with its latest blend, and the best one beside it."""
+        if self.out is None:
+            return
+        validated = [record for record in self.progress.history if "lamb" in record]
+        blend = {key: validated[-1][key] for key in ("lamb", "temp")} if validated else None
+        about = self.provenance | ({} if blend is None else {"blend": blend})
+        paths = [self.out, self.out.with_name(f"{self.out.stem}-best.pt")] if best else [self.out]
+        for path in paths:
+            save_checkpoint(
+                path,
+                self.learner.result,
+                optimizer=self.learner.optimizer,
+                epoch=self.progress.epoch,
+                provenance=about,
+            )
+
+    def settings(self) -> dict[str, object]:
+        """What must be the same for a training to go on; the number of processes need not."""
+        distilled = self.learner.teacher is not None
+        return {"recipe": asdict(self.recipe), "loader": self.loader.settings(), "distilled": distilled}
+
+    def keep(self) -> None:
+        """Writes the state, if states are kept."""
+        if self.checkpoints is None:
+            return
+        self.progress.seconds = time.perf_counter() - self._started
+        finished = self.progress.epoch == self.recipe.epochs
+        state = self.learner.state() | {"progress": json.dumps(asdict(self.progress)), "finished": finished}
+        kept = self.checkpoints
+        self.learner.ranks.from_first(lambda: kept.save(state, self.settings(), self.done))
+
+    def resume(self) -> None:
+        """Takes the newest state over, if there is one to go on from."""
+        if self.checkpoints is None:
+            return
+        kept = self.checkpoints
+        found = self.learner.ranks.from_first(lambda: kept.latest(self.settings()))
+        if found is None:
+            return
+        self.learner.restore(found)
+        self.progress = Progress(**json.loads(found["progress"]))
+        log.info("goes on in epoch %d behind batch %d", self.progress.epoch + 1, self.progress.batch)
+
+    def stopped(self, loss: float, batch: TripletBatch, counts: np.ndarray) -> AmesError:
+        """The error for a batch that would spoil the weights; its images are written beside ``out``."""
+        what = "its gradient" if math.isfinite(loss) else "the loss"
+        value = math.inf if math.isfinite(loss) else loss
+        images = self.learner.ranks.gathered(batch.images)
+        progress, where = self.progress, ""
+        if self.out is not None:
+            path = self.out.with_name(f"{self.out.stem}-bad-batch.json")
+            about = {"epoch": progress.epoch + 1, "batch": progress.batch, "descriptors": counts.tolist()}
+            anchors, positives, *negatives = images.tolist()
+            about |= {"anchors": anchors, "positives": positives, "negatives": negatives}
+            if self.learner.ranks.first:
+                with atomic_file(path) as file:
+                    file.write(json.dumps(about).encode())
+            where = f" its images are in {path};"
+        return AmesError(
+            f"{what} became {value} in epoch {progress.epoch + 1}, batch {progress.batch};{where} look for "
+            "descriptors that are not finite; else lower lr, set a clip, or skip such batches "
+            "(non_finite=skip)"
+        )

@@ -5,22 +5,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from ames.errors import AmesError
 from ames.models.ames import AMES
 
 NON_FINITE = ("stop", "skip")
+COUNTS = ("batch", "pair")
+AUTOCAST = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a model is trained; the defaults are the paper's.
 
-    Counts of query and database descriptors are drawn once a batch from [min_desc, max_desc), each by
-    itself: one universal model for any number. ``query_desc`` and ``database_desc`` fix them instead. ``warmup`` batches raise the learning rate from 0;
-    ``clip`` bounds the gradient norm (None: not at all); ``accumulate`` batches make one step of the
-    optimizer; ``autocast`` computes in bfloat16. ``non_finite``: a batch whose loss or gradient is not
-    finite stops the training ("stop") or is left out and counted ("skip"). ``val_freq`` epochs lie between
-    validations, ``print_freq`` batches between lines of the log (0: no such lines).
+    min_desc, max_desc: counts of query and database descriptors are drawn from [min_desc, max_desc), each by
+        itself: one universal model for any number. counts: once a "batch" (the paper), or for each "pair".
+    query_desc, database_desc: fix these counts instead.
+    beta: weight of the token MSE in distillation.
+    warmup: batches in which the learning rate rises from 0. accumulate: batches that make one step of the
+        optimizer. clip: bound of the gradient norm (None: none).
+    freeze: beginnings of the names of parameters that stay as they are.
+    ema: decay of an exponential average of the weights, which is then what is measured and kept (None: none).
+    autocast: None, "bf16", or "fp16" with a scaled loss. compile: losses through torch.compile.
+    non_finite: a batch whose loss or gradient is not finite stops the training ("stop") or is left out and
+        counted ("skip").
+    val_freq: epochs between validations. print_freq: batches between lines of the log (0: no such lines).
     """
 
     epochs: int = 15
@@ -28,16 +38,20 @@ class Recipe:
     weight_decay: float = 5e-4
     min_desc: int = 10
     max_desc: int = 400
+    counts: str = "batch"
     query_desc: int | None = None
     database_desc: int | None = None
     beta: float = 10.0
     warmup: int = 0
     clip: float | None = None
     accumulate: int = 1
+    freeze: tuple[str, ...] = ()
+    ema: float | None = None
+    autocast: str | None = None
+    compile: bool = False
     non_finite: str = "stop"
     val_freq: int = 1
     print_freq: int = 0
-    autocast: bool = False
     seed: int = 0
 
 
@@ -52,8 +66,15 @@ def check(recipe: Recipe, model: AMES, teacher: AMES | None, out: Path | str | N
         raise AmesError(f"epochs {recipe.epochs} and val_freq {recipe.val_freq} must be at least 1")
     if recipe.accumulate < 1:
         raise AmesError(f"accumulate {recipe.accumulate} must be at least 1")
-    if recipe.non_finite not in NON_FINITE:
-        raise AmesError(f"non_finite {recipe.non_finite!r} is none of {', '.join(NON_FINITE)}")
+    for name, value, known in (
+        ("non_finite", recipe.non_finite, NON_FINITE),
+        ("counts", recipe.counts, COUNTS),
+        ("autocast", recipe.autocast, AUTOCAST),
+    ):
+        if value not in known:
+            raise AmesError(f"{name} {value!r} is none of {', '.join(str(x or 'null') for x in known)}")
+    if recipe.ema is not None and not 0 < recipe.ema < 1:
+        raise AmesError(f"ema {recipe.ema} is not between 0 and 1: 0.999 averages about 1000 steps")
     if out is not None and Path(out).suffix == ".safetensors":
         raise AmesError(f"{out}: a training checkpoint is not a safetensors file: give a name in .pt")
     if teacher is None:

@@ -112,11 +112,10 @@ class Interruption:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
 
-    def leave_if_asked(self) -> None:
-        """Ends the process with the status of SIGTERM, if that has come."""
-        if self.asked:
-            log.warning("SIGTERM: the state is kept, training ends")
-            raise SystemExit(TERMINATED)
+    def leave(self) -> None:
+        """Ends the process with the status of SIGTERM."""
+        log.warning("SIGTERM: the state is kept, training ends")
+        raise SystemExit(TERMINATED)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -13,14 +13,28 @@ from ames.objectives import Losses, distillation_objective, pair_objective
 from ames.training.recipe import Recipe
 
 
-def descriptor_counts(recipe: Recipe, epoch: int, batch: int) -> np.ndarray:
-    """int [2]: descriptors of query and database images, drawn for each batch by itself, so that training
-    may begin with any of them, unless the recipe fixes them.
+def descriptor_counts(recipe: Recipe, epoch: int, number: int, batch: TripletBatch) -> np.ndarray:
+    """Descriptors of query and database images in batch ``number`` of an epoch: int [2], or int [2, P] where
+    each pair of this process has its own.
+
+    Drawn for each batch by itself, so that training may begin with any of them, and for the whole batch, of
+    which a process takes its part.
     """
-    rng = np.random.default_rng([recipe.seed, 12, epoch, batch])
-    drawn = rng.integers(recipe.min_desc, recipe.max_desc, size=2)
-    fixed = (recipe.query_desc, recipe.database_desc)
-    return np.array([n if count is None else count for n, count in zip(drawn, fixed, strict=True)])
+    rng = np.random.default_rng([recipe.seed, 12, epoch, number])
+    if recipe.counts == "batch":
+        counts = rng.integers(recipe.min_desc, recipe.max_desc, size=2)
+    else:
+        drawn = rng.integers(recipe.min_desc, recipe.max_desc, size=(2, total_pairs(batch)))
+        counts = drawn[:, batch.positions]
+    for side, fixed in enumerate((recipe.query_desc, recipe.database_desc)):
+        if fixed is not None:
+            counts[side] = fixed
+    return counts
+
+
+def total_pairs(batch: TripletBatch) -> int:
+    """Pairs of the whole batch, of which this process may have a part."""
+    return round(len(batch.positions) / batch.share)
 
 
 def step_losses(
