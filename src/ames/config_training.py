@@ -57,10 +57,11 @@ def triplets(
         "hard_share": number(data, "hard_share"),
     }
     summary = ranks.from_first(lambda: TripletSampler(candidates, **options).summary())
+    images = 2 + options["negatives"]  # of a triplet
     loader = TripletLoader(
         TripletSampler(candidates, **options, summary=summary),
         descriptors,
-        triplets=whole(data, "batch_size", least=3) // 3,
+        triplets=whole(data, "batch_size", least=images) // images,
         count=min(whole(data, "desc_num"), descriptors.slots),
         seed=seed,
         workers=whole(config, "num_workers", least=0),
@@ -74,8 +75,9 @@ def triplets(
 
 def _candidates(data: DictConfig, folder: DatasetFolder) -> Candidates:
     """Listed pairs where there are any, else neighbours with labels."""
-    images = folder.image_list() if data.list is None else folder.path / str(data.list)
+    images = folder.image_list() if data.list is None else folder.file(str(data.list))
     power, columns = number(data, "power"), whole(data, "neighbours")
+    highest = optional_number(data, "max_similarity")
     if data.pairs is None:
         labels, first = read_training_list(images)
         shortlist = folder.find_shortlist(file_name(data, "nn_file"))
@@ -84,15 +86,16 @@ def _candidates(data: DictConfig, folder: DatasetFolder) -> Candidates:
             labels,
             first=first,
             power=power,
-            max_similarity=optional_number(data, "max_similarity"),
+            max_similarity=highest,
         )
     names = [item.path for item in read_list(images)]
     neighbours = None
-    if data.nn_file is not None or folder.shortlist.exists():
+    there = [folder.shortlist.with_suffix(ending).is_file() for ending in (".npz", ".pkl")]
+    if data.nn_file is not None or any(there):
         shortlist = folder.find_shortlist(file_name(data, "nn_file"))
         neighbours = Neighbours.open(shortlist, images=len(names), columns=columns)
-    pairs = read_pairs(folder.path / str(data.pairs), names)
-    return ListedPairs(pairs, neighbours=neighbours, power=power)
+    pairs = read_pairs(folder.file(str(data.pairs)), names)
+    return ListedPairs(pairs, neighbours=neighbours, power=power, max_similarity=highest)
 
 
 def trained_file(config: DictConfig, name: str, ranks: Ranks) -> Path:

@@ -1,5 +1,7 @@
 """Which file of a data set is taken: ours, else the published pickle, else one that the user names."""
 
+from pathlib import Path
+
 import pytest
 
 from ames.data.folder import DatasetFolder
@@ -55,3 +57,10 @@ def test_what_was_looked_for_is_listed(folder, tmp_path):
         AmesError, match=r"no ground truth is there; looked for .*x.json, .*x.pkl, x.json, x.pkl"
     ):
         folder.find_ground_truth("x.json")
+
+
+def test_a_file_by_name_or_by_path(tmp_path):
+    folder = DatasetFolder(tmp_path, "rootsift")
+    (tmp_path / "pairs.csv").touch()
+    assert folder.file("pairs.csv") == tmp_path / "pairs.csv"
+    assert folder.file("elsewhere/pairs.csv") == Path("elsewhere/pairs.csv")

@@ -94,6 +94,9 @@ def test_without_negatives_the_neighbours_that_do_not_match(tmp_path):
         "negatives); an anchor has 1.0 positives and 2.3 negatives on average; negatives: 1 queries have "
         "listed ones, 1 neighbours, 1 any image"
     )
+    farther = ListedPairs(read(tmp_path, text), neighbours=neighbours, max_similarity=0.4)
+    assert set(counts(farther, A)[1]) == {F}
+    assert TripletSampler(farther).statistics["near_duplicates"] == 1  # those that match are none
     with pytest.raises(AmesError, match="shortlist of 6 images, but 7 in the list"):
         ListedPairs(read(tmp_path, text, [*NAMES, "h.jpg"]), neighbours=neighbours)
 

@@ -32,6 +32,10 @@ class DatasetFolder:
     def image_list(self, split: str = "") -> Path:
         return self.path / (f"test_{split}.txt" if split else "train.txt")
 
+    def file(self, name: str) -> Path:
+        """A file by its name in this folder, else by its path."""
+        return self.path / name if (self.path / name).is_file() else Path(name)
+
     @property
     def shortlist(self) -> Path:
         return self.path / f"nn_{self.descriptors}.npz"

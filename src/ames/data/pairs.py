@@ -80,14 +80,23 @@ class ListedPairs:
     """Positives and negatives of an anchor as listed, drawn uniformly; anchors are the queries.
 
     For a query without listed negatives they come from its ``neighbours`` (similarity > 0, weights
-    similarity^power) that are not listed as matching it; where it has none, from all images that are not.
+    similarity^power, without near-duplicates above ``max_similarity``) that are not listed as matching it;
+    where it has none, from all images that are not.
     A pair excludes in both directions: what matches a query is not matched against it as a negative either.
     """
 
     least = (1, 1)
 
-    def __init__(self, pairs: PairList, *, neighbours: Neighbours | None = None, power: float = 3.0) -> None:
-        self.pairs, self.images, self.neighbours, self.power = pairs, len(pairs.first), neighbours, power
+    def __init__(
+        self,
+        pairs: PairList,
+        *,
+        neighbours: Neighbours | None = None,
+        power: float = 3.0,
+        max_similarity: float | None = None,
+    ) -> None:
+        self.pairs, self.images, self.neighbours = pairs, len(pairs.first), neighbours
+        self.power, self.max_similarity = power, max_similarity
         if neighbours is not None and neighbours.images != self.images:
             raise AmesError(f"shortlist of {neighbours.images} images, but {self.images} in the list")
         queries, others, match = pairs.queries, pairs.images, pairs.match
@@ -105,7 +114,7 @@ class ListedPairs:
         positive, negative = self._positives.of(anchors), self._negatives.of(anchors)
         parts = [(positive, positive >= 0, True), (negative, negative >= 0, False)]
         if self.neighbours is not None:
-            parts.append((*self._near(anchors, self.neighbours), False))
+            parts.append((*self._near(anchors, self.neighbours)[:2], False))
         ids = np.concatenate([part for part, *_ in parts], axis=1)
         positives, negatives = (
             np.concatenate([weight * float(kind == which) for _, weight, kind in parts], axis=1)
@@ -113,14 +122,20 @@ class ListedPairs:
         )
         return Weighted(ids, positives, negatives)
 
-    def _near(self, anchors: np.ndarray, neighbours: Neighbours) -> tuple[np.ndarray, np.ndarray]:
-        """ids [B, C] and weights of neighbours as negatives: none where negatives are listed."""
+    def _near(self, anchors: np.ndarray, neighbours: Neighbours) -> tuple[np.ndarray, np.ndarray, int]:
+        """ids [B, C] and weights of neighbours as negatives, none where negatives are listed; how many were
+        left out as near-duplicates.
+        """
         ids, similarities = neighbours.rows(anchors)
         ids = np.where(ids >= 0, self.pairs.first[ids], -1)
         weight = np.where(ids >= 0, similarities, 0).clip(min=0).astype(np.float64) ** self.power
         weight[repeated(ids) | self._matches.hold(anchors, ids)] = 0
         weight[self._negatives.counts[anchors] > 0] = 0
-        return ids, weight
+        close = np.zeros(ids.shape, bool)
+        if self.max_similarity is not None:
+            close = (similarities > self.max_similarity) & (weight > 0)
+            weight[close] = 0
+        return ids, weight, int(close.sum())
 
     def others(self, anchors: np.ndarray, numbers: np.ndarray, taken: np.ndarray) -> np.ndarray:
         matches = self._matches.of(anchors)
@@ -133,11 +148,12 @@ class ListedPairs:
     def survey(self) -> Survey:
         queries = np.unique(self.pairs.queries)
         positives, listed = self._positives.counts[queries], self._negatives.counts[queries]
-        near = np.zeros_like(listed)
+        near, close = np.zeros_like(listed), 0
         if self.neighbours is not None:
             for start in range(0, len(queries), _ROWS_AT_ONCE):
                 part = slice(start, start + _ROWS_AT_ONCE)
-                near[part] = (self._near(queries[part], self.neighbours)[1] > 0).sum(1)
+                _, weight, found = self._near(queries[part], self.neighbours)
+                near[part], close = (weight > 0).sum(1), close + found
         free = len(self._distinct) - self._matches.counts[queries]
         anyone = np.where((listed == 0) & (near == 0), free, 0)
         statistics = {
@@ -149,6 +165,7 @@ class ListedPairs:
             "of_neighbours": int((near > 0).sum()),
             "of_all": int((anyone > 0).sum()),
             "duplicates": self.images - len(self._distinct),
+            "near_duplicates": close,
             "selves": self.pairs.selves,
             "again": self.pairs.again,
         }
@@ -157,7 +174,12 @@ class ListedPairs:
     def settings(self) -> dict[str, Any]:
         table = np.stack((self.pairs.queries, self.pairs.images, self.pairs.match))
         columns = None if self.neighbours is None else self.neighbours.columns
-        return {"pairs": zlib.crc32(table.tobytes()), "neighbours": columns, "power": self.power}
+        return {
+            "pairs": zlib.crc32(table.tobytes()),
+            "neighbours": columns,
+            "power": self.power,
+            "max_similarity": self.max_similarity,
+        }
 
 
 class _Rows:
