@@ -1,6 +1,7 @@
 """Training that is interrupted, by whatever means, ends with the weights of one that was not."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -214,3 +215,31 @@ def test_kill_and_sigterm_cost_nothing(tmp_path):
         assert training.wait(60) == (TERMINATED if sent == signal.SIGTERM else -signal.SIGKILL)
     assert process(tmp_path, "model.pt", "state", pause=0).wait(60) == 0
     assert same(state_of(tmp_path / "whole.pt"), state_of(tmp_path / "model.pt"))
+
+
+def test_a_full_disk_stops_it_and_the_earlier_state_survives(store, tmp_path):
+    whole = made()
+    fit(whole, loader(store), LONGER)
+    states = tmp_path / "states"
+    broken_off(made(), 5, store, states)
+    before = {path.name: path.read_bytes() for path in states.iterdir()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (min(map(len, before.values())) // 2, hard))
+    try:
+        with pytest.raises(AmesError, match=r"state-\d+\.pt: cannot be written") as error:
+            fit(made(), loader(store), LONGER, checkpoints=Checkpoints(states, every=1, resume=True))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(error.value)
+    assert {path.name: path.read_bytes() for path in states.iterdir()} == before
+    resumed = made(7)
+    fit(resumed, loader(store), LONGER, checkpoints=Checkpoints(states, resume=True))
+    assert same(weights(whole), weights(resumed))
+
+
+@pytest.mark.slow
+def test_compiled_losses_train_to_the_same_weights(store):
+    plain, compiled = made(), made()
+    a = fit(plain, loader(store), RECIPE)
+    b = fit(compiled, loader(store), replace(RECIPE, compile=True))
+    assert [x["loss"] for x in b] == pytest.approx([x["loss"] for x in a], rel=1e-4)

@@ -183,6 +183,7 @@ class _Training:
         record = self.record()
         last = progress.epoch + 1 == self.recipe.epochs
         if validate is not None and ((progress.epoch + 1) % self.recipe.val_freq == 0 or last):
+            self.keep()  # a validation may take longer than a scheduler waits
             model = learner.result.eval()
             record |= learner.ranks.from_first(lambda: validate(model))
         progress.end_epoch(record)
