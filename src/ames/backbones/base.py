@@ -55,8 +55,8 @@ class Backbone:
 class MapBackbone(Backbone, nn.Module):
     """A network over pixels that gives a feature map; images of one size go through it together.
 
-    mean, std: of the channels, in 0 ... 1, in the order that the network was trained with (``channels``, "rgb"
-    or "bgr"). long_side: of an image in pixels, as published. multiple: what both sides are rounded to.
+    mean, std: of the channels, in 0 ... 1, in the order that the network was trained with (``channels``,
+    "rgb" or "bgr"). long_side: of an image in pixels, as published. multiple: what both sides are rounded to.
     scales: sizes relative to that, each of which gives descriptors.
     """
 
@@ -72,8 +72,8 @@ class MapBackbone(Backbone, nn.Module):
         raise NotImplementedError
 
     def centers(self, rows: int, columns: int, height: int, width: int) -> Tensor:
-        """float [rows, columns, 2]: (row, col) of the middle of each cell of a map, in pixels of the network's
-        input of ``height`` x ``width``.
+        """float [rows, columns, 2]: (row, col) of the middle of each cell of a map, in pixels of the
+        network's input of ``height`` x ``width``.
         """
         raise NotImplementedError
 
