@@ -103,9 +103,8 @@ class VisionTransformer(Network):
         Edges are counted, not pixels: the first patch of 14 x 14 lies between 0 and 14, its middle at 7.
         Divided by ``height`` and ``width`` that is the published DINOv2 files' location.
         """
-        return torch.cartesian_prod(*(torch.arange(n) + 0.5 for n in (rows, columns))).reshape(
-            rows, columns, 2
-        ) * torch.tensor([height / rows, width / columns])
+        middles = [(torch.arange(n) + 0.5) * side / n for n, side in ((rows, height), (columns, width))]
+        return torch.cartesian_prod(*middles).reshape(rows, columns, 2)
 
     def _forward(self, images: Tensor) -> Any:
         return self.network(images)
