@@ -111,7 +111,9 @@ def read_weights(path: Path | str) -> Weights:
         content = _unpickled(path)
         if not isinstance(content, dict):
             raise AmesError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
-        state = content.get("state", content)
+        # "model_state" is pycls', and so CVNet's
+        wrapped = [content[key] for key in ("state", "model_state") if key in content]
+        state = wrapped[0] if wrapped else content
         about = content.get("about", "{}")
     if not isinstance(state, dict) or not state or not all(isinstance(x, Tensor) for x in state.values()):
         raise AmesError(f"{path}: no weights in it (expected a dict of tensors, or one under 'state')")
@@ -232,21 +234,25 @@ def _projection(path: Path) -> Tensor:
 
 def load_state(model: torch.nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
     """Strict loading; the first name or shape that does not fit is named in the error."""
-    own = model.state_dict()
-    for name, x in own.items():
+    check_shapes(state, {name: tuple(x.shape) for name, x in model.state_dict().items()}, source=source)
+    model.load_state_dict(state)
+
+
+def check_shapes(state: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], *, source: str) -> None:
+    """AmesError names the first tensor that is missing, of another shape, or more than is wanted."""
+    for name, shape in wanted.items():
         if name not in state:
-            raise AmesError(f"{source}: weights of another model: it lacks {name} {tuple(x.shape)}")
-        if state[name].shape != x.shape:
+            raise AmesError(f"{source}: weights of another model: it lacks {name} {shape}")
+        if tuple(state[name].shape) != shape:
             raise AmesError(
                 f"{source}: weights of another model: {name} is {tuple(state[name].shape)}, "
-                f"this model's is {tuple(x.shape)}"
+                f"this model's is {shape}"
             )
     for name, x in state.items():
-        if name not in own:
+        if name not in wanted:
             raise AmesError(
                 f"{source}: weights of another model: {name} {tuple(x.shape)} has no place in this one"
             )
-    model.load_state_dict(state)
 
 
 def arguments(model: AMES) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from ames.backbones.detector import SpatialAttention, global_descriptor, load_de
 from ames.checkpoints import read_detector, read_weights
 from ames.errors import AmesError
 from ames.inspection import inspect
+from golden import backbones as golden
 
 D, H, W = 6, 3, 4
 PUBLISHED = {
@@ -78,6 +79,15 @@ def test_forward_is_the_published_one(training):
     torch.testing.assert_close(detector.bn.running_var, var)
     assert weights.std() > 0.01
     assert weights.shape == (2, H, W)
+
+
+@torch.no_grad()
+def test_the_released_codes_figures(tmp_path):
+    figures = golden.FIGURES["detector"]
+    torch.save({"state": golden.state(golden.detector(), figures["seed"])}, tmp_path / "x_detector.pt")
+    projected, weights = load_detector(tmp_path / "x_detector.pt")(golden.image(figures["seed"], 5, 7, 16))
+    for found, name in ((projected.flatten()[:8], "features_first8"), (weights.flatten(), "weights")):
+        torch.testing.assert_close(found, torch.tensor(figures[name]), atol=figures["tolerance"], rtol=0)
 
 
 def test_a_set_of_locations_is_a_map_without_places():

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from ames.features import LocalFeatures
 
@@ -14,6 +16,18 @@ class ImageFeatures(NamedTuple):
 
     local: LocalFeatures
     vector: np.ndarray | None
+
+
+class FeatureMaps(NamedTuple):
+    """What a network makes of B images of one size.
+
+    local: float [B, D, h, w], as the network gives it. vector: float [B, G], not normalized, None if the
+    network has none. weight: float [B, h, w], how much its own attention gives to a cell, None likewise.
+    """
+
+    local: Tensor
+    vector: Tensor | None
+    weight: Tensor | None
 
 
 class Backbone:
@@ -36,3 +50,35 @@ class Backbone:
     def provenance(self) -> dict[str, Any]:
         """What has to be the same for two files to be comparable."""
         return {"backbone": self.name}
+
+
+class MapBackbone(Backbone, nn.Module):
+    """A network over pixels that gives a feature map; images of one size go through it together.
+
+    mean, std: of the channels, in 0 ... 1, in the order that the network was trained with (``channels``,
+    "rgb" or "bgr"). long_side: of an image in pixels, as published. multiple: what both sides are rounded to.
+    scales: sizes relative to that, each of which gives descriptors.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    channels: str = "rgb"
+    long_side: int = 770
+    multiple: int = 1
+    scales: tuple[float, ...] = (1.0,)
+
+    def maps(self, images: Tensor) -> FeatureMaps:
+        """images float [B, 3, H, W], normalized -> their maps."""
+        raise NotImplementedError
+
+    def centers(self, rows: int, columns: int, height: int, width: int) -> Tensor:
+        """float [rows, columns, 2]: (row, col) of the middle of each cell of a map, in pixels of the
+        network's input of ``height`` x ``width``.
+        """
+        raise NotImplementedError
+
+    def normalized(self, image: np.ndarray) -> Tensor:
+        """uint8 [H, W, 3] BGR -> float32 [3, H, W]."""
+        ordered = image if self.channels == "bgr" else image[..., ::-1]
+        pixels = torch.from_numpy(np.ascontiguousarray(ordered.transpose(2, 0, 1))).float() / 255
+        return (pixels - torch.tensor(self.mean)[:, None, None]) / torch.tensor(self.std)[:, None, None]

@@ -1,0 +1,77 @@
+"""SigLIP and SigLIP 2 (Zhai et al., ICCV 2023; Tschannen et al., 2025): the image tower of fixed resolution.
+
+Both are the same network; folders of either are read. Other sizes and aspects interpolate the positions, as
+transformers does. The variable-resolution networks (NaFlex) are others, and are not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from ames.backbones.pretrained import PUBLISHED
+from ames.backbones.vit import Size, VisionTransformer
+
+_TOWER = "vision_model."
+
+
+class SigLip2(VisionTransformer):
+    """Global vector: the output of the pooling head; the map: the patch tokens after the final norm.
+
+    ``attention``: what the pooling head's probe gives to each patch, averaged over its heads.
+    long_side is the size that the network was trained at.
+    """
+
+    SIZES: ClassVar = {
+        "siglip2-b": Size("google/siglip2-base-patch16-512", {"image_size": 512}),
+        "siglip2-so400m": Size(
+            "google/siglip2-so400m-patch16-512",
+            {
+                "hidden_size": 1152,
+                "intermediate_size": 4304,
+                "num_hidden_layers": 27,
+                "num_attention_heads": 16,
+                "image_size": 512,
+            },
+        ),
+    }
+    _model = "SiglipVisionModel"
+    _config = "SiglipVisionConfig"
+
+    mean = (0.5, 0.5, 0.5)
+    std = (0.5, 0.5, 0.5)
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        weights: str | Path | None = PUBLISHED,
+        attention: bool = False,
+        seed: int = 0,
+        config: Any = None,
+    ) -> None:
+        super().__init__(name, weights=weights, attention=attention, seed=seed, config=config)
+        self.long_side = self.network.config.image_size
+
+    def _forward(self, images: Tensor) -> Any:
+        return self.network(images, interpolate_pos_encoding=True)
+
+    def _own_tensors(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Files hold the text tower and the temperature beside the image tower."""
+        tower = {name: x for name, x in state.items() if name.startswith(_TOWER)}
+        return tower or state
+
+    @contextmanager
+    def _noting_attention(self, images: Tensor) -> Iterator[list[Tensor]]:
+        noted: list[Tensor] = []
+        # torch's own attention layer returns (values, weights averaged over the heads [B, 1, patches])
+        head = next(x for name, x in self.network.named_modules() if name.endswith("head.attention"))
+        hook = head.register_forward_hook(lambda module, inputs, output: noted.append(output[1][:, 0]))
+        try:
+            yield noted
+        finally:
+            hook.remove()

@@ -1,0 +1,167 @@
+"""Vision transformers of the transformers library as feature maps: what DINOv2, DINOv3 and SigLIP share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ames.backbones.base import FeatureMaps
+from ames.backbones.pretrained import (
+    PUBLISHED,
+    Network,
+    filled,
+    fingerprint,
+    folder_config,
+    folder_state,
+    library,
+    locate,
+    seeded,
+)
+from ames.checkpoints import read_weights
+from ames.errors import AmesError
+
+# What weights of one network have in common; other settings are taken as a folder's config.json has them.
+_SIZE = ("hidden_size", "num_hidden_layers", "num_attention_heads")
+
+
+class Size(NamedTuple):
+    """A published network: its name on the hub, and what differs from its configuration's defaults."""
+
+    hub: str
+    config: dict[str, Any]
+
+
+class VisionTransformer(Network):
+    """Patch tokens after the final norm as the map, a token or a pooled head as the global vector.
+
+    name: one of ``SIZES``, recorded in files. weights: a file of the authors (.pth), a Hugging Face folder, a
+    name of the hub, ``PUBLISHED``, or None: random ones from ``seed``. attention: whether ``maps`` gives
+    weights. config: a transformers configuration in place of the published one, for networks of one's own.
+    AmesError for weights of another size, and the first tensor that does not fit is named.
+    """
+
+    SIZES: ClassVar[Mapping[str, Size]]
+    _model: ClassVar[str]  # names in transformers
+    _config: ClassVar[str]
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        weights: str | Path | None = PUBLISHED,
+        attention: bool = False,
+        seed: int = 0,
+        config: Any = None,
+    ) -> None:
+        super().__init__()
+        if name not in self.SIZES:
+            raise AmesError(f"{type(self).__name__} {name!r} is none of: {', '.join(self.SIZES)}")
+        kind, config_kind = (getattr(library(), x) for x in (self._model, self._config))
+        config = config or config_kind(**self.SIZES[name].config)
+        if weights is None:
+            network, self.weights = seeded(kind, config, seed), f"random seed {seed}"
+        else:
+            path = locate(weights, self.SIZES[name].hub)
+            if path.is_dir():
+                config = _same_size(folder_config(path, config_kind), config, path)
+                state = self._own_tensors(folder_state(path))
+            else:
+                state = self._from_authors(read_weights(path).state, config, str(path))
+            network, self.weights = filled(kind, config, state, source=str(path)), fingerprint(path)
+        self.name = name
+        self.attention = attention
+        self.network = network.eval()
+        self.patch: int = config.patch_size
+        self.multiple = self.patch
+        self.local_dim = self.global_dim = config.hidden_size
+        self.first = 1 + getattr(config, "num_register_tokens", -1)  # token of the first patch; SigLIP's is 0
+        self.eval()
+
+    def maps(self, images: Tensor) -> FeatureMaps:
+        """images float [B, 3, H, W] -> maps of H / patch rows and W / patch columns.
+
+        AmesError for sides that are no multiples of the patch.
+        """
+        height, width = images.shape[-2:]
+        if height % self.patch or width % self.patch or not height or not width:
+            raise AmesError(f"images are {height} x {width} pixels: sides must be multiples of {self.patch}")
+        grid = (height // self.patch, width // self.patch)
+        with self._noting_attention(images) as noted:
+            found = self._forward(images)
+        local = found.last_hidden_state[:, self.first :].transpose(1, 2).unflatten(2, grid)
+        weight = noted[0].unflatten(1, grid) if self.attention else None
+        return FeatureMaps(local, found.pooler_output, weight)
+
+    def centers(self, rows: int, columns: int, height: int, width: int) -> Tensor:
+        """float [rows, columns, 2]: (row, col) of the middle of each patch, in pixels of the network's input.
+
+        Edges are counted, not pixels: the first patch of 14 x 14 lies between 0 and 14, its middle at 7.
+        Divided by ``height`` and ``width`` that is the published DINOv2 files' location.
+        """
+        middles = [(torch.arange(n) + 0.5) * side / n for n, side in ((rows, height), (columns, width))]
+        return torch.cartesian_prod(*middles).reshape(rows, columns, 2)
+
+    def _forward(self, images: Tensor) -> Any:
+        return self.network(images)
+
+    def _from_authors(self, state: dict[str, Tensor], config: Any, source: str) -> dict[str, Tensor]:
+        """Tensors of the authors' file under the names of the hub's files."""
+        raise AmesError(f"{source}: weights of {type(self).__name__} are read from a Hugging Face folder")
+
+    def _own_tensors(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What this network takes of a folder's tensors."""
+        return state
+
+    def _rotated(self, keys: Tensor, images: Tensor) -> Tensor:
+        """Keys [B, heads, tokens, d] as the attention meets them: with positions, if those turn keys."""
+        return keys
+
+    @contextmanager
+    def _noting_attention(self, images: Tensor) -> Iterator[list[Tensor]]:
+        """What the class token gives to each patch [B, patches] in the last block, averaged over the heads.
+
+        From the projections of that one token: whole attention matrices, which transformers would return for
+        every block, take gigabytes at 770 pixels.
+        """
+        noted: list[Tensor] = []
+        if not self.attention:
+            yield noted
+            return
+        projected: dict[str, Tensor] = {}
+        layers = dict(self.network.named_modules())
+        last = {kind: _last(layers, names) for kind, names in _PROJECTIONS.items()}
+
+        def note(kind: str) -> Any:
+            return lambda module, inputs, output: projected.update({kind: output})
+
+        hooks = [last[kind].register_forward_hook(note(kind)) for kind in _PROJECTIONS]
+        try:
+            yield noted
+        finally:
+            for hook in hooks:
+                hook.remove()
+        heads = self.network.config.num_attention_heads
+        q, k = (projected[kind].unflatten(2, (heads, -1)).transpose(1, 2) for kind in _PROJECTIONS)
+        scores = q[:, :, :1] @ self._rotated(k, images).transpose(2, 3) * q.shape[-1] ** -0.5
+        noted.append(scores.float().softmax(-1).mean(1)[:, 0, self.first :])
+
+
+# What versions of transformers call the projections of an attention.
+_PROJECTIONS = {"query": ("q_proj", "query"), "key": ("k_proj", "key")}
+
+
+def _last(layers: Mapping[str, nn.Module], names: tuple[str, ...]) -> nn.Module:
+    return [layer for path, layer in layers.items() if path.rpartition(".")[2] in names][-1]
+
+
+def _same_size(found: Any, wanted: Any, folder: Path) -> Any:
+    for name in _SIZE:
+        has, needs = getattr(found, name), getattr(wanted, name)
+        if has != needs:
+            raise AmesError(f"{folder}: weights of another model: its {name} is {has}, this one's is {needs}")
+    return found
