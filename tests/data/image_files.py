@@ -10,8 +10,8 @@ def with_orientation(jpeg, orientation):
 
 
 def cmyk_jpeg(cyan, magenta, yellow, black, blocks=2):
-    """A JPEG of ``blocks`` x ``blocks`` times 8 x 8 pixels of one colour, inks 0 ... 255, as printers' programs
-    write them: with Adobe's mark, and inverted.
+    """A JPEG of ``blocks`` x ``blocks`` times 8 x 8 pixels of one colour, inks 0 ... 255, as programs for
+    print write them: with Adobe's mark, and inverted.
     """
 
     def segment(marker, content):
@@ -20,7 +20,8 @@ def cmyk_jpeg(cyan, magenta, yellow, black, blocks=2):
     side = (8 * blocks).to_bytes(2, "big")
     frame = b"\x08" + side + side + b"\x04" + b"".join(bytes([i, 0x11, 0]) for i in range(1, 5))
     # Huffman tables: of the first coefficient, its length in bits 0 ... 11, each a code of four bits; of the
-    # others "no more", one bit. Quantization by 1: a block of one value v has the first coefficient 8 (v - 128).
+    # others "no more", one bit. Quantization by 1: a block of one value v has as first coefficient
+    # 8 (v - 128).
     lengths = segment(0xC4, b"\0" + bytes([0, 0, 0, 12] + [0] * 12) + bytes(range(12)))
     others = segment(0xC4, b"\x10" + bytes([1] + [0] * 15) + b"\0")
     scan = b"\x04" + b"".join(bytes([i, 0]) for i in range(1, 5)) + b"\0\x3f\0"

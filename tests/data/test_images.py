@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from image_files import cmyk_jpeg, with_orientation
 
 from ames.data.headers import is_cut_off, size_of
 from ames.data.images import (
@@ -17,7 +18,6 @@ from ames.data.images import (
     write_names,
 )
 from ames.errors import AmesError
-from image_files import cmyk_jpeg, with_orientation
 
 
 def encoded(suffix=".jpg", size=(40, 60)):

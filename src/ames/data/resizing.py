@@ -19,9 +19,9 @@ Box = Sequence[float]  # x1, y1, x2, y2 in pixels of the original image, the las
 class Sizing:
     """How large an image goes into a network.
 
-    long_side: of the whole image in pixels, smaller ones are enlarged too; 0: as it is. multiple: each side is
-    rounded to one, for itself. scales: sizes relative to that. With a box the scale is still that of the whole
-    image, so that an object is seen as large as in the image it was cut from.
+    long_side: of the whole image in pixels, smaller ones are enlarged too; 0: as it is. multiple: each side
+    is rounded to one, for itself. scales: sizes relative to that. With a box the scale is still that of the
+    whole image, so that an object is seen as large as in the image it was cut from.
     """
 
     long_side: int = 770
@@ -78,7 +78,7 @@ def network_inputs(image: np.ndarray, sizing: Sizing, box: Box | None = None) ->
     for relative in sizing.scales:
         scale = base * relative
         rows, columns = (_rounded(side * scale, sizing.multiple) for side in part.shape[:2])
-        placement = Placement(height, width, top, left, *part.shape[:2], rows, columns)
+        placement = Placement(height, width, top, left, bottom - top, right - left, rows, columns)
         found.append(NetworkInput(_resized(part, rows, columns, scale), placement))
     return found
 
