@@ -110,7 +110,7 @@ def select(
     number = torch.cat([torch.full_like(x[0], i) for i, x in enumerate(weights)])
     place = torch.cat([x.reshape(-1, 2) for x in centers]).to(weight)
     descriptors = torch.cat(cells, 1).gather(1, order[..., None].expand(-1, -1, cells[0].shape[-1]))
-    valid = weight > -torch.inf
+    valid = weight != -torch.inf  # NaN stays, for whoever looks at it
     local = LocalFeatures(
         descriptors=F.normalize(descriptors, dim=-1) * valid[..., None],
         valid=valid,
