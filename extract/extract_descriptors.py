@@ -2,6 +2,8 @@
 
 python extract/extract_descriptors.py --dataset D --backbone rootsift --save_path data --data_path P
     --split _gallery --file_name test_gallery.txt --desc_type local,global
+
+The same command goes on where it was interrupted. `ames extract` can do more.
 """
 
 from __future__ import annotations
@@ -12,12 +14,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from ames.arguments import OneLineParser, run_script
-from ames.backbones import NAMES, make_backbone
+from ames.arguments import OneLineParser, check_device, run_script
+from ames.backbones import NAMES
+from ames.data.boxes import read_boxes
 from ames.data.folder import DatasetFolder
 from ames.data.images import read_list
 from ames.errors import AmesError
-from ames.extraction import extract
+from ames.extraction import Images, Target, run
+from ames.sources import Wanted, open_source
 
 
 def main() -> None:
@@ -36,30 +40,56 @@ def main() -> None:
     parser.add_argument(
         "--pretrained", action="store_true", help="accepted; backbones always have their weights"
     )
-    parser.add_argument("--desc_num", type=int, default=400, help="local descriptors an image")
+    parser.add_argument(
+        "--desc_num", type=int, help="local descriptors an image (rootsift 400, networks 700)"
+    )
     parser.add_argument("--num_workers", type=int, default=0)
+    parser.add_argument("--weights", help="of a network, a file or a folder (default: the published ones)")
+    parser.add_argument("--detector", type=Path, help="a network's feature detector, <backbone>_detector.pt")
+    parser.add_argument(
+        "--projected", action="store_true", help="the detector's descriptors, not the raw ones"
+    )
+    parser.add_argument("--image_size", type=int, help="long side of an image in pixels (the network's)")
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, ...")
+    parser.add_argument("--gnd_file", help="a ground truth with the boxes that queries are cut to")
+    parser.add_argument("--overwrite", action="store_true", help="files that are there may go")
     args = parser.parse_args()
     kinds = set(args.desc_type.split(","))
     if not kinds <= {"local", "global"}:
         raise AmesError(f"--desc_type {args.desc_type!r}: give local, global or local,global")
     if args.backbone not in NAMES:
         raise AmesError(f"--backbone {args.backbone}: not there yet; there are: {', '.join(NAMES)}")
-    if args.desc_num < 1 or args.num_workers < 0:
-        raise AmesError("--desc_num must be at least 1, --num_workers at least 0")
+    if (args.desc_num is not None and args.desc_num < 1) or args.num_workers < 0 or args.batch_size < 1:
+        raise AmesError("--desc_num must be at least 1, --num_workers at least 0, --batch_size at least 1")
+    check_device(args.device)
     folder = DatasetFolder(args.save_path / args.dataset, args.backbone)
     split = args.split.removeprefix("_")
     lists = [args.data_path / args.file_name, folder.path / args.file_name]
     names = [item.path for item in read_list(next((x for x in lists if x.is_file()), lists[0]))]
-    done = extract(
-        args.data_path,
-        names,
-        make_backbone(args.backbone),
-        local=folder.local(split) if "local" in kinds else None,
-        vectors=folder.vectors(split) if "global" in kinds else None,
-        count=args.desc_num,
-        workers=args.num_workers,
+    boxes = None if args.gnd_file is None else read_boxes(str(folder.file(args.gnd_file)), names, None)
+    source = open_source(
+        Wanted(
+            args.backbone,
+            count=args.desc_num,
+            workers=args.num_workers,
+            weights=args.weights,
+            detector=args.detector,
+            descriptors="projected" if args.projected else "raw",
+            vector="cls" if "global" in kinds or args.backbone == "rootsift" else None,
+            long_side=args.image_size,
+            published_locations=True,
+            batch=args.batch_size,
+            device=args.device,
+        )
     )
-    print(done.summary())
+    target = Target(
+        folder.local(split) if "local" in kinds else None,
+        folder.vectors(split) if "global" in kinds else None,
+        keep=True,
+        overwrite=args.overwrite,
+    )
+    print(run(Images(args.data_path, names, boxes), source, target).summary())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Merges the parts of a data set's descriptor files into one virtual file each, with the paper's arguments.
 
-python extract/merge_hdf5.py --dataset D --desc_name dinov2 --data_root DIR [--parts 5]
+python extract/merge_hdf5.py --dataset D --desc_name dinov2 --data_root DIR [--parts 5] [--copy]
 
 Parts are <desc>[_gallery|_query]_local_<i>.hdf5 (or ..._<i>_local.hdf5), numbered from 0 or 1 without a gap,
 and the same with cls or global in place of local. The merged file lies beside them and names them without a
@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("--desc_name", required=True, help="dinov2, cvnet, rootsift ...")
     parser.add_argument("--data_root", type=Path, required=True)
     parser.add_argument("--parts", type=int, help="how many there must be (default: as many as there are)")
+    parser.add_argument("--copy", action="store_true", help="copy them into one file, for which they may go")
     args = parser.parse_args()
     folder = DatasetFolder(args.data_root / args.dataset, args.desc_name)
     if not folder.path.is_dir():
@@ -37,7 +38,7 @@ def main() -> None:
     if not found:
         raise AmesError(f"{folder.path}: no parts {folder.local().stem}_<i>.hdf5 of any split")
     for target, parts in found.items():
-        print(f"{target}: {merge_parts(target, parts)} images of {len(parts)} parts")
+        print(f"{target}: {merge_parts(target, parts, copy=args.copy)} images of {len(parts)} parts")
 
 
 if __name__ == "__main__":

@@ -113,9 +113,9 @@ def test_extract_a_folder(tmp_path, capsys):
     assert run("extract", *words, "--workers", 0) == 0
     out = capsys.readouterr().out
     assert "6 of 10 images extracted to" in out
-    assert "4 unreadable, skipped: cut.jpg (not an image that OpenCV can decode)" in out
+    assert "4 unreadable, skipped: cut.jpg (cut off: the end of the file is missing)" in out
     assert "1 without keypoints: distractors/plain.png" in out
-    assert files_below(tmp_path / "out") == ["mine_global.hdf5", "mine_local.hdf5"]
+    assert files_below(tmp_path / "out") == ["mine.errors.csv", "mine_global.hdf5", "mine_local.hdf5"]
     file = DescriptorFile(tmp_path / "out" / "mine_local.hdf5")
     assert (len(file), file.slots) == (10, 20)
     assert file.names[0] == "a/0.png"

@@ -55,7 +55,7 @@ def test_the_summary_counts_and_names(tmp_path):
     names, bad = folder_of_images(tmp_path / "images")
     first, unreadable, empty = run(tmp_path / "images", names, tmp_path / "out").summary().splitlines()
     assert first.startswith(f"{len(names) - len(bad)} of {len(names)} images extracted to ")
-    assert unreadable.startswith(f"{len(bad)} unreadable, skipped: cut.jpg (not an image")
+    assert unreadable.startswith(f"{len(bad)} unreadable, skipped: cut.jpg (cut off")
     assert unreadable.endswith(f" and {len(bad) - 5} more")
     assert "empty.jpg (empty file)" in unreadable
     assert empty == "1 without keypoints: plain.png"
@@ -87,7 +87,7 @@ def test_workers_do_not_change_the_files(tmp_path):
 
 def test_no_readable_image_at_all(tmp_path):
     names = photos.broken(tmp_path / "images")
-    with pytest.raises(AmesError, match=r"none of the 4 images can be read \(first: cut.jpg: not an image"):
+    with pytest.raises(AmesError, match=r"none of the 4 images can be read \(first: cut.jpg: cut off"):
         run(tmp_path / "images", names, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
 

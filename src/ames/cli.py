@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ames import __version__, cli_curve, cli_files, cli_plot, cli_store
+from ames import __version__, cli_curve, cli_extract, cli_files, cli_plot, cli_store
 from ames.arguments import OneLineParser, check_device, natural, positive
 from ames.errors import AmesError
 
@@ -56,16 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     _machine(demo, device=True)
     demo.set_defaults(run=_demo)
 
-    extract = commands.add_parser("extract", help="local and global descriptors of images")
-    extract.add_argument("--images", type=Path, required=True, help="a folder, or the root of --list")
-    extract.add_argument("--list", type=Path, help="lines path[,label,...] relative to --images")
-    extract.add_argument("--backbone", default="rootsift", help="rootsift")
-    extract.add_argument("--desc-num", type=positive, default=400, help="local descriptors an image (400)")
-    extract.add_argument(
-        "-o", "--out", type=Path, required=True, help="OUT_local.hdf5 and OUT_global.hdf5 are written"
-    )
-    _machine(extract)
-    extract.set_defaults(run=_extract)
+    cli_extract.register(commands)
 
     landmarks = commands.add_parser("landmarks", help="draw a data set of made-up landmarks")
     landmarks.add_argument("folder", type=Path)
@@ -125,27 +116,6 @@ def _demo(args: argparse.Namespace) -> None:
         model=args.model,
         binary_model=args.binary_model,
     )
-
-
-def _extract(args: argparse.Namespace) -> None:
-    from ames.backbones import make_backbone
-    from ames.data.images import find_images, read_list
-    from ames.extraction import extract
-
-    if not args.out.name:
-        raise AmesError(f"--out {args.out}: is a folder; give the beginning of the files' names, DIR/NAME")
-    backbone = make_backbone(args.backbone)
-    names = [item.path for item in read_list(args.list)] if args.list else find_images(args.images)
-    done = extract(
-        args.images,
-        names,
-        backbone,
-        local=args.out.with_name(f"{args.out.name}_local.hdf5"),
-        vectors=args.out.with_name(f"{args.out.name}_global.hdf5"),
-        count=args.desc_num,
-        workers=args.workers,
-    )
-    print(done.summary())
 
 
 def _landmarks(args: argparse.Namespace) -> None:

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, nullcontext
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
-import torch
-from tqdm import tqdm
-
-from ames.backbones.base import Backbone, ImageFeatures
-from ames.data.descriptors import DescriptorWriter, write_globals
-from ames.data.images import UnreadableImage, check_all_exist, read_image
+from ames.backbones.base import Backbone, MapBackbone
+from ames.backbones.selection import Selection
+from ames.batched import Batched, NetworkOptions
+from ames.data.atomic import remove_leftovers
+from ames.data.descriptors import recorded
+from ames.data.growing import GrowingFiles, Plan, differing, exclusively
+from ames.data.images import check_all_exist
+from ames.data.resizing import Box
+from ames.data.rows import LocalRows, VectorRows
 from ames.errors import AmesError
-from ames.features import LocalFeatures
+from ames.filling import fill
+from ames.models.base import Similarity
+from ames.per_image import Found, PerImage, Photo
 
-_CHUNK = 16  # images a worker takes at a time
+CHUNK = 256  # images that are written at a time: what an interruption costs at most
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,13 @@ class Extraction:
     images: int
     unreadable: dict[str, str] = field(default_factory=dict)  # name -> why
     empty: list[str] = field(default_factory=list)  # readable, but no keypoint
+    already: bool = False  # the files were there, and made as they would have been
 
     def summary(self) -> str:
         """One line, and one more for each kind of trouble."""
         target = self.local or self.vectors
+        if self.already:
+            return f"{target}: is there already, of the same images and settings"
         lines = [f"{self.images - len(self.unreadable)} of {self.images} images extracted to {target}"]
         if self.unreadable:
             named = ", ".join(f"{name} ({why})" for name, why in list(self.unreadable.items())[:5])
@@ -46,6 +51,90 @@ class Extraction:
                 f"{len(self.empty)} without keypoints: {', '.join(self.empty[:5])}{_more(self.empty)}"
             )
         return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images by their paths below ``root``; boxes: what is extracted of each, None: all of it."""
+
+    root: Path
+    names: Sequence[str]
+    boxes: Sequence[Box] | None = None
+    whole: bool = True  # not a part of a list
+
+    def photos(self, first: int) -> list[Photo]:
+        """Those from ``first`` on."""
+        boxes = self.boxes[first:] if self.boxes is not None else [None] * (len(self.names) - first)
+        return [Photo(self.root / name, box) for name, box in zip(self.names[first:], boxes, strict=True)]
+
+    def part(self, number: int, of: int) -> Images:
+        """The ``number``-th (from 1) of ``of`` parts of nearly equal size, in order."""
+        first, last = (len(self.names) * n // of for n in (number - 1, number))
+        boxes = None if self.boxes is None else self.boxes[first:last]
+        return Images(self.root, self.names[first:last], boxes, whole=of == 1)
+
+    @property
+    def digest(self) -> str:
+        """Of names and boxes: what tells the parts of one list from those of another."""
+        digest = hashlib.sha256("\n".join(self.names).encode())
+        for box in self.boxes or ():
+            digest.update(repr([float(x) for x in box]).encode())
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is written.
+
+    local, vectors: files of local and of global descriptors, None: not made. dtype: of local descriptors,
+    "float16" or "float32". packer: a binary model whose codes are written in their place. errors: a list of
+    the unreadable images (CSV: path, reason). keep: what is done stays when the pass is broken off, and
+    ``state`` says how much that is; the same call goes on with it. overwrite: files that are there may go.
+    chunk: images written at a time. about: more that is recorded. copies: processes that write as much to the
+    same disk.
+    """
+
+    local: Path | None
+    vectors: Path | None = None
+    dtype: str = "float16"
+    packer: Similarity | None = None
+    errors: Path | None = None
+    keep: bool = False
+    overwrite: bool = False
+    chunk: int = CHUNK
+    about: dict[str, Any] = field(default_factory=dict)
+    copies: int = 1
+
+    @property
+    def files(self) -> list[Path]:
+        return [path for path in (self.local, self.vectors) if path is not None]
+
+    @property
+    def state(self) -> Path:
+        """Beside the files, named after what their names begin with: x_local.hdf5, x.unfinished.json."""
+        stem = self.files[0].stem
+        if len(self.files) > 1:
+            stem = stem.rsplit("_", 1)[0]
+        return self.files[0].with_name(f"{stem}.unfinished.json")
+
+
+class NothingReadable(AmesError):  # noqa: N818 - a finding about a folder
+    """Not one of the images can be read."""
+
+
+class Source(Protocol):
+    """Where features come from: ``PerImage``, ``Batched``."""
+
+    name: str
+    slots: int
+    local_dim: int
+    global_dim: int | None
+
+    def provenance(self) -> dict[str, Any]: ...
+
+    def chunks(
+        self, photos: Sequence[Photo], size: int, tick: Callable[[], object]
+    ) -> Iterator[list[Found]]: ...
 
 
 def extract(
@@ -62,118 +151,113 @@ def extract(
 
     count: descriptors an image, at most. workers: processes beside this one, 0 = none; the files do not
     depend on it. An unreadable image keeps its row, empty, and is named in the result; if none at all
-    can be read, AmesError, and nothing is written.
+    can be read, AmesError, and nothing is written. Files that are there are replaced when all is well.
     """
-    root = Path(root)
-    check_all_exist(root, names)
-    for path in (local, vectors):
-        if path is not None and Path(path).is_dir():
+    source: Source
+    if isinstance(backbone, MapBackbone):
+        source = Batched(backbone, Selection(count), options=NetworkOptions(workers=workers))
+    else:
+        source = PerImage(backbone, count, workers)
+    first, second = (None if path is None else Path(path) for path in (local, vectors))
+    return run(Images(Path(root), names), source, Target(first, second, overwrite=True))
+
+
+def run(images: Images, source: Source, target: Target) -> Extraction:
+    """Features of all images into the target's files; those of an interrupted call are continued.
+
+    AmesError where files are there that were made otherwise (unless they may be overwritten), where the disk
+    is too small, and where no image at all can be read.
+    """
+    if images.whole:
+        check_all_exist(images.root, images.names)
+    for path in target.files:
+        if path.is_dir():
             raise AmesError(f"{path}: is a folder, so no file of this name can be written")
-    if vectors is not None and backbone.global_dim is None:
-        raise AmesError(
-            f"backbone {backbone.name} has no global descriptor here: its global model is not loaded"
+    plan = plan_of(images, source, target)
+    with exclusively(plan.state):
+        there = [path for path in target.files if path.exists()]
+        if there and not target.overwrite and not plan.state.exists():
+            return _already(plan, target, there)
+        remove_leftovers(plan.state)
+        if target.errors is not None:
+            remove_leftovers(target.errors)
+        if not target.keep:
+            plan.state.unlink(missing_ok=True)
+        growing = GrowingFiles(plan, discard=target.overwrite)
+        try:
+            growing.check_space(target.copies)
+            first = growing.state.done
+            if target.errors is not None and not growing.state.unreadable:
+                target.errors.unlink(missing_ok=True)  # an earlier extraction's
+            photos = images.photos(first)
+            fill(
+                growing,
+                lambda tick: source.chunks(photos, target.chunk, tick),
+                packer=target.packer,
+                errors=target.errors,
+            )
+            _check_any(growing, images)
+        except BaseException as error:
+            if not target.keep or isinstance(error, NothingReadable):
+                growing.remove()
+                if target.errors is not None:
+                    target.errors.unlink(missing_ok=True)
+            raise
+        growing.finish()
+    return _result(growing, images, target)
+
+
+def plan_of(images: Images, source: Source, target: Target) -> Plan:
+    """The files and what they will hold, which says their size."""
+    rows: dict[Path, LocalRows | VectorRows] = {}
+    packer = target.packer
+    if target.local is not None:
+        dtype, width = (target.dtype, source.local_dim) if packer is None else ("uint8", packer.code_bytes)
+        rows[target.local] = LocalRows(source.slots, width, dtype)
+    if target.vectors is not None:
+        if source.global_dim is None:
+            raise AmesError(
+                f"backbone {source.name} has no global descriptor here: its global model is not loaded"
+            )
+        rows[target.vectors] = VectorRows(source.global_dim)
+    return Plan(target.state, rows, images.names, source.provenance() | target.about)
+
+
+def _already(plan: Plan, target: Target, there: list[Path]) -> Extraction:
+    """What is there, if it is what is asked for."""
+    if len(there) < len(target.files):
+        raise AmesError(f"{there[0]}: is there already without the other file; --overwrite makes both")
+    for path in there:
+        names, made = recorded(path)
+        made.pop("ames", None)
+        other = differing(made, json.loads(json.dumps(plan.provenance)))
+        if names != list(plan.names):
+            other = "of other images"
+        if other is not None:
+            raise AmesError(f"{path}: is there already, made otherwise ({other}); --overwrite makes it anew")
+    return Extraction(target.local, target.vectors, len(plan.names), already=True)
+
+
+def _check_any(growing: GrowingFiles, images: Images) -> None:
+    unreadable = growing.state.unreadable
+    if images.whole and len(unreadable) == len(images.names):
+        row, why = unreadable[0]
+        raise NothingReadable(
+            f"{images.root}: none of the {len(unreadable)} images can be read "
+            f"(first: {images.names[row]}: {why})"
         )
-    provenance = backbone.provenance() | {"descriptors": count}
-    found = np.zeros((len(names), backbone.global_dim or 0), np.float32)
-    unreadable: dict[str, str] = {}
-    empty: list[str] = []
-    paths = [root / name for name in names]
-    writing = (
-        nullcontext()
-        if local is None
-        else DescriptorWriter(
-            local,
-            images=len(names),
-            slots=count,
-            width=backbone.local_dim,
-            names=names,
-            provenance=provenance,
-        )
+
+
+def _result(growing: GrowingFiles, images: Images, target: Target) -> Extraction:
+    state = growing.state
+    unreadable = {images.names[row]: why for row, why in state.unreadable}
+    return Extraction(
+        target.local,
+        target.vectors,
+        len(images.names),
+        unreadable,
+        [images.names[row] for row in state.empty],
     )
-    with writing as writer:
-        features = extract_images(paths, backbone, count=count, workers=workers)
-        for row, (name, result) in enumerate(zip(names, features, strict=True)):
-            if isinstance(result, str):
-                unreadable[name] = result
-                continue
-            if writer is not None:
-                writer.write(row, result.local)
-            if result.local.size == 0:
-                empty.append(name)
-            if result.vector is not None:
-                found[row] = result.vector
-        if len(unreadable) == len(names):
-            name, why = next(iter(unreadable.items()))
-            raise AmesError(f"{root}: none of the {len(names)} images can be read (first: {name}: {why})")
-        # Before the local file takes its name: no half of the pair stays alone.
-        if vectors is not None:
-            write_globals(vectors, found, names=names, provenance=provenance)
-    files = [None if path is None else Path(path) for path in (local, vectors)]
-    return Extraction(files[0], files[1], len(names), unreadable, empty)
-
-
-def extract_images(
-    paths: Sequence[Path], backbone: Backbone, *, count: int, workers: int = 0
-) -> Iterator[ImageFeatures | str]:
-    """Features of each image in order, or why it cannot be read."""
-    bar = tqdm(total=len(paths), desc="extract", unit="img", disable=None)
-    with bar, _mapper(backbone, count, workers) as mapper:
-        for result in mapper(paths):
-            bar.update()
-            yield result
-
-
-@contextmanager
-def _mapper(backbone: Backbone, count: int, workers: int):
-    if not workers:
-        yield lambda paths: (_extract_one(backbone, count, path) for path in paths)
-        return
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (backbone, count))
-    try:
-        yield lambda paths: map(_received, pool.map(_in_worker, paths, chunksize=_CHUNK))
-    except BrokenProcessPool as error:
-        raise AmesError("a worker process died, perhaps for lack of memory: use fewer workers") from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _extract_one(backbone: Backbone, count: int, path: Path) -> ImageFeatures | str:
-    try:
-        return backbone.extract(read_image(path), count)
-    except UnreadableImage as error:
-        return str(error)
-
-
-_worker: tuple[Backbone, int]
-
-
-def _start_worker(backbone: Backbone, count: int) -> None:
-    import cv2
-
-    global _worker
-    _worker = backbone, count
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
-
-
-# Tensors would travel between processes as shared memory files, thousands of them: arrays are copied.
-_Sent = tuple[dict[str, np.ndarray | None], np.ndarray | None]
-
-
-def _in_worker(path: Path) -> _Sent | str:
-    result = _extract_one(*_worker, path)
-    if isinstance(result, str):
-        return result
-    arrays = {name: None if x is None else x.numpy() for name, x in vars(result.local).items()}
-    return arrays, result.vector
-
-
-def _received(sent: _Sent | str) -> ImageFeatures | str:
-    if isinstance(sent, str):
-        return sent
-    arrays, vector = sent
-    tensors: dict[str, Any] = {k: None if x is None else torch.from_numpy(x) for k, x in arrays.items()}
-    return ImageFeatures(LocalFeatures(**tensors), vector)
 
 
 def _more(items: Sequence[str] | dict[str, str]) -> str:

@@ -14,6 +14,8 @@ import numpy as np
 from ames.data.atomic import atomic_path
 from ames.errors import AmesError
 
+_BLOCK = 1 << 26  # bytes copied at a time
+
 
 class _Part(NamedTuple):
     path: Path
@@ -51,12 +53,13 @@ def parts_of(target: Path, *, expected: int | None = None) -> list[Path]:
     return [found[number] for number in sorted(found)]
 
 
-def merge_parts(target: Path, parts: Sequence[Path]) -> int:
+def merge_parts(target: Path, parts: Sequence[Path], *, copy: bool = False) -> int:
     """Writes ``target``, a virtual file of ``parts``, which lie beside it; returns the number of images.
 
-    AmesError if ``target`` is there and no merged file, or the parts differ in their layout.
+    copy: a file of its own instead, which no longer needs the parts. AmesError if ``target`` is there and no
+    merged file, or the parts differ in their layout.
     """
-    if target.exists() and not _is_merged(target):
+    if target.exists() and not is_merged(target):
         raise AmesError(f"{target}: is there already and holds descriptors itself; move it away to merge")
     read = [_inspect(path) for path in parts]
     for part in read[1:]:
@@ -66,21 +69,41 @@ def merge_parts(target: Path, parts: Sequence[Path]) -> int:
                 f"{read[0].dtype} {list(read[0].shape[1:])}"
             )
     images = sum(part.shape[0] for part in read)
-    layout = h5py.VirtualLayout((images, *read[0].shape[1:]), read[0].dtype)
-    start = 0
-    for part in read:
-        # Without a folder: HDF5 looks beside the merged file.
-        source = h5py.VirtualSource(part.path.name, "features", part.shape, part.dtype)
-        layout[start : start + part.shape[0]] = source
-        start += part.shape[0]
-    with atomic_path(target) as temporary, h5py.File(temporary, "w", libver="latest") as file:
-        file.create_virtual_dataset("features", layout)
+    version = None if copy else "latest"
+    with atomic_path(target) as temporary, h5py.File(temporary, "w", libver=version) as file:
+        if copy:
+            _copy(file, read, images)
+        else:
+            file.create_virtual_dataset("features", _virtual(read, images))
         names = [name for part in read for name in part.names or []]
         if len(names) == images:
             file.create_dataset("names", data=names, dtype=h5py.string_dtype())
         if read[0].provenance is not None and len({part.provenance for part in read}) == 1:
             file.attrs["provenance"] = read[0].provenance
     return images
+
+
+def _virtual(parts: Sequence[_Part], images: int) -> h5py.VirtualLayout:
+    layout = h5py.VirtualLayout((images, *parts[0].shape[1:]), parts[0].dtype)
+    start = 0
+    for part in parts:
+        # Without a folder: HDF5 looks beside the merged file.
+        source = h5py.VirtualSource(part.path.name, "features", part.shape, part.dtype)
+        layout[start : start + part.shape[0]] = source
+        start += part.shape[0]
+    return layout
+
+
+def _copy(file: h5py.File, parts: Sequence[_Part], images: int) -> None:
+    features = file.create_dataset("features", (images, *parts[0].shape[1:]), parts[0].dtype)
+    row = parts[0].dtype.itemsize * int(np.prod(parts[0].shape[1:], dtype=np.int64))
+    step, start = max(1, _BLOCK // max(row, 1)), 0
+    for part in parts:
+        with h5py.File(part.path, "r") as source:
+            for first in range(0, part.shape[0], step):
+                block = source["features"][first : first + step]
+                features[start : start + len(block)] = block
+                start += len(block)
 
 
 def _inspect(path: Path) -> _Part:
@@ -110,7 +133,8 @@ def _text(provenance: object) -> str | None:
         return None
 
 
-def _is_merged(path: Path) -> bool:
+def is_merged(path: Path) -> bool:
+    """Whether it is a virtual file, which other files hold the content of."""
     try:
         with h5py.File(path, "r") as file:
             features = file.get("features")

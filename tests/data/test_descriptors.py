@@ -9,14 +9,13 @@ import pytest
 import torch
 
 from ames.data.descriptors import (
-    METADATA,
-    PADDING,
     DescriptorFile,
     DescriptorWriter,
     check_backbone,
     read_globals,
     write_globals,
 )
+from ames.data.layouts import METADATA, PADDING
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 

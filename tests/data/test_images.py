@@ -3,7 +3,9 @@
 import cv2
 import numpy as np
 import pytest
+from image_files import cmyk_jpeg, with_orientation
 
+from ames.data.headers import is_cut_off, size_of
 from ames.data.images import (
     ListedImage,
     UnreadableImage,
@@ -40,13 +42,134 @@ def test_grey_and_transparent_images_have_three_channels(tmp_path):
 
 
 def test_images_are_turned_upright(tmp_path):
-    jpeg = encoded()
-    # An EXIF block that says "rotated by 90 degrees" (orientation 6), put behind the start marker.
-    tiff = b"MM\0*\0\0\0\x08" + b"\0\x01" + b"\x01\x12\0\x03\0\0\0\x01\0\x06\0\0" + b"\0\0\0\0"
-    exif = b"Exif\0\0" + tiff
-    block = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
-    (tmp_path / "turned.jpg").write_bytes(jpeg[:2] + block + jpeg[2:])
-    assert read_image(tmp_path / "turned.jpg").shape == (60, 40, 3)
+    for orientation, shape in ((1, (40, 60, 3)), (3, (40, 60, 3)), (6, (60, 40, 3)), (8, (60, 40, 3))):
+        (tmp_path / "turned.jpg").write_bytes(with_orientation(encoded(), orientation))
+        assert read_image(tmp_path / "turned.jpg").shape == shape
+
+
+def test_what_is_seen_of_a_turned_image(tmp_path):
+    image = np.zeros((40, 60, 3), np.uint8)
+    image[:8, :8] = 255  # upper left; "rotate by 90 degrees clockwise" brings it to the upper right
+    jpeg = cv2.imencode(".jpg", image)[1].tobytes()
+    (tmp_path / "turned.jpg").write_bytes(with_orientation(jpeg, 6))
+    found = read_image(tmp_path / "turned.jpg")
+    assert found[4, -4].min() > 200
+    assert found[4, 4].max() < 50
+
+
+def test_printers_colours(tmp_path):
+    (tmp_path / "x.jpg").write_bytes(cmyk_jpeg(255, 0, 0, 0))
+    found = read_image(tmp_path / "x.jpg")
+    assert found.shape == (16, 16, 3)
+    blue, green, red = found.reshape(-1, 3).mean(0)
+    assert red < 60
+    assert min(blue, green) > 150
+    (tmp_path / "x.jpg").write_bytes(cmyk_jpeg(0, 0, 0, 255))
+    assert read_image(tmp_path / "x.jpg").max() < 60
+    (tmp_path / "x.jpg").write_bytes(cmyk_jpeg(0, 0, 0, 0))
+    assert read_image(tmp_path / "x.jpg").min() > 230
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_sixteen_bits_become_eight(tmp_path, suffix, channels):
+    image = np.random.default_rng(0).integers(0, 255, (20, 30, *channels), dtype=np.uint8)
+    deep = image.astype(np.uint16) * 257
+    (tmp_path / f"x{suffix}").write_bytes(cv2.imencode(suffix, deep)[1].tobytes())
+    found = read_image(tmp_path / f"x{suffix}")
+    assert found.dtype == np.uint8
+    expected = image if channels else np.repeat(image[..., None], 3, -1)
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".png"])
+def test_of_an_animation_the_first_frame(tmp_path, suffix):
+    if not hasattr(cv2, "imencodeanimation"):
+        pytest.skip("this OpenCV writes no animations")
+    first = np.full((30, 40, 4), 255, np.uint8)
+    first[:, :20, :3] = 0
+    animation = cv2.Animation()
+    animation.frames = [first, np.dstack([255 - first[..., :3], first[..., 3]])]
+    animation.durations = np.array([100, 100])
+    data = cv2.imencodeanimation(suffix, animation)[1].tobytes()
+    (tmp_path / f"x{suffix}").write_bytes(data)
+    found = read_image(tmp_path / f"x{suffix}")
+    assert found.shape == (30, 40, 3)
+    assert found[:, :18].max() < 60
+    assert found[:, 22:].min() > 200
+    assert size_of(data) == (30, 40)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 20_000), (20_000, 2)])
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_images_of_unusual_sizes(tmp_path, shape, suffix):
+    image = np.full((*shape, 3), 77, np.uint8)
+    (tmp_path / f"x{suffix}").write_bytes(cv2.imencode(suffix, image)[1].tobytes())
+    assert read_image(tmp_path / f"x{suffix}").shape == image.shape
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [
+        (".jpg", []),
+        (".jpg", [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]),
+        (".jpg", [cv2.IMWRITE_JPEG_RST_INTERVAL, 2]),
+        (".png", []),
+        (".webp", []),
+        (".webp", [cv2.IMWRITE_WEBP_QUALITY, 101]),  # without loss: another kind of header
+        (".bmp", []),
+        (".tif", []),
+        (".gif", []),
+    ],
+)
+def test_a_file_without_its_end_is_never_half_an_image(tmp_path, suffix, options):
+    image = cv2.resize(np.random.default_rng(0).integers(0, 255, (12, 16, 3), dtype=np.uint8), (160, 120))
+    data = cv2.imencode(suffix, image, options)[1].tobytes()
+    if cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) is None:
+        pytest.skip("this OpenCV does not read the format")
+    assert size_of(data) == (120, 160)
+    assert not is_cut_off(data)
+    (tmp_path / "x").write_bytes(data + b"what follows is not looked at")
+    assert read_image(tmp_path / "x").shape == (120, 160, 3)
+    for share in (0.2, 0.5, 0.9, 0.99):
+        (tmp_path / "x").write_bytes(data[: int(share * len(data))])
+        with pytest.raises(
+            UnreadableImage, match="cut off" if suffix in (".jpg", ".png", ".webp") else "not an image"
+        ):
+            read_image(tmp_path / "x")
+
+
+def test_a_thumbnail_s_end_is_not_the_image_s(tmp_path):
+    jpeg, thumbnail = encoded(), encoded(size=(8, 8))
+    block = b"\xff\xe1" + (len(thumbnail) + 8).to_bytes(2, "big") + b"Exif\0\0" + thumbnail
+    whole = jpeg[:2] + block + jpeg[2:]
+    assert size_of(whole) == (40, 60)
+    assert not is_cut_off(whole)
+    assert is_cut_off(whole[:-200])
+
+
+def test_a_bound_on_pixels(tmp_path):
+    """Read off the header: nothing is decoded, so that a small file cannot fill the memory."""
+    header = b"\x89PNG\r\n\x1a\n" + (13).to_bytes(4, "big") + b"IHDR" + (60_000).to_bytes(4, "big") * 2
+    (tmp_path / "bomb.png").write_bytes(header + b"\x08\x02\0\0\0")
+    with pytest.raises(UnreadableImage, match="60000 x 60000 pixels, more than 200,000,000"):
+        read_image(tmp_path / "bomb.png")
+    (tmp_path / "x.jpg").write_bytes(encoded())
+    assert read_image(tmp_path / "x.jpg", max_pixels=2400).shape == (40, 60, 3)
+    with pytest.raises(UnreadableImage, match="60 x 40 pixels, more than 2,399"):
+        read_image(tmp_path / "x.jpg", max_pixels=2399)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".tif", ".gif"])
+def test_no_garbage_breaks_the_reading_of_headers(suffix):
+    rng = np.random.default_rng(0)
+    data = encoded(suffix)
+    for _ in range(200):
+        broken = bytearray(data[: int(rng.integers(4, len(data)))])
+        for _ in range(5):
+            broken[int(rng.integers(4, max(len(broken), 5)) % len(broken))] = int(rng.integers(256))
+        size_of(bytes(broken))
+        is_cut_off(bytes(broken))
 
 
 @pytest.mark.parametrize(
@@ -54,7 +177,7 @@ def test_images_are_turned_upright(tmp_path):
     [
         (b"", "empty file"),
         (b"some text", "not an image"),
-        (encoded()[:100], "not an image"),
+        (encoded()[:100], "cut off"),
         (None, "No such"),
     ],
 )

@@ -11,8 +11,11 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def ahead(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """``function`` of every item, in order; ``workers`` threads are at most one item each ahead (0: none).
+def ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int, *, reach: int | None = None
+) -> Iterator[Result]:
+    """``function`` of every item, in order; ``workers`` threads are at most ``reach`` items ahead of whoever
+    iterates (None: one each); 0 workers: none.
 
     ``items`` are drawn in the thread that iterates. What ``function`` raises is raised here, in its place in
     the order. Iteration that is broken off ends the threads, after what they have begun.
@@ -24,11 +27,12 @@ def ahead(function: Callable[[Item], Result], items: Iterable[Item], workers: in
         yield from map(function, items)
         return
     waiting: deque[Future[Result]] = deque()
+    reach = max(workers, reach or 0)
     with ThreadPoolExecutor(workers) as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
-                if len(waiting) > workers:
+                if len(waiting) > reach:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,6 +32,14 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # gone already after a success
             temporary.unlink()
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes what killed processes left of writing ``path``; for those who know that nobody writes it."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.\d+\.part")
+    for found in path.parent.iterdir():
+        if pattern.fullmatch(found.name):
+            found.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -26,7 +26,8 @@ import torch
 from ames import __version__
 from ames.data.atomic import atomic_path
 from ames.data.gather import Memory, gather
-from ames.data.layouts import METADATA, PADDING, ROW_COL, SCALE, WEIGHT, check_sources, find_layout
+from ames.data.layouts import PADDING, ROW_COL, SCALE, WEIGHT, check_sources, find_layout
+from ames.data.rows import LocalRows
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 
@@ -52,38 +53,27 @@ class DescriptorWriter:
         names: Sequence[str] | None = None,
         provenance: dict[str, Any] | None = None,
     ) -> None:
-        self._path = path
+        self._path, self._images = path, images
         self.slots, self.width = slots, width
-        self._shape, self._dtype = (images, slots, METADATA + width), dtype
+        self._rows = LocalRows(slots, width, dtype)
         self._names, self._provenance = names, provenance
 
     def __enter__(self) -> DescriptorWriter:
         with ExitStack() as opening:  # closes and removes the file if the disk is full already here
             temporary = opening.enter_context(atomic_path(self._path))
             file = opening.enter_context(h5py.File(temporary, "w"))
-            self._features = file.create_dataset("features", self._shape, self._dtype)
-            empty = np.zeros(self._shape[1:], self._dtype)
-            empty[:, PADDING] = 1
-            for row in range(self._shape[0]):
+            shape = (self._images, *self._rows.shape)
+            self._features = file.create_dataset("features", shape, self._rows.stored)
+            empty = self._rows.encode([None])[0]
+            for row in range(self._images):
                 self._features[row] = empty
-            _describe(file, self._names, self._provenance)
+            describe(file, self._names, self._provenance)
             self._open = opening.pop_all()
         return self
 
     def write(self, row: int, local: LocalFeatures) -> None:
         """One image's features [N, D]; its metadata columns are zero where it has none."""
-        local = local.trim(self.slots)
-        out = np.zeros(self._shape[1:], np.float32)
-        out[:, PADDING] = 1
-        n = local.size
-        if local.xy is not None:
-            out[:n, ROW_COL] = local.xy.cpu().numpy()
-        for column, value in ((SCALE, local.scale), (WEIGHT, local.weight)):
-            if value is not None:
-                out[:n, column] = value.cpu().numpy()
-        out[:n, PADDING] = ~local.valid.cpu().numpy()
-        out[:n, METADATA:] = local.descriptors.float().cpu().numpy()
-        self._features[row] = out.astype(self._dtype)
+        self._features[row] = self._rows.encode([local])[0]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -240,7 +230,7 @@ def write_globals(
     """Global descriptors [images, D], as float32."""
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         file.create_dataset("features", data=np.asarray(vectors, np.float32))
-        _describe(file, names, provenance)
+        describe(file, names, provenance)
 
 
 def read_globals(path: Path | str) -> np.ndarray:
@@ -277,10 +267,17 @@ def _dataset(file: h5py.File, path: Path) -> h5py.Dataset:
     return features
 
 
-def _describe(file: h5py.File, names: Sequence[str] | None, provenance: dict[str, Any] | None) -> None:
+def describe(file: h5py.File, names: Sequence[str] | None, provenance: dict[str, Any] | None) -> None:
+    """Writes what a file says of itself: the images' names, and how it was made."""
     if names is not None:
         file.create_dataset("names", data=list(names), dtype=h5py.string_dtype())
     file.attrs["provenance"] = json.dumps({"ames": __version__} | (provenance or {}))
+
+
+def recorded(path: Path | str) -> tuple[list[str] | None, dict[str, Any]]:
+    """What a file of local or global descriptors says of itself: names (None: none) and provenance."""
+    with _open(Path(path)) as file:
+        return _names(file), _provenance(file)
 
 
 def _provenance(file: h5py.File) -> dict[str, Any]:

@@ -26,8 +26,7 @@ class DatasetFolder:
         return self.path / f"{self.descriptors}{_suffix(split)}_local.hdf5"
 
     def vectors(self, split: str = "") -> Path:
-        kind = "cls" if self.descriptors == "dinov2" else "global"
-        return self.path / f"{self.descriptors}{_suffix(split)}_{kind}.hdf5"
+        return self.path / f"{self.descriptors}{_suffix(split)}_{vector_kind(self.descriptors)}.hdf5"
 
     def image_list(self, split: str = "") -> Path:
         return self.path / (f"test_{split}.txt" if split else "train.txt")
@@ -55,6 +54,11 @@ class DatasetFolder:
     def find_ground_truth(self, name: str | None = None) -> Path:
         """As ``find_shortlist``: gnd_<folder>.json, else the published .pkl, or another one by ``name``."""
         return _find(self.path, name, self.ground_truth, "ground truth")
+
+
+def vector_kind(descriptors: str) -> str:
+    """What the names of files of global descriptors end in."""
+    return "cls" if descriptors == "dinov2" else "global"
 
 
 def _suffix(split: str) -> str:

@@ -12,9 +12,11 @@ import cv2
 import numpy as np
 
 from ames.data.atomic import atomic_file
+from ames.data.headers import is_cut_off, size_of
 from ames.errors import AmesError
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+MAX_PIXELS = 200_000_000  # of an image, 600 MB once decoded: a small file may claim any size
 
 
 class UnreadableImage(Exception):  # noqa: N818 - it is a finding about a file, counted and reported
@@ -28,16 +30,26 @@ class ListedImage(NamedTuple):
     label: str | None
 
 
-def read_image(path: Path | str) -> np.ndarray:
-    """uint8 [H, W, 3], BGR, turned upright by its EXIF orientation; UnreadableImage says why not."""
+def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """uint8 [H, W, 3], BGR, turned upright by its EXIF orientation; UnreadableImage says why not.
+
+    Grey images get three equal channels, 16 bits become 8, transparency is dropped (what lies below it is
+    seen), CMYK is converted, and of an animation the first frame is taken. A file that ends before its end is
+    unreadable, never half an image; so is one of more than ``max_pixels``, which is not decoded.
+    """
     try:
-        data = np.fromfile(path, np.uint8)
+        data = Path(path).read_bytes()
     except OSError as error:
         raise UnreadableImage(error.strerror or "cannot be read") from error
-    if not len(data):
+    if not data:
         raise UnreadableImage("empty file")
+    size = size_of(data)
+    if size is not None and size[0] * size[1] > max_pixels:
+        raise UnreadableImage(f"{size[1]} x {size[0]} pixels, more than {max_pixels:,}")
+    if is_cut_off(data):
+        raise UnreadableImage("cut off: the end of the file is missing")
     try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
         raise UnreadableImage("too large to decode") from error
     if image is None:

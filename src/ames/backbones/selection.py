@@ -1,0 +1,169 @@
+"""Which cells of feature maps become an image's local descriptors, and what becomes its global one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ames.backbones.base import FeatureMaps
+from ames.backbones.detector import SpatialAttention, global_descriptor
+from ames.errors import AmesError
+from ames.features import LocalFeatures
+
+WEIGHTS = ("detector", "attention", "norm", "cls")
+DESCRIPTORS = ("raw", "projected")
+VECTORS = ("cls", "average", "gem")
+DETECTOR_INPUTS = ("network", "normalized")
+_GEM_POWER, _GEM_LEAST = 3.0, 1e-6  # Radenovic et al., PAMI 2018
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is taken from feature maps; all of it is recorded in the files.
+
+    count: local descriptors an image, at most, those of the largest weights over all scales.
+    by: the weights: "detector", "attention" (the network's own, ``FeatureMaps.weight``), "norm" (L2 norm of a
+        cell's features) or "cls" (cosine of the cell and the network's global vector).
+    descriptors: "raw" (the cell's features, L2-normalized) or "projected" (the detector's).
+    vector: the global descriptor: "cls" (the network's), "average" (of the descriptors of all cells, by their
+        weights), "gem" (generalized mean of all cells' features, power 3), or None. It is the mean over
+        scales of unit vectors, L2-normalized.
+    suppression: a cell counts only as the largest of k x k cells of its scale; 1: all of them do.
+    detector_input: features "network" (as the network gives them) or "normalized" (L2, what files of raw
+        descriptors hold, and so what a detector was trained on from such a file).
+    """
+
+    count: int = 700
+    by: str = "norm"
+    descriptors: str = "raw"
+    vector: str | None = "cls"
+    suppression: int = 1
+    detector_input: str = "network"
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("by", self.by, WEIGHTS),
+            ("descriptors", self.descriptors, DESCRIPTORS),
+            ("vector", self.vector, (*VECTORS, None)),
+            ("detector_input", self.detector_input, DETECTOR_INPUTS),
+        ):
+            if value not in known:
+                raise AmesError(f"{name} {value!r} is none of {', '.join(map(str, known))}")
+        if self.suppression < 1 or self.suppression % 2 == 0:
+            raise AmesError(f"suppression {self.suppression}: give an odd number of cells, 1 for none")
+
+    @property
+    def needs_detector(self) -> bool:
+        return self.by == "detector" or self.descriptors == "projected"
+
+    def provenance(self) -> dict[str, Any]:
+        found = asdict(self)
+        found["descriptors"], found["features"] = found.pop("count"), found["descriptors"]
+        return found if self.needs_detector else found | {"detector_input": None}
+
+
+def check(selection: Selection, maps: FeatureMaps, detector: SpatialAttention | None) -> None:
+    """AmesError where a network that gives such maps, or the detector, cannot serve the selection."""
+    width = maps.local.shape[1]
+    if selection.needs_detector and detector is None:
+        what = "weights by detector" if selection.by == "detector" else "projected descriptors"
+        raise AmesError(f"{what} need the detector's file (--detector)")
+    if selection.needs_detector and detector is not None and detector.width != width:
+        raise AmesError(f"the detector takes {detector.width}-d features, the network gives {width}-d")
+    if selection.by == "attention" and maps.weight is None:
+        raise AmesError("the network gives no attention: select by detector, norm or cls")
+    if maps.vector is None and "cls" in (selection.by, selection.vector):
+        raise AmesError("the network has no global vector: select by detector or norm, global average or gem")
+    if selection.by == "cls" and maps.vector is not None and maps.vector.shape[1] != width:
+        raise AmesError(
+            f"the network's global vector is {maps.vector.shape[1]}-d, its cells {width}-d: no cosine (cls)"
+        )
+
+
+def select(
+    scales: Sequence[FeatureMaps],
+    centers: Sequence[Tensor],
+    selection: Selection,
+    detector: SpatialAttention | None = None,
+) -> tuple[LocalFeatures, Tensor | None]:
+    """Local features [B, n, D] of B images and their global vectors float32 [B, G], where they are.
+
+    scales: the images' maps at each scale; centers: float [h, w, 2] of each, where its cells lie, in any
+    unit, which becomes ``xy``. ``scale`` is the number of the scale. n is ``count``, or all cells if there
+    are fewer; suppressed ones lie behind the others, as padding.
+    """
+    weights, cells, vectors = [], [], []
+    for maps in scales:
+        cell, weight = _weighted(maps, selection, detector)  # [B, h, w, D], [B, h, w]
+        vectors.append(_vector(maps, cell, weight, selection))
+        weights.append(_suppressed(weight, selection.suppression).flatten(1))
+        cells.append(cell.flatten(1, 2))
+    weight = torch.cat(weights, 1)
+    # Stable, so that equal weights have an order: a run that goes on writes what it would have written.
+    weight, order = weight.sort(dim=1, descending=True, stable=True)
+    weight, order = weight[:, : selection.count], order[:, : selection.count]
+    number = torch.cat([torch.full_like(x[0], i) for i, x in enumerate(weights)])
+    place = torch.cat([x.reshape(-1, 2) for x in centers]).to(weight)
+    descriptors = torch.cat(cells, 1).gather(1, order[..., None].expand(-1, -1, cells[0].shape[-1]))
+    valid = weight != -torch.inf  # NaN stays, for whoever looks at it
+    local = LocalFeatures(
+        descriptors=F.normalize(descriptors, dim=-1) * valid[..., None],
+        valid=valid,
+        xy=place[order],
+        scale=number[order],
+        weight=torch.where(valid, weight, 0),
+    )
+    return local, _mean_of([x for x in vectors if x is not None])
+
+
+def _weighted(
+    maps: FeatureMaps, selection: Selection, detector: SpatialAttention | None
+) -> tuple[Tensor, Tensor]:
+    """float32 descriptors [B, h, w, D], not normalized where they are raw, and weights [B, h, w]."""
+    raw = maps.local.float()
+    projected = found = raw
+    if selection.needs_detector:
+        assert detector is not None
+        taken = F.normalize(raw, dim=1) if selection.detector_input == "normalized" else raw
+        projected, found = detector(taken)
+    if selection.by == "norm":
+        found = raw.norm(dim=1)
+    elif selection.by == "attention":
+        assert maps.weight is not None
+        found = maps.weight.float()
+    elif selection.by == "cls":
+        assert maps.vector is not None
+        found = F.cosine_similarity(raw, maps.vector.float()[..., None, None], dim=1)
+    cell = projected if selection.descriptors == "projected" else raw
+    return cell.movedim(1, -1).float(), found.float()
+
+
+def _suppressed(weight: Tensor, size: int) -> Tensor:
+    """Weights [B, h, w], -inf where a neighbour's is larger."""
+    if size == 1:
+        return weight
+    largest = F.max_pool2d(weight[:, None], size, stride=1, padding=size // 2)[:, 0]
+    return torch.where(weight < largest, -torch.inf, weight)
+
+
+def _vector(maps: FeatureMaps, cell: Tensor, weight: Tensor, selection: Selection) -> Tensor | None:
+    """The global descriptor of one scale, unit length, [B, G]."""
+    if selection.vector is None:
+        return None
+    if selection.vector == "cls":
+        assert maps.vector is not None
+        return F.normalize(maps.vector.float(), dim=-1)
+    if selection.vector == "gem":
+        powers = maps.local.float().clamp(min=_GEM_LEAST) ** _GEM_POWER
+        return F.normalize(powers.mean((2, 3)) ** (1 / _GEM_POWER), dim=-1)
+    # A cosine may be negative; such a cell has no part in the sum rather than an opposite one.
+    return global_descriptor(F.normalize(cell, dim=-1).flatten(1, 2), weight.clamp(min=0).flatten(1))
+
+
+def _mean_of(vectors: Sequence[Tensor]) -> Tensor | None:
+    return F.normalize(torch.stack(list(vectors)).mean(0), dim=-1) if vectors else None

@@ -1,0 +1,118 @@
+"""What an image file says of itself before it is decoded: its size, and whether its end is there."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+_TIFF = {b"II*\0": "<", b"MM\0*": ">"}
+# Within a scan 0xFF is followed by 0 (the byte itself) or by a restart marker; anything else ends the scan.
+_SCAN_END = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]", re.DOTALL)
+_STANDALONE = frozenset((0x01, *range(0xD0, 0xD9)))  # JPEG markers that have no content
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # those of a frame's header
+_START_OF_SCAN, _END = 0xDA, 0xD9
+
+
+def size_of(data: bytes) -> tuple[int, int] | None:
+    """(height, width) as stored, before any turning; None where the format is not known here, or its header
+    is broken, which is the decoder's to say.
+    """
+    for magic, read in (
+        (_JPEG, _size_of_jpeg),
+        (_PNG, lambda x: struct.unpack_from(">II", x, 16)[::-1]),
+        (b"GIF8", lambda x: struct.unpack_from("<HH", x, 6)[::-1]),
+        (b"BM", _size_of_bmp),
+        (b"RIFF", _size_of_webp),
+        *((magic, _size_of_tiff) for magic in _TIFF),
+    ):
+        if data.startswith(magic):
+            try:
+                found = read(data)
+            except (struct.error, IndexError, KeyError):
+                return None
+            return None if found is None else (int(found[0]), int(found[1]))
+    return None
+
+
+def is_cut_off(data: bytes) -> bool:
+    """Whether a JPEG, PNG or WebP ends before its end. Decoders differ in what they make of one: some fill
+    what is missing with grey.
+    """
+    if data.startswith(_JPEG):
+        return not any(segment.marker == _END for segment in _segments(data))
+    if data.startswith(_PNG):
+        return b"IEND" not in data
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return len(data) < 8 + int.from_bytes(data[4:8], "little")
+    return False
+
+
+class _Segment(NamedTuple):
+    marker: int
+    start: int  # of its content, behind the length
+
+
+def _segments(data: bytes) -> Iterator[_Segment]:
+    """Markers of a JPEG in order, up to its end marker; thumbnails within a segment are not looked into."""
+    position = 2
+    while position + 1 < len(data):
+        if data[position] != 0xFF or data[position + 1] == 0xFF:  # filling, or garbage, as decoders skip it
+            position += 1
+            continue
+        marker = data[position + 1]
+        position += 2
+        yield _Segment(marker, position + 2)
+        if marker == _END:
+            return
+        if marker in _STANDALONE:
+            continue
+        position += int.from_bytes(data[position : position + 2], "big")
+        if marker == _START_OF_SCAN:
+            end = _SCAN_END.search(data, position)
+            if end is None:
+                return
+            position = end.end() - 2
+
+
+def _size_of_jpeg(data: bytes) -> tuple[int, int] | None:
+    for segment in _segments(data):
+        if segment.marker in _FRAMES:
+            return struct.unpack_from(">HH", data, segment.start + 1)
+        if segment.marker == _START_OF_SCAN:
+            break
+    return None
+
+
+def _size_of_bmp(data: bytes) -> tuple[int, int]:
+    if int.from_bytes(data[14:18], "little") == 12:  # the first version's header
+        return struct.unpack_from("<HH", data, 18)[::-1]
+    width, height = struct.unpack_from("<ii", data, 18)
+    return abs(height), abs(width)  # a negative height: the first row comes first
+
+
+def _size_of_webp(data: bytes) -> tuple[int, int] | None:
+    kind = data[12:16]
+    if kind == b"VP8X":
+        width, height = (1 + int.from_bytes(data[start : start + 3], "little") for start in (24, 27))
+        return height, width
+    if kind == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return 1 + (bits >> 14 & 0x3FFF), 1 + (bits & 0x3FFF)
+    if kind == b"VP8 ":
+        width, height = struct.unpack_from("<HH", data, 26)
+        return height & 0x3FFF, width & 0x3FFF
+    return None
+
+
+def _size_of_tiff(data: bytes) -> tuple[int, int]:
+    order = _TIFF[data[:4]]
+    (first,) = struct.unpack_from(order + "I", data, 4)
+    (entries,) = struct.unpack_from(order + "H", data, first)
+    found = {}
+    for entry in range(first + 2, first + 2 + 12 * entries, 12):
+        tag, kind = struct.unpack_from(order + "HH", data, entry)
+        found[tag] = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, entry + 8)[0]
+    return found[257], found[256]

@@ -1,0 +1,111 @@
+"""Rows of descriptor files from features as they come, and what is said meanwhile."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from ames.data.atomic import atomic_file
+from ames.data.growing import GrowingFiles
+from ames.data.rows import LocalRows
+from ames.features import LocalFeatures
+from ames.models.base import Similarity
+from ames.per_image import Found
+
+_SAID_EVERY = 60.0  # seconds between two lines of progress where nobody watches
+Chunks = Callable[[Callable[[], object]], Iterator[list[Found]]]
+
+
+def fill(
+    growing: GrowingFiles, chunks: Chunks, *, packer: Similarity | None = None, errors: Path | None = None
+) -> None:
+    """Appends the missing rows, a chunk at a time, each of them while the next one is computed.
+
+    chunks: gives them, from the first missing row on; it calls what it is given once an image. packer: a
+    binary model whose codes are stored. errors: the list of unreadable images, written once there is one.
+    """
+    with _progress(len(growing.plan.names), growing.state.done) as tick, ThreadPoolExecutor(1) as writer:
+        writing: Future[None] | None = None
+        found = chunks(tick)
+        try:
+            for chunk in found:
+                if writing is not None:
+                    writing.result()
+                writing = writer.submit(_write, growing, chunk, packer, errors)
+            if writing is not None:
+                writing.result()
+        finally:
+            found.close()  # type: ignore[attr-defined]  # ends its threads and processes
+    if errors is not None and growing.state.unreadable:
+        _list_errors(growing, errors)  # it may have been killed behind the last rows, before their list
+
+
+@torch.inference_mode()
+def _write(growing: GrowingFiles, chunk: list[Found], packer: Similarity | None, errors: Path | None) -> None:
+    first = growing.state.done
+    features = [None if isinstance(x, str) else x for x in chunk]
+    blocks = []
+    for rows in growing.plan.rows.values():
+        if isinstance(rows, LocalRows):
+            local = [None if x is None else packed(x.local, packer) for x in features]
+            blocks.append(rows.encode(local))
+        else:
+            blocks.append(rows.encode([None if x is None else x.vector for x in features]))
+    unreadable = [(first + i, x) for i, x in enumerate(chunk) if isinstance(x, str)]
+    empty = [first + i for i, x in enumerate(features) if x is not None and x.local.size == 0]
+    growing.append(blocks, unreadable, empty)
+    if unreadable and errors is not None:
+        _list_errors(growing, errors)
+
+
+def _list_errors(growing: GrowingFiles, path: Path) -> None:
+    names = growing.plan.names
+    write_errors(path, [(names[row], why) for row, why in growing.state.unreadable])
+
+
+def packed(local: LocalFeatures, packer: Similarity | None) -> LocalFeatures:
+    """The codes of a binary model, uint8 [N, bytes]; without one the features as they are."""
+    if packer is None:
+        return local
+    if not local.size:
+        return local.with_descriptors(torch.zeros(0, packer.code_bytes, dtype=torch.uint8))
+    return packer.compress(local)
+
+
+def write_errors(path: Path, errors: Sequence[tuple[str, str]]) -> None:
+    """A list of images and why they have no descriptors, as CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("path", "reason"), *errors])
+    with atomic_file(path) as file:
+        file.write(text.getvalue().encode())
+
+
+@contextmanager
+def _progress(total: int, done: int) -> Iterator[Callable[[], None]]:
+    """To be called once an image. Shows a bar; where nobody watches, a line each minute."""
+    began, said, n = time.monotonic(), time.monotonic(), 0
+    with tqdm(total=total, initial=done, desc="extract", unit="img", disable=None) as bar:
+
+        def tick() -> None:
+            nonlocal said, n
+            n += 1
+            bar.update()
+            now = time.monotonic()
+            if bar.disable and now - said > _SAID_EVERY:
+                said = now
+                rate = n / (now - began)
+                left = timedelta(seconds=round((total - done - n) / rate))
+                line = f"extract: {done + n:,} of {total:,} images, {rate:.1f} images/s, {left} left"
+                print(line, file=sys.stderr, flush=True)
+
+        yield tick

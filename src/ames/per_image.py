@@ -1,0 +1,128 @@
+"""Features of images by a backbone that takes one at a time, in this process or in several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+
+from ames.backbones.base import Backbone, ImageFeatures
+from ames.data.images import MAX_PIXELS, UnreadableImage, read_image
+from ames.data.resizing import Box, whole_pixels
+from ames.errors import AmesError
+from ames.features import LocalFeatures
+
+_TAKEN = 16  # images a worker takes at a time
+
+Found = ImageFeatures | str  # or why there are none
+
+
+class Photo(NamedTuple):
+    """An image, or what a box in it shows."""
+
+    path: Path
+    box: Box | None = None
+
+
+class PerImage:
+    """The ``count`` strongest descriptors of ``backbone``, by ``workers`` processes beside this one.
+
+    What a source of features offers: ``name``, ``slots``, ``local_dim``, ``global_dim`` (None: no global
+    descriptor), ``provenance`` and ``chunks``.
+    """
+
+    def __init__(
+        self, backbone: Backbone, count: int, workers: int = 0, max_pixels: int = MAX_PIXELS
+    ) -> None:
+        self._backbone, self._workers, self._max_pixels = backbone, workers, max_pixels
+        self.slots, self.local_dim, self.global_dim = count, backbone.local_dim, backbone.global_dim
+        self.name = backbone.name
+
+    def provenance(self) -> dict[str, Any]:
+        return self._backbone.provenance() | {"descriptors": self.slots}
+
+    def chunks(
+        self, photos: Sequence[Photo], size: int, tick: Callable[[], object] = lambda: None
+    ) -> Iterator[list[Found]]:
+        """What each photo has, in order, ``size`` of them at a time; ``tick`` is called for each. Locations
+        are shares of the whole image, for boxes too.
+        """
+        with _mapper(self._backbone, self.slots, self._max_pixels, self._workers) as mapper:
+            chunk = []
+            for found in mapper(photos):
+                tick()
+                chunk.append(found)
+                if len(chunk) == size:
+                    yield chunk
+                    chunk = []
+            if chunk:
+                yield chunk
+
+
+@contextmanager
+def _mapper(backbone: Backbone, count: int, max_pixels: int, workers: int):
+    if not workers:
+        yield lambda photos: (_extract_one(backbone, count, max_pixels, photo) for photo in photos)
+        return
+    start = (backbone, count, max_pixels)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, start)
+    try:
+        yield lambda photos: map(_received, pool.map(_in_worker, photos, chunksize=_TAKEN))
+    except BrokenProcessPool as error:
+        raise AmesError("a worker process died, perhaps for lack of memory: use fewer workers") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _extract_one(backbone: Backbone, count: int, max_pixels: int, photo: Photo) -> Found:
+    try:
+        image = read_image(photo.path, max_pixels=max_pixels)
+        if photo.box is None:
+            return backbone.extract(image, count)
+        top, left, bottom, right = whole_pixels(photo.box, *image.shape[:2])
+    except UnreadableImage as error:
+        return str(error)
+    found = backbone.extract(np.ascontiguousarray(image[top:bottom, left:right]), count)
+    if found.local.xy is None:
+        return found
+    xy = found.local.xy * torch.tensor([bottom - top, right - left]) + torch.tensor([top, left])
+    return found._replace(local=replace(found.local, xy=xy / torch.tensor(image.shape[:2])))
+
+
+_worker: tuple[Backbone, int, int]
+
+
+def _start_worker(backbone: Backbone, count: int, max_pixels: int) -> None:
+    global _worker
+    _worker = backbone, count, max_pixels
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+
+
+# Tensors would travel between processes as shared memory files, thousands of them: arrays are copied.
+_Sent = tuple[dict[str, np.ndarray | None], np.ndarray | None]
+
+
+def _in_worker(photo: Photo) -> _Sent | str:
+    result = _extract_one(*_worker, photo)
+    if isinstance(result, str):
+        return result
+    arrays = {name: None if x is None else x.numpy() for name, x in vars(result.local).items()}
+    return arrays, result.vector
+
+
+def _received(sent: _Sent | str) -> Found:
+    if isinstance(sent, str):
+        return sent
+    arrays, vector = sent
+    tensors: dict[str, Any] = {k: None if x is None else torch.from_numpy(x) for k, x in arrays.items()}
+    return ImageFeatures(LocalFeatures(**tensors), vector)
