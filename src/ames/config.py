@@ -243,8 +243,12 @@ def _folders_of_others() -> Iterator[None]:
         yield
         return
     with TemporaryDirectory() as folder:
-        sys.argv += [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]
-        sys.argv += ["hydra.output_subdir=null", "hydra/job_logging=none"]
+        words = [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]
+        words += ["hydra.output_subdir=null", "hydra/job_logging=none"]
+        # Beside the other overrides: Hydra refuses some before and some behind a flag, such as --multirun.
+        given = [i for i, word in enumerate(sys.argv) if i and "=" in word and not word.startswith("-")]
+        place = given[-1] + 1 if given else len(sys.argv)
+        sys.argv[place:place] = words
         yield
 
 
