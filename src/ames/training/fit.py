@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ames.checkpoints import save_checkpoint
+from ames.checkpoints import arguments, save_checkpoint
 from ames.data.atomic import atomic_file
 from ames.data.triplets import TripletBatch, TripletLoader
 from ames.errors import AmesError
@@ -136,7 +136,10 @@ class _Training:
                 self.learner.model.train()
                 for _ in self.batches():
                     asked = bool(ranks.largest(int(interruption.asked)))
-                    if asked or (self.checkpoints is not None and self.checkpoints.due(progress.batch)):
+                    due = self.checkpoints is not None and self.checkpoints.due(
+                        progress.batch, self.recipe.accumulate
+                    )
+                    if asked or due:
                         self.keep()
                     if asked:
                         interruption.leave()
@@ -227,7 +230,8 @@ class _Training:
     def settings(self) -> dict[str, object]:
         """What must be the same for a training to go on; the number of processes need not."""
         distilled = self.learner.teacher is not None
-        return {"recipe": asdict(self.recipe), "loader": self.loader.settings(), "distilled": distilled}
+        settings = {"recipe": asdict(self.recipe), "loader": self.loader.settings(), "distilled": distilled}
+        return settings | {"model": arguments(self.learner.model)}
 
     def keep(self) -> None:
         """Writes the state, if states are kept."""
