@@ -62,6 +62,11 @@ def check(recipe: Recipe, model: AMES, teacher: AMES | None, out: Path | str | N
             f"descriptor counts are drawn from min_desc ... max_desc - 1 = {recipe.min_desc} ... "
             f"{recipe.max_desc - 1}, which is empty: lower min_desc, or extract more descriptors"
         )
+    for name, count in (("query_desc", recipe.query_desc), ("database_desc", recipe.database_desc)):
+        if count is not None and not 1 <= count <= recipe.max_desc:
+            raise AmesError(f"{name} {count} is outside 1 ... {recipe.max_desc}, the descriptors of an image")
+    if recipe.clip is not None and not recipe.clip > 0:
+        raise AmesError(f"clip {recipe.clip} leaves nothing of a gradient: give more, or null for no bound")
     if recipe.epochs < 1 or recipe.val_freq < 1:
         raise AmesError(f"epochs {recipe.epochs} and val_freq {recipe.val_freq} must be at least 1")
     if recipe.accumulate < 1:
