@@ -80,8 +80,9 @@ def check(recipe: Recipe, model: AMES, teacher: AMES | None, out: Path | str | N
             raise AmesError(f"{name} {value!r} is none of {', '.join(str(x or 'null') for x in known)}")
     if recipe.ema is not None and not 0 < recipe.ema < 1:
         raise AmesError(f"ema {recipe.ema} is not between 0 and 1: 0.999 averages about 1000 steps")
-    if out is not None and Path(out).suffix == ".safetensors":
-        raise AmesError(f"{out}: a training checkpoint is not a safetensors file: give a name in .pt")
+    # Journal, states and the best are named after it without its ending: lr0.1 and lr0.2 would share them.
+    if out is not None and Path(out).suffix not in (".pt", ".pth"):
+        raise AmesError(f"{out}: a training checkpoint is a .pt file: give a name in .pt")
     if teacher is None:
         return
     if teacher.binarized:
