@@ -93,9 +93,11 @@ def _recipe(config: DictConfig, count: int) -> Recipe:
 def _start(model: AMES, descriptors: DescriptorFile, seed: int) -> None:
     """The projection from the data: a thousand images, the 60 strongest descriptors of each."""
     rows = np.linspace(0, len(descriptors) - 1, min(1000, len(descriptors))).astype(int)
-    sample = descriptors.read(rows, 60)
+    sample = descriptors.read(rows, min(60, descriptors.slots))
+    # Those that are no numbers are for training to find: it names their images, or leaves them out.
+    sound = sample.valid & sample.descriptors.isfinite().all(-1)
     try:
-        model.fit_projection(sample.descriptors[sample.valid], seed=seed)
+        model.fit_projection(sample.descriptors[sound], seed=seed)
     except ValueError as error:
         raise AmesError(f"model: {error}") from error
 

@@ -134,6 +134,18 @@ def test_without_slack_tune_is_never_worse_than_a_point_of_the_grid():
         )
 
 
+def test_protocols_without_positives_are_left_out_of_the_choice():
+    shortlist, logits, truth = made_up()
+    for query in truth.queries:
+        query["hard"] = np.empty(0, np.int64)
+    easy, _, hard = REVISITED
+    assert tune(shortlist, logits, truth, [easy, hard], num_rerank=25) == tune(
+        shortlist, logits, truth, [easy], num_rerank=25
+    )
+    with pytest.raises(AmesError, match="no query has a positive under hard"):
+        tune(shortlist, logits, truth, [hard], num_rerank=25)
+
+
 def test_slack_trusts_the_global_similarity_more_and_gives_up_no_more_than_it_says():
     shortlist, logits, truth = made_up()
     best, best_map = tune(shortlist, logits, truth, REVISITED, num_rerank=25, slack=0)

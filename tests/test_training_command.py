@@ -148,6 +148,40 @@ def test_several_processes_leave_one_folder_and_the_same_losses(data, tmp_path):
     assert two == pytest.approx(one, rel=1e-4)
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_several_processes_sweep(data, tmp_path, last):
+    words = [*WORDS, "seed=0,1", "hydra.sweep.dir=sweep"]
+    words = [*words, "--multirun"] if last else ["--multirun", *words]
+    head, *rest = words
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += [str(ROOT / "src" / "train.py"), head, f"data_root={data}", *rest]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.parent.name for path in tmp_path.glob("sweep/*/model.pt")) == ["0", "1"]
+
+
+def test_descriptors_that_are_no_numbers_are_named_or_left_out(data, tmp_path):
+    for name in ("train.txt", "nn_mine.npz", "mine_local.hdf5"):
+        (tmp_path / "gldv2").mkdir(exist_ok=True)
+        (tmp_path / "gldv2" / name).write_bytes((data / "gldv2" / name).read_bytes())
+    spoiled = LocalFeatures.of(torch.full((SLOTS, WIDTH), float("nan")))
+    with DescriptorWriter(
+        tmp_path / "gldv2" / "mine_local.hdf5", images=IMAGES, slots=SLOTS, width=WIDTH
+    ) as writer:
+        generator = torch.Generator().manual_seed(0)
+        for i in range(IMAGES):
+            features = LocalFeatures.of(torch.randn(SLOTS, WIDTH, generator=generator))
+            writer.write(i, spoiled if i == 3 else features)
+    done = call("train.py", tmp_path, *WORDS, "model_path=model.pt", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "train: the loss became nan in epoch 1" in done.stderr
+    done = call("train.py", tmp_path, *WORDS, "model_path=model.pt", "non_finite=skip", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
 # ---- one's own pairs ------------------------------------------------------------------------------------
 
 

@@ -24,7 +24,7 @@ from ames.data.folder import DatasetFolder
 from ames.engine import Compute
 from ames.errors import AmesError
 from ames.evaluation import Choice, Scoring, choose, open_test_set
-from ames.judging import Blend, check_sweep
+from ames.judging import Blend, check_sweep, with_positives
 from ames.models.ames import AMES
 from ames.models.base import PairSimilarity
 from ames.protocols import Protocol
@@ -81,6 +81,7 @@ def chooser(
     judged, how = protocols(val), scoring(config, val)
     test = open_test_set(dataset_folder(config, val), model, **test_files(val))
     check_sweep(test.shortlist, num_rerank, [0.0], [1.0])
+    with_positives(test.shortlist, test.ground_truth, judged)
     return lambda model: choose(test, model, judged, how, num_rerank=num_rerank)
 
 
@@ -242,8 +243,12 @@ def _folders_of_others() -> Iterator[None]:
         yield
         return
     with TemporaryDirectory() as folder:
-        sys.argv += [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]
-        sys.argv += ["hydra.output_subdir=null", "hydra/job_logging=none"]
+        words = [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]
+        words += ["hydra.output_subdir=null", "hydra/job_logging=none"]
+        # Beside the other overrides: Hydra refuses some before and some behind a flag, such as --multirun.
+        given = [i for i, word in enumerate(sys.argv) if i and "=" in word and not word.startswith("-")]
+        place = given[-1] + 1 if given else len(sys.argv)
+        sys.argv[place:place] = words
         yield
 
 

@@ -133,12 +133,14 @@ def tune(
     num_rerank: int,
     slack: float = 0.5,
 ) -> tuple[Blend, float]:
-    """The blend of the grid for a model, and its mean mAP over ``protocols``: for validation splits.
+    """The blend of the grid for a model, and its mean mAP over ``protocols``: for validation splits. Those
+    under which no query has a positive are left out; AmesError where nothing is left.
 
     mAP is flat around its best. Of all blends within ``slack`` points of it, the one that trusts the
     global similarity most is taken (the largest lambda / ((1 - lambda) gamma), the ratio of the slopes of
     the two terms): a local score learned on one domain is the part that transfers worse to another.
     """
+    protocols = with_positives(shortlist, ground_truth, protocols)
     maps: dict[Blend, float] = {}
     for lamb, temp in product(LAMBDAS, GAMMAS):
         results = judge(
@@ -151,6 +153,17 @@ def tune(
         key=lambda blend: (blend.lamb / (1 - blend.lamb) / blend.temp, maps[blend]),
     )
     return chosen, maps[chosen]
+
+
+def with_positives(
+    shortlist: Shortlist, ground_truth: GroundTruth, protocols: Sequence[Protocol]
+) -> list[Protocol]:
+    """The protocols under which some query has a positive; AmesError if there are none."""
+    found = [p for p, r in judge_initial(shortlist, ground_truth, protocols).items() if not np.isnan(r.map)]
+    if not found:
+        names = ", ".join(p.name for p in protocols)
+        raise AmesError(f"no query has a positive under {names}: there is nothing to choose a blend by")
+    return found
 
 
 def check_sweep(

@@ -182,3 +182,10 @@ def test_many_pairs_against_a_plain_loop(tmp_path, monkeypatch):
         others = candidates.others(np.full(200, q), rng.random(200), np.empty((0, 200), int))
         assert set(others.tolist()) <= set(range(40)) - matches
         assert len(set(others.tolist())) > 20
+
+
+def test_with_the_power_0_neighbours_are_alike_and_empty_entries_none(tmp_path):
+    ids = np.array([[A, F, G, -1, E]] * 6)
+    neighbours = Neighbours.of(ids, np.array([[1, 0.9, 0.1, 0.5, 0]] * 6))
+    candidates = ListedPairs(read(tmp_path, "a.jpg,b.jpg,1"), neighbours=neighbours, power=0)
+    assert evenly(counts(candidates, A)[1], [F, G])

@@ -29,7 +29,7 @@ def draws(sampler, anchor, count=20000, seed=0):
     return Counter(positives.tolist()), Counter(negatives.tolist())
 
 
-@pytest.mark.parametrize("power", [3.0, 1.0])
+@pytest.mark.parametrize("power", [3.0, 1.0, 0.0])
 def test_drawn_in_proportion_to_the_power_of_similarity(power):
     shortlist, labels = everyone(30, 3)
     sampler = sampled(shortlist, labels, options={"power": power})
@@ -54,7 +54,7 @@ def test_an_image_is_never_drawn_for_itself():
         assert anchor not in draws(sampler, anchor)[1]
 
 
-@pytest.mark.parametrize("power", [3.0, 2.0])  # an even one turns negative similarities positive
+@pytest.mark.parametrize("power", [3.0, 2.0, 0.0])  # even ones turn negative similarities positive
 def test_neither_dissimilar_nor_empty_entries_are_drawn(power):
     # Images 1 to 4 are of the anchor's class; -1 stands for the last label where it is read as an index.
     ids = [1, 5, 2, 6, -1, 3, 7, 4, -1]

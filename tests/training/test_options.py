@@ -185,9 +185,45 @@ def test_without_validation_there_is_no_best_and_no_blend(store, tmp_path):
     assert "blend" not in read_weights(tmp_path / "model.pt").about
 
 
+def test_the_best_of_an_earlier_training_does_not_stand_beside_a_new_model(store, tmp_path):
+    fit(made(), loader(store), RECIPE, out=tmp_path / "model.pt", validate=lambda model: {"val_map": 50.0})
+    assert (tmp_path / "model-best.pt").is_file()
+    fit(made(1), loader(store), RECIPE, out=tmp_path / "model.pt")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.pt"]
+
+
+def test_figures_of_numpy_and_those_that_are_no_numbers_can_be_kept(store, tmp_path):
+    results = iter([float("nan"), 30.0, 20.0])
+
+    def validate(model):
+        return {"val_map": np.float32(next(results)), "lamb": np.float32(0.5), "temp": np.float64(1)}
+
+    recipe = replace(RECIPE, epochs=3)
+    found = fit(
+        made(),
+        loader(store),
+        recipe,
+        out=tmp_path / "model.pt",
+        validate=validate,
+        checkpoints=Checkpoints(tmp_path / "states"),
+    )
+    assert [type(record["val_map"]) for record in found] == [float] * 3
+    best = read_weights(tmp_path / "model-best.pt")
+    assert Blend.stored(best.about, source="x") == Blend(0.5, 1.0)
+    assert same(best.state, load_epoch(tmp_path / "states", 2))
+
+
+def load_epoch(folder, epoch):
+    """The weights in the state behind an epoch."""
+    return torch.load(sorted(folder.iterdir())[epoch - 2], weights_only=True)["model"]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"clip": 0.0}, "clip 0.0 leaves nothing of a gradient"),
+        ({"query_desc": 9}, "query_desc 9 is outside 1 ... 8, the descriptors of an image"),
+        ({"database_desc": 0}, "database_desc 0 is outside 1 ... 8"),
         ({"counts": "image"}, "counts 'image' is none of batch, pair"),
         ({"autocast": "fp8"}, "autocast 'fp8' is none of null, bf16, fp16"),
         ({"ema": 1.0}, "ema 1.0 is not between 0 and 1"),

@@ -20,7 +20,7 @@ from ames.training.ranks import Ranks, joined
 from ames.training.resuming import TERMINATED
 
 SCRIPT = """
-import json, sys, time, torch
+import json, os, sys, time, torch
 sys.path.insert(0, {tests!r})
 torch.set_num_threads(1)
 from dataclasses import replace
@@ -33,7 +33,7 @@ from ames.features import LocalFeatures
 from ames.training.ranks import joined
 from ames.training.resuming import Checkpoints
 folder, options = Path({folder!r}), json.loads({options!r})
-model = made(binarized=options["distilled"])
+model = made(options["seed"] and int(os.environ["RANK"]), binarized=options["distilled"])
 teacher = made(1) if options["distilled"] else None
 def slow(*args, original=model.pairs):
     time.sleep(options["pause"])
@@ -57,7 +57,14 @@ with joined("cpu") as ranks:
 
 
 def start(folder, processes, out, **options):
-    options = {"out": out, "distilled": False, "recipe": {}, "pause": 0, "store": "local.hdf5"} | options
+    options = {
+        "out": out,
+        "distilled": False,
+        "recipe": {},
+        "pause": 0,
+        "store": "local.hdf5",
+        "seed": 0,
+    } | options
     code = SCRIPT.format(tests=str(Path(__file__).parent), folder=str(folder), options=json.dumps(options))
     script = folder / f"{out}.py"
     script.write_text(code)
@@ -111,6 +118,14 @@ def test_two_processes_train_what_one_trains(tmp_path, options):
     query, database = (LocalFeatures.of(torch.randn(20, 8, 16)) for _ in range(2))
     whole, shared = (load_model(tmp_path / out).pairs(query, database) for out in ("n1.pt", "n2.pt"))
     torch.testing.assert_close(shared, whole, rtol=1e-4, atol=1e-4)
+
+
+def test_all_start_from_the_weights_of_the_first(tmp_path):
+    write_store(tmp_path / "local.hdf5")
+    for out, seed in (("same.pt", 0), ("apart.pt", 1)):  # 1: each process makes a model of its own
+        finished(start(tmp_path, 2, out, seed=seed))
+    same, apart = (history(tmp_path, out)[0] for out in ("same.pt", "apart.pt"))
+    assert [x["loss"] for x in apart] == [x["loss"] for x in same]
 
 
 def test_sigterm_keeps_the_state_and_any_number_of_processes_goes_on(tmp_path):

@@ -107,7 +107,30 @@ def test_a_training_begun_otherwise_is_refused(store, tmp_path):
         fit(made(), loader(store, seed=1), LONGER, checkpoints=Checkpoints(tmp_path, resume=True))
     with pytest.raises(AmesError, match="of a training that was interrupted; give resume=auto, or remove it"):
         fit(made(), loader(store), LONGER, checkpoints=Checkpoints(tmp_path))
+    other = made(model_dim=8, nhead=1)
+    with pytest.raises(AmesError, match="was begun with model_dim 16, not 8"):
+        fit(other, loader(store), LONGER, checkpoints=Checkpoints(tmp_path, resume=True))
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_damaged_state_is_none_of_the_last_that_stay(store, tmp_path):
+    broken_off(made(), 7, store, tmp_path)
+    damaged = max(tmp_path.iterdir())
+    damaged.write_bytes(b"nothing")
+    kept = Checkpoints(tmp_path, keep=1)
+    kept.save({"finished": False}, {}, 6)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["state-000000006.pt", damaged.name]
+    kept.save({"finished": False}, {}, 8)
+    assert [path.name for path in tmp_path.iterdir()] == ["state-000000008.pt"]
+
+
+def test_states_between_steps_come_with_the_next_step(store, tmp_path):
+    recipe = replace(RECIPE, epochs=1, accumulate=2)  # of 4 batches
+    fit(made(), loader(store), recipe, checkpoints=Checkpoints(tmp_path, every=3, keep=9))
+    assert [path.name for path in tmp_path.iterdir()] == ["state-000000004.pt"]
+    every = Checkpoints(tmp_path, every=5)
+    assert [x for x in range(4, 41, 4) if every.due(x, 4)] == [8, 12, 16, 20, 28, 32, 36, 40]
+    assert [x for x in range(1, 21) if every.due(x)] == [5, 10, 15, 20]
 
 
 def test_a_finished_training_makes_room_for_a_new_one(store, tmp_path):

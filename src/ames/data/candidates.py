@@ -117,8 +117,7 @@ class LabelledNeighbours:
             close = similarities > self.max_similarity
             near = int((close & usable).sum())
             usable &= ~close
-        similar = np.where(usable, similarities, 0).clip(min=0)
-        return ids, similar.astype(np.float64) ** self.power, (twice, near)
+        return ids, powers(np.where(usable, similarities, 0), self.power), (twice, near)
 
     def others(self, anchors: np.ndarray, numbers: np.ndarray, taken: np.ndarray) -> np.ndarray:
         labels = self._labels[anchors]
@@ -164,6 +163,16 @@ class LabelledNeighbours:
     def settings(self) -> dict[str, Any]:
         columns = self.neighbours.columns
         return {"neighbours": columns, "power": self.power, "max_similarity": self.max_similarity}
+
+
+def powers(similarities: np.ndarray, power: float) -> np.ndarray:
+    """similarity^power float64, 0 of those that are not above 0: also with the power 0, for which all others
+    are alike.
+    """
+    weight = similarities.clip(min=0).astype(np.float64) ** power
+    if not power:  # 0^0 is 1
+        weight[similarities <= 0] = 0
+    return weight
 
 
 def repeated(ids: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ames.data.candidates import Survey, Weighted, nth_free, repeated
+from ames.data.candidates import Survey, Weighted, nth_free, powers, repeated
 from ames.data.images import read_rows
 from ames.data.neighbours import Neighbours
 from ames.errors import AmesError
@@ -128,7 +128,7 @@ class ListedPairs:
         """
         ids, similarities = neighbours.rows(anchors)
         ids = np.where(ids >= 0, self.pairs.first[ids], -1)
-        weight = np.where(ids >= 0, similarities, 0).clip(min=0).astype(np.float64) ** self.power
+        weight = powers(np.where(ids >= 0, similarities, 0), self.power)
         weight[repeated(ids) | self._matches.hold(anchors, ids)] = 0
         weight[self._negatives.counts[anchors] > 0] = 0
         close = np.zeros(ids.shape, bool)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ames.checkpoints import save_checkpoint
+from ames.checkpoints import arguments, save_checkpoint
 from ames.data.atomic import atomic_file
 from ames.data.triplets import TripletBatch, TripletLoader
 from ames.errors import AmesError
@@ -136,7 +136,10 @@ class _Training:
                 self.learner.model.train()
                 for _ in self.batches():
                     asked = bool(ranks.largest(int(interruption.asked)))
-                    if asked or (self.checkpoints is not None and self.checkpoints.due(progress.batch)):
+                    due = self.checkpoints is not None and self.checkpoints.due(
+                        progress.batch, self.recipe.accumulate
+                    )
+                    if asked or due:
                         self.keep()
                     if asked:
                         interruption.leave()
@@ -185,13 +188,14 @@ class _Training:
         if validate is not None and ((progress.epoch + 1) % self.recipe.val_freq == 0 or last):
             self.keep()  # a validation may take longer than a scheduler waits
             model = learner.result.eval()
-            record |= learner.ranks.from_first(lambda: validate(model))
+            found = learner.ranks.from_first(lambda: validate(model))
+            record |= {name: float(x) for name, x in found.items()}  # numpy's numbers are none of JSON's
         progress.end_epoch(record)
         self.watch.epoch(self.done, record)
-        found = record.get("val_map")
-        best = found is not None and (progress.best is None or found > progress.best)
+        reached = record.get("val_map")
+        best = reached is not None and reached > (-math.inf if progress.best is None else progress.best)
         if best:
-            progress.best = found
+            progress.best = reached
         learner.ranks.from_first(lambda: self.save(best=best))
         self.keep()
 
@@ -214,8 +218,8 @@ class _Training:
         validated = [record for record in self.progress.history if "lamb" in record]
         blend = {key: validated[-1][key] for key in ("lamb", "temp")} if validated else None
         about = self.provenance | ({} if blend is None else {"blend": blend})
-        paths = [self.out, self.out.with_name(f"{self.out.stem}-best.pt")] if best else [self.out]
-        for path in paths:
+        kept = self.out.with_name(f"{self.out.stem}-best.pt")
+        for path in [self.out, kept] if best else [self.out]:
             save_checkpoint(
                 path,
                 self.learner.result,
@@ -223,11 +227,14 @@ class _Training:
                 epoch=self.progress.epoch,
                 provenance=about,
             )
+        if self.progress.best is None:  # whichever is there is of an earlier training, as ``out`` was
+            kept.unlink(missing_ok=True)
 
     def settings(self) -> dict[str, object]:
         """What must be the same for a training to go on; the number of processes need not."""
         distilled = self.learner.teacher is not None
-        return {"recipe": asdict(self.recipe), "loader": self.loader.settings(), "distilled": distilled}
+        settings = {"recipe": asdict(self.recipe), "loader": self.loader.settings(), "distilled": distilled}
+        return settings | {"model": arguments(self.learner.model)}
 
     def keep(self) -> None:
         """Writes the state, if states are kept."""

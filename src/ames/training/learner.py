@@ -24,6 +24,10 @@ class Learner:
     """Learns a batch at a time; ``state`` and ``restore`` carry everything that the next batch depends on."""
 
     def __init__(self, model: AMES, teacher: AMES | None, recipe: Recipe, ranks: Ranks) -> None:
+        if ranks.count > 1:  # what was fitted to data may differ between machines, be it in a sign
+            model.load_state_dict(
+                ranks.from_first(lambda: {k: x.cpu() for k, x in model.state_dict().items()})
+            )
         self.model, self.teacher, self.recipe, self.ranks = model.to(ranks.device), teacher, recipe, ranks
         if teacher is not None:
             teacher.to(ranks.device).eval().requires_grad_(False)

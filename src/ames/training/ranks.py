@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ T = TypeVar("T")
 
 # Others wait while the first one validates or reads a large shortlist, which may take hours.
 PATIENCE = timedelta(hours=12)
+
+_trainings = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -104,10 +107,14 @@ def joined(device: str) -> Iterator[Ranks]:
             raise AmesError(f"process {local} of this machine has no GPU: it has {torch.cuda.device_count()}")
         device = f"cuda:{local}"
         torch.cuda.set_device(local)
+    store, rank, count = next(dist.rendezvous("env://", timeout=PATIENCE))
+    # Several trainings of a process (--multirun) share torchrun's store: each one's addresses under its name.
+    store = dist.PrefixStore(f"training-{next(_trainings)}", store)
     # What steers the training are numbers on the CPU, whatever computes.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device != "cpu" else "gloo", timeout=PATIENCE)
+    backend = "cpu:gloo,cuda:nccl" if device != "cpu" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=PATIENCE)
     try:
-        yield Ranks(torch.device(device), dist.get_rank(), count)
+        yield Ranks(torch.device(device), rank, count)
     finally:
         dist.destroy_process_group()
 

@@ -62,6 +62,11 @@ def check(recipe: Recipe, model: AMES, teacher: AMES | None, out: Path | str | N
             f"descriptor counts are drawn from min_desc ... max_desc - 1 = {recipe.min_desc} ... "
             f"{recipe.max_desc - 1}, which is empty: lower min_desc, or extract more descriptors"
         )
+    for name, count in (("query_desc", recipe.query_desc), ("database_desc", recipe.database_desc)):
+        if count is not None and not 1 <= count <= recipe.max_desc:
+            raise AmesError(f"{name} {count} is outside 1 ... {recipe.max_desc}, the descriptors of an image")
+    if recipe.clip is not None and not recipe.clip > 0:
+        raise AmesError(f"clip {recipe.clip} leaves nothing of a gradient: give more, or null for no bound")
     if recipe.epochs < 1 or recipe.val_freq < 1:
         raise AmesError(f"epochs {recipe.epochs} and val_freq {recipe.val_freq} must be at least 1")
     if recipe.accumulate < 1:
@@ -75,8 +80,9 @@ def check(recipe: Recipe, model: AMES, teacher: AMES | None, out: Path | str | N
             raise AmesError(f"{name} {value!r} is none of {', '.join(str(x or 'null') for x in known)}")
     if recipe.ema is not None and not 0 < recipe.ema < 1:
         raise AmesError(f"ema {recipe.ema} is not between 0 and 1: 0.999 averages about 1000 steps")
-    if out is not None and Path(out).suffix == ".safetensors":
-        raise AmesError(f"{out}: a training checkpoint is not a safetensors file: give a name in .pt")
+    # Journal, states and the best are named after it without its ending: lr0.1 and lr0.2 would share them.
+    if out is not None and Path(out).suffix not in (".pt", ".pth"):
+        raise AmesError(f"{out}: a training checkpoint is a .pt file: give a name in .pt")
     if teacher is None:
         return
     if teacher.binarized:

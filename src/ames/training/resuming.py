@@ -33,9 +33,11 @@ class Checkpoints:
             raise AmesError(f"keep {keep} must be at least 1, save_every {every} at least 0")
         self.folder, self.every, self.keep, self.resume = Path(folder), every, keep, resume
 
-    def due(self, batch: int) -> bool:
-        """Whether a state is to be saved behind ``batch`` batches of an epoch."""
-        return self.every > 0 and batch % self.every == 0
+    def due(self, batch: int, step: int = 1) -> bool:
+        """Whether a state is to be saved behind ``batch`` batches of an epoch, which come ``step`` at a time:
+        with the first of these steps that reaches a multiple of ``every``.
+        """
+        return self.every > 0 and batch % self.every < step
 
     def save(self, state: dict[str, Any], settings: dict[str, Any], done: int) -> None:
         """Writes a state after ``done`` batches in all; the oldest beyond ``keep`` go."""
@@ -45,7 +47,8 @@ class Checkpoints:
                 torch.save(state | {"settings": json.dumps(settings, sort_keys=True)}, temporary)
             except RuntimeError as error:  # what torch raises on a full disk
                 raise AmesError(f"{path}: cannot be written ({str(error).splitlines()[0]})") from error
-        for old in self._states()[: -self.keep]:
+        # Those behind it are damaged, for training went on from one before them: they are none of the last.
+        for old in [x for x in self._states() if x <= path][: -self.keep]:
             old.unlink(missing_ok=True)
 
     def latest(self, settings: dict[str, Any]) -> dict[str, Any] | None:
