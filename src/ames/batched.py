@@ -242,10 +242,12 @@ def _quiet_opencv() -> Iterator[None]:
     """OpenCV within one thread, for the threads that call it are the parallel ones, and without its words on
     stderr about each damaged file: those are listed.
     """
-    threads, level = cv2.getNumThreads(), cv2.setLogLevel(0)
+    logging = cv2.utils.logging
+    threads, level = cv2.getNumThreads(), logging.getLogLevel()
     cv2.setNumThreads(1)
+    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
     try:
         yield
     finally:
         cv2.setNumThreads(threads)
-        cv2.setLogLevel(level)
+        logging.setLogLevel(level)
