@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from ames.backbones.selection import Selection, check, select
 from ames.data.ahead import ahead
 from ames.data.images import MAX_PIXELS, UnreadableImage, read_image
 from ames.data.resizing import NetworkInput, Sizing, network_inputs
+from ames.database.store import add_tensors
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.per_image import Found, Photo
@@ -91,9 +93,18 @@ class Batched:
                 "scales": list(self._sizing.scales),
                 "locations": "pixels" if self._options.pixels else "shares",
                 "autocast": self._options.autocast,
+                "detector": self._fingerprint(),
                 "opencv": cv2.__version__,
             }
         )
+
+    def _fingerprint(self) -> str | None:
+        """Of the detector's weights, so that another one's rows are never put beside these."""
+        if self._detector is None or not self._selection.needs_detector:
+            return None
+        digest = hashlib.sha256()
+        add_tensors(digest, self._detector.state_dict())
+        return digest.hexdigest()[:16]
 
     def chunks(
         self, photos: Sequence[Photo], size: int, tick: Callable[[], object] = lambda: None
