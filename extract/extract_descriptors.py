@@ -27,7 +27,7 @@ from ames.sources import Wanted, open_source
 def main() -> None:
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--dataset", required=True, help="name of the data set's folder")
-    parser.add_argument("--backbone", required=True, help="rootsift")
+    parser.add_argument("--backbone", required=True, help=", ".join(NAMES))
     parser.add_argument("--save_path", type=Path, required=True, help="files go to SAVE_PATH/DATASET")
     parser.add_argument("--data_path", type=Path, required=True, help="the list's paths start here")
     parser.add_argument("--split", default="", choices=("", "_gallery", "_query"))

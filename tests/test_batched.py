@@ -175,6 +175,10 @@ def test_what_a_source_says(root):
     assert said["backbone"] == "brightness"
     assert (said["by"], said["features"], said["vector"]) == ("detector", "projected", "average")
     assert (said["long_side"], said["locations"], said["scales"]) == (112, "shares", [1.0])
+    torch.manual_seed(3)
+    other = SpatialAttention(4)
+    assert said["detector"] != Batched(Brightness(), Selection(by="detector"), other).provenance()["detector"]
+    assert Batched(Brightness(), Selection(), other).provenance()["detector"] is None  # it has no part in it
     with pytest.raises(AmesError, match="need the detector's file"):
         Batched(Brightness(), Selection(by="detector"))
     with pytest.raises(AmesError, match="autocast 'half' is none of bfloat16, float16"):

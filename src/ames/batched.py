@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from ames.backbones.selection import Selection, check, select
 from ames.data.ahead import ahead
 from ames.data.images import MAX_PIXELS, UnreadableImage, read_image
 from ames.data.resizing import NetworkInput, Sizing, network_inputs
+from ames.database.store import add_tensors
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.per_image import Found, Photo
@@ -91,9 +93,18 @@ class Batched:
                 "scales": list(self._sizing.scales),
                 "locations": "pixels" if self._options.pixels else "shares",
                 "autocast": self._options.autocast,
+                "detector": self._fingerprint(),
                 "opencv": cv2.__version__,
             }
         )
+
+    def _fingerprint(self) -> str | None:
+        """Of the detector's weights, so that another one's rows are never put beside these."""
+        if self._detector is None or not self._selection.needs_detector:
+            return None
+        digest = hashlib.sha256()
+        add_tensors(digest, self._detector.state_dict())
+        return digest.hexdigest()[:16]
 
     def chunks(
         self, photos: Sequence[Photo], size: int, tick: Callable[[], object] = lambda: None
@@ -104,7 +115,7 @@ class Batched:
         same. At most a chunk's images and a few batches' are in memory.
         """
         reach = 2 * self._options.batch
-        with _single_threaded():
+        with _quiet_opencv():
             loaded = ahead(self._load, photos, self._options.workers, reach=reach)
             try:
                 while chunk := self._computed(islice(loaded, size), tick):
@@ -185,9 +196,10 @@ class Batched:
         stacked = torch.from_numpy(np.stack(images))
         if self._device.type == "cuda":
             stacked = stacked.pin_memory()
-        pixels = stacked.to(self._device, non_blocking=True).permute(0, 3, 1, 2)
-        ordered = pixels if self._network.channels == "bgr" else pixels.flip(1)
-        return ((ordered.float() / 255 - self._mean) / self._std).contiguous()
+        # Into planes while they are bytes, then in place: seven times faster than the same on strided floats.
+        planes = stacked.to(self._device, non_blocking=True).permute(0, 3, 1, 2).contiguous()
+        ordered = planes if self._network.channels == "bgr" else planes.flip(1)
+        return ordered.float().div_(255).sub_(self._mean).div_(self._std)
 
     def _maps(self, pixels: Tensor) -> FeatureMaps:
         kind = self._options.autocast
@@ -237,11 +249,16 @@ def _is_finite(local: LocalFeatures, vector: np.ndarray | None) -> bool:
 
 
 @contextmanager
-def _single_threaded() -> Iterator[None]:
-    """OpenCV within one thread: the threads that call it are the parallel ones."""
-    before = cv2.getNumThreads()
+def _quiet_opencv() -> Iterator[None]:
+    """OpenCV within one thread, for the threads that call it are the parallel ones, and without its words on
+    stderr about each damaged file: those are listed.
+    """
+    logging = cv2.utils.logging
+    threads, level = cv2.getNumThreads(), logging.getLogLevel()
     cv2.setNumThreads(1)
+    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
     try:
         yield
     finally:
-        cv2.setNumThreads(before)
+        cv2.setNumThreads(threads)
+        logging.setLogLevel(level)

@@ -105,6 +105,7 @@ def _start_worker(backbone: Backbone, count: int, max_pixels: int) -> None:
     global _worker
     _worker = backbone, count, max_pixels
     cv2.setNumThreads(1)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # damaged files are listed
     torch.set_num_threads(1)
 
 

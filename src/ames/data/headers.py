@@ -10,7 +10,7 @@ from typing import NamedTuple
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _TIFF = {b"II*\0": "<", b"MM\0*": ">"}
 # Within a scan 0xFF is followed by 0 (the byte itself) or by a restart marker; anything else ends the scan.
-_SCAN_END = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]", re.DOTALL)
+_SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
 _STANDALONE = frozenset((0x01, *range(0xD0, 0xD9)))  # JPEG markers that have no content
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # those of a frame's header
 _START_OF_SCAN, _END = 0xDA, 0xD9
