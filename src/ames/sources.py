@@ -20,6 +20,7 @@ from ames.extraction import Source
 from ames.models.base import Similarity
 from ames.per_image import PerImage
 
+RANDOM = "random"  # weights that nobody trained, for trying what takes how long
 PUBLISHED_IN_PIXELS = ("cvnet",)  # backbones of whose published files locations are pixels, not shares
 _COUNT, _ROOTSIFT_COUNT = 700, 400
 
@@ -58,7 +59,7 @@ def open_source(wanted: Wanted) -> Source:
     """AmesError names a setting that the backbone has no use for, or cannot serve."""
     options: dict[str, Any] = {}
     if wanted.weights is not None:
-        options["weights"] = wanted.weights
+        options["weights"] = None if wanted.weights == RANDOM else wanted.weights
     if wanted.select == "attention":
         options["attention"] = True
     backbone = make_backbone(wanted.backbone, **options)
