@@ -28,8 +28,8 @@ class Vectors:
         for width, source in zip(widths, sources, strict=True):
             if width != widths[0]:
                 raise AmesError(
-                    f"{source}: holds {width}-d global descriptors, {sources[0]} {widths[0]}-d: they were not "
-                    "made by the same backbone"
+                    f"{source}: holds {width}-d global descriptors, {sources[0]} {widths[0]}-d: they were "
+                    "not made by the same backbone"
                 )
         self.width = widths[0]
         self.sources = sources
