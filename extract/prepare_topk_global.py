@@ -1,6 +1,9 @@
 """Makes the shortlist of a data set from its global descriptors, with the paper's arguments.
 
-python extract/prepare_topk_global.py --dataset D --desc_name rootsift --data_root DIR [--shortlist_size 1600]
+python extract/prepare_topk_global.py --dataset D --desc_name dinov2 --data_root DIR [--shortlist_size 1600]
+
+A data set without a query file is a training set: its images are searched among themselves. With
+--distractors revisitop1m those images lie behind the gallery, and the shortlist is written to DIR/D+1m.
 """
 
 from __future__ import annotations
@@ -11,24 +14,85 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from ames.arguments import OneLineParser, run_script
+from ames.arguments import OneLineParser, check_device, natural, positive, run_script
 from ames.data.folder import DatasetFolder
 from ames.errors import AmesError
-from ames.preparation import make_shortlist
+from ames.search import BLOCK
+from ames.shortlists import Source, make, make_superglobal
+from ames.superglobal import Reranking
+
+MILLION = "revisitop1m"  # the distractors that the published names call +1M
 
 
 def main() -> None:
+    args = _parser().parse_args()
+    check_device(args.device)
+    folder = DatasetFolder(args.data_root / args.dataset, args.desc_name)
+    if args.rerank is None and any(x is not None for x in (args.top_m, args.neighbours, args.beta)):
+        raise AmesError("--top_m, --neighbours and --beta are for --rerank superglobal")
+    source = Source(
+        folder=folder,
+        training=not folder.vectors("gallery").exists(),
+        more=[_vectors(args.data_root, name, args.desc_name) for name in args.distractors],
+        target=_target(folder, args.distractors),
+        kind=args.format,
+    )
+    if args.rerank is not None and source.training:
+        raise AmesError(f"--rerank: {folder.vectors('gallery')} is not there; only test sets are re-ranked")
+    path = make(
+        source, size=args.shortlist_size, skip_self=args.skip_self, device=args.device, block=args.block
+    )
+    print(path)
+    if args.rerank is not None:
+        given = {"top": args.top_m, "neighbours": args.neighbours, "beta": args.beta}
+        settings = Reranking(**{key: value for key, value in given.items() if value is not None})
+        print(make_superglobal(source, path, settings, device=args.device))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--dataset", required=True, help="name of the data set's folder")
-    parser.add_argument("--desc_name", required=True, help="rootsift")
+    parser.add_argument("--desc_name", required=True, help="dinov2, cvnet, rootsift ...")
     parser.add_argument("--data_root", type=Path, required=True)
-    parser.add_argument("--shortlist_size", type=int, help="entries a query (default: the whole gallery)")
-    args = parser.parse_args()
-    folder = DatasetFolder(args.data_root / args.dataset, args.desc_name)
-    if args.shortlist_size is not None and args.shortlist_size < 1:
-        raise AmesError(f"--shortlist_size {args.shortlist_size}: give at least 1")
-    training = not folder.vectors("gallery").exists()
-    print(make_shortlist(folder, training=training, size=args.shortlist_size))
+    parser.add_argument(
+        "--shortlist_size", type=positive, help="entries a query (the whole gallery; 300 in training)"
+    )
+    parser.add_argument("--skip_self", action="store_true", help="training images do not find themselves")
+    parser.add_argument(
+        "--distractors",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="data sets below --data_root, or .hdf5 files, that go on behind the gallery",
+    )
+    parser.add_argument("--format", choices=("npz", "pkl"), default="npz", help="pkl: as published")
+    parser.add_argument("--device", default="cpu", help="cpu (FAISS), cuda, ... (cpu)")
+    parser.add_argument("--block", type=positive, default=BLOCK, help=f"queries at a time ({BLOCK})")
+    parser.add_argument("--rerank", choices=("superglobal",), help="writes nn_superglobal too")
+    parser.add_argument("--top_m", type=positive, help="entries a query that are re-ranked (400)")
+    parser.add_argument("--neighbours", type=natural, help="K of the re-ranking (9)")
+    parser.add_argument("--beta", type=float, help="their weight (0.15)")
+    return parser
+
+
+def _vectors(root: Path, name: str, descriptors: str) -> Path:
+    """The global descriptors of some distractors."""
+    if Path(name).suffix == ".hdf5":
+        return Path(name)
+    folder = DatasetFolder(root / name, descriptors)
+    places = [folder.vectors(split) for split in ("", "gallery")]
+    for place in places:
+        if place.is_file():
+            return place
+    raise AmesError(f"--distractors {name}: neither {places[0]} nor {places[1]} is there")
+
+
+def _target(folder: DatasetFolder, distractors: list[str]) -> DatasetFolder | None:
+    """The folder of the larger gallery, beside the data set's own."""
+    if not distractors:
+        return None
+    ends = ["1m" if name == MILLION else Path(name).stem for name in distractors]
+    return DatasetFolder(folder.path.with_name("+".join([folder.name, *ends])), folder.descriptors)
 
 
 if __name__ == "__main__":

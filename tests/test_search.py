@@ -1,10 +1,22 @@
-"""Global search against a full sort."""
+"""Global search against a full sort: by FAISS and by torch, in blocks of any size."""
 
+import h5py
 import numpy as np
 import pytest
 
+from ames import search as module
+from ames.data.descriptors import write_globals
+from ames.data.vectors import Vectors, digest
 from ames.errors import AmesError
-from ames.search import search
+from ames.search import search, search_blocks
+
+
+@pytest.fixture(params=["faiss", "torch"])
+def way(request, monkeypatch):
+    """Both ways on the CPU: torch's is that of other devices."""
+    if request.param == "torch":
+        monkeypatch.setattr(module, "_way", lambda device: module._by_torch)
+    return request.param
 
 
 def units(n, dim, seed):
@@ -12,17 +24,19 @@ def units(n, dim, seed):
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
-def naive(queries, gallery):
+def naive(queries, gallery, *, skip_self=False):
     similarities = queries.astype(np.float64) @ gallery.astype(np.float64).T
     similarities[:, ~gallery.any(1)] = -1
     similarities[~queries.any(1)] = -1
+    if skip_self:
+        np.fill_diagonal(similarities, -np.inf)
     ids = np.argsort(-similarities.round(12), axis=1, kind="stable")  # equal ones by id
     return ids, np.take_along_axis(similarities, ids, 1)
 
 
 @pytest.mark.parametrize("block", [4, 1024])
 @pytest.mark.parametrize("k", [1, 17, 50, 99, None])
-def test_it_is_a_full_sort(k, block):
+def test_it_is_a_full_sort(way, k, block):
     queries, gallery = units(30, 8, 0), units(50, 8, 1)
     found = search(queries, gallery, k, block=block)
     ids, similarities = naive(queries, gallery)
@@ -41,7 +55,7 @@ def whole_numbers(n, seed):
 
 @pytest.mark.parametrize("k", [1, 2, 5, 20, 59, 60])
 @pytest.mark.parametrize("blank", [0, 7])
-def test_ties_are_ordered_by_id_also_at_the_cut(k, blank):
+def test_ties_are_ordered_by_id_also_at_the_cut(way, k, blank):
     queries, gallery = whole_numbers(25, 0), whole_numbers(60, 1)
     gallery[3 : 3 + blank] = 0
     queries[4] = 0 if blank else queries[4]
@@ -52,7 +66,58 @@ def test_ties_are_ordered_by_id_also_at_the_cut(k, blank):
     np.testing.assert_array_equal(found.similarities, similarities[:, :k].astype(np.float32))
 
 
-def test_an_image_without_a_vector_comes_last_even_where_others_are_opposite():
+def in_blocks(queries, gallery, k, **sizes):
+    found = list(search_blocks(Vectors.of(queries), Vectors.of(gallery), k, **sizes))
+    return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("skip_self", [False, True])
+@pytest.mark.parametrize("k", [1, 6, 150, None])
+@pytest.mark.parametrize(("block", "tile"), [(100, 7), (7, 100), (64, 63), (200, 1000)])
+def test_block_sizes_change_nothing(way, k, block, tile, skip_self):
+    gallery = whole_numbers(130, 3)
+    gallery[[5, 60, 61, 129]] = 0
+    ids, similarities = naive(gallery, gallery, skip_self=skip_self)
+    k = min(130 if k is None else k, 130 - skip_self)
+    found, values = in_blocks(gallery, gallery, k, block=block, tile=tile, skip_self=skip_self)
+    assert (found.dtype, values.dtype) == (np.int64, np.float32)
+    np.testing.assert_array_equal(found, ids[:, :k])
+    np.testing.assert_array_equal(values, similarities[:, :k].astype(np.float32))
+
+
+def test_galleries_of_many_tiles(way):
+    """More than the candidates' room, so that the best are chosen several times; a duplicate in each tile."""
+    queries, gallery = units(20, 16, 0), units(3000, 16, 1)
+    gallery[::100] = gallery[7]
+    ids, similarities = naive(queries, gallery)
+    found, values = in_blocks(queries, gallery, 40, block=16, tile=100)
+    np.testing.assert_array_equal(found, ids[:, :40])
+    np.testing.assert_allclose(values, similarities[:, :40], atol=1e-6)
+
+
+def test_the_gallery_gets_better_and_better(way):
+    angles = np.linspace(np.pi, 0, 500)
+    gallery = np.stack((np.cos(angles), np.sin(angles)), 1).astype(np.float32)
+    found, _ = in_blocks(np.float32([[1, 0]] * 3), gallery, 5, tile=10)
+    assert found.tolist() == [[499, 498, 497, 496, 495]] * 3
+
+
+def test_only_the_image_itself_is_left_out_not_its_duplicates(way):
+    vectors = units(6, 8, 0)
+    vectors[4] = vectors[1]
+    found, values = in_blocks(vectors, vectors, 2, skip_self=True, tile=4)
+    assert (found != np.arange(6)[:, None]).all()
+    assert (found[1, 0], found[4, 0]) == (4, 1)
+    assert values[1, 0] == pytest.approx(1)
+
+
+def test_more_duplicates_than_entries(way):
+    gallery = np.concatenate((units(200, 4, 1), np.repeat(units(1, 4, 2), 100, 0), units(50, 4, 3)))
+    found, _ = in_blocks(gallery[200:202], gallery, 3)
+    assert found.tolist() == [[200, 201, 202]] * 2
+
+
+def test_an_image_without_a_vector_comes_last_even_where_others_are_opposite(way):
     gallery = np.float32([[0, 0], [-1, 0], [0.6, 0.8], [0, 0]])
     found = search(np.float32([[1, 0], [0, 0]]), gallery)
     assert found.ids[0].tolist() == [2, 0, 1, 3]  # -1 is the least there is: ties by id
@@ -61,11 +126,81 @@ def test_an_image_without_a_vector_comes_last_even_where_others_are_opposite():
     assert found.similarities[1].tolist() == [-1] * 4
 
 
-def test_the_blank_ones_do_not_push_real_ones_out_of_the_cut():
+def test_the_blank_ones_do_not_push_real_ones_out_of_the_cut(way):
     gallery = np.concatenate((np.zeros((5, 2), np.float32), np.float32([[-0.6, 0.8], [-0.8, 0.6]])))
     assert search(np.float32([[1, 0]]), gallery, 2).ids.tolist() == [[5, 6]]
+
+
+def test_nothing_to_find(way):
+    assert search(units(3, 4, 0), np.empty((0, 4), np.float32), 5).ids.shape == (3, 0)
+    assert search(np.empty((0, 4), np.float32), units(3, 4, 0), 2).ids.shape == (0, 2)
+    assert search(units(1, 4, 0), units(1, 4, 0), 2, skip_self=True).ids.shape == (1, 0)
 
 
 def test_widths_that_differ():
     with pytest.raises(AmesError, match="queries have 3-d global descriptors, the gallery 4-d"):
         search(units(1, 3, 0), units(2, 4, 0))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_is_named(value, way):
+    gallery = units(9, 4, 0)
+    gallery[5, 2] = value
+    with pytest.raises(AmesError, match="gallery: the vector of image 5 is not finite"):
+        search(units(1, 4, 1), gallery)
+
+
+# ---- vectors that stay in their files ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["mapped", "chunked", "float16", "virtual"])
+def test_vectors_of_several_files(tmp_path, kind):
+    arrays = [units(5, 4, 0), units(1, 4, 1), units(8, 4, 2)]
+    paths = [tmp_path / f"{i}.hdf5" for i in range(3)]
+    for path, array in zip(paths, arrays, strict=True):
+        with h5py.File(path, "w") as file:
+            dtype = np.float16 if kind == "float16" else np.float32
+            file.create_dataset(
+                "features", data=array.astype(dtype), chunks=(1, 2) if kind == "chunked" else None
+            )
+    if kind == "virtual":
+        with h5py.File(tmp_path / "merged.hdf5", "w") as file:
+            layout = h5py.VirtualLayout((8, 4), np.float32)
+            layout[:] = h5py.VirtualSource("2.hdf5", "features", (8, 4))
+            file.create_virtual_dataset("features", layout)
+        paths[2] = tmp_path / "merged.hdf5"
+    whole = np.concatenate(arrays)
+    whole = whole.astype(np.float16).astype(np.float32) if kind == "float16" else whole
+    vectors = Vectors.open(*paths)
+    assert (len(vectors), vectors.width) == (14, 4)
+    for start, stop in ((0, 14), (3, 7), (4, 6), (13, 99), (5, 5)):
+        np.testing.assert_array_equal(vectors.read(start, stop), whole[start:stop])
+    rows = np.array([13, 0, 5, 13, 6, 4])
+    np.testing.assert_array_equal(vectors.gather(rows), whole[rows])
+    assert [start for start, _ in vectors.blocks(5)] == [0, 5, 10]
+    assert digest(vectors) == digest(Vectors.of(whole))
+    assert digest(vectors) != digest(Vectors.of(whole[::-1].copy()))
+
+
+def test_vectors_that_do_not_fit_together(tmp_path):
+    write_globals(tmp_path / "a.hdf5", units(2, 4, 0))
+    write_globals(tmp_path / "b.hdf5", units(2, 5, 0))
+    with pytest.raises(AmesError, match=r"b.hdf5: holds 5-d global descriptors, .*a.hdf5 4-d"):
+        Vectors.open(tmp_path / "a.hdf5", tmp_path / "b.hdf5")
+    bad = units(3, 4, 0)
+    bad[1] = np.nan
+    write_globals(tmp_path / "c.hdf5", bad)
+    vectors = Vectors.open(tmp_path / "a.hdf5", tmp_path / "c.hdf5")
+    with pytest.raises(AmesError, match=r"c.hdf5: the vector of image 1 is not finite"):
+        vectors.read(2, 5)
+    with pytest.raises(AmesError, match=r"c.hdf5: the vector of image 1 is not finite"):
+        vectors.gather(np.array([0, 3]))
+
+
+def test_a_merged_file_whose_part_is_gone(tmp_path):
+    with h5py.File(tmp_path / "merged.hdf5", "w") as file:
+        layout = h5py.VirtualLayout((8, 4), np.float32)
+        layout[:] = h5py.VirtualSource("gone.hdf5", "features", (8, 4))
+        file.create_virtual_dataset("features", layout)
+    with pytest.raises(AmesError, match=r"merged from gone.hdf5, which is not there"):
+        Vectors.open(tmp_path / "merged.hdf5")

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
-import numpy as np
-
+from ames import shortlists
 from ames.backbones.base import Backbone
-from ames.data.descriptors import DescriptorFile, read_globals
+from ames.data.descriptors import DescriptorFile
 from ames.data.folder import DatasetFolder
 from ames.data.images import read_list
-from ames.data.shortlist import Shortlist
 from ames.errors import AmesError
 from ames.extraction import Extraction, extract
-from ames.search import search
 
 
 def extract_split(
@@ -50,31 +46,6 @@ def make_shortlist(folder: DatasetFolder, *, training: bool = False, size: int |
     size: entries a query; None is the whole gallery for a test set, 300 for a training set (what the
     sampler reads). An image of a training set may be its own neighbour; the sampler leaves it out. A
     shortlist that is there already is kept; one that was made here from other descriptors is an AmesError.
+    ``ames.shortlists.make`` has more ways.
     """
-    made_from = [folder.vectors(split) for split in (("",) if training else ("query", "gallery"))]
-    try:
-        there = folder.find_shortlist()
-    except AmesError:
-        there = None
-    # A published pickle does not say what it was made from.
-    if there is not None and (there.suffix == ".pkl" or not all(path.exists() for path in made_from)):
-        return there
-    vectors = [read_globals(path) for path in made_from]
-    digest = _digest(vectors)
-    if there is not None:
-        if Shortlist.load(there).meta.get("digest", digest) != digest:
-            raise AmesError(f"{there}: made from other descriptors; move it away to make it anew")
-        return there
-    queries, gallery = vectors[0], vectors[-1]
-    if training and size is None:
-        size = 301
-    meta = {"dataset": folder.name, "descriptors": folder.descriptors, "gallery_size": len(gallery)}
-    return search(queries, gallery, size).save(folder.shortlist, meta=meta | {"digest": digest})
-
-
-def _digest(vectors: list[np.ndarray]) -> str:
-    """Of the global descriptors that a shortlist is made from: others give others."""
-    digest = hashlib.sha256()
-    for array in vectors:
-        digest.update(array.tobytes())
-    return digest.hexdigest()[:16]
+    return shortlists.make(shortlists.Source(folder=folder, training=training), size=size)

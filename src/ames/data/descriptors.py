@@ -314,11 +314,20 @@ class GlobalFile:
                     f"{self.path}: 'features' is {features.dtype} {features.shape}; "
                     "expected float (images, width)"
                 )
+            check_sources(features, self.path)
             self.images, self.width = features.shape
             self.names = _names(file)
+            self._stored = features.dtype
+            self._offset = features.id.get_offset()  # None: chunked, compressed or virtual
 
     def __len__(self) -> int:
         return self.images
+
+    def mapped(self) -> np.ndarray | None:
+        """The vectors [images, D] as they are stored, left in the file; None where HDF5 has to fetch them."""
+        if self._offset is None:
+            return None
+        return np.memmap(self.path, self._stored, "r", self._offset, (self.images, self.width))
 
     def read(self, rows: range | np.ndarray | None = None) -> np.ndarray:
         """float32 [n, D] of rows that rise (None: all)."""

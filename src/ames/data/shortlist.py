@@ -120,6 +120,17 @@ class Shortlist:
         return cls(whole_ids(ids), similarities.astype(np.float32))
 
 
+def read_meta(path: Path | str) -> dict[str, Any]:
+    """What an ``.npz`` of `Shortlist.save` says about its origin; its entries are not read.
+
+    Raises AmesError naming the file when it is missing, broken or no shortlist.
+    """
+    try:
+        return _meta(_read(Path(path), ("meta",))["meta"])
+    except AmesError as error:
+        raise error if str(error).startswith(f"{path}: ") else AmesError(f"{path}: {error}") from error
+
+
 def published_array(content: Any) -> np.ndarray:
     """The array (2, queries, entries) that a published pickle holds: similarities, then ids, as numbers."""
     if isinstance(content, torch.Tensor):
@@ -176,11 +187,10 @@ def _check_finite(ids: np.ndarray, similarities: np.ndarray) -> None:
             )
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    """The three arrays of the file."""
+def _read(path: Path, names: tuple[str, ...] = ("ids", "similarities", "meta")) -> dict[str, np.ndarray]:
+    """Arrays of the file."""
     if not path.is_file():
         raise AmesError(f"{path}: there is no such shortlist file")
-    names = ("ids", "similarities", "meta")
     try:
         with np.load(path, allow_pickle=False) as archive:
             missing = [name for name in names if name not in archive]

@@ -1,0 +1,120 @@
+"""Global descriptors that stay where they are stored: one file, several behind each other, or an array."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from ames.data.descriptors import GlobalFile
+from ames.errors import AmesError
+
+_BLOCK = 1 << 24  # numbers that are read at a time where nothing else says how many
+
+
+class Vectors:
+    """Global descriptors of ``len`` images, ``width`` dimensions each, read piece by piece.
+
+    Of several files the images go on counting: the second file's first image comes behind the first
+    file's last one. Files whose vectors lie in one piece are mapped, others are read through HDF5.
+    AmesError where the widths differ, and where a vector that is read holds NaN or infinity.
+    """
+
+    def __init__(self, parts: list[np.ndarray | GlobalFile], sources: list[str]) -> None:
+        widths = [part.shape[1] if isinstance(part, np.ndarray) else part.width for part in parts]
+        for width, source in zip(widths, sources, strict=True):
+            if width != widths[0]:
+                raise AmesError(
+                    f"{source}: holds {width}-d global descriptors, {sources[0]} {widths[0]}-d: they were "
+                    "not made by the same backbone"
+                )
+        self.width = widths[0]
+        self.sources = sources
+        self._parts = parts
+        self._ends = np.cumsum([len(part) for part in parts])
+
+    @classmethod
+    def of(cls, array: np.ndarray, source: str = "global descriptors") -> Vectors:
+        """From an array [n, D] in memory."""
+        if array.ndim != 2 or array.dtype.kind != "f" or not array.shape[1]:
+            raise AmesError(f"{source}: {array.dtype} {array.shape}; expected float (images, width)")
+        return cls([array], [source])
+
+    @classmethod
+    def open(cls, *paths: Path | str) -> Vectors:
+        """From one file of global descriptors or more."""
+        files = [GlobalFile(path) for path in paths]
+        parts = [file if (stored := file.mapped()) is None else stored for file in files]
+        return cls(parts, [str(file.path) for file in files])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """A copy, float32 [n, D], of the images start ... stop - 1; ``stop`` may lie behind the last."""
+        stop = min(stop, len(self))
+        found = np.empty((max(stop - start, 0), self.width), np.float32)
+        for first, end, part, source in self._places():
+            low, high = max(start, first), min(stop, end)
+            if low >= high:
+                continue
+            piece = found[low - start : high - start]
+            if isinstance(part, GlobalFile):
+                piece[:] = part.read(range(low - first, high - first))
+            else:
+                piece[:] = part[low - first : high - first]
+            _check(piece, np.arange(low - first, high - first), source)
+        return found
+
+    def gather(self, images: np.ndarray) -> np.ndarray:
+        """A copy, float32 [n, D], of some images in any order, repeated or not."""
+        found = np.empty((len(images), self.width), np.float32)
+        for first, end, part, source in self._places():
+            here = np.flatnonzero((images >= first) & (images < end))
+            if not len(here):
+                continue
+            rows, place = np.unique(images[here] - first, return_inverse=True)
+            vectors = _rows(part, rows) if isinstance(part, GlobalFile) else np.asarray(part[rows])
+            _check(vectors, rows, source)
+            found[here] = vectors[place]
+        return found
+
+    def blocks(self, size: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
+        """(first image, vectors float32 [<= size, D]) from the first image to the last."""
+        size = max(1, _BLOCK // self.width) if size is None else size
+        for start in range(0, len(self), size):
+            yield start, self.read(start, start + size)
+
+    def _places(self) -> Iterator[tuple[int, int, np.ndarray | GlobalFile, str]]:
+        """(its first image, the next part's, part, source) of each part."""
+        first = 0
+        for end, part, source in zip(self._ends.tolist(), self._parts, self.sources, strict=True):
+            yield first, end, part, source
+            first = end
+
+
+def digest(*vectors: Vectors) -> str:
+    """16 hexadecimal digits of all that the vectors hold, in their order: others give others."""
+    found = hashlib.sha256()
+    for each in vectors:
+        for _, block in each.blocks():
+            found.update(block.tobytes())
+    return found.hexdigest()[:16]
+
+
+def _rows(file: GlobalFile, rows: np.ndarray) -> np.ndarray:
+    """Rising rows through HDF5: one by one, since a list of them takes it longer than that."""
+    with h5py.File(file.path, "r") as opened:
+        features = opened["features"]
+        return np.stack([features[int(row)] for row in rows]).astype(np.float32)
+
+
+def _check(vectors: np.ndarray, rows: np.ndarray, source: str) -> None:
+    bad = ~np.isfinite(vectors).all(1)
+    if bad.any():
+        raise AmesError(
+            f"{source}: the vector of image {rows[bad][0]} is not finite (NaN or infinity): extract it anew"
+        )

@@ -1,0 +1,184 @@
+"""SuperGlobal: global descriptors that are pooled with care, and re-ranked by each other, without training.
+
+Shao, Chen, Karpur, Cui, Araujo, Cao: "Global Features are All You Need for Image Retrieval and Reranking"
+(ICCV 2023). Written from the paper's description. **Nothing here has been compared with the authors' figures
+or vectors.** What the paper states and is taken over: p = 4.6 of GeM, p = 2.5 of the regional pooling, the
+threshold 0.014, M = 400, K = 9, beta = 0.15. What is our reading, and therefore an option or said where it
+is done: the size of the windows and how they go on beyond the border, the order of the steps on the map,
+the limit of Scale-GeM, that K does not count the image itself, that refined descriptors are not brought to
+unit length.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ames.errors import AmesError
+
+# ---- from feature maps to a descriptor -----------------------------------------------------------------
+
+
+def relu_p(maps: Tensor, threshold: float = 0.014) -> Tensor:
+    """ReLU-P, max(x, threshold): what is small does not count as less than that. Any shape; 0 is ReLU."""
+    return maps.clamp(min=threshold)
+
+
+def gem(maps: Tensor, p: float = 4.6, *, least: float = 1e-6) -> Tensor:
+    """GeM, (mean of x^p over the cells)^(1/p): float [B, C, h, w] -> [B, C]; with the tuned p, GeM+.
+
+    p = 1 is the mean, large p approaches the maximum. Values below ``least`` count as that.
+    """
+    _check_power(p)
+    cells = maps.flatten(2).clamp(min=least)
+    largest = cells.amax(-1, keepdim=True)  # taken out, so that no power leaves the range of floats
+    return (cells / largest).pow(p).mean(-1).pow(1 / p) * largest[..., 0]
+
+
+def regional_gem(
+    maps: Tensor, p: float = 2.5, *, size: int = 5, share: float = 0.5, least: float = 1e-6
+) -> Tensor:
+    """Regional-GeM: a cell of float [B, C, h, w] becomes ``share`` of its surroundings, the rest of itself.
+
+    The surroundings are the generalized mean (mean of x^p)^(1/p) of the ``size`` x ``size`` window around
+    it; beyond the border the map is mirrored. Our reading: size 5, mirroring, equal shares.
+    """
+    _check_power(p)
+    if size < 1 or size % 2 == 0:
+        raise AmesError(f"Regional-GeM: windows of {size} x {size} have no middle: give an odd size")
+    largest = maps.flatten(2).amax(-1)[..., None, None].clamp(min=least)
+    wide = (maps.clamp(min=least) / largest).pow(p)
+    for axis in (2, 3):
+        wide = wide.index_select(axis, _mirrored(maps.shape[axis], size // 2, maps.device))
+    around = F.avg_pool2d(wide, size, stride=1).pow(1 / p) * largest
+    return share * around + (1 - share) * maps
+
+
+def scale_gem(descriptors: Tensor, p: float = math.inf) -> Tensor:
+    """Scale-GeM: float [S, B, C] of S scales -> [B, C], the generalized mean over them; inf is the maximum.
+
+    Finite powers need numbers that are not negative: each image's are shifted by its least one, and back.
+    Our reading: the maximum, of descriptors that were brought to unit length before (``describe`` does).
+    """
+    if math.isinf(p):
+        return descriptors.amax(0)
+    _check_power(p)
+    least = descriptors.amin((0, 2), keepdim=True)
+    shifted = descriptors - least
+    largest = shifted.amax(0, keepdim=True).clamp(min=torch.finfo(shifted.dtype).tiny)
+    return ((shifted / largest).pow(p).mean(0).pow(1 / p) * largest[0]) + least[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pooling:
+    """The constants of ``describe``; the functions say what each is."""
+
+    gem_p: float = 4.6
+    threshold: float = 0.014
+    region_p: float = 2.5
+    region_size: int = 5
+    region_share: float = 0.5
+    scale_p: float = math.inf
+
+
+def describe(
+    maps: Sequence[Tensor], whiten: Callable[[Tensor], Tensor], pooling: Pooling | None = None
+) -> Tensor:
+    """Global descriptors [B, G], of unit length, of B images.
+
+    maps: one float [B, C, h, w] a scale, CVNet's stage 4 (C = 2048); whiten: its layer [B, C] -> [B, G].
+    Our reading of the order: ReLU-P, Regional-GeM, GeM+, the layer, unit length, Scale-GeM, unit length.
+    """
+    if not maps:
+        raise AmesError("SuperGlobal: no feature maps were given")
+    with_ = pooling or Pooling()
+    found = []
+    for scale in maps:
+        scale = relu_p(scale, with_.threshold)
+        scale = regional_gem(scale, with_.region_p, size=with_.region_size, share=with_.region_share)
+        found.append(F.normalize(whiten(gem(scale, with_.gem_p)), dim=-1))
+    return F.normalize(scale_gem(torch.stack(found), with_.scale_p), dim=-1)
+
+
+def _mirrored(n: int, reach: int, device: torch.device) -> Tensor:
+    """Rows of a map of n that lie at -reach ... n - 1 + reach, the first and the last one being mirrors."""
+    if n == 1:
+        return torch.zeros(1 + 2 * reach, dtype=torch.int64, device=device)
+    place = torch.arange(-reach, n + reach, device=device) % (2 * n - 2)
+    return torch.where(place < n, place, 2 * n - 2 - place)
+
+
+def _check_power(p: float) -> None:
+    if not 0 < p < math.inf:
+        raise AmesError(f"generalized mean: p is {p}; give a number above 0")
+
+
+# ---- re-ranking ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reranking:
+    """The constants of the re-ranking.
+
+    top: entries of the shortlist that are re-ranked (M). neighbours: of each descriptor, besides itself (K).
+    beta: their weight. normalize: refined and expanded descriptors are brought to unit length; our reading
+    is that the paper does not do so.
+    """
+
+    top: int = 400
+    neighbours: int = 9
+    beta: float = 0.15
+    normalize: bool = False
+
+    def __post_init__(self) -> None:
+        if self.top < 1 or self.neighbours < 0 or not 0 <= self.beta < math.inf:
+            raise AmesError(f"SuperGlobal: {self}: top is 1 or more, neighbours and beta 0 or more")
+
+
+def refine(candidates: Tensor, there: Tensor, settings: Reranking) -> Tensor:
+    """Each candidate of a query, refined by its nearest ones among the others: float [B, M, G] -> [B, M, G].
+
+    A descriptor g becomes (g + beta * sum of s_j g_j) / (1 + beta * sum of s_j) over its K nearest, s_j
+    being their inner products with it, those below 0 counted as 0. Equal ones are taken in the shortlist's
+    order.
+    there: bool [B, M], False where there is no candidate.
+    """
+    similar = candidates @ candidates.transpose(1, 2)
+    similar.masked_fill_(~there[:, None], -torch.inf)
+    similar.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
+    k = min(settings.neighbours, candidates.shape[1] - 1)
+    values, places = similar.sort(dim=2, descending=True, stable=True)
+    values = settings.beta * values[..., :k].clamp(min=0)
+    # A product with a sparse matrix, where fetching the neighbours would take K times the candidates' memory.
+    weights = similar.zero_().scatter_(2, places[..., :k], values)
+    refined = (candidates + weights @ candidates) / (1 + values.sum(2, keepdim=True))
+    return F.normalize(refined, dim=-1) if settings.normalize else refined
+
+
+def expand(queries: Tensor, refined: Tensor, scores: Tensor, settings: Reranking) -> Tensor:
+    """The queries [B, G], expanded: in each dimension the maximum of the query and its K best refined
+    candidates [B, M, G] by ``scores`` [B, M], -inf where there is no candidate.
+    """
+    k = min(settings.neighbours, refined.shape[1])
+    values, places = scores.sort(dim=1, descending=True, stable=True)
+    nearest = refined.gather(1, places[:, :k, None].expand(-1, -1, refined.shape[2]))
+    nearest = torch.where(values[:, :k, None] == -torch.inf, queries[:, None], nearest)
+    expanded = torch.cat((queries[:, None], nearest), dim=1).amax(1)
+    return F.normalize(expanded, dim=-1) if settings.normalize else expanded
+
+
+def rescore(queries: Tensor, candidates: Tensor, there: Tensor, settings: Reranking) -> Tensor:
+    """New scores [B, M] of the candidates float [B, M, G] of queries [B, G], -inf where ``there`` is False.
+
+    The mean of S1, the query's inner product with the refined candidates, and S2, the expanded query's with
+    the candidates as they were.
+    """
+    refined = refine(candidates, there, settings)
+    first = torch.einsum("bg,bmg->bm", queries, refined).masked_fill(~there, -torch.inf)
+    expanded = expand(queries, refined, first, settings)
+    return (first + torch.einsum("bg,bmg->bm", expanded, candidates)) / 2

@@ -1,0 +1,145 @@
+"""Shortlists written block by block: the same files as in one piece, or none."""
+
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from ames.data import pickles
+from ames.data.neighbours import Neighbours
+from ames.data.shortlist import Shortlist, read_meta
+from ames.data.shortlist_writer import write_npz, write_pkl
+from ames.errors import AmesError
+
+IDS = np.random.default_rng(0).integers(0, 30, (30, 9))
+SIMILARITIES = np.random.default_rng(1).uniform(-1, 1, (30, 9)).astype(np.float32)
+
+
+def fill(write, step=7):
+    for start in range(0, 30, step):
+        write(IDS[start : start + step], SIMILARITIES[start : start + step])
+
+
+def test_npz(tmp_path):
+    path = tmp_path / "new" / "nn.npz"
+    with write_npz(path, 30, 9, meta={"dataset": "toy"}) as write:
+        fill(write)
+    assert [file.name for file in path.parent.iterdir()] == ["nn.npz"]
+    found = Shortlist.load(path, gallery_size=30)
+    np.testing.assert_array_equal(found.ids, IDS)
+    np.testing.assert_array_equal(found.similarities, SIMILARITIES)
+    assert (found.ids.dtype, found.meta) == (np.int64, {"dataset": "toy"})
+    assert read_meta(path) == {"dataset": "toy"}
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+        assert {member.compress_type for member in archive.infolist()} == {zipfile.ZIP_STORED}
+    near = Neighbours.open(path, images=30, columns=4)
+    assert isinstance(near._ids.base, np.memmap) or isinstance(near._ids.base.base, np.memmap)
+    np.testing.assert_array_equal(near.rows(np.array([29, 3]))[0], IDS[[29, 3], :4])
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_pkl(tmp_path, monkeypatch, training, mapped):
+    path = tmp_path / "nn.pkl"
+    with write_pkl(path, 30, 9, training=training, gallery_size=30) as write:
+        fill(write)
+    assert [file.name for file in tmp_path.iterdir()] == ["nn.pkl"]
+    content = pickle.loads(path.read_bytes())  # as the released code reads it
+    if training:
+        assert (type(content), content.dtype) == (np.ndarray, np.float64)
+    else:
+        assert (type(content), content.dtype) == (torch.Tensor, torch.float32)
+    np.testing.assert_array_equal(content[1], IDS)
+    np.testing.assert_array_equal(content[0], SIMILARITIES)
+    if mapped:
+        monkeypatch.setattr(pickles, "_LARGE", 0)
+    found = Shortlist.load(path)
+    np.testing.assert_array_equal(found.ids, IDS)
+    np.testing.assert_array_equal(found.similarities, SIMILARITIES)
+
+
+def test_a_large_training_pickle_is_mapped(tmp_path, monkeypatch):
+    path = tmp_path / "nn.pkl"
+    ids = np.arange(40_000).reshape(4000, 10) % 4000
+    with write_pkl(path, 4000, 10, training=True, gallery_size=4000) as write:
+        write(ids, np.zeros(ids.shape, np.float32))
+    monkeypatch.setattr(pickles, "_LARGE", 0)
+    assert isinstance(pickles.load_pickle(path), np.memmap)
+    near = Neighbours.open(path, images=4000, columns=10)
+    np.testing.assert_array_equal(near.rows(slice(3990, 4000))[0], ids[3990:])
+
+
+def test_empty_ones(tmp_path):
+    with write_npz(tmp_path / "nn.npz", 0, 9, meta={}):
+        pass
+    assert Shortlist.load(tmp_path / "nn.npz").ids.shape == (0, 9)
+    for training in (False, True):
+        with write_pkl(tmp_path / "nn.pkl", 0, 9, training=training, gallery_size=3):
+            pass
+        assert Shortlist.load(tmp_path / "nn.pkl").ids.shape == (0, 9)
+
+
+@pytest.mark.parametrize("kind", ["npz", "test", "training"])
+def test_nothing_half_written_stays(tmp_path, kind):
+    (tmp_path / "nn").write_text("what was there")
+
+    def writer():
+        if kind == "npz":
+            return write_npz(tmp_path / "nn", 30, 9, meta={})
+        return write_pkl(tmp_path / "nn", 30, 9, training=kind == "training", gallery_size=30)
+
+    def stop(write):
+        write(IDS[:7], SIMILARITIES[:7])
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"), writer() as write:
+        stop(write)
+    with pytest.raises(AmesError, match="nn: 7 of 30 rows were written"), writer() as write:
+        write(IDS[:7], SIMILARITIES[:7])
+    for rows in ((IDS[:, :8], SIMILARITIES[:, :8]), (IDS[:3], SIMILARITIES[:2]), (IDS[[0] * 31],) * 2):
+        with (
+            pytest.raises(AmesError, match=r"nn: rows .* behind row 0 do not fit \(30, 9\)"),
+            writer() as write,
+        ):
+            write(*rows)
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("nn", "what was there")]
+
+
+def test_a_disk_that_is_full(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("ames.data.shortlist_writer.shutil.copyfileobj", full)
+    with (
+        pytest.raises(AmesError, match=r"nn.npz: cannot be written .No space left"),
+        write_npz(tmp_path / "nn.npz", 30, 9, meta={}) as write,
+    ):
+        fill(write)
+    assert not list(tmp_path.iterdir())
+
+
+def test_ids_that_float32_cannot_hold(tmp_path):
+    with (
+        pytest.raises(
+            AmesError, match=r"exact up to 16777216, and the gallery has 20000000 images: write .npz"
+        ),
+        write_pkl(tmp_path / "nn.pkl", 1, 1, training=False, gallery_size=20_000_000),
+    ):
+        pass
+    with write_pkl(tmp_path / "nn.pkl", 1, 1, training=True, gallery_size=20_000_000) as write:
+        write(np.array([[2**24 + 1]]), np.ones((1, 1)))
+    assert Shortlist.load(tmp_path / "nn.pkl").ids.tolist() == [[2**24 + 1]]
+
+
+def test_meta_of_what_is_no_shortlist(tmp_path):
+    with pytest.raises(AmesError, match="there is no such shortlist file"):
+        read_meta(tmp_path / "nn.npz")
+    np.savez(tmp_path / "nn.npz", ids=IDS)
+    with pytest.raises(AmesError, match=r"nn.npz: not the file of a shortlist: it lacks meta"):
+        read_meta(tmp_path / "nn.npz")
+    np.savez(tmp_path / "nn.npz", meta=np.array("no JSON"))
+    with pytest.raises(AmesError, match=r"nn.npz: meta of the shortlist is not a JSON dict"):
+        read_meta(tmp_path / "nn.npz")
