@@ -47,7 +47,10 @@ def register(commands: Any) -> None:
 
 def _network(group: Any) -> None:
     add = group.add_argument
-    add("--weights", help="of the network, a file, a folder, or random for trying (default: the published ones)")
+    add(
+        "--weights",
+        help="of the network, a file, a folder, or random for trying (default: the published ones)",
+    )
     add("--detector", type=Path, help="a feature detector's file")
     add("--select", help="weights by detector, attention, norm or cls (detector if given, else norm)")
     add("--descriptors", default="raw", help="raw (default), or projected: the detector's")
