@@ -56,7 +56,12 @@ def _network(group: Any) -> None:
     add("--descriptors", default="raw", help="raw (default), or projected: the detector's")
     add("--detector-input", help="network or normalized features (normalized if ames trained the detector)")
     add("--nms", type=positive, default=1, help="keep the largest weights of K x K cells alone (1: all)")
-    add("--global", dest="vector", default="cls", help="cls (default: the network's), average, gem or none")
+    add(
+        "--global",
+        dest="vector",
+        default="cls",
+        help="cls (default: the network's), average, gem, superglobal (CVNet) or none",
+    )
     add("--long-side", type=natural, help="pixels of the whole image, 0: as it is (default: the network's)")
     add("--scales", type=float, nargs="+", help="relative to that (default: the network's)")
     add("--locations", choices=("shares", "published"), default="shares", help="CVNet's published: in pixels")

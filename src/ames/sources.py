@@ -8,6 +8,7 @@ from typing import Any
 
 from ames.backbones import make_backbone
 from ames.backbones.base import MapBackbone
+from ames.backbones.cvnet import CvNet
 from ames.backbones.detector import load_detector
 from ames.backbones.selection import Selection
 from ames.batched import Batched, NetworkOptions
@@ -73,6 +74,12 @@ def open_source(wanted: Wanted) -> Source:
 
 
 def _network(network: MapBackbone, wanted: Wanted) -> Batched:
+    if wanted.vector == "superglobal":
+        if not isinstance(network, CvNet):
+            raise AmesError(
+                f"backbone {network.name}: global superglobal is CVNet's; take cls, average or gem"
+            )
+        network.superglobal = True
     detector, taken = None, "network"
     if wanted.detector is not None:
         detector = load_detector(wanted.detector, backbone=network.name)

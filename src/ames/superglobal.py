@@ -97,12 +97,16 @@ def describe(
     if not maps:
         raise AmesError("SuperGlobal: no feature maps were given")
     with_ = pooling or Pooling()
-    found = []
-    for scale in maps:
-        scale = relu_p(scale, with_.threshold)
-        scale = regional_gem(scale, with_.region_p, size=with_.region_size, share=with_.region_share)
-        found.append(F.normalize(whiten(gem(scale, with_.gem_p)), dim=-1))
+    found = [F.normalize(whiten(pooled(scale, with_)), dim=-1) for scale in maps]
     return F.normalize(scale_gem(torch.stack(found), with_.scale_p), dim=-1)
+
+
+def pooled(scale: Tensor, pooling: Pooling | None = None) -> Tensor:
+    """One scale's map float [B, C, h, w] -> [B, C]: ReLU-P, Regional-GeM, GeM+."""
+    with_ = pooling or Pooling()
+    scale = relu_p(scale, with_.threshold)
+    scale = regional_gem(scale, with_.region_p, size=with_.region_size, share=with_.region_share)
+    return gem(scale, with_.gem_p)
 
 
 def _mirrored(n: int, reach: int, device: torch.device) -> Tensor:

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from ames.backbones.cvnet import CvNet
+from ames.backbones.selection import Selection, select
 from ames.errors import AmesError
+from ames.superglobal import describe
 from golden import backbones as golden
 
 FIGURES = golden.FIGURES["cvnet"]
@@ -94,3 +96,18 @@ def test_random_weights_come_from_their_seed():
 def test_the_smaller_network_is_not_fetched():
     with pytest.raises(AmesError, match="cvnet-r50: no address of its weights is known"):
         CvNet("cvnet-r50")
+
+
+@torch.no_grad()
+def test_superglobal_s_vector_is_the_pooling_of_all_scales(file):
+    plain, network = (CvNet("cvnet-r50", weights=file) for _ in range(2))
+    network.superglobal = True
+    deep = []
+    network.network.encoder.stages[3].register_forward_hook(lambda *found: deep.append(found[-1]))
+    images = [golden.image(4, 64, 96), golden.image(5, 96, 128)]
+    scales = [network.maps(x) for x in images]
+    selection = Selection(10, vector="superglobal")
+    _, vector = select(scales, [torch.zeros(*x.local.shape[2:], 2) for x in scales], selection)
+    torch.testing.assert_close(vector, describe(deep, network.fc))
+    torch.testing.assert_close(scales[0].local, plain.maps(images[0]).local)
+    assert not torch.allclose(scales[0].vector, plain.maps(images[0]).vector, atol=1e-2)

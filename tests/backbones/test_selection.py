@@ -138,7 +138,7 @@ def test_a_detector_of_another_width():
     [
         ({"by": "luck"}, "by 'luck' is none of detector, attention, norm, cls"),
         ({"descriptors": "both"}, "descriptors 'both' is none of raw, projected"),
-        ({"vector": "mac"}, "vector 'mac' is none of cls, average, gem, None"),
+        ({"vector": "mac"}, "vector 'mac' is none of cls, average, gem, superglobal, None"),
         ({"suppression": 2}, "suppression 2: give an odd number of cells"),
     ],
 )

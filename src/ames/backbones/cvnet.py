@@ -17,6 +17,7 @@ from ames.backbones.base import FeatureMaps
 from ames.backbones.pretrained import PUBLISHED, Network, Row, converted, fingerprint, library, seeded
 from ames.checkpoints import read_weights
 from ames.errors import AmesError
+from ames.superglobal import pooled
 
 # Of a cell of the third stage, in pixels, as the released extraction has it.
 RECEPTIVE_FIELD = 291
@@ -46,6 +47,9 @@ class CvNet(Network):
     scales = (0.7071, 1.0, 1.4142)
     local_dim = 1024
     global_dim = 2048
+    superglobal = (
+        False  # whether the vector is pooled as ``ames.superglobal`` does; no other weights are needed
+    )
 
     def __init__(self, name: str, *, weights: str | Path | None = PUBLISHED, seed: int = 0) -> None:
         super().__init__()
@@ -75,14 +79,17 @@ class CvNet(Network):
     def maps(self, images: Tensor) -> FeatureMaps:
         """images float [B, 3, H, W], BGR -> map [B, 1024, ceil(H / 16), ceil(W / 16)], vector [B, 2048].
 
-        The vector is GeM of the fourth stage and a linear layer; there is no weight.
+        The vector is GeM of the fourth stage (``superglobal``: SuperGlobal's pooling) and a linear layer;
+        there is no weight.
         """
         x = self.network.embedder(images)
         stages = self.network.encoder.stages
         local = stages[2](stages[1](stages[0](x)))
         deep = stages[3](local.relu())
-        pooled = deep.clamp(min=_FLOOR).pow(self.p).mean((2, 3)).pow(1 / self.p)
-        return FeatureMaps(local, self.fc(pooled), None)
+        if self.superglobal:
+            return FeatureMaps(local, self.fc(pooled(deep)), None)
+        plain = deep.clamp(min=_FLOOR).pow(self.p).mean((2, 3)).pow(1 / self.p)
+        return FeatureMaps(local, self.fc(plain), None)
 
     def centers(self, rows: int, columns: int, height: int, width: int) -> Tensor:
         """float [rows, columns, 2]: (row, col) of the middle of each cell's receptive field, in input pixels.

@@ -14,10 +14,11 @@ from ames.backbones.base import FeatureMaps
 from ames.backbones.detector import SpatialAttention, global_descriptor
 from ames.errors import AmesError
 from ames.features import LocalFeatures
+from ames.superglobal import scale_gem
 
 WEIGHTS = ("detector", "attention", "norm", "cls")
 DESCRIPTORS = ("raw", "projected")
-VECTORS = ("cls", "average", "gem")
+VECTORS = ("cls", "average", "gem", "superglobal")
 DETECTOR_INPUTS = ("network", "normalized")
 _GEM_POWER, _GEM_LEAST = 3.0, 1e-6  # Radenovic et al., PAMI 2018
 
@@ -31,8 +32,9 @@ class Selection:
         cell's features) or "cls" (cosine of the cell and the network's global vector).
     descriptors: "raw" (the cell's features, L2-normalized) or "projected" (the detector's).
     vector: the global descriptor: "cls" (the network's), "average" (of the descriptors of all cells, by their
-        weights), "gem" (generalized mean of all cells' features, power 3), or None. It is the mean over
-        scales of unit vectors, L2-normalized.
+        weights), "gem" (generalized mean of all cells' features, power 3), "superglobal" (the network's, as
+        ``ames.superglobal`` pools it), or None. It is the mean over scales of unit vectors (superglobal:
+        Scale-GeM), L2-normalized.
     suppression: a cell counts only as the largest of k x k cells of its scale; 1: all of them do.
     detector_input: features "network" (as the network gives them) or "normalized" (L2, what files of raw
         descriptors hold, and so what a detector was trained on from such a file).
@@ -77,7 +79,7 @@ def check(selection: Selection, maps: FeatureMaps, detector: SpatialAttention | 
         raise AmesError(f"the detector takes {detector.width}-d features, the network gives {width}-d")
     if selection.by == "attention" and maps.weight is None:
         raise AmesError("the network gives no attention: select by detector, norm or cls")
-    if maps.vector is None and "cls" in (selection.by, selection.vector):
+    if maps.vector is None and {"cls", "superglobal"} & {selection.by, selection.vector}:
         raise AmesError("the network has no global vector: select by detector or norm, global average or gem")
     if selection.by == "cls" and maps.vector is not None and maps.vector.shape[1] != width:
         raise AmesError(
@@ -118,7 +120,7 @@ def select(
         scale=number[order],
         weight=torch.where(valid, weight, 0),
     )
-    return local, _mean_of([x for x in vectors if x is not None])
+    return local, _joined([x for x in vectors if x is not None], selection)
 
 
 def _weighted(
@@ -155,7 +157,7 @@ def _vector(maps: FeatureMaps, cell: Tensor, weight: Tensor, selection: Selectio
     """The global descriptor of one scale, unit length, [B, G]."""
     if selection.vector is None:
         return None
-    if selection.vector == "cls":
+    if selection.vector in ("cls", "superglobal"):
         assert maps.vector is not None
         return F.normalize(maps.vector.float(), dim=-1)
     if selection.vector == "gem":
@@ -165,5 +167,9 @@ def _vector(maps: FeatureMaps, cell: Tensor, weight: Tensor, selection: Selectio
     return global_descriptor(F.normalize(cell, dim=-1).flatten(1, 2), weight.clamp(min=0).flatten(1))
 
 
-def _mean_of(vectors: Sequence[Tensor]) -> Tensor | None:
-    return F.normalize(torch.stack(list(vectors)).mean(0), dim=-1) if vectors else None
+def _joined(vectors: Sequence[Tensor], selection: Selection) -> Tensor | None:
+    """One vector of those of all scales."""
+    if not vectors:
+        return None
+    found = torch.stack(list(vectors))
+    return F.normalize(scale_gem(found) if selection.vector == "superglobal" else found.mean(0), dim=-1)
