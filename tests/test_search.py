@@ -1,22 +1,13 @@
-"""Global search against a full sort: by FAISS and by torch, in blocks of any size."""
+"""Global search against a full sort, in blocks of any size."""
 
 import h5py
 import numpy as np
 import pytest
 
-from ames import search as module
 from ames.data.descriptors import write_globals
 from ames.data.vectors import Vectors, digest
 from ames.errors import AmesError
 from ames.search import search, search_blocks
-
-
-@pytest.fixture(params=["faiss", "torch"])
-def way(request, monkeypatch):
-    """Both ways on the CPU: torch's is that of other devices."""
-    if request.param == "torch":
-        monkeypatch.setattr(module, "_way", lambda device: module._by_torch)
-    return request.param
 
 
 def units(n, dim, seed):
@@ -36,7 +27,7 @@ def naive(queries, gallery, *, skip_self=False):
 
 @pytest.mark.parametrize("block", [4, 1024])
 @pytest.mark.parametrize("k", [1, 17, 50, 99, None])
-def test_it_is_a_full_sort(way, k, block):
+def test_it_is_a_full_sort(k, block):
     queries, gallery = units(30, 8, 0), units(50, 8, 1)
     found = search(queries, gallery, k, block=block)
     ids, similarities = naive(queries, gallery)
@@ -55,7 +46,7 @@ def whole_numbers(n, seed):
 
 @pytest.mark.parametrize("k", [1, 2, 5, 20, 59, 60])
 @pytest.mark.parametrize("blank", [0, 7])
-def test_ties_are_ordered_by_id_also_at_the_cut(way, k, blank):
+def test_ties_are_ordered_by_id_also_at_the_cut(k, blank):
     queries, gallery = whole_numbers(25, 0), whole_numbers(60, 1)
     gallery[3 : 3 + blank] = 0
     queries[4] = 0 if blank else queries[4]
@@ -71,10 +62,24 @@ def in_blocks(queries, gallery, k, **sizes):
     return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
 
 
+def test_block_sizes_change_no_bit():
+    """Of similarities that are rounded, too; duplicates tie wherever they lie."""
+    gallery = units(1501, 256, 0)
+    copies = np.unique([7, 1499, 1500, *range(0, 1501, 97)])
+    gallery[copies] = gallery[7]
+    expected, values = in_blocks(gallery[:130], gallery, 1501)
+    for sizes in ({"block": 64}, {"block": 7}, {"tile": 512}, {"tile": 333, "block": 100}):
+        found, similarities = in_blocks(gallery[:130], gallery, 1501, **sizes)
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(similarities, values)
+    for row in expected:
+        assert row[np.isin(row, copies)].tolist() == copies.tolist()
+
+
 @pytest.mark.parametrize("skip_self", [False, True])
 @pytest.mark.parametrize("k", [1, 6, 150, None])
 @pytest.mark.parametrize(("block", "tile"), [(100, 7), (7, 100), (64, 63), (200, 1000)])
-def test_block_sizes_change_nothing(way, k, block, tile, skip_self):
+def test_block_sizes_change_nothing(k, block, tile, skip_self):
     gallery = whole_numbers(130, 3)
     gallery[[5, 60, 61, 129]] = 0
     ids, similarities = naive(gallery, gallery, skip_self=skip_self)
@@ -85,7 +90,7 @@ def test_block_sizes_change_nothing(way, k, block, tile, skip_self):
     np.testing.assert_array_equal(values, similarities[:, :k].astype(np.float32))
 
 
-def test_galleries_of_many_tiles(way):
+def test_galleries_of_many_tiles():
     """More than the candidates' room, so that the best are chosen several times; a duplicate in each tile."""
     queries, gallery = units(20, 16, 0), units(3000, 16, 1)
     gallery[::100] = gallery[7]
@@ -95,14 +100,14 @@ def test_galleries_of_many_tiles(way):
     np.testing.assert_allclose(values, similarities[:, :40], atol=1e-6)
 
 
-def test_the_gallery_gets_better_and_better(way):
+def test_the_gallery_gets_better_and_better():
     angles = np.linspace(np.pi, 0, 500)
     gallery = np.stack((np.cos(angles), np.sin(angles)), 1).astype(np.float32)
     found, _ = in_blocks(np.float32([[1, 0]] * 3), gallery, 5, tile=10)
     assert found.tolist() == [[499, 498, 497, 496, 495]] * 3
 
 
-def test_only_the_image_itself_is_left_out_not_its_duplicates(way):
+def test_only_the_image_itself_is_left_out_not_its_duplicates():
     vectors = units(6, 8, 0)
     vectors[4] = vectors[1]
     found, values = in_blocks(vectors, vectors, 2, skip_self=True, tile=4)
@@ -111,13 +116,13 @@ def test_only_the_image_itself_is_left_out_not_its_duplicates(way):
     assert values[1, 0] == pytest.approx(1)
 
 
-def test_more_duplicates_than_entries(way):
+def test_more_duplicates_than_entries():
     gallery = np.concatenate((units(200, 4, 1), np.repeat(units(1, 4, 2), 100, 0), units(50, 4, 3)))
     found, _ = in_blocks(gallery[200:202], gallery, 3)
     assert found.tolist() == [[200, 201, 202]] * 2
 
 
-def test_an_image_without_a_vector_comes_last_even_where_others_are_opposite(way):
+def test_an_image_without_a_vector_comes_last_even_where_others_are_opposite():
     gallery = np.float32([[0, 0], [-1, 0], [0.6, 0.8], [0, 0]])
     found = search(np.float32([[1, 0], [0, 0]]), gallery)
     assert found.ids[0].tolist() == [2, 0, 1, 3]  # -1 is the least there is: ties by id
@@ -126,12 +131,12 @@ def test_an_image_without_a_vector_comes_last_even_where_others_are_opposite(way
     assert found.similarities[1].tolist() == [-1] * 4
 
 
-def test_the_blank_ones_do_not_push_real_ones_out_of_the_cut(way):
+def test_the_blank_ones_do_not_push_real_ones_out_of_the_cut():
     gallery = np.concatenate((np.zeros((5, 2), np.float32), np.float32([[-0.6, 0.8], [-0.8, 0.6]])))
     assert search(np.float32([[1, 0]]), gallery, 2).ids.tolist() == [[5, 6]]
 
 
-def test_nothing_to_find(way):
+def test_nothing_to_find():
     assert search(units(3, 4, 0), np.empty((0, 4), np.float32), 5).ids.shape == (3, 0)
     assert search(np.empty((0, 4), np.float32), units(3, 4, 0), 2).ids.shape == (0, 2)
     assert search(units(1, 4, 0), units(1, 4, 0), 2, skip_self=True).ids.shape == (1, 0)
@@ -143,7 +148,7 @@ def test_widths_that_differ():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_is_not_finite_is_named(value, way):
+def test_what_is_not_finite_is_named(value):
     gallery = units(9, 4, 0)
     gallery[5, 2] = value
     with pytest.raises(AmesError, match="gallery: the vector of image 5 is not finite"):

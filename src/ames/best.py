@@ -41,12 +41,12 @@ class Best:
     """The ``k`` best entries of ``count`` queries among all that were offered, in the gallery's order.
 
     Candidates are collected until a query's room is full; only then the best are chosen, and what is not
-    better than the last of them is not taken any more. ``at_once``: columns offered at a time, at most.
+    better than the last of them is not taken any more. room: of a query, ``capacity``.
     """
 
-    def __init__(self, count: int, k: int, at_once: int, device: torch.device) -> None:
+    def __init__(self, count: int, k: int, room: int, device: torch.device) -> None:
         self._k = k
-        self._keys = torch.full((count, capacity(k, at_once)), NONE, dtype=torch.int64, device=device)
+        self._keys = torch.full((count, room), NONE, dtype=torch.int64, device=device)
         self._filled = torch.zeros(count, dtype=torch.int64, device=device)
         self._least = torch.full((count, 1), -torch.inf, device=device)
         self._most = 0  # filled at most
@@ -78,7 +78,13 @@ class Best:
         """(queries, columns) of what is still taken, by query, and how many each query has of them. An equal
         similarity is not: its id is larger than those that are there.
         """
-        rows, columns = (similarities > self._least).nonzero(as_tuple=True)
+        taken = (similarities > self._least).flatten()
+        if taken.device.type == "cpu":  # numpy does it eight times as fast
+            places = torch.from_numpy(np.flatnonzero(taken.numpy()))
+        else:
+            places = taken.nonzero()[:, 0]
+        rows = places // similarities.shape[1]
+        columns = places - rows * similarities.shape[1]
         return rows, columns, torch.bincount(rows, minlength=len(similarities))
 
     def _choose(self) -> None:
@@ -95,6 +101,6 @@ class Best:
         return ids_of(best).cpu().numpy(), similarities_of(best).cpu().numpy()
 
 
-def capacity(k: int, at_once: int) -> int:
-    """Candidates that ``Best`` holds of a query: the best ones so far and as many new ones."""
-    return k + max(k, at_once)
+def capacity(k: int, at_once: int, total: int) -> int:
+    """Candidates to hold of a query, of ``total`` that come ``at_once``: the best so far and new ones."""
+    return min(k + max(k, at_once), total)
