@@ -183,7 +183,7 @@ def test_the_extraction_command(album, monkeypatch, kinds, written):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--backbone dinov2", "--backbone dinov2: not there yet; there are: rootsift"),
+        ("--backbone delf", "--backbone delf: not there yet; there are: rootsift, dinov2"),
         ("--backbone rootsift --desc_type all", "--desc_type 'all': give local, global or local,global"),
         ("--backbone rootsift --desc_num 0", "--desc_num must be at least 1"),
         ("--desc_type local", "the following arguments are required: --backbone"),

@@ -78,7 +78,8 @@ def write_surroundings(folder: Path | str, **more: Any) -> Path:
             file.write(diff)
         about["diff"] = patch.name
     else:
-        patch.unlink(missing_ok=True)  # of an earlier training in the same folder
+        with suppress(NotADirectoryError):  # said by the file that follows
+            patch.unlink(missing_ok=True)  # of an earlier training in the same folder
         about["diff"] = None
     for key, value in more.items():
         relative = Path(os.path.relpath(value, folder)).as_posix() if isinstance(value, Path) else value
