@@ -11,6 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 
 import photos
 from ames.data.growing import GrowingFiles
@@ -66,6 +67,7 @@ def dies_at(step, action):
         _, status = os.waitpid(child, 0)
         assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "the action failed"
         return os.WIFSIGNALED(status)
+    torch.set_num_threads(1)  # the threads of a pool do not come along: a child that waits for them hangs
     left = [step]
 
     def counted(function):
