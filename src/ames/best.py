@@ -33,11 +33,6 @@ def similarities_of(found: Tensor) -> Tensor:
     return torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).view(torch.float32)
 
 
-def best_of(candidates: Tensor, k: int) -> Tensor:
-    """The ``k`` best keys [Q, k] of [Q, n], best first."""
-    return candidates.topk(k, dim=1).values
-
-
 class Best:
     """The ``k`` best entries of ``count`` queries among all that were offered, in the gallery's order.
 
@@ -92,16 +87,16 @@ class Best:
         return places, torch.searchsorted(places, torch.arange(count + 1, device=places.device) * n)
 
     def _choose(self) -> None:
-        best = best_of(self._keys[:, : self._most], self._k)
+        best = self._keys[:, : self._most].topk(self._k, dim=1, sorted=False).values  # half the time
         self._keys[:, : self._k] = best
         self._keys[:, self._k : self._most] = NONE
         self._filled[:] = self._most = self._k
-        self._least = similarities_of(best[:, -1:])
+        self._least = similarities_of(best.amin(1, keepdim=True))
         self._chosen = True
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
         """ids int64 [count, k] and similarities float32, best first, after ``k`` or more were offered."""
-        best = best_of(self._keys[:, : self._most], self._k)
+        best = self._keys[:, : self._most].topk(self._k, dim=1).values
         return ids_of(best).cpu().numpy(), similarities_of(best).cpu().numpy()
 
 
