@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         help="data sets below --data_root, or .hdf5 files, that go on behind the gallery",
     )
     parser.add_argument("--format", choices=("npz", "pkl"), default="npz", help="pkl: as published")
-    parser.add_argument("--device", default="cpu", help="cpu (FAISS), cuda, ... (cpu)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (cpu)")
     parser.add_argument("--block", type=positive, default=BLOCK, help=f"queries at a time ({BLOCK})")
     parser.add_argument("--rerank", choices=("superglobal",), help="writes nn_superglobal too")
     parser.add_argument("--top_m", type=positive, help="entries a query that are re-ranked (400)")
