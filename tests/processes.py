@@ -33,7 +33,7 @@ def run_here(monkeypatch, script, *words, cwd):
     except SystemExit as end:
         return end.code or 0
     finally:
-        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        os.environ.pop("HYDRA_FULL_ERROR", None)  # set by the script, so not monkeypatch's to put back
     return 0
 
 

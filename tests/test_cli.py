@@ -192,13 +192,22 @@ def test_prepare_does_not_mix_other_images_or_settings(tmp_path, capsys):
     lists(tmp_path / "set", tmp_path / "photos")
     words = ["prepare", tmp_path / "set", "--images", tmp_path / "photos", "--workers", 0]
     assert run(*words, "--desc-num", 30) == 0
-    refused(capsys, "of other images or settings", *words, "--desc-num", 31)
+    refused(capsys, "made otherwise (descriptors: there 30, now 31)", *words, "--desc-num", 31)
     (tmp_path / "set" / "test_query.txt").write_text("b/0.png\na/0.png\n")
-    refused(capsys, "rootsift_query_local.hdf5: of other images", *words, "--desc-num", 30)
+    refused(
+        capsys,
+        "rootsift_query_local.hdf5: is there already, made otherwise (of other images)",
+        *words,
+        "--desc-num",
+        30,
+    )
     # The descriptors made anew, the shortlist of the old order is noticed too.
     for path in (tmp_path / "set").glob("*_query_*.hdf5"):
         path.unlink()
     refused(capsys, "nn_rootsift.npz: made from other descriptors; move it away", *words, "--desc-num", 30)
+    assert run(*words, "--desc-num", 30, "--overwrite") == 0
+    shortlist = Shortlist.load(tmp_path / "set" / "nn_rootsift.npz", gallery_size=4)
+    assert shortlist.ids[:, 0].tolist() == [1, 0]
 
 
 def test_prepare_without_lists(tmp_path, capsys):

@@ -18,12 +18,15 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def run_script(command: str, main: Callable[[], None]) -> None:
-    """Calls a script's ``main``; wrong input is one line on stderr and status 2."""
+    """Calls a script's ``main``; wrong input is one line on stderr and status 2, Ctrl-C one and 130."""
     try:
         main()
     except AmesError as error:
         print(f"{command}: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"{command}: interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 def positive(text: str) -> int:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ames import __version__, cli_curve, cli_extract, cli_files, cli_plot, cli_store
+from ames import __version__, cli_curve, cli_extract, cli_files, cli_plot, cli_prepare, cli_store
 from ames.arguments import OneLineParser, check_device, natural, positive
 from ames.errors import AmesError
 
@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=_demo)
 
     cli_extract.register(commands)
+    cli_prepare.register(commands)
 
     landmarks = commands.add_parser("landmarks", help="draw a data set of made-up landmarks")
     landmarks.add_argument("folder", type=Path)
@@ -70,13 +71,6 @@ def _parser() -> argparse.ArgumentParser:
     _machine(landmarks)
     landmarks.set_defaults(run=_landmarks)
 
-    prepare = commands.add_parser("prepare", help="descriptors and shortlist of a data set's lists")
-    prepare.add_argument("folder", type=Path, help="with train.txt, or test_query.txt and test_gallery.txt")
-    prepare.add_argument("--images", type=Path, help="the root of the lists' paths (default: the folder)")
-    prepare.add_argument("--backbone", default="rootsift", help="rootsift")
-    prepare.add_argument("--desc-num", type=positive, default=400, help="local descriptors an image (400)")
-    _machine(prepare)
-    prepare.set_defaults(run=_prepare)
     cli_files.register(commands)
     cli_store.register(commands)
     cli_curve.register(commands)
@@ -133,22 +127,6 @@ def _landmarks(args: argparse.Namespace) -> None:
         workers=args.workers,
     )
     print(path)
-
-
-def _prepare(args: argparse.Namespace) -> None:
-    from ames.backbones import make_backbone
-    from ames.data.folder import DatasetFolder
-    from ames.preparation import extract_split, make_shortlist
-
-    folder = DatasetFolder(args.folder, args.backbone)
-    backbone = make_backbone(args.backbone)
-    training = folder.image_list().exists()
-    for split in ("",) if training else ("query", "gallery"):
-        done = extract_split(
-            folder, split, backbone, images=args.images, count=args.desc_num, workers=args.workers
-        )
-        print(done.summary() if done else f"{folder.local(split)} is there already")
-    print(make_shortlist(folder, training=training))
 
 
 def _report(args: argparse.Namespace) -> None:

@@ -19,19 +19,31 @@ def register(commands: Any) -> None:
         description="Local and global descriptors of images. The same command goes on where it was "
         "interrupted; docs/extraction.md has conventions and sizes.",
     )
-    add = extract.add_argument
+    add_options(extract)
+    extract.set_defaults(run=extract_images)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``extract_images``."""
+    add = parser.add_argument
     add("--images", type=Path, required=True, help="a folder, or a list of paths relative to its own folder")
     add("--list", type=Path, help="lines path[,label,...] relative to --images, a folder then")
     add("-o", "--out", type=Path, required=True, help="OUT_local.hdf5 and OUT_global.hdf5 are written")
-    add("--backbone", default="rootsift", help="rootsift (default), or a network: dinov2, cvnet ...")
     add(
         "--boxes",
         help="a ground truth, a file of lines x1,y1,x2,y2, or the list's first column of four (1, ...)",
     )
-    add("--desc-num", type=positive, help="local descriptors an image (rootsift 400, networks 700)")
-    add("--dtype", choices=("float16", "float32"), default="float16", help="of local descriptors (float16)")
     add("--pack", type=Path, metavar="MODEL", help="write the codes of this binary model in their place")
     add("--shard", type=_shard, default=(1, 1), metavar="I/N", help="the I-th of N parts (torchrun: more)")
+    add_source(parser)
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """Options of ``source_of``, and those of every file that is written from it."""
+    add = parser.add_argument
+    add("--backbone", default="rootsift", help="rootsift (default), or a network: dinov2, cvnet ...")
+    add("--desc-num", type=positive, help="local descriptors an image (rootsift 400, networks 700)")
+    add("--dtype", choices=("float16", "float32"), default="float16", help="of local descriptors (float16)")
     add("--overwrite", action="store_true", help="what is there, or was begun, made otherwise may go")
     add("--max-pixels", type=positive, default=200_000_000, help="larger images are left out (200,000,000)")
     workers = min(os.cpu_count() or 1, 8)
@@ -41,8 +53,34 @@ def register(commands: Any) -> None:
         default=workers,
         help=f"processes, threads of networks, 0 = none ({workers})",
     )
-    _network(extract.add_argument_group("networks"))
-    extract.set_defaults(run=_extract)
+    _network(parser.add_argument_group("networks"))
+
+
+def source_of(args: argparse.Namespace, device: str) -> Any:
+    """The source of features that the options describe."""
+    from ames.sources import Wanted, open_source
+
+    check_device(device)
+    wanted = Wanted(
+        args.backbone,
+        count=args.desc_num,
+        workers=args.workers,
+        max_pixels=args.max_pixels,
+        weights=args.weights,
+        detector=args.detector,
+        select=args.select,
+        descriptors=args.descriptors,
+        detector_input=args.detector_input,
+        suppression=args.nms,
+        vector=None if args.vector == "none" else args.vector,
+        long_side=args.long_side,
+        scales=None if args.scales is None else tuple(args.scales),
+        published_locations=args.locations == "published",
+        batch=args.batch_size,
+        device=device,
+        autocast=args.autocast,
+    )
+    return open_source(wanted)
 
 
 def _network(group: Any) -> None:
@@ -70,39 +108,19 @@ def _network(group: Any) -> None:
     add("--autocast", help="bfloat16 or float16 (default: float32)")
 
 
-def _extract(args: argparse.Namespace) -> None:
+def extract_images(args: argparse.Namespace) -> None:
+    """Extracts a part of the images, and merges all parts if it is the last one."""
     from ames.data.growing import size_text
     from ames.extraction import Target, plan_of, run
     from ames.sharding import Part, check_merge, merge_when_complete
-    from ames.sources import Wanted, open_packer, open_source
+    from ames.sources import open_packer
 
     if not args.out.name:
         raise AmesError(f"--out {args.out}: is a folder; give the beginning of the files' names, DIR/NAME")
     part = Part.of_this_process(*args.shard)
     device = part.device(args.device)
-    check_device(device)
     images = _images(args)
-    source = open_source(
-        Wanted(
-            args.backbone,
-            count=args.desc_num,
-            workers=args.workers,
-            max_pixels=args.max_pixels,
-            weights=args.weights,
-            detector=args.detector,
-            select=args.select,
-            descriptors=args.descriptors,
-            detector_input=args.detector_input,
-            suppression=args.nms,
-            vector=None if args.vector == "none" else args.vector,
-            long_side=args.long_side,
-            scales=None if args.scales is None else tuple(args.scales),
-            published_locations=args.locations == "published",
-            batch=args.batch_size,
-            device=device,
-            autocast=args.autocast,
-        )
-    )
+    source = source_of(args, device)
     kinds = _kinds(source)
     if not args.overwrite:
         check_merge(args.out, part, kinds)

@@ -257,9 +257,12 @@ def _first_line(error: BaseException) -> str:
 
 
 def run(command: str, task: Callable[[], Any]) -> Any:
-    """Runs a task; wrong input becomes one line on stderr and exit status 2."""
+    """Runs a task; wrong input becomes one line on stderr and exit status 2, Ctrl-C one and status 130."""
     try:
         return task()
     except (AmesError, OmegaConfBaseException) as error:
         print(f"{command}: {_first_line(error)}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"{command}: interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -168,7 +168,8 @@ def run(images: Images, source: Source, target: Target) -> Extraction:
     AmesError where files are there that were made otherwise (unless they may be overwritten), where the disk
     is too small, and where no image at all can be read.
     """
-    if images.whole:
+    # Files that are there and stay need no images.
+    if images.whole and (target.overwrite or not all(path.exists() for path in target.files)):
         check_all_exist(images.root, images.names)
     for path in target.files:
         if path.is_dir():
@@ -220,7 +221,8 @@ def plan_of(images: Images, source: Source, target: Target) -> Plan:
                 f"backbone {source.name} has no global descriptor here: its global model is not loaded"
             )
         rows[target.vectors] = VectorRows(source.global_dim)
-    return Plan(target.state, rows, images.names, source.provenance() | target.about)
+    about = {"list": images.digest} | target.about
+    return Plan(target.state, rows, images.names, source.provenance() | about)
 
 
 def _already(plan: Plan, target: Target, there: list[Path]) -> Extraction:

@@ -5,47 +5,59 @@ from __future__ import annotations
 from pathlib import Path
 
 from ames import shortlists
-from ames.backbones.base import Backbone
-from ames.data.descriptors import DescriptorFile
+from ames.data.boxes import read_boxes
 from ames.data.folder import DatasetFolder
 from ames.data.images import read_list
-from ames.errors import AmesError
-from ames.extraction import Extraction, extract
+from ames.extraction import Extraction, Images, Source, Target, run
 
 
 def extract_split(
     folder: DatasetFolder,
     split: str,
-    backbone: Backbone,
+    source: Source,
     *,
     images: Path | str | None = None,
-    count: int = 400,
-    workers: int = 0,
-) -> Extraction | None:
-    """Local and global descriptors of one split's list; None if both files are there already.
+    boxes: str | None = None,
+    dtype: str = "float16",
+    overwrite: bool = False,
+) -> Extraction:
+    """Local and global descriptors of one split's list; what an earlier call began is continued.
 
-    images: the folder that the list's paths start from (the data set's own if None). Files of other
-    images or another extraction are an AmesError, never silently reused or overwritten.
+    images: the folder that the list's paths start from (the data set's own if None). boxes: as
+    ``ames.data.boxes.read_boxes`` takes them; files are looked for in the folder first. Files that are
+    there stay; if they are of other images or another extraction, AmesError, unless ``overwrite``.
+    Unreadable images are listed in ``<descriptors>[_<split>].errors.csv``.
     """
-    names = [item.path for item in read_list(folder.image_list(split))]
-    local, vectors = folder.local(split), folder.vectors(split)
-    if local.exists() and vectors.exists():
-        file = DescriptorFile(local)
-        wanted = backbone.provenance() | {"descriptors": count}
-        if file.names != names or any(file.provenance.get(k) != v for k, v in wanted.items()):
-            raise AmesError(f"{local}: of other images or settings; move it away or use another folder")
-        return None
-    return extract(
-        images or folder.path, names, backbone, local=local, vectors=vectors, count=count, workers=workers
+    listed = folder.image_list(split)
+    names = [item.path for item in read_list(listed)]
+    cut = None if boxes is None else read_boxes(str(folder.file(boxes)), names, listed)
+    local = folder.local(split)
+    target = Target(
+        local,
+        folder.vectors(split),
+        dtype=dtype,
+        errors=local.with_name(f"{local.stem.removesuffix('_local')}.errors.csv"),
+        keep=True,
+        overwrite=overwrite,
+        about={"boxes": boxes is not None},
     )
+    return run(Images(Path(images or folder.path), names, cut), source, target)
 
 
-def make_shortlist(folder: DatasetFolder, *, training: bool = False, size: int | None = None) -> Path:
+def make_shortlist(
+    folder: DatasetFolder,
+    *,
+    training: bool = False,
+    size: int | None = None,
+    overwrite: bool = False,
+    device: str = "cpu",
+) -> Path:
     """Writes the shortlist of the queries (of every image, for a training set) and returns its path.
 
     size: entries a query; None is the whole gallery for a test set, 300 for a training set (what the
     sampler reads). An image of a training set may be its own neighbour; the sampler leaves it out. A
-    shortlist that is there already is kept; one that was made here from other descriptors is an AmesError.
-    ``ames.shortlists.make`` has more ways.
+    shortlist that is there already is kept, unless ``overwrite``; one that was made here from other
+    descriptors is an AmesError. ``ames.shortlists.make`` has more ways.
     """
-    return shortlists.make(shortlists.Source(folder=folder, training=training), size=size)
+    source = shortlists.Source(folder=folder, training=training)
+    return shortlists.make(source, size=size, overwrite=overwrite, device=device)

@@ -83,6 +83,7 @@ def make(
     *,
     size: int | None = None,
     skip_self: bool = False,
+    overwrite: bool = False,
     device: str = "cpu",
     block: int = BLOCK,
 ) -> Path:
@@ -91,10 +92,10 @@ def make(
     size: entries a query; None is the whole gallery for a test set, 300 for a training set (what the sampler
     reads), besides the image itself. skip_self: of a training set, the images do not find themselves (by
     number: others of the same vector are found). A shortlist that is there already is kept; one that was made
-    here from other descriptors, or otherwise than is asked for, is an AmesError. ``block`` and memory:
-    ``search_blocks``.
+    here from other descriptors, or otherwise than is asked for, is an AmesError, unless ``overwrite``, which
+    makes it anew. ``block`` and memory: ``search_blocks``.
     """
-    there = _there(source)
+    there = None if overwrite else _there(source)
     # A published pickle does not say what it was made from.
     if there is not None and (there.suffix == ".pkl" or not all(file.exists() for file in source.files)):
         return there

@@ -27,6 +27,7 @@ from ames.errors import AmesError
 from ames.judging import Blend, judge, judge_ideal, judge_initial
 from ames.models.base import PairSimilarity
 from ames.models.chamfer import Chamfer
+from ames.per_image import PerImage
 from ames.preparation import extract_split, make_shortlist
 from ames.protocols import LEAVE_ONE_OUT, MEDIUM, REVISITED, Protocol, Result
 from ames.report import Hit, Strip, format_table, write_report
@@ -184,10 +185,10 @@ def _check_unchanged(path: Path, collection: Collection, truth: GroundTruth) -> 
 
 
 def _prepare(test: DemoSet, *, workers: int) -> Shortlist:
-    backbone = make_backbone(test.folder.descriptors)
+    source = PerImage(make_backbone(test.folder.descriptors), STORED, workers)
     for split in ("query", "gallery"):
-        done = extract_split(test.folder, split, backbone, images=test.images, count=STORED, workers=workers)
-        if done is not None:
+        done = extract_split(test.folder, split, source, images=test.images)
+        if not done.already:
             print(done.summary())
     return Shortlist.load(make_shortlist(test.folder), gallery_size=len(test.ground_truth.imlist))
 

@@ -1,0 +1,19 @@
+"""Extracts descriptors as Hydra's jobs: python src/extract.py images=DIR out=OUT [key=value] [--multirun]."""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig
+
+from ames import config as door
+from ames.cli_extract import extract_images
+from ames.config_extraction import arguments
+
+
+@hydra.main(config_path="../conf", config_name="extract", version_base="1.3")
+def main(config: DictConfig) -> None:
+    door.run("extract", lambda: extract_images(arguments(config)))
+
+
+if __name__ == "__main__":
+    door.launch("extract", main)
