@@ -143,7 +143,7 @@ def test_nothing_to_find():
 
 
 def test_widths_that_differ():
-    with pytest.raises(AmesError, match="queries have 3-d global descriptors, the gallery 4-d"):
+    with pytest.raises(AmesError, match="queries: 3-d global descriptors, those of gallery are 4-d"):
         search(units(1, 3, 0), units(2, 4, 0))
 
 
@@ -153,6 +153,18 @@ def test_what_is_not_finite_is_named(value):
     gallery[5, 2] = value
     with pytest.raises(AmesError, match="gallery: the vector of image 5 is not finite"):
         search(units(1, 4, 1), gallery)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_vectors_whose_products_would_not_be_finite(dtype):
+    gallery = units(9, 4, 0).astype(dtype)
+    search(units(1, 4, 1), gallery * dtype(1e18))
+    gallery[5] *= 1e25 if dtype is np.float32 else 1e200
+    with pytest.raises(AmesError, match=r"gallery: the vector of image 5 is not finite .*or its squares"):
+        search(units(1, 4, 1), gallery)
+    with pytest.raises(AmesError, match="gallery: the vector of image 5 is not finite"):
+        Vectors.of(gallery, "gallery").gather(np.array([2, 5]))
 
 
 # ---- vectors that stay in their files ---------------------------------------------------------------
