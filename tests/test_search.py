@@ -1,5 +1,9 @@
 """Global search against a full sort, in blocks of any size."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
@@ -165,6 +169,15 @@ def test_vectors_whose_products_would_not_be_finite(dtype):
         search(units(1, 4, 1), gallery)
     with pytest.raises(AmesError, match="gallery: the vector of image 5 is not finite"):
         Vectors.of(gallery, "gallery").gather(np.array([2, 5]))
+
+
+def test_the_benchmark():
+    script = Path(__file__).parents[1] / "scripts" / "benchmark.py"
+    words = [sys.executable, str(script), "search", "--images", "400", "--repeats", "1", "--threads", "1"]
+    found = subprocess.run(words, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    lines = [line.split() for line in found.stdout.splitlines()[2:]]
+    assert [line[:3] for line in lines] == [["400", "400", "300"], ["400", "400", "400"]]
 
 
 # ---- vectors that stay in their files ---------------------------------------------------------------
