@@ -28,8 +28,10 @@ def main() -> None:
     args = _parser().parse_args()
     check_device(args.device)
     folder = DatasetFolder(args.data_root / args.dataset, args.desc_name)
-    if args.rerank is None and any(x is not None for x in (args.top_m, args.neighbours, args.beta)):
-        raise AmesError("--top_m, --neighbours and --beta are for --rerank superglobal")
+    given = {"top": args.top_m, "neighbours": args.neighbours, "beta": args.beta, "normalize": args.normalize}
+    settings = Reranking(**{key: value for key, value in given.items() if value is not None})
+    if args.rerank is None and any(x is not None for x in given.values()):
+        raise AmesError("--top_m, --neighbours, --beta and --normalize are for --rerank superglobal")
     source = Source(
         folder=folder,
         training=not folder.vectors("gallery").exists(),
@@ -44,8 +46,6 @@ def main() -> None:
     )
     print(path)
     if args.rerank is not None:
-        given = {"top": args.top_m, "neighbours": args.neighbours, "beta": args.beta}
-        settings = Reranking(**{key: value for key, value in given.items() if value is not None})
         print(make_superglobal(source, path, settings, device=args.device))
 
 
@@ -72,6 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--top_m", type=positive, help="entries a query that are re-ranked (400)")
     parser.add_argument("--neighbours", type=natural, help="K of the re-ranking (9)")
     parser.add_argument("--beta", type=float, help="their weight (0.15)")
+    parser.add_argument(
+        "--normalize", action="store_true", default=None, help="refined descriptors to unit length"
+    )
     return parser
 
 

@@ -1,6 +1,6 @@
 """Measures the library beside twins of the released code, in one run on one machine.
 
-    python scripts/benchmark.py scoring|evaluate|loader|train|database [--json OUT] [--device cuda]
+    python scripts/benchmark.py scoring|evaluate|loader|train|database|search [--json OUT] [--device cuda]
 
 The twins are in tests/twins. docs/performance.md keeps the tables.
 """
@@ -19,14 +19,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import torch
 from benchmarks import machine
 
-from ames.arguments import OneLineParser, run_script
+from ames.arguments import OneLineParser, positive, run_script
 from ames.errors import AmesError
 from ames.report import format_table
 
 
 def main() -> None:
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("what", choices=("scoring", "evaluate", "loader", "train", "database"))
+    parser.add_argument("what", choices=("scoring", "evaluate", "loader", "train", "database", "search"))
     parser.add_argument("--json", type=Path, help="file for the rows and the machine")
     parser.add_argument("--device", default="cpu", help="torch's name (default: cpu)")
     parser.add_argument("--threads", type=int, help="of the CPU (default: as torch finds them)")
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=16, help="scoring: database images of the query")
     parser.add_argument("--sizes", nargs="+", help="scoring: query x database descriptors, as 600x50")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], help="scoring")
-    parser.add_argument("--images", type=int, default=1_000_000, help="database: made-up images")
+    parser.add_argument("--images", type=positive, help="made-up images: database (1000000), search (100000)")
     parser.add_argument("--global-factory", default="PCA64,SQ8", help="database: FAISS factory")
     parser.add_argument("--folder", type=Path, default=Path("runs/benchmark"), help="for data that is made")
     args = parser.parse_args()
@@ -71,8 +71,12 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
         from benchmarks import database
 
         return database.run(
-            args.folder, images=args.images, factory=args.global_factory, repeats=args.repeats
+            args.folder, images=args.images or 1_000_000, factory=args.global_factory, repeats=args.repeats
         )
+    if args.what == "search":
+        from benchmarks import search
+
+        return search.run(images=args.images or 100_000, repeats=args.repeats, device=args.device)
     if args.what == "loader":
         from benchmarks import loader
 

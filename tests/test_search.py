@@ -1,5 +1,9 @@
 """Global search against a full sort, in blocks of any size."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
@@ -143,7 +147,7 @@ def test_nothing_to_find():
 
 
 def test_widths_that_differ():
-    with pytest.raises(AmesError, match="queries have 3-d global descriptors, the gallery 4-d"):
+    with pytest.raises(AmesError, match="queries: 3-d global descriptors, those of gallery are 4-d"):
         search(units(1, 3, 0), units(2, 4, 0))
 
 
@@ -153,6 +157,27 @@ def test_what_is_not_finite_is_named(value):
     gallery[5, 2] = value
     with pytest.raises(AmesError, match="gallery: the vector of image 5 is not finite"):
         search(units(1, 4, 1), gallery)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_vectors_whose_products_would_not_be_finite(dtype):
+    gallery = units(9, 4, 0).astype(dtype)
+    search(units(1, 4, 1), gallery * dtype(1e18))
+    gallery[5] *= 1e25 if dtype is np.float32 else 1e200
+    with pytest.raises(AmesError, match=r"gallery: the vector of image 5 is not finite .*or its squares"):
+        search(units(1, 4, 1), gallery)
+    with pytest.raises(AmesError, match="gallery: the vector of image 5 is not finite"):
+        Vectors.of(gallery, "gallery").gather(np.array([2, 5]))
+
+
+def test_the_benchmark():
+    script = Path(__file__).parents[1] / "scripts" / "benchmark.py"
+    words = [sys.executable, str(script), "search", "--images", "400", "--repeats", "1", "--threads", "1"]
+    found = subprocess.run(words, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    lines = [line.split() for line in found.stdout.splitlines()[2:]]
+    assert [line[:3] for line in lines] == [["400", "400", "300"], ["400", "400", "400"]]
 
 
 # ---- vectors that stay in their files ---------------------------------------------------------------

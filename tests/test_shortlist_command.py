@@ -15,6 +15,7 @@ import torch
 
 from ames.data.descriptors import write_globals
 from ames.data.folder import DatasetFolder
+from ames.data.growing import exclusively
 from ames.data.neighbours import Neighbours
 from ames.data.shortlist import Shortlist, read_meta
 from ames.data.vectors import Vectors
@@ -143,6 +144,9 @@ def test_superglobal(root):
     assert second.stat().st_mtime_ns == before
     refused("made with superglobal {'top': 15", root, "--rerank", "superglobal")
     second.unlink()
+    done(root, "--rerank", "superglobal", "--top_m", 15, "--normalize")
+    assert read_meta(second)["superglobal"] == {"top": 15, "neighbours": 9, "beta": 0.15, "normalize": True}
+    second.unlink()
     done(root, "--rerank", "superglobal", "--distractors", "revisitop1m")
     assert files(root / "toy5k+1m") == ["nn_cvnet.npz", "nn_superglobal.npz"]
     assert Shortlist.load(root / "toy5k+1m" / "nn_superglobal.npz", gallery_size=65).ids.shape == (6, 65)
@@ -158,8 +162,13 @@ def test_wrong_input_is_one_line(root):
     refused("--distractors none: neither", root, "--distractors", "none")
     refused("no such file", root, dataset="none")
     refused("--device tpu9: cannot be used", root, "--device", "tpu9")
+    refused("--normalize are for --rerank superglobal", root, "--normalize")
+    refused("--device meta: cannot be used", root, "--device", "meta")
     refused("top is 1 or more, neighbours and beta 0 or more", root, "--rerank", "superglobal", "--beta", -1)
-    assert files(root / "toy5k") == ["nn_cvnet.npz"]
+    assert files(root / "toy5k") == []  # all of it is said before anything is searched
+    write_globals(root / "toy5k" / "cvnet_query_global.hdf5", units(6, 0, width=7))
+    refused("cvnet_query_global.hdf5: 7-d global descriptors, those of", root)
+    assert files(root / "toy5k") == []
 
 
 def test_what_is_there_is_kept_if_it_is_the_same(root):
@@ -171,6 +180,34 @@ def test_what_is_there_is_kept_if_it_is_the_same(root):
     refused("made with entries 10, not 12; move it away to make it anew", root, "--shortlist_size", 12)
     write_globals(folder.vectors("gallery"), FAR)
     refused("made from other descriptors", root)
+
+
+def test_a_pickle_of_another_shape_is_not_taken_for_what_is_asked_for(root):
+    [path] = done(root, "--format", "pkl", "--shortlist_size", 10)
+    before = path.stat().st_mtime_ns
+    assert done(root) == done(root, "--shortlist_size", 10) == [path]
+    refused("nn_cvnet.pkl: has 10 entries, not 12; move it away", root, "--shortlist_size", 12)
+    write_globals(root / "toy5k" / "cvnet_query_global.hdf5", FAR)
+    refused("nn_cvnet.pkl: has 6 queries, not 25; move it away", root, "--format", "pkl")
+    assert path.stat().st_mtime_ns == before
+    path.write_bytes(pickle.dumps([1]))
+    refused("nn_cvnet.pkl: not a shortlist", root)
+
+
+def test_a_gallery_without_images(root):
+    write_globals(root / "toy5k" / "cvnet_gallery_global.hdf5", np.empty((0, 8), np.float32))
+    for path in done(root, "--rerank", "superglobal"):
+        assert Shortlist.load(path).ids.shape == (6, 0)
+
+
+def test_what_a_killed_call_left_is_removed_and_what_another_writes_is_not(root):
+    left = root / "toy5k" / ".nn_cvnet.npz.999999.part"
+    left.write_text("gigabytes")
+    with exclusively(root / "toy5k" / "nn_cvnet.npz"):
+        refused("another process writes these files; wait for it to end", root)
+        assert left.exists()
+    done(root)
+    assert files(root / "toy5k") == ["nn_cvnet.npz"]
 
 
 def test_a_shortlist_of_an_earlier_version_is_kept(root):

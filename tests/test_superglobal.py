@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from ames import shortlists
 from ames.data.shortlist import Shortlist
 from ames.data.vectors import Vectors
 from ames.errors import AmesError
@@ -240,6 +241,15 @@ def test_a_shortlist(monkeypatch, top, bytes_):
     assert (np.diff(after.similarities, axis=1) <= 0).all()
     steps = [np.diff(x.similarities[:, m:], axis=1) for x in (after, found)]
     np.testing.assert_allclose(*steps, atol=1e-6)
+
+
+def test_what_is_behind_does_not_stand_above_by_a_rounding():
+    rng = np.random.default_rng(0)
+    found = np.tile(np.arange(30), (500, 1)), -np.sort(-rng.uniform(0.1, 0.9, (500, 30)).astype(np.float32))
+    scores = rng.uniform(-0.2, 0.9, (500, 10)).astype(np.float32)
+    ids, similarities = shortlists._reordered(*found, scores)
+    assert (np.diff(similarities, axis=1) <= 0).all()
+    np.testing.assert_array_equal(ids[:, 10:], np.tile(np.arange(10, 30), (500, 1)))
 
 
 def test_of_a_single_entry_the_order_stays():

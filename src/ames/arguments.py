@@ -54,6 +54,6 @@ def check_device(name: str) -> None:
     import torch
 
     try:
-        torch.zeros(1, device=name)
+        torch.zeros(1, device=name).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # what torch raises differs
         raise AmesError(f"--device {name}: cannot be used here ({str(error).splitlines()[0]})") from error

@@ -72,8 +72,8 @@ def search_blocks(
     """
     if queries.width != gallery.width:
         raise AmesError(
-            f"queries have {queries.width}-d global descriptors, the gallery {gallery.width}-d: "
-            "they were not made by the same backbone"
+            f"{queries.sources[0]}: {queries.width}-d global descriptors, those of {gallery.sources[0]} are "
+            f"{gallery.width}-d: they were not made by the same backbone"
         )
     k = entries_of(gallery, k, skip_self)
     block = max(1, min(block, _BYTES // (8 * max(capacity(k, tile, len(gallery)), 1))))

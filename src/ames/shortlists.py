@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ames.data.atomic import remove_leftovers
 from ames.data.folder import DatasetFolder
-from ames.data.shortlist import Shortlist, read_meta
+from ames.data.growing import exclusively
+from ames.data.pickles import load_pickle
+from ames.data.shortlist import Shortlist, published_array, read_meta
 from ames.data.shortlist_writer import Write, write_npz, write_pkl
 from ames.data.vectors import Vectors, digest
 from ames.errors import AmesError
@@ -69,13 +72,19 @@ class Source:
     def place(self) -> DatasetFolder:
         return self.target or self.folder
 
-    def write(
-        self, path: Path, queries: int, entries: int, meta: Mapping[str, Any]
-    ) -> AbstractContextManager[Write]:
+    @contextmanager
+    def write(self, path: Path, queries: int, entries: int, meta: Mapping[str, Any]) -> Iterator[Write]:
+        """As ``write_npz``. AmesError where another process writes the file already."""
+        writer: AbstractContextManager[Write]
         if self.kind == "npz":
-            return write_npz(path, queries, entries, meta=meta)
-        size = meta["gallery_size"]
-        return write_pkl(path, queries, entries, training=self.training, gallery_size=size)
+            writer = write_npz(path, queries, entries, meta=meta)
+        else:
+            size = meta["gallery_size"]
+            writer = write_pkl(path, queries, entries, training=self.training, gallery_size=size)
+        with exclusively(path):
+            remove_leftovers(path)  # gigabytes, of a call that was killed
+            with writer as write:
+                yield write
 
 
 def make(
@@ -92,16 +101,19 @@ def make(
     size: entries a query; None is the whole gallery for a test set, 300 for a training set (what the sampler
     reads), besides the image itself. skip_self: of a training set, the images do not find themselves (by
     number: others of the same vector are found). A shortlist that is there already is kept; one that was made
-    here from other descriptors, or otherwise than is asked for, is an AmesError, unless ``overwrite``, which
-    makes it anew. ``block`` and memory: ``search_blocks``.
+    here from other descriptors, or otherwise than is asked for, is an AmesError, as far as the file shows it
+    (a pickle shows its shape alone), unless ``overwrite``, which makes it anew. ``block`` and memory:
+    ``search_blocks``.
     """
     there = None if overwrite else _there(source)
-    # A published pickle does not say what it was made from.
-    if there is not None and (there.suffix == ".pkl" or not all(file.exists() for file in source.files)):
+    if there is not None and not all(file.exists() for file in source.files):
         return there
     if skip_self and not source.training:
         raise AmesError(f"{source.folder.path}: the queries of a test set are not in its gallery")
     queries, gallery = source.open()
+    if there is not None and there.suffix == ".pkl":
+        _check_shape(there, len(queries), size and entries_of(gallery, size, skip_self))
+        return there
     about = source.about(queries, gallery)
     if there is not None:
         # What the call leaves to us may be otherwise in the file.
@@ -166,8 +178,8 @@ def rerank_blocks(
     ``settings.top`` entries of each query are re-ranked.
 
     Their similarities are SuperGlobal's scores; equal ones stay in their order. Those of the other entries
-    are lowered by one number a query, where need be, so that they stay below. Images without a vector, on
-    either side, are not re-ranked.
+    are lowered by one number a query, where need be, so that they do not stand above. Images without a
+    vector, on either side, are not re-ranked.
     """
     top = min(settings.top, found.ids.shape[1])
     block = max(1, _BYTES // (4 * max(top, 1) * (gallery.width + top)))
@@ -199,6 +211,7 @@ def _reordered(
     for row, count in zip(similarities, ranked.sum(1), strict=True):
         if 0 < count < len(row):
             row[count:] -= max(row[count] - row[count - 1], 0)
+            np.minimum(row[count:], row[count - 1], out=row[count:])  # the difference was rounded
     return ids, similarities
 
 
@@ -210,6 +223,17 @@ def _there(source: Source) -> Path | None:
         return source.place.find_shortlist()
     except AmesError:
         return None
+
+
+def _check_shape(path: Path, queries: int, entries: int | None) -> None:
+    """Of a pickle; entries: None is any number."""
+    try:
+        _, rows, columns = published_array(load_pickle(path)).shape
+    except AmesError as error:
+        raise error if str(error).startswith(f"{path}: ") else AmesError(f"{path}: {error}") from error
+    for what, held, wanted in (("queries", rows, queries), ("entries", columns, entries)):
+        if wanted is not None and held != wanted:
+            raise AmesError(f"{path}: has {held} {what}, not {wanted}; move it away to make it anew")
 
 
 def _check_same(path: Path, wanted: Mapping[str, Any]) -> None:

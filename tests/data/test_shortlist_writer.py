@@ -1,7 +1,9 @@
 """Shortlists written block by block: the same files as in one piece, or none."""
 
 import pickle
+import shutil
 import zipfile
+from tempfile import TemporaryFile
 
 import numpy as np
 import pytest
@@ -17,9 +19,10 @@ IDS = np.random.default_rng(0).integers(0, 30, (30, 9))
 SIMILARITIES = np.random.default_rng(1).uniform(-1, 1, (30, 9)).astype(np.float32)
 
 
-def fill(write, step=7):
+def fill(write, step=7, entries=9):
     for start in range(0, 30, step):
-        write(IDS[start : start + step], SIMILARITIES[start : start + step])
+        rows = slice(start, start + step)
+        write(IDS[rows, :entries], SIMILARITIES[rows, :entries])
 
 
 def test_npz(tmp_path):
@@ -106,6 +109,56 @@ def test_nothing_half_written_stays(tmp_path, kind):
         ):
             write(*rows)
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("nn", "what was there")]
+
+
+def writers(path, queries, entries):
+    return (
+        write_npz(path, queries, entries, meta={}),
+        write_pkl(path, queries, entries, training=True, gallery_size=30),
+        write_pkl(path, queries, entries, training=False, gallery_size=30),
+    )
+
+
+def test_rows_without_entries(tmp_path):
+    for suffix, writer in zip(("npz", "pkl", "pkl"), writers(tmp_path / "nn", 30, 0), strict=True):
+        with writer as write:
+            fill(write, entries=0)
+        path = (tmp_path / "nn").rename(tmp_path / f"nn.{suffix}")
+        assert Shortlist.load(path).ids.shape == (30, 0)
+
+
+def test_a_disk_that_is_too_small_is_said_first(tmp_path, monkeypatch):
+    free = shutil.disk_usage(tmp_path)._replace(free=2000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+    for needed, writer in zip((4320, 8640, 2160), writers(tmp_path / "nn", 30, 9), strict=True):
+        text = rf"nn: {needed / 1000:.3g} kB are needed while it is written, 2 kB are free; take fewer"
+        with pytest.raises(AmesError, match=text), writer:
+            pytest.fail("nothing is searched for")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_lies_in_a_file_is_written_not_mapped(tmp_path, monkeypatch):
+    """A full disk kills a process that stores into a map; a write says so."""
+
+    class Full:
+        def __init__(self, **_):
+            self.file = TemporaryFile()  # noqa: SIM115 - closed by __exit__
+            self.seek, self.flush, self.fileno = self.file.seek, self.file.flush, self.file.fileno
+
+        def write(self, _):
+            raise OSError(28, "No space left on device")
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+    monkeypatch.setattr("ames.data.shortlist_writer.TemporaryFile", Full)
+    for writer in writers(tmp_path / "nn", 30, 9)[:2]:
+        with pytest.raises(AmesError, match=r"nn: cannot be written .No space left"), writer as write:
+            fill(write)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_disk_that_is_full(tmp_path, monkeypatch):

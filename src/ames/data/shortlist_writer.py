@@ -14,8 +14,10 @@ from typing import IO, Any
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 
 from ames.data.atomic import atomic_path
+from ames.data.growing import size_text
 from ames.errors import AmesError
 
 Write = Callable[[np.ndarray, np.ndarray], None]
@@ -31,10 +33,11 @@ def write_npz(path: Path, queries: int, entries: int, *, meta: Mapping[str, Any]
     Nothing of what was handed over is kept in memory. The members are not compressed, so that
     ``data.neighbours`` can map them. While it is written, similarities lie in a file of their own beside
     it: a member of an archive has to be complete before the next one. AmesError where rows are missing or
-    too many.
+    too many, and before anything is written where the disk is too small.
     """
     with ExitStack() as files:
         temporary = files.enter_context(atomic_path(path))
+        _check_space(path, 16 * queries * entries)  # similarities lie there twice
         spool = files.enter_context(TemporaryFile(dir=path.parent))
         archive = files.enter_context(zipfile.ZipFile(temporary, "w"))
         rows = _Rows(path, queries, entries)
@@ -43,8 +46,8 @@ def write_npz(path: Path, queries: int, entries: int, *, meta: Mapping[str, Any]
 
             def write(ids: np.ndarray, similarities: np.ndarray) -> None:
                 rows.take(ids, similarities)
-                member.write(np.ascontiguousarray(ids, np.int64).data.cast("B"))
-                spool.write(np.ascontiguousarray(similarities, np.float32).data.cast("B"))
+                member.write(_bytes(ids, np.int64))
+                spool.write(_bytes(similarities, np.float32))
 
             yield write
         rows.check()
@@ -64,7 +67,7 @@ def write_pkl(
 
     training: numpy float64 (2, images, entries), which lies in a file until it is pickled; else a torch
     tensor float32 (2, queries, entries), in memory as a whole. AmesError where float32 cannot hold a
-    gallery's ids.
+    gallery's ids, too.
     """
     if not training and gallery_size > _EXACT:
         raise AmesError(
@@ -73,20 +76,27 @@ def write_pkl(
         )
     with ExitStack() as files:
         temporary = files.enter_context(atomic_path(path))
+        _check_space(path, (32 if training else 8) * queries * entries)
         shape, rows = (2, queries, entries), _Rows(path, queries, entries)
-        table = np.empty(shape, np.float32)
-        if training and table.size:
+        mapped = training and queries * entries > 0  # nothing cannot be mapped
+        table = np.empty((2, 0, entries) if mapped else shape, np.float64 if training else np.float32)
+        if mapped:
             spool = files.enter_context(TemporaryFile(dir=path.parent))
-            table = np.memmap(spool, np.float64, "w+", shape=shape)
-        elif training:  # nothing to map
-            table = np.empty(shape, np.float64)
 
         def write(ids: np.ndarray, similarities: np.ndarray) -> None:
             part = rows.take(ids, similarities)
-            table[0, part], table[1, part] = similarities, ids
+            for axis, values in enumerate((similarities, ids)):
+                if mapped:  # written, not stored through a map: on a full disk that would kill the process
+                    spool.seek(8 * entries * (axis * queries + part.start))
+                    spool.write(_bytes(values, np.float64))
+                else:
+                    table[axis, part] = values
 
         yield write
         rows.check()
+        if mapped:
+            spool.flush()
+            table = np.memmap(spool, np.float64, "r", shape=shape)
         with open(temporary, "xb") as file:
             # Protocol 5 hands the mapped bytes to the file as they are; older ones would copy them.
             content = table.view(np.ndarray) if training else torch.from_numpy(table)
@@ -113,6 +123,20 @@ class _Rows:
     def check(self) -> None:
         if self._done != self._queries:
             raise AmesError(f"{self._path}: {self._done} of {self._queries} rows were written")
+
+
+def _check_space(path: Path, needed: int) -> None:
+    """Before hours of work whose result would not fit."""
+    free = shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise AmesError(
+            f"{path}: {size_text(needed)} are needed while it is written, {size_text(free)} are free; take "
+            "fewer entries a query, or another disk"
+        )
+
+
+def _bytes(values: np.ndarray, dtype: DTypeLike) -> memoryview:
+    return np.ascontiguousarray(values, dtype).reshape(-1).view(np.uint8).data
 
 
 def _head(member: IO[bytes], dtype: np.dtype, rows: int, columns: int) -> None:

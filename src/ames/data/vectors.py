@@ -20,7 +20,8 @@ class Vectors:
 
     Of several files the images go on counting: the second file's first image comes behind the first
     file's last one. Files whose vectors lie in one piece are mapped, others are read through HDF5.
-    AmesError where the widths differ, and where a vector that is read holds NaN or infinity.
+    AmesError where the widths differ, and where a vector that is read holds NaN or infinity, or is so long
+    that products with it could.
     """
 
     def __init__(self, parts: list[np.ndarray | GlobalFile], sources: list[str]) -> None:
@@ -62,10 +63,11 @@ class Vectors:
             if low >= high:
                 continue
             piece = found[low - start : high - start]
-            if isinstance(part, GlobalFile):
-                piece[:] = part.read(range(low - first, high - first))
-            else:
-                piece[:] = part[low - first : high - first]
+            with np.errstate(over="ignore"):  # of float64, which ``_check`` finds
+                if isinstance(part, GlobalFile):
+                    piece[:] = part.read(range(low - first, high - first))
+                else:
+                    piece[:] = part[low - first : high - first]
             _check(piece, np.arange(low - first, high - first), source)
         return found
 
@@ -77,7 +79,8 @@ class Vectors:
             if not len(here):
                 continue
             rows, place = np.unique(images[here] - first, return_inverse=True)
-            vectors = _rows(part, rows) if isinstance(part, GlobalFile) else np.asarray(part[rows])
+            with np.errstate(over="ignore"):
+                vectors = _rows(part, rows) if isinstance(part, GlobalFile) else part[rows].astype(np.float32)
             _check(vectors, rows, source)
             found[here] = vectors[place]
         return found
@@ -113,8 +116,11 @@ def _rows(file: GlobalFile, rows: np.ndarray) -> np.ndarray:
 
 
 def _check(vectors: np.ndarray, rows: np.ndarray, source: str) -> None:
-    bad = ~np.isfinite(vectors).all(1)
+    # Where the squares of two vectors have finite sums, their product is finite, too.
+    with np.errstate(over="ignore"):
+        bad = ~np.isfinite(np.einsum("nd,nd->n", vectors, vectors))
     if bad.any():
         raise AmesError(
-            f"{source}: the vector of image {rows[bad][0]} is not finite (NaN or infinity): extract it anew"
+            f"{source}: the vector of image {rows[bad][0]} is not finite (NaN or infinity), or its squares "
+            "are not: extract it anew"
         )
