@@ -144,6 +144,19 @@ def test_values_that_are_not_finite_are_an_error_of_their_image(root):
     assert sum("not finite" in x for x in found if isinstance(x, str)) == 3
 
 
+def test_what_does_not_fit_the_memory_is_one_line(root):
+    class Large(Brightness):
+        def maps(self, images):
+            if images.any():
+                torch.empty(2**55)
+            return super().maps(images)
+
+    with pytest.raises(
+        AmesError, match=r"images of \d+ x \d+ pixels do not fit cpu's memory: lower --batch-size"
+    ):
+        features(root, Large())
+
+
 def test_autocast(root):
     class Convolved(Brightness):
         def __init__(self):

@@ -175,11 +175,13 @@ class Batched:
                 scales.append(maps)
                 centers.append(grid.to(self._device) / grid.new_tensor([h, w]).to(self._device))
             local, vectors = select(scales, centers, self._selection, self._detector)
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:  # a GPU's has a class of its own, a CPU's only its words
+            if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+                raise
             shape = batch[0][0].pixels.shape
             raise AmesError(
                 f"{len(batch)} images of {shape[0]} x {shape[1]} pixels do not fit {self._device}'s memory: "
-                "lower --batch-size"
+                "lower --batch-size or --long-side"
             ) from error
         local = local.map(lambda x: x.to("cpu", non_blocking=True))
         vectors = None if vectors is None else vectors.to("cpu", non_blocking=True)

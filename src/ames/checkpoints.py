@@ -115,7 +115,11 @@ def read_weights(path: Path | str) -> Weights:
         wrapped = [content[key] for key in ("state", "model_state") if key in content]
         state = wrapped[0] if wrapped else content
         about = content.get("about", "{}")
-    if not isinstance(state, dict) or not state or not all(isinstance(x, Tensor) for x in state.values()):
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(isinstance(name, str) and isinstance(x, Tensor) for name, x in state.items())
+    ):
         raise AmesError(f"{path}: no weights in it (expected a dict of tensors, or one under 'state')")
     state = {name: x.float() if x.is_floating_point() else x for name, x in state.items()}
     return Weights(state, _description(path, about))

@@ -115,6 +115,16 @@ def test_padding_changes_nothing(training):
     torch.testing.assert_close(global_descriptor(with_room, of_room), global_descriptor(projected, weights))
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_where_all_locations_are_real_nothing_is_asked_of_the_device(training, monkeypatch):
+    x = torch.randn(2, 4, D, generator=torch.Generator().manual_seed(2))
+    expected = made().train(training).locations(x, torch.ones(2, 4, dtype=torch.bool))
+    for name in ("nonzero", "index_put"):  # how many are real waits for a GPU
+        monkeypatch.setattr(torch.Tensor, name, None)
+    found = made().train(training).locations(x)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 def test_padding_has_no_gradient():
     x = torch.randn(2, 4, D, generator=torch.Generator().manual_seed(2))
     tight, loose = made().train(), made().train()

@@ -119,6 +119,9 @@ def test_folders_that_do_not_fit(folder):
     ):
         save_file(changed, folder / "model.safetensors")
         fails(f"hf: weights of another model: {message}", folder)
+    for kind in (torch.int8, torch.complex64):
+        save_file(state | {name: state[name].to(kind)}, folder / "model.safetensors")
+        fails(f"hf: {name} holds {str(kind)[6:]}; weights of floating-point", folder)
     (folder / "model.safetensors").write_bytes(b"nothing of the kind")
     fails("model.safetensors: not a readable safetensors file", folder)
     (folder / "model.safetensors").unlink()
@@ -136,27 +139,53 @@ def test_names_of_the_hub(folder, monkeypatch):
     asked = []
 
     def fetch(name, **options):
+        assert "local_files_only" not in options
         asked.append(name)
         return str(folder)
 
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda self, name, **options: None)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
     assert made("someone/some-model").weights == pretrained.fingerprint(folder)
     made(pretrained.PUBLISHED)
     assert asked == ["someone/some-model", "facebook/dinov2-with-registers-base"]
 
 
-def test_no_network(monkeypatch):
-    def fail(name, **options):
+def test_no_network(folder, monkeypatch):
+    def fail(self, name, **options):
+        assert 0 < options["timeout"] <= 10  # without one, a network that swallows packets is waited for
         raise OSError("no route to the hub\nand a page of advice")
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    def not_there(name, **options):
+        assert options["local_files_only"]
+        raise FileNotFoundError("nothing in the cache")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", fail)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", not_there)
     fails(r"someone/model: cannot be fetched from the hub \(no route to the hub\); fetch it", "someone/model")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **options: str(folder))
+    assert made("someone/model").weights == pretrained.fingerprint(folder)  # what the cache holds will do
 
 
 def test_places_where_there_is_nothing(tmp_path):
     message = "no such file or folder of weights, nor a name of the hub"
     for weights in (tmp_path / "missing", "weights/x.pth", "./weights/x", "dinov2.pth"):
         fails(message, weights)
+
+
+@pytest.mark.parametrize("setting", [{"hidden_act": "nothing"}, {"patch_size": 0}, {"image_size": 10**7}])
+def test_settings_of_a_folder_that_make_no_network(folder, setting):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | setting))
+    fails("hf: its settings make no network here ", folder)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_other_precisions_become_float32(folder, kind):
+    state = load_file(folder / "model.safetensors")
+    save_file({name: x.to(kind) for name, x in state.items()}, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"dtype": str(kind)[6:]}))
+    assert {x.dtype for x in made(folder).network.state_dict().values()} == {torch.float32}
 
 
 # ---- files ----------------------------------------------------------------------------------------
@@ -179,5 +208,8 @@ def test_files_that_are_no_weights(tmp_path):
     fails(r"x\.pth: not a checkpoint, or a damaged one", path)
     torch.save([1, 2], path)
     fails(r"x\.pth: holds a list, not a checkpoint", path)
+    torch.save({"model_state": {1: torch.zeros(2)}}, tmp_path / "numbered.pth")
+    with pytest.raises(AmesError, match=r"numbered\.pth: no weights in it"):
+        make_backbone("cvnet-r50", weights=tmp_path / "numbered.pth")
     with pytest.raises(AmesError, match=r"x\.pth: holds a list"):
         make_backbone("cvnet-r50", weights=path)

@@ -51,7 +51,7 @@ def by_hand(scales, places, image, selection, detector):
                 projected, detected = detector.locations(taken[None])
                 weight = {
                     "detector": detected[0],
-                    "attention": level.weight[image, row, column],
+                    "attention": h * w * level.weight[image, row, column],
                     "norm": x.norm(),
                     "cls": F.cosine_similarity(x, level.vector[image], dim=0),
                 }[selection.by]
@@ -101,6 +101,31 @@ def test_equal_weights_keep_the_order_of_the_map():
     local, vector = select([level], [place], Selection(7, vector=None))
     assert vector is None
     assert local.xy[0, :, 0].tolist() == [0, 2, 4, 6, 8, 10, 12]
+
+
+def test_attention_is_compared_over_scales_by_its_multiple_of_an_equal_share():
+    """One cell of the finer map has twice its equal share, each of the coarser one its own."""
+    coarse, fine = torch.full((1, 2, 2), 0.25), torch.full((1, 5, 5), 23 / 24 / 25)
+    fine[0, 3, 1] = 2 / 25
+    scales = [FeatureMaps(torch.ones(1, D, *x.shape[1:]), None, x) for x in (coarse, fine)]
+    places = [torch.zeros(2, 2, 2), torch.cartesian_prod(torch.arange(5.0), torch.arange(5.0)).view(5, 5, 2)]
+    local, _ = select(scales, places, Selection(5, "attention", vector=None))
+    assert local.scale[0].tolist() == [1, 0, 0, 0, 0]
+    assert local.xy[0, 0].tolist() == [3, 1]
+    torch.testing.assert_close(local.weight[0], torch.tensor([2.0, 1, 1, 1, 1]))
+
+
+def test_an_image_whose_cells_have_no_weight_above_zero_has_an_average():
+    """Cosines with a vector of another space can all be negative; a zero vector would never be found."""
+    local = torch.rand(2, D, 3, 4, generator=torch.Generator().manual_seed(5))
+    vector = torch.stack([-torch.ones(D), torch.ones(D)])
+    found = select([FeatureMaps(local, vector, None)], centers()[:1], Selection(5, "cls", vector="average"))[
+        1
+    ]
+    cells = F.normalize(local.flatten(2).transpose(1, 2), dim=-1)
+    torch.testing.assert_close(found[0], F.normalize(cells[0].mean(0), dim=-1))
+    cosines = F.cosine_similarity(cells[1], vector[1], dim=-1)
+    torch.testing.assert_close(found[1], F.normalize(cosines @ cells[1], dim=-1))
 
 
 def test_half_precision_maps_are_computed_in_full():

@@ -59,6 +59,18 @@ def test_round_trip(tmp_path, dtype, tolerance):
             assert not found[n:].any()
 
 
+@pytest.mark.parametrize(("dtype", "most"), [("float16", 65_504), ("float32", 3e6)])
+def test_what_float16_cannot_hold_is_its_largest_number(tmp_path, dtype, most):
+    """Pixels of a very long image, and weights: an infinite one would spoil whatever is computed from it."""
+    far = torch.tensor([[3e6, 1.0], [2.0, 70_000.0]])
+    item = LocalFeatures.of(torch.ones(2, WIDTH), xy=far, weight=torch.tensor([3e6, 0.5]))
+    with DescriptorWriter(tmp_path / "x.hdf5", images=1, slots=2, width=WIDTH, dtype=dtype) as writer:
+        writer.write(0, item)
+    read = DescriptorFile(tmp_path / "x.hdf5").read([0])
+    assert read.xy[0].tolist() == [[most, 1], [2, min(most, 70_000)]]
+    assert read.weight[0].tolist() == [most, 0.5]
+
+
 def test_one_in_the_mask_column_is_padding(tmp_path):
     write(tmp_path / "x.hdf5", [2])
     with h5py.File(tmp_path / "x.hdf5") as file:

@@ -1,5 +1,7 @@
 """Images and lists on disk, good ones and every kind of bad one."""
 
+import time
+
 import cv2
 import numpy as np
 import pytest
@@ -158,6 +160,26 @@ def test_a_bound_on_pixels(tmp_path):
     assert read_image(tmp_path / "x.jpg", max_pixels=2400).shape == (40, 60, 3)
     with pytest.raises(UnreadableImage, match="60 x 40 pixels, more than 2,399"):
         read_image(tmp_path / "x.jpg", max_pixels=2399)
+
+
+def test_the_bound_holds_for_formats_whose_header_is_not_known(tmp_path):
+    content = b"P6 60 40 255\n" + bytes(60 * 40 * 3)
+    assert size_of(content) is None
+    (tmp_path / "x.jpg").write_bytes(content)
+    assert read_image(tmp_path / "x.jpg", max_pixels=2400).shape == (40, 60, 3)
+    with pytest.raises(UnreadableImage, match="60 x 40 pixels, more than 2,399"):
+        read_image(tmp_path / "x.jpg", max_pixels=2399)
+
+
+@pytest.mark.parametrize("filling", [b"\0", b"\xff", b"\xff\xd0", b"\xff\x01"])
+def test_what_lies_between_a_jpegs_markers_is_passed_over_at_once(filling):
+    jpeg = encoded()
+    filled = jpeg[:20] + filling * 4_000_000 + jpeg[20:]  # behind the first segment
+    start = time.process_time()
+    assert size_of(filled) == (40, 60)
+    assert not is_cut_off(filled)
+    assert is_cut_off(filled[:-200])
+    assert time.process_time() - start < 1  # byte by byte it takes several
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".tif", ".gif"])

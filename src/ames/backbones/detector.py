@@ -50,12 +50,12 @@ class SpatialAttention(nn.Module):
         """
         if features.shape[-1] != self.width:
             raise AmesError(f"descriptors are {features.shape[-1]}-d, but the detector takes {self.width}-d")
-        if valid is None:
-            valid = torch.ones(features.shape[:-1], dtype=torch.bool, device=features.device)
         # 1 x 1 convolutions see one location at a time, so that they are matrices here, and padding is left
         # out before the first of them: zeros would draw the batch's mean and variance towards themselves,
         # by as much as the images of a batch differ in size, and evaluation sees images without padding.
-        x = features[valid].to(self.conv1.weight.dtype)  # [n, D]
+        # How many are real is asked of the device, so that nothing is where all of them are.
+        x = features.flatten(0, -2) if valid is None else features[valid]  # [n, D]
+        x = x.to(self.conv1.weight.dtype)
         if self.training and len(x) < 2:
             raise AmesError(f"a batch of {len(x)} descriptors: the detector's batch normalization needs two")
         x = F.linear(x, self.conv1.weight.flatten(1), self.conv1.bias)
@@ -63,6 +63,8 @@ class SpatialAttention(nn.Module):
         scores = F.linear(x.relu(), self.conv2.weight.flatten(1), self.conv2.bias)
         found = F.softplus(scores.squeeze(-1))
         unit = F.normalize(x, dim=-1)
+        if valid is None:
+            return unit.view(features.shape), found.view(features.shape[:-1])
         projected = unit.new_zeros(features.shape).index_put((valid,), unit)
         return projected, found.new_zeros(valid.shape).index_put((valid,), found)
 

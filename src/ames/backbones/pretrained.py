@@ -31,6 +31,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_PATIENCE = 5.0  # seconds for the hub to answer, at each of its addresses
 _HUB_FILES = ["config.json", "model.safetensors", "model-*.safetensors"]
 _FILES = (".pt", ".pth", ".pyth", ".safetensors")
 
@@ -97,15 +98,28 @@ def locate(weights: str | Path, published: str) -> Path:
     if not _HUB_NAME.fullmatch(str(weights)) or str(weights).startswith(".") or path.suffix in _FILES:
         raise AmesError(f"{weights}: no such file or folder of weights, nor a name of the hub (owner/model)")
     library()
-    from huggingface_hub import snapshot_download
-
     try:
-        return Path(snapshot_download(str(weights), allow_patterns=_HUB_FILES))
+        return _fetched(str(weights))
     except Exception as error:  # the network, the hub and the licence can refuse in any way
         raise AmesError(
             f"{weights}: cannot be fetched from the hub ({_first_line(error)}); "
             "fetch it where that is possible and give the folder or file as weights"
         ) from error
+
+
+def _fetched(name: str) -> Path:
+    """The folder of a model in the hub's cache, as the hub has it now where the hub answers in time."""
+    from huggingface_hub import HfApi, snapshot_download
+
+    try:
+        # Asked first: snapshot_download waits for an answer without end, also for what the cache holds.
+        HfApi().model_info(name, timeout=_PATIENCE)
+    except Exception as error:
+        try:
+            return Path(snapshot_download(name, allow_patterns=_HUB_FILES, local_files_only=True))
+        except Exception:
+            raise error from None  # it says why the hub was of no use
+    return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
 
 
 def fingerprint(path: Path) -> str:
@@ -146,6 +160,7 @@ def folder_state(folder: Path) -> dict[str, Tensor]:
 def converted(rows: Sequence[Row], state: Mapping[str, Tensor], *, source: str) -> dict[str, Tensor]:
     """A file's tensors under other names; AmesError names the first that is missing, misshapen or extra."""
     check_shapes(state, {row.name: row.shape for row in rows}, source=source)
+    _check_real(state, source)
     new: dict[str, Tensor] = {}
     for name, _, targets in rows:
         parts = state[name].chunk(len(targets)) if len(targets) > 1 else (state[name],)
@@ -158,15 +173,19 @@ def filled(kind: Any, config: Any, state: dict[str, Tensor], *, source: str) -> 
 
     Strict: AmesError names the first tensor that is missing, of another shape, or has no place.
     """
-    with _quiet():
-        model, info = kind.from_pretrained(
-            None,
-            config=config,
-            state_dict=state,
-            dtype=torch.float32,
-            ignore_mismatched_sizes=True,  # reported below instead of raised in many lines
-            output_loading_info=True,
-        )
+    _check_real(state, source)
+    try:
+        with _quiet():
+            model, info = kind.from_pretrained(
+                None,
+                config=config,
+                state_dict=state,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,  # reported below instead of raised in many lines
+                output_loading_info=True,
+            )
+    except Exception as error:  # of settings that make no network: an unknown activation, quantization ...
+        raise AmesError(f"{source}: its settings make no network here ({_first_line(error)})") from error
     for trouble, text in (
         ("mismatched_keys", "{} has another shape than this model's"),
         ("missing_keys", "it lacks {}"),
@@ -183,6 +202,16 @@ def seeded(kind: Any, config: Any, seed: int) -> Any:
     with torch.random.fork_rng(devices=[]), _quiet():
         torch.manual_seed(seed)
         return kind(config)
+
+
+def _check_real(state: Mapping[str, Tensor], source: str) -> None:
+    """AmesError for a tensor of whole or complex numbers, which would be cast: quantized ones."""
+    for name, x in state.items():
+        if not x.is_floating_point():
+            kind = str(x.dtype).removeprefix("torch.")
+            raise AmesError(
+                f"{source}: {name} holds {kind}; weights of floating-point numbers are read alone"
+            )
 
 
 @contextmanager

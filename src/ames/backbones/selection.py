@@ -28,8 +28,9 @@ class Selection:
     """What is taken from feature maps; all of it is recorded in the files.
 
     count: local descriptors an image, at most, those of the largest weights over all scales.
-    by: the weights: "detector", "attention" (the network's own, ``FeatureMaps.weight``), "norm" (L2 norm of a
-        cell's features) or "cls" (cosine of the cell and the network's global vector).
+    by: the weights: "detector", "attention" (the network's own, ``FeatureMaps.weight``, times the cells of
+        the map: 1 is an equal share), "norm" (L2 norm of a cell's features) or "cls" (cosine of the cell and
+        the network's global vector).
     descriptors: "raw" (the cell's features, L2-normalized) or "projected" (the detector's).
     vector: the global descriptor: "cls" (the network's), "average" (of the descriptors of all cells, by their
         weights), "gem" (generalized mean of all cells' features, power 3), "superglobal" (the network's, as
@@ -137,7 +138,9 @@ def _weighted(
         found = raw.norm(dim=1)
     elif selection.by == "attention":
         assert maps.weight is not None
-        found = maps.weight.float()
+        # Shares of one attention fall as cells grow in number, by scale and size of the image, and are lost
+        # in float16; as multiples of an equal share they can be compared.
+        found = maps.weight.float() * maps.weight[0].numel()
     elif selection.by == "cls":
         assert maps.vector is not None
         found = F.cosine_similarity(raw, maps.vector.float()[..., None, None], dim=1)
@@ -163,8 +166,11 @@ def _vector(maps: FeatureMaps, cell: Tensor, weight: Tensor, selection: Selectio
     if selection.vector == "gem":
         powers = maps.local.float().clamp(min=_GEM_LEAST) ** _GEM_POWER
         return F.normalize(powers.mean((2, 3)) ** (1 / _GEM_POWER), dim=-1)
-    # A cosine may be negative; such a cell has no part in the sum rather than an opposite one.
-    return global_descriptor(F.normalize(cell, dim=-1).flatten(1, 2), weight.clamp(min=0).flatten(1))
+    # A cosine may be negative; such a cell has no part in the sum rather than an opposite one. Where all are
+    # (SigLIP pools by a layer of its own), they count alike: nothing finds a zero vector.
+    share = weight.clamp(min=0).flatten(1)
+    share = torch.where(share.any(1, keepdim=True), share, 1.0)
+    return global_descriptor(F.normalize(cell, dim=-1).flatten(1, 2), share)
 
 
 def _joined(vectors: Sequence[Tensor], selection: Selection) -> Tensor | None:

@@ -11,7 +11,8 @@ _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _TIFF = {b"II*\0": "<", b"MM\0*": ">"}
 # Within a scan 0xFF is followed by 0 (the byte itself) or by a restart marker; anything else ends the scan.
 _SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
-_STANDALONE = frozenset((0x01, *range(0xD0, 0xD9)))  # JPEG markers that have no content
+# Markers that have no content are passed over with what is no marker, filling or garbage, as decoders do.
+_MARKER = re.compile(rb"\xff[^\xff\x01\xd0-\xd8]", re.DOTALL)
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # those of a frame's header
 _START_OF_SCAN, _END = 0xDA, 0xD9
 
@@ -58,17 +59,12 @@ class _Segment(NamedTuple):
 def _segments(data: bytes) -> Iterator[_Segment]:
     """Markers of a JPEG in order, up to its end marker; thumbnails within a segment are not looked into."""
     position = 2
-    while position + 1 < len(data):
-        if data[position] != 0xFF or data[position + 1] == 0xFF:  # filling, or garbage, as decoders skip it
-            position += 1
-            continue
-        marker = data[position + 1]
-        position += 2
+    while found := _MARKER.search(data, position):
+        position = found.end()
+        marker = data[position - 1]
         yield _Segment(marker, position + 2)
         if marker == _END:
             return
-        if marker in _STANDALONE:
-            continue
         position += int.from_bytes(data[position : position + 2], "big")
         if marker == _START_OF_SCAN:
             end = _SCAN_END.search(data, position)

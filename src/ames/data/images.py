@@ -35,7 +35,8 @@ def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
     Grey images get three equal channels, 16 bits become 8, transparency is dropped (what lies below it is
     seen), CMYK is converted, and of an animation the first frame is taken. A file that ends before its end is
-    unreadable, never half an image; so is one of more than ``max_pixels``, which is not decoded.
+    unreadable, never half an image; so is one of more than ``max_pixels``, which is not decoded (but for
+    formats whose size ``headers`` cannot tell).
     """
     try:
         data = Path(path).read_bytes()
@@ -44,8 +45,8 @@ def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     if not data:
         raise UnreadableImage("empty file")
     size = size_of(data)
-    if size is not None and size[0] * size[1] > max_pixels:
-        raise UnreadableImage(f"{size[1]} x {size[0]} pixels, more than {max_pixels:,}")
+    if size is not None:
+        _check_size(size, max_pixels)
     if is_cut_off(data):
         raise UnreadableImage("cut off: the end of the file is missing")
     try:
@@ -54,7 +55,13 @@ def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         raise UnreadableImage("too large to decode") from error
     if image is None:
         raise UnreadableImage("not an image that OpenCV can decode")
+    _check_size(image.shape[:2], max_pixels)  # of a format whose header is not known here
     return image
+
+
+def _check_size(size: tuple[int, ...], max_pixels: int) -> None:
+    if size[0] * size[1] > max_pixels:
+        raise UnreadableImage(f"{size[1]} x {size[0]} pixels, more than {max_pixels:,}")
 
 
 def read_rows(path: Path | str, what: str = "list of images") -> list[tuple[int, list[str]]]:

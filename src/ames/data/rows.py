@@ -53,9 +53,12 @@ class LocalRows:
 
     def _fill(self, metadata: np.ndarray, descriptors: np.ndarray, local: LocalFeatures) -> None:
         n = local.size
+        # float16 ends at 65,504: pixels of a longer image and large weights become that, where a cast would
+        # make them infinite.
+        most = float(np.finfo(metadata.dtype).max)
         for columns, value in ((ROW_COL, local.xy), (SCALE, local.scale), (WEIGHT, local.weight)):
             if value is not None:
-                metadata[:n, columns] = value.cpu().numpy()
+                metadata[:n, columns] = value.cpu().float().clamp(-most, most).numpy()
         metadata[:n, PADDING] = ~local.valid.cpu().numpy()
         found = local.descriptors.cpu()
         descriptors[:n] = (found if self.dtype == "uint8" else found.float()).numpy()
