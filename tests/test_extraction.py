@@ -61,6 +61,13 @@ def test_the_summary_counts_and_names(tmp_path):
     assert empty == "1 without keypoints: plain.png"
 
 
+def test_a_bad_image_that_is_listed_twice_counts_twice(tmp_path):
+    photos.save(tmp_path / "a.png", photos.scene(0))
+    (tmp_path / "b.png").touch()
+    done = run(tmp_path, ["a.png", "b.png", "b.png"], tmp_path / "out")
+    assert done.summary().startswith("1 of 3 images extracted")
+
+
 def test_rows_are_the_backbone_s_own(tmp_path):
     for number in range(2):
         photos.save(tmp_path / f"{number}.png", photos.scene(number))

@@ -1,6 +1,7 @@
 """An extraction that is broken off anywhere and continued is one that was not broken off."""
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -17,8 +18,9 @@ import photos
 from ames.data.growing import GrowingFiles
 from ames.data.images import find_images
 from ames.errors import AmesError
+from ames.extraction import Images, Target, run
 from backbones.brightness import Brightness
-from killed_extraction import extract
+from killed_extraction import extract, source
 
 IMAGES = 40
 
@@ -204,6 +206,49 @@ def test_other_settings_are_refused(root, begun, whole, network, options, messag
     assert names_of(begun) == FINISHED
 
 
+def test_another_list_of_as_many_images_is_refused(root, begun):
+    def again(**options):
+        target = Target(begun / "x_local.hdf5", begun / "x_global.hdf5", keep=True, chunk=14, **options)
+        return run(Images(root, find_images(root)[::-1]), source(Brightness()), target)
+
+    with pytest.raises(AmesError, match=r"hdf5.unfinished: of other images, or in another order"):
+        again()
+    again(overwrite=True)
+    with h5py.File(begun / "x_local.hdf5") as file:
+        assert list(file["names"].asstr()[:]) == find_images(root)[::-1]
+
+
+def test_a_pass_without_global_descriptors_leaves_a_begun_one_alone(root, begun, whole):
+    target = Target(begun / "x_local.hdf5", keep=True, chunk=14)
+    with pytest.raises(AmesError, match=r"unfinished extraction made otherwise .files: there"):
+        run(Images(root, find_images(root)), source(Brightness()), target)
+    extract(root, begun, Brightness())
+    assert content(begun) == whole
+
+
+def test_a_file_that_grows_beyond_what_is_allowed(root, tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, before[1]))
+    try:
+        with pytest.raises(AmesError, match=r"x_local.hdf5: cannot be written \(.*File too large"):
+            extract(root, tmp_path, Brightness())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert names_of(tmp_path) == []
+
+
+def test_values_beyond_the_dtype_are_an_error_of_their_image(root, tmp_path):
+    class Bright(Brightness):
+        def maps(self, images):
+            maps = super().maps(images)
+            return maps._replace(local=maps.local * 1e6)
+
+    with pytest.raises(AmesError, match=r"none of the 40 images .*: values beyond float16's 65,504"):
+        extract(root, tmp_path, Bright())
+    done = extract(root, tmp_path, Bright(), dtype="float32")
+    assert len(done.unreadable) == 5
+
+
 def test_files_that_are_there(root, tmp_path, whole):
     extract(root, tmp_path, Brightness())
     changed = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
@@ -212,6 +257,8 @@ def test_files_that_are_there(root, tmp_path, whole):
     assert "is there already, of the same images and settings" in done.summary()
     with pytest.raises(AmesError, match=r"is there already, made otherwise .long_side: there 112, now 56"):
         extract(root, tmp_path, Brightness(long_side=56))
+    with pytest.raises(AmesError, match=r"made otherwise .dtype: there float16, now float32"):
+        extract(root, tmp_path, Brightness(), dtype="float32")
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == changed
     (tmp_path / "x_global.hdf5").unlink()
     with pytest.raises(AmesError, match="is there already without the other file"):
@@ -222,10 +269,13 @@ def test_files_that_are_there(root, tmp_path, whole):
 
 def test_the_old_files_stay_until_the_new_ones_are_whole(root, tmp_path, whole):
     extract(root, tmp_path, Brightness())
+    broken = Broken(long_side=56)
+    broken.left = 3
     with pytest.raises(KeyboardInterrupt):
-        extract(root, tmp_path, Broken(long_side=56), overwrite=True)
+        extract(root, tmp_path, broken, overwrite=True)
     with h5py.File(tmp_path / "x_local.hdf5") as file:
         assert file["features"][:].tobytes() == whole["local"]
+    assert (tmp_path / "x.errors.csv").read_bytes() == whole["errors"]
     extract(root, tmp_path, Brightness(long_side=56), overwrite=True)
     with h5py.File(tmp_path / "x_local.hdf5") as file:
         assert file["features"][:].tobytes() != whole["local"]
