@@ -72,6 +72,7 @@ def _network(group: Any) -> None:
 
 def _extract(args: argparse.Namespace) -> None:
     from ames.data.growing import size_text
+    from ames.data.images import check_all_exist
     from ames.extraction import Target, plan_of, run
     from ames.sharding import Part, check_merge, merge_when_complete
     from ames.sources import Wanted, open_packer, open_source
@@ -82,6 +83,7 @@ def _extract(args: argparse.Namespace) -> None:
     device = part.device(args.device)
     check_device(device)
     images = _images(args)
+    check_all_exist(images.root, images.names)  # a part alone may be without a readable image
     source = open_source(
         Wanted(
             args.backbone,
@@ -104,8 +106,7 @@ def _extract(args: argparse.Namespace) -> None:
         )
     )
     kinds = _kinds(source)
-    if not args.overwrite:
-        check_merge(args.out, part, kinds)
+    check_merge(args.out, part, kinds)
     packer, packed = (None, {}) if args.pack is None else open_packer(args.pack, source.local_dim)
     out = part.named(args.out)
     files = [out.with_name(f"{out.name}_{kind}.hdf5") for kind in kinds]
@@ -125,8 +126,8 @@ def _extract(args: argparse.Namespace) -> None:
     size = size_text(each * len(mine.names))
     print(f"{out}: {len(mine.names):,} images of {each:,} bytes, {size} in all", flush=True)
     print(run(mine, source, target).summary(), flush=True)
-    for path in merge_when_complete(args.out, part, kinds):
-        print(f"{path}: merged from {part.of} parts")
+    for line in merge_when_complete(args.out, part, images, kinds):
+        print(line)
 
 
 def _kinds(source: Any) -> list[str]:
