@@ -206,6 +206,20 @@ def test_what_torchrun_starts(monkeypatch):
     assert part.named(Path("a/x")) == Path("a/x_14")
 
 
+@pytest.mark.parametrize(("world", "rank"), [("two", "0"), ("2", "2"), ("2", "-1")])
+def test_ranks_that_are_none(root, tmp_path, monkeypatch, capsys, world, rank):
+    monkeypatch.setenv("WORLD_SIZE", world)
+    monkeypatch.setenv("RANK", rank)
+    assert ames_extract(root, tmp_path / "x") == 2
+    assert capsys.readouterr().err.startswith(f"ames extract: WORLD_SIZE={world}, RANK={rank}: ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_is_too_long(root, tmp_path, capsys):
+    assert ames_extract(root, tmp_path / (250 * "x")) == 2
+    assert capsys.readouterr().err.endswith(": cannot be written (File name too long)\n")
+
+
 def test_two_processes_of_torchrun(root, tmp_path):
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(sys.path),
@@ -332,6 +346,7 @@ def test_boxes_of_a_ground_truth(root, tmp_path, capsys):
             ["--backbone", "rootsift", "--select", "norm"],
             "backbone rootsift: is no network; leave select out",
         ),
+        (["--backbone", "rootsift", "--global", "none"], "is no network; leave global out"),
     ],
 )
 def test_what_the_command_refuses(root, tmp_path, capsys, monkeypatch, words, message):

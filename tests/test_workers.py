@@ -47,6 +47,13 @@ def test_workers_are_ahead_by_a_bounded_number_of_images(root, notes):
     assert found + sum(len(chunk) for chunk in chunks) == len(names) == begun(notes)
 
 
+def test_no_more_workers_than_there_is_work(root, notes):
+    names = sorted(root.iterdir())[:20]
+    with limited(60):
+        ((*found,),) = PerImage(Noting(notes, 0), 5, 10**9).chunks([Photo(name) for name in names], 99)
+    assert len(found) == begun(notes) == 20
+
+
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 

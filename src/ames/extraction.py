@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -169,7 +170,7 @@ def run(images: Images, source: Source, target: Target) -> Extraction:
     if images.whole:
         check_all_exist(images.root, images.names)
     for path in target.files:
-        if path.is_dir():
+        if os.path.isdir(path):  # no error for a name that is too long: that is said where it is written
             raise AmesError(f"{path}: is a folder, so no file of this name can be written")
     plan = plan_of(images, source, target)
     with exclusively(plan.state):

@@ -61,7 +61,8 @@ class PerImage:
         """What each photo has, in order, ``size`` of them at a time; ``tick`` is called for each. Locations
         are shares of the whole image, for boxes too.
         """
-        with _mapper(self._backbone, self.slots, self._max_pixels, self._workers) as mapper:
+        workers = min(self._workers, -(-len(photos) // _TAKEN))
+        with _mapper(self._backbone, self.slots, self._max_pixels, workers) as mapper:
             chunk = []
             for found in mapper(photos):
                 tick()

@@ -26,12 +26,24 @@ class Part(NamedTuple):
 
     @classmethod
     def of_this_process(cls, shard: int = 1, shards: int = 1) -> Part:
-        """A machine's shard is divided among the processes that torchrun started there, if it did."""
-        world = int(os.environ.get("WORLD_SIZE", 1))
+        """A machine's shard is divided among the processes that torchrun started there, if it did.
+
+        AmesError where the environment says what torchrun would not.
+        """
+        names = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        given = [os.environ.get(name) for name in names]
+        try:
+            world, rank, local = (
+                int(text or least) for text, least in zip(given[:3], (1, 0, 0), strict=True)
+            )
+            here = int(given[3] or world)
+        except ValueError:
+            rank = world = -1
+        if not 0 <= rank < world:
+            said = ", ".join(f"{name}={text}" for name, text in zip(names, given, strict=True) if text)
+            raise AmesError(f"{said}: the environment's ranks are none; start with torchrun, or unset them")
         if world == 1:
             return cls(shard, shards)
-        rank, local = int(os.environ.get("RANK", 0)), int(os.environ.get("LOCAL_RANK", 0))
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
         return cls((shard - 1) * world + rank + 1, shards * world, here, local)
 
     def device(self, name: str) -> str:
