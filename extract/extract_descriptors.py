@@ -68,6 +68,7 @@ def main() -> None:
     lists = [args.data_path / args.file_name, folder.path / args.file_name]
     names = [item.path for item in read_list(next((x for x in lists if x.is_file()), lists[0]))]
     boxes = None if args.gnd_file is None else read_boxes(str(folder.file(args.gnd_file)), names, None)
+    images = Images(args.data_path, names, boxes)
     source = open_source(
         Wanted(
             args.backbone,
@@ -88,8 +89,9 @@ def main() -> None:
         folder.vectors(split) if "global" in kinds else None,
         keep=True,
         overwrite=args.overwrite,
+        about={"boxes": boxes is not None},
     )
-    print(run(Images(args.data_path, names, boxes), source, target).summary())
+    print(run(images, source, target).summary())
 
 
 if __name__ == "__main__":

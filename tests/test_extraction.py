@@ -61,6 +61,13 @@ def test_the_summary_counts_and_names(tmp_path):
     assert empty == "1 without keypoints: plain.png"
 
 
+def test_a_bad_image_that_is_listed_twice_counts_twice(tmp_path):
+    photos.save(tmp_path / "a.png", photos.scene(0))
+    (tmp_path / "b.png").touch()
+    done = run(tmp_path, ["a.png", "b.png", "b.png"], tmp_path / "out")
+    assert done.summary().startswith("1 of 3 images extracted")
+
+
 def test_rows_are_the_backbone_s_own(tmp_path):
     for number in range(2):
         photos.save(tmp_path / f"{number}.png", photos.scene(number))
@@ -127,6 +134,24 @@ def test_an_interruption_leaves_nothing_and_keeps_what_was_there(tmp_path):
         extract(tmp_path, names, Interrupted(), local=out, count=10)
     assert out.read_bytes() == before
     assert list(out.parent.iterdir()) == [out]
+
+
+class Loud(RootSift):
+    """Gives descriptors that float16 cannot hold, of dark images alone."""
+
+    def extract(self, image, count):
+        found = super().extract(image, count)
+        if image.mean() > 100:
+            return found
+        return found._replace(local=found.local.map(lambda x: x * 1e6 if x.ndim == 2 else x))
+
+
+def test_descriptors_beyond_the_dtype_are_an_error_of_their_image(tmp_path):
+    for name, gain in (("bright.png", 1.0), ("dark.png", 0.5)):
+        photos.save(tmp_path / name, (photos.scene(0) * gain).astype(np.uint8))
+    done = extract(tmp_path, ["bright.png", "dark.png"], Loud(), local=tmp_path / "x.hdf5", count=10)
+    assert done.unreadable == {"dark.png": "descriptors beyond float16's 65,504; take float32"}
+    assert DescriptorFile(tmp_path / "x.hdf5").read([0, 1], 10).counts.tolist() == [10, 0]
 
 
 def test_global_descriptors_need_their_model(tmp_path):

@@ -1,6 +1,7 @@
 """An extraction that is broken off anywhere and continued is one that was not broken off."""
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -17,8 +18,9 @@ import photos
 from ames.data.growing import GrowingFiles
 from ames.data.images import find_images
 from ames.errors import AmesError
+from ames.extraction import Images, Target, run
 from backbones.brightness import Brightness
-from killed_extraction import extract
+from killed_extraction import extract, source
 
 IMAGES = 40
 
@@ -191,7 +193,7 @@ def test_what_is_done_is_not_done_again(root, begun, whole):
         (Brightness(long_side=56), {}, "long_side: there 112, now 56"),
         (Brightness(scales=(1.0, 2.0)), {}, r"scales: there \[1.0\], now \[1.0, 2.0\]"),
         (Brightness(), {"dtype": "float32"}, "files: there"),
-        (Brightness(), {"about": {"list": "x"}}, 'list: there null, now "x"'),
+        (Brightness(), {"about": {"list": "x"}}, 'list: there .*, now "x"'),
     ],
 )
 def test_other_settings_are_refused(root, begun, whole, network, options, message):
@@ -204,6 +206,37 @@ def test_other_settings_are_refused(root, begun, whole, network, options, messag
     assert names_of(begun) == FINISHED
 
 
+def test_another_list_of_as_many_images_is_refused(root, begun):
+    def again(**options):
+        target = Target(begun / "x_local.hdf5", begun / "x_global.hdf5", keep=True, chunk=14, **options)
+        return run(Images(root, find_images(root)[::-1]), source(Brightness()), target)
+
+    with pytest.raises(AmesError, match=r"unfinished extraction made otherwise .list: there"):
+        again()
+    again(overwrite=True)
+    with h5py.File(begun / "x_local.hdf5") as file:
+        assert list(file["names"].asstr()[:]) == find_images(root)[::-1]
+
+
+def test_a_pass_without_global_descriptors_leaves_a_begun_one_alone(root, begun, whole):
+    target = Target(begun / "x_local.hdf5", keep=True, chunk=14)
+    with pytest.raises(AmesError, match=r"unfinished extraction made otherwise .files: there"):
+        run(Images(root, find_images(root)), source(Brightness()), target)
+    extract(root, begun, Brightness())
+    assert content(begun) == whole
+
+
+def test_a_file_that_grows_beyond_what_is_allowed(root, tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, before[1]))
+    try:
+        with pytest.raises(AmesError, match=r"x_local.hdf5: cannot be written \(.*File too large"):
+            extract(root, tmp_path, Brightness())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert names_of(tmp_path) == []
+
+
 def test_files_that_are_there(root, tmp_path, whole):
     extract(root, tmp_path, Brightness())
     changed = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
@@ -212,6 +245,8 @@ def test_files_that_are_there(root, tmp_path, whole):
     assert "is there already, of the same images and settings" in done.summary()
     with pytest.raises(AmesError, match=r"is there already, made otherwise .long_side: there 112, now 56"):
         extract(root, tmp_path, Brightness(long_side=56))
+    with pytest.raises(AmesError, match=r"made otherwise .dtype: there float16, now float32"):
+        extract(root, tmp_path, Brightness(), dtype="float32")
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == changed
     (tmp_path / "x_global.hdf5").unlink()
     with pytest.raises(AmesError, match="is there already without the other file"):
@@ -222,10 +257,13 @@ def test_files_that_are_there(root, tmp_path, whole):
 
 def test_the_old_files_stay_until_the_new_ones_are_whole(root, tmp_path, whole):
     extract(root, tmp_path, Brightness())
+    broken = Broken(long_side=56)
+    broken.left = 3
     with pytest.raises(KeyboardInterrupt):
-        extract(root, tmp_path, Broken(long_side=56), overwrite=True)
+        extract(root, tmp_path, broken, overwrite=True)
     with h5py.File(tmp_path / "x_local.hdf5") as file:
         assert file["features"][:].tobytes() == whole["local"]
+    assert (tmp_path / "x.errors.csv").read_bytes() == whole["errors"]
     extract(root, tmp_path, Brightness(long_side=56), overwrite=True)
     with h5py.File(tmp_path / "x_local.hdf5") as file:
         assert file["features"][:].tobytes() != whole["local"]

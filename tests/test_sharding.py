@@ -23,7 +23,7 @@ from ames.merging import merge_parts
 from ames.models.ames import AMES
 from ames.sharding import Part
 from backbones.brightness import Brightness
-from processes import ROOT, run_here
+from processes import ROOT, refused, run_here
 
 COUNT = 10
 
@@ -113,9 +113,86 @@ def test_parts_of_another_extraction_are_not_merged(root, tmp_path, capsys):
     assert (tmp_path / "x_local.hdf5").exists()
 
 
+def test_parts_of_another_number_of_parts_are_not_merged(root, whole, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "data" / "mine" / "x"
+    for part in (1, 2):
+        assert ames_extract(root, out, "--shard", f"{part}/2") == 0
+    capsys.readouterr()
+    for part in (1, 3):
+        assert ames_extract(root, out, "--shard", f"{part}/3", "--overwrite") == 0
+    assert "x: not merged yet, x_2_local.hdf5 is made otherwise (of other images)" in capsys.readouterr().out
+    assert not out.with_name("x_local.hdf5").exists()  # of two parts: it would show rows twice
+    words = ["--dataset", "mine", "--desc_name", "x", "--data_root", "data"]
+    message = refused(monkeypatch, capsys, ROOT / "extract" / "merge_hdf5.py", *words, cwd=tmp_path)
+    assert "its 3 parts hold 12 images, which are not those of their list" in message
+    assert ames_extract(root, out, "--shard", "2/3", "--overwrite") == 0
+    same(out, whole)
+
+
+def test_a_merged_file_goes_with_the_first_of_its_parts_that_is_replaced(root, tmp_path, capsys):
+    out = tmp_path / "x"
+    for part in (1, 2):
+        assert ames_extract(root, out, "--shard", f"{part}/2") == 0
+    assert ames_extract(root, out, "--shard", "1/2", "--scales", 2, "--overwrite") == 0
+    assert (
+        "not merged yet, x_2_local.hdf5 is made otherwise (scales: there [1.0], now"
+        in capsys.readouterr().out
+    )
+    assert not list(tmp_path.glob("x_local.hdf5"))
+    assert not list(tmp_path.glob("x_global.hdf5"))
+
+
+def test_parts_of_two_releases_are_merged(root, whole, tmp_path):
+    out = tmp_path / "x"
+    assert ames_extract(root, out, "--shard", "1/2") == 0
+    for kind in ("local", "global"):
+        with h5py.File(tmp_path / f"x_1_{kind}.hdf5", "r+") as file:
+            file.attrs["provenance"] = json.dumps(json.loads(file.attrs["provenance"]) | {"ames": "0.0.1"})
+    assert ames_extract(root, out, "--shard", "2/2") == 0
+    assert DescriptorFile(tmp_path / "x_local.hdf5").provenance["backbone"] == "brightness"
+
+
+def test_a_part_that_is_not_whole_is_not_left_out(root, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "data" / "mine"
+    assert ames_extract(root, folder / "x", "--shard", "1/2") == 0
+    words = ["--dataset", "mine", "--desc_name", "x", "--data_root", "data"]
+    script = ROOT / "extract" / "merge_hdf5.py"
+    assert "its 1 parts hold 5 images" in refused(monkeypatch, capsys, script, *words, cwd=tmp_path)
+    (folder / "x_2_local.hdf5.unfinished").touch()
+    message = refused(monkeypatch, capsys, script, *words, cwd=tmp_path)
+    assert "x_2_local.hdf5.unfinished: a part that is not whole" in message
+
+
+def test_a_list_without_a_single_image_is_refused_in_parts_too(tmp_path, capsys):
+    (tmp_path / "list.txt").write_text("a.jpg\nb.jpg\n")
+    assert ames_extract(tmp_path / "list.txt", tmp_path / "x", "--shard", "1/2") == 2
+    assert "none of the 2 listed images is there (first: a.jpg)" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["list.txt"]
+
+
+def test_a_name_that_a_virtual_file_cannot_hold(root, tmp_path, capsys):
+    assert ames_extract(root, tmp_path / "a%b", "--shard", "1/2") == 2
+    assert "HDF5 takes %b in a part's name for a number" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_parts_that_were_lists_of_their_own_are_merged(root, whole, tmp_path):
+    names = sorted(path.name for path in root.iterdir())
+    for number, part in enumerate((names[:4], names[4:])):
+        (tmp_path / "list.txt").write_text("\n".join(part))
+        given = ("--list", tmp_path / "list.txt")
+        assert ames_extract(root, tmp_path / f"x_{number}", *given) == 0
+    parts = [tmp_path / f"x_{number}_local.hdf5" for number in range(2)]
+    merge_parts(tmp_path / "x_local.hdf5", parts)
+    merged, expected = (DescriptorFile(x) for x in (tmp_path / "x_local.hdf5", Path(f"{whole}_local.hdf5")))
+    assert merged.names == expected.names
+    assert merged.provenance == {k: v for k, v in expected.provenance.items() if k != "list"}
+
+
 def test_the_merged_name_is_taken(root, whole, capsys):
     assert ames_extract(root, whole, "--shard", "1/2") == 2
     assert "whole_local.hdf5: is there already and holds descriptors itself" in capsys.readouterr().err
+    assert ames_extract(root, whole, "--shard", "1/2", "--overwrite") == 2  # not when all parts are made
 
 
 def test_copies_in_place_of_references(root, whole, tmp_path, monkeypatch, capsys):
@@ -140,6 +217,20 @@ def test_what_torchrun_starts(monkeypatch):
     assert part.device("cuda") == "cuda:1"
     assert part.device("cpu") == "cpu"
     assert part.named(Path("a/x")) == Path("a/x_14")
+
+
+@pytest.mark.parametrize(("world", "rank"), [("two", "0"), ("2", "2"), ("2", "-1")])
+def test_ranks_that_are_none(root, tmp_path, monkeypatch, capsys, world, rank):
+    monkeypatch.setenv("WORLD_SIZE", world)
+    monkeypatch.setenv("RANK", rank)
+    assert ames_extract(root, tmp_path / "x") == 2
+    assert capsys.readouterr().err.startswith(f"ames extract: WORLD_SIZE={world}, RANK={rank}: ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_is_too_long(root, tmp_path, capsys):
+    assert ames_extract(root, tmp_path / (250 * "x")) == 2
+    assert capsys.readouterr().err.endswith(": cannot be written (File name too long)\n")
 
 
 def test_two_processes_of_torchrun(root, tmp_path):
@@ -261,11 +352,14 @@ def test_boxes_of_a_ground_truth(root, tmp_path, capsys):
         (["--autocast", "int8"], "autocast 'int8' is none of"),
         (["--detector", "missing.pt"], "missing.pt: no such checkpoint"),
         (["--boxes", "missing.txt"], "missing.txt: no such file of boxes"),
+        (["--desc-num", 10**18], "cannot be written"),
+        (["--desc-num", 10**30], "cannot be written"),
         (["--boxes", "3"], "is a column of a list of images, but there is no list"),
         (
             ["--backbone", "rootsift", "--select", "norm"],
             "backbone rootsift: is no network; leave select out",
         ),
+        (["--backbone", "rootsift", "--global", "none"], "is no network; leave global out"),
     ],
 )
 def test_what_the_command_refuses(root, tmp_path, capsys, monkeypatch, words, message):

@@ -111,6 +111,7 @@ def _network(group: Any) -> None:
 def extract_images(args: argparse.Namespace) -> None:
     """Extracts a part of the images, and merges all parts if it is the last one."""
     from ames.data.growing import size_text
+    from ames.data.images import check_all_exist
     from ames.extraction import Target, plan_of, run
     from ames.sharding import Part, check_merge, merge_when_complete
     from ames.sources import open_packer
@@ -120,10 +121,11 @@ def extract_images(args: argparse.Namespace) -> None:
     part = Part.of_this_process(*args.shard)
     device = part.device(args.device)
     images = _images(args)
+    if part.of > 1:  # a part alone may be without a readable image
+        check_all_exist(images.root, images.names)
     source = source_of(args, device)
     kinds = _kinds(source)
-    if not args.overwrite:
-        check_merge(args.out, part, kinds)
+    check_merge(args.out, part, kinds)
     packer, packed = (None, {}) if args.pack is None else open_packer(args.pack, source.local_dim)
     out = part.named(args.out)
     files = [out.with_name(f"{out.name}_{kind}.hdf5") for kind in kinds]
@@ -143,8 +145,8 @@ def extract_images(args: argparse.Namespace) -> None:
     size = size_text(each * len(mine.names))
     print(f"{out}: {len(mine.names):,} images of {each:,} bytes, {size} in all", flush=True)
     print(run(mine, source, target).summary(), flush=True)
-    for path in merge_when_complete(args.out, part, kinds):
-        print(f"{path}: merged from {part.of} parts")
+    for line in merge_when_complete(args.out, part, images, kinds):
+        print(line)
 
 
 def _kinds(source: Any) -> list[str]:

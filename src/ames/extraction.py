@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +13,13 @@ from ames.backbones.base import Backbone, MapBackbone
 from ames.backbones.selection import Selection
 from ames.batched import Batched, NetworkOptions
 from ames.data.atomic import remove_leftovers
-from ames.data.descriptors import recorded
+from ames.data.descriptors import DescriptorFile, recorded
 from ames.data.growing import GrowingFiles, Plan, differing, exclusively
-from ames.data.images import check_all_exist
+from ames.data.images import check_all_exist, list_digest
 from ames.data.resizing import Box
 from ames.data.rows import LocalRows, VectorRows
 from ames.errors import AmesError
-from ames.filling import fill
+from ames.filling import fill, list_errors
 from ames.models.base import Similarity
 from ames.per_image import Found, PerImage, Photo
 
@@ -33,6 +33,7 @@ class Extraction:
     local: Path | None
     vectors: Path | None
     images: int
+    extracted: int = 0  # of these; a name that is listed twice is two images
     unreadable: dict[str, str] = field(default_factory=dict)  # name -> why
     empty: list[str] = field(default_factory=list)  # readable, but no keypoint
     already: bool = False  # the files were there, and made as they would have been
@@ -42,7 +43,7 @@ class Extraction:
         target = self.local or self.vectors
         if self.already:
             return f"{target}: is there already, of the same images and settings"
-        lines = [f"{self.images - len(self.unreadable)} of {self.images} images extracted to {target}"]
+        lines = [f"{self.extracted} of {self.images} images extracted to {target}"]
         if self.unreadable:
             named = ", ".join(f"{name} ({why})" for name, why in list(self.unreadable.items())[:5])
             lines.append(f"{len(self.unreadable)} unreadable, skipped: {named}{_more(self.unreadable)}")
@@ -76,10 +77,7 @@ class Images:
     @property
     def digest(self) -> str:
         """Of names and boxes: what tells the parts of one list from those of another."""
-        digest = hashlib.sha256("\n".join(self.names).encode())
-        for box in self.boxes or ():
-            digest.update(repr([float(x) for x in box]).encode())
-        return digest.hexdigest()[:16]
+        return list_digest(self.names, self.boxes or ())
 
 
 @dataclass(frozen=True)
@@ -111,10 +109,11 @@ class Target:
 
     @property
     def state(self) -> Path:
-        """Beside the files, named after what their names begin with: x_local.hdf5, x.unfinished.json."""
+        """Beside the files, named after what their names begin with: x_local.hdf5, x.unfinished.json. It is
+        the same without global descriptors, for both grow in x_local.hdf5.unfinished.
+        """
         stem = self.files[0].stem
-        if len(self.files) > 1:
-            stem = stem.rsplit("_", 1)[0]
+        stem = stem.rsplit("_", 1)[0] if len(self.files) > 1 else stem.removesuffix("_local")
         return self.files[0].with_name(f"{stem}.unfinished.json")
 
 
@@ -169,10 +168,10 @@ def run(images: Images, source: Source, target: Target) -> Extraction:
     is too small, and where no image at all can be read.
     """
     # Files that are there and stay need no images.
-    if images.whole and (target.overwrite or not all(path.exists() for path in target.files)):
+    if images.whole and (target.overwrite or not all(os.path.exists(path) for path in target.files)):
         check_all_exist(images.root, images.names)
     for path in target.files:
-        if path.is_dir():
+        if os.path.isdir(path):  # no error for a name that is too long: that is said where it is written
             raise AmesError(f"{path}: is a folder, so no file of this name can be written")
     plan = plan_of(images, source, target)
     with exclusively(plan.state):
@@ -185,24 +184,27 @@ def run(images: Images, source: Source, target: Target) -> Extraction:
         if not target.keep:
             plan.state.unlink(missing_ok=True)
         growing = GrowingFiles(plan, discard=target.overwrite)
+        errors = None if there else target.errors  # where files are there, it is their list until these are
         try:
             growing.check_space(target.copies)
             first = growing.state.done
-            if target.errors is not None and not growing.state.unreadable:
-                target.errors.unlink(missing_ok=True)  # an earlier extraction's
+            if errors is not None and not growing.state.unreadable:
+                errors.unlink(missing_ok=True)  # an earlier extraction's
             photos = images.photos(first)
             fill(
                 growing,
                 lambda tick: source.chunks(photos, target.chunk, tick),
                 packer=target.packer,
-                errors=target.errors,
+                errors=errors,
             )
             _check_any(growing, images)
+            if target.errors is not None:
+                list_errors(growing, target.errors)
         except BaseException as error:
             if not target.keep or isinstance(error, NothingReadable):
                 growing.remove()
-                if target.errors is not None:
-                    target.errors.unlink(missing_ok=True)
+                if errors is not None:
+                    errors.unlink(missing_ok=True)
             raise
         growing.finish()
     return _result(growing, images, target)
@@ -233,6 +235,9 @@ def _already(plan: Plan, target: Target, there: list[Path]) -> Extraction:
         names, made = recorded(path)
         made.pop("ames", None)
         other = differing(made, json.loads(json.dumps(plan.provenance)))
+        if other is None and path == target.local and target.packer is None:
+            dtype = str(DescriptorFile(path).dtype)  # the one setting that provenance leaves out
+            other = None if dtype == target.dtype else f"dtype: there {dtype}, now {target.dtype}"
         if names != list(plan.names):
             other = "of other images"
         if other is not None:
@@ -257,6 +262,7 @@ def _result(growing: GrowingFiles, images: Images, target: Target) -> Extraction
         target.local,
         target.vectors,
         len(images.names),
+        len(images.names) - len(state.unreadable),
         unreadable,
         [images.names[row] for row in state.empty],
     )

@@ -32,7 +32,8 @@ def fill(
     """Appends the missing rows, a chunk at a time, each of them while the next one is computed.
 
     chunks: gives them, from the first missing row on; it calls what it is given once an image. packer: a
-    binary model whose codes are stored. errors: the list of unreadable images, written once there is one.
+    binary model whose codes are stored. errors: the list of unreadable images, written with each chunk that
+    has one.
     """
     with _progress(len(growing.plan.names), growing.state.done) as tick, ThreadPoolExecutor(1) as writer:
         writing: Future[None] | None = None
@@ -46,16 +47,21 @@ def fill(
                 writing.result()
         finally:
             found.close()  # type: ignore[attr-defined]  # ends its threads and processes
-    if errors is not None and growing.state.unreadable:
-        _list_errors(growing, errors)  # it may have been killed behind the last rows, before their list
 
 
 @torch.inference_mode()
 def _write(growing: GrowingFiles, chunk: list[Found], packer: Similarity | None, errors: Path | None) -> None:
     first = growing.state.done
+    kinds = growing.plan.rows.values()
+    chunk = [
+        x
+        if isinstance(x, str) or all(kind.holds(x.local) for kind in kinds if isinstance(kind, LocalRows))
+        else "descriptors beyond float16's 65,504; take float32"
+        for x in chunk
+    ]
     features = [None if isinstance(x, str) else x for x in chunk]
     blocks = []
-    for rows in growing.plan.rows.values():
+    for rows in kinds:
         if isinstance(rows, LocalRows):
             local = [None if x is None else packed(x.local, packer) for x in features]
             blocks.append(rows.encode(local))
@@ -65,11 +71,15 @@ def _write(growing: GrowingFiles, chunk: list[Found], packer: Similarity | None,
     empty = [first + i for i, x in enumerate(features) if x is not None and x.local.size == 0]
     growing.append(blocks, unreadable, empty)
     if unreadable and errors is not None:
-        _list_errors(growing, errors)
+        list_errors(growing, errors)
 
 
-def _list_errors(growing: GrowingFiles, path: Path) -> None:
+def list_errors(growing: GrowingFiles, path: Path) -> None:
+    """The list of all unreadable images so far; no file where there is none."""
     names = growing.plan.names
+    if not growing.state.unreadable:
+        path.unlink(missing_ok=True)
+        return
     write_errors(path, [(names[row], why) for row, why in growing.state.unreadable])
 
 

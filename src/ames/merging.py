@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from ames.data.atomic import atomic_path
+from ames.data.images import list_digest
 from ames.errors import AmesError
 
 _BLOCK = 1 << 26  # bytes copied at a time
@@ -22,19 +23,21 @@ class _Part(NamedTuple):
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     names: list[str] | None
-    provenance: str | None
+    provenance: dict[str, Any] | None
 
 
 def parts_of(target: Path, *, expected: int | None = None) -> list[Path]:
     """The parts of ``target`` in order: for x_local.hdf5, files x_local_<i>.hdf5 or x_<i>_local.hdf5.
 
-    [] if there is none. AmesError if numbers from 0 or 1 on are missing or double, or there are not
-    ``expected`` of them.
+    [] if there is none. AmesError if numbers from 0 or 1 on are missing or double, one is still being
+    extracted, or there are not ``expected`` of them.
     """
     stem, kind = target.stem.rsplit("_", 1)
     pattern = re.compile(rf"{re.escape(stem)}(?:_{kind}_(\d+)|_(\d+)_{kind}){re.escape(target.suffix)}")
     found: dict[int, Path] = {}
     for path in sorted(target.parent.iterdir()):
+        if path.suffix == ".unfinished" and pattern.fullmatch(path.stem):
+            raise AmesError(f"{path}: a part that is not whole; go on with its extraction, or remove it")
         match = pattern.fullmatch(path.name)
         if match is None:
             continue
@@ -57,7 +60,7 @@ def merge_parts(target: Path, parts: Sequence[Path], *, copy: bool = False) -> i
     """Writes ``target``, a virtual file of ``parts``, which lie beside it; returns the number of images.
 
     copy: a file of its own instead, which no longer needs the parts. AmesError if ``target`` is there and no
-    merged file, or the parts differ in their layout.
+    merged file, or the parts differ in their layout, or are not the whole list that they say they are of.
     """
     if target.exists() and not is_merged(target):
         raise AmesError(f"{target}: is there already and holds descriptors itself; move it away to merge")
@@ -68,18 +71,26 @@ def merge_parts(target: Path, parts: Sequence[Path], *, copy: bool = False) -> i
                 f"{part.path}: {part.dtype} {list(part.shape[1:])} an image, but {read[0].path.name} has "
                 f"{read[0].dtype} {list(read[0].shape[1:])}"
             )
+    if not copy and any("%b" in part.path.name for part in read):
+        raise AmesError(f"{target}: HDF5 takes %b in a part's name for a number; rename them, or copy")
     images = sum(part.shape[0] for part in read)
+    names = [name for part in read for name in part.names or []]
+    about = _common(read)
+    if about.get("list") and not about.get("boxes") and list_digest(names) != about["list"]:
+        raise AmesError(
+            f"{target}: its {len(read)} parts hold {images} images, which are not those of their list: one "
+            "is missing, or left from an extraction in another number of parts"
+        )
     version = None if copy else "latest"
     with atomic_path(target) as temporary, h5py.File(temporary, "w", libver=version) as file:
         if copy:
             _copy(file, read, images)
         else:
             file.create_virtual_dataset("features", _virtual(read, images))
-        names = [name for part in read for name in part.names or []]
         if len(names) == images:
             file.create_dataset("names", data=names, dtype=h5py.string_dtype())
-        if read[0].provenance is not None and len({part.provenance for part in read}) == 1:
-            file.attrs["provenance"] = read[0].provenance
+        if about:
+            file.attrs["provenance"] = json.dumps(about, sort_keys=True)
     return images
 
 
@@ -119,18 +130,29 @@ def _inspect(path: Path) -> _Part:
                 features.shape,
                 features.dtype,
                 [str(x) for x in names.asstr()[:]] if isinstance(names, h5py.Dataset) else None,
-                _text(provenance),
+                _read_provenance(provenance),
             )
     except OSError as error:
         raise AmesError(f"{path}: not a readable HDF5 file ({error})") from error
 
 
-def _text(provenance: object) -> str | None:
-    """Provenance in one spelling, so that equal ones compare equal."""
+def _common(parts: Sequence[_Part]) -> dict[str, Any]:
+    """The parts' provenance, {} if they differ in more than the release that wrote them and the list that
+    they are of: parts may have been extracted as lists of their own, and are then of none.
+    """
+    made = [part.provenance or {} for part in parts]
+    if any(one | {"ames": None, "list": None} != made[0] | {"ames": None, "list": None} for one in made):
+        return {}
+    lists = {one.get("list") for one in made}
+    return {key: value for key, value in made[0].items() if key != "list" or len(lists) == 1}
+
+
+def _read_provenance(provenance: object) -> dict[str, Any] | None:
     try:
-        return json.dumps(json.loads(provenance), sort_keys=True) if isinstance(provenance, str) else None
+        found = json.loads(provenance) if isinstance(provenance, str) else None
     except ValueError:
         return None
+    return found if isinstance(found, dict) else None
 
 
 def is_merged(path: Path) -> bool:

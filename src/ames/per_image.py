@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +26,7 @@ from ames.errors import AmesError
 from ames.features import LocalFeatures
 
 _TAKEN = 16  # images a worker takes at a time
+_AHEAD = 4  # times that many a worker are done, or begun, before they are asked for
 
 Found = ImageFeatures | str  # or why there are none
 
@@ -56,7 +61,8 @@ class PerImage:
         """What each photo has, in order, ``size`` of them at a time; ``tick`` is called for each. Locations
         are shares of the whole image, for boxes too.
         """
-        with _mapper(self._backbone, self.slots, self._max_pixels, self._workers) as mapper:
+        workers = min(self._workers, -(-len(photos) // _TAKEN))
+        with _mapper(self._backbone, self.slots, self._max_pixels, workers) as mapper:
             chunk = []
             for found in mapper(photos):
                 tick()
@@ -73,14 +79,50 @@ def _mapper(backbone: Backbone, count: int, max_pixels: int, workers: int):
     if not workers:
         yield lambda photos: (_extract_one(backbone, count, max_pixels, photo) for photo in photos)
         return
-    start = (backbone, count, max_pixels)
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, start)
+    context = get_context("spawn")
+    # Not among what a process is started with: one that died over it would be waited for without end.
+    copies = context.Queue()
+    copies.cancel_join_thread()
+    for _ in range(workers):
+        copies.put((backbone, count, max_pixels))
+    ended = context.RawValue("b", 0)  # without a lock, which a worker that is killed could hold
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (copies, ended))
     try:
-        yield lambda photos: map(_received, pool.map(_in_worker, photos, chunksize=_TAKEN))
+        yield lambda photos: map(_received, _by_workers(pool, photos, _AHEAD * workers))
     except BrokenProcessPool as error:
         raise AmesError("a worker process died, perhaps for lack of memory: use fewer workers") from error
     finally:
+        ended.value = 1
         pool.shutdown(cancel_futures=True)
+
+
+def _by_workers(pool: ProcessPoolExecutor, photos: Sequence[Photo], reach: int) -> Iterator[_Sent | str]:
+    """What workers send, in order; at most ``reach`` of their tasks are ahead of whoever iterates, for
+    results that wait are in memory.
+    """
+    waiting: deque[Future[list[_Sent | str]]] = deque()
+    for first in range(0, len(photos), _TAKEN):
+        with _interruptions_held():
+            waiting.append(pool.submit(_in_worker, photos[first : first + _TAKEN]))
+        if len(waiting) > reach:
+            yield from waiting.popleft().result()
+    while waiting:
+        yield from waiting.popleft().result()
+
+
+@contextmanager
+def _interruptions_held() -> Iterator[None]:
+    """Ctrl-C, which the terminal sends to all processes, comes when the block ends; processes that begin in
+    it never get it: this one says that it was interrupted, and ends them.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _extract_one(backbone: Backbone, count: int, max_pixels: int, photo: Photo) -> Found:
@@ -99,22 +141,36 @@ def _extract_one(backbone: Backbone, count: int, max_pixels: int, photo: Photo) 
 
 
 _worker: tuple[Backbone, int, int]
+_ended: Any  # its value: whether nobody wants results any more
 
 
-def _start_worker(backbone: Backbone, count: int, max_pixels: int) -> None:
-    global _worker
-    _worker = backbone, count, max_pixels
+def _start_worker(copies: Any, ended: Any) -> None:
+    global _worker, _ended
+    _ended = ended
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _worker = copies.get()
     cv2.setNumThreads(1)
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # damaged files are listed
     torch.set_num_threads(1)
+
+
+def _end_with_parent() -> None:
+    """A worker of a process that was killed would wait for tasks forever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 # Tensors would travel between processes as shared memory files, thousands of them: arrays are copied.
 _Sent = tuple[dict[str, np.ndarray | None], np.ndarray | None]
 
 
-def _in_worker(photo: Photo) -> _Sent | str:
-    result = _extract_one(*_worker, photo)
+def _in_worker(photos: Sequence[Photo]) -> list[_Sent | str]:
+    return [_sent(_extract_one(*_worker, photo)) for photo in photos if not _ended.value]
+
+
+def _sent(result: Found) -> _Sent | str:
     if isinstance(result, str):
         return result
     arrays = {name: None if x is None else x.numpy() for name, x in vars(result.local).items()}

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ames.data.descriptors import recorded
+from ames.data.growing import differing, exclusively
 from ames.errors import AmesError
+from ames.extraction import Images
 from ames.filling import write_errors
 from ames.merging import is_merged, merge_parts
 
@@ -24,12 +26,24 @@ class Part(NamedTuple):
 
     @classmethod
     def of_this_process(cls, shard: int = 1, shards: int = 1) -> Part:
-        """A machine's shard is divided among the processes that torchrun started there, if it did."""
-        world = int(os.environ.get("WORLD_SIZE", 1))
+        """A machine's shard is divided among the processes that torchrun started there, if it did.
+
+        AmesError where the environment says what torchrun would not.
+        """
+        names = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        given = [os.environ.get(name) for name in names]
+        try:
+            world, rank, local = (
+                int(text or least) for text, least in zip(given[:3], (1, 0, 0), strict=True)
+            )
+            here = int(given[3] or world)
+        except ValueError:
+            rank = world = -1
+        if not 0 <= rank < world:
+            said = ", ".join(f"{name}={text}" for name, text in zip(names, given, strict=True) if text)
+            raise AmesError(f"{said}: the environment's ranks are none; start with torchrun, or unset them")
         if world == 1:
             return cls(shard, shards)
-        rank, local = int(os.environ.get("RANK", 0)), int(os.environ.get("LOCAL_RANK", 0))
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
         return cls((shard - 1) * world + rank + 1, shards * world, here, local)
 
     def device(self, name: str) -> str:
@@ -42,34 +56,54 @@ class Part(NamedTuple):
 
 
 def check_merge(out: Path, part: Part, kinds: Sequence[str]) -> None:
-    """AmesError where the merged file could not take its name in the end."""
+    """AmesError where the merged file could not take its name in the end, or not name its parts."""
+    if part.of > 1 and "%b" in out.name:
+        raise AmesError(f"{out}: HDF5 takes %b in a part's name for a number; give another name")
     for kind in kinds if part.of > 1 else ():
         path = out.with_name(f"{out.name}_{kind}.hdf5")
         if path.exists() and not is_merged(path):
             raise AmesError(f"{path}: is there already and holds descriptors itself; give another name")
 
 
-def merge_when_complete(out: Path, part: Part, kinds: Sequence[str]) -> list[Path]:
-    """Virtual files of all parts, if all are there and of one extraction: the last process to end makes them.
+def merge_when_complete(out: Path, part: Part, images: Images, kinds: Sequence[str]) -> list[str]:
+    """Virtual files of all parts of ``images``, if all are there and of one extraction: the last process to
+    end makes them. Returns what there is to say of each.
 
-    Parts of several machines that share no disk are merged by extract/merge_hdf5.py once they lie together.
+    A part of an earlier extraction will be replaced by another process: until then, files that were merged
+    earlier go, for they would show rows of both. Parts of several machines that share no disk are merged by
+    extract/merge_hdf5.py once they lie together.
     """
     if part.of == 1:
         return []
     stems = [_numbered(out, number) for number in range(1, part.of + 1)]
     files = {kind: [stem.with_name(f"{stem.name}_{kind}.hdf5") for stem in stems] for kind in kinds}
-    everything = [path for paths in files.values() for path in paths]
-    if not all(path.is_file() for path in everything):
-        return []
-    made = [recorded(path)[1] for path in everything]
-    if any(one != made[0] for one in made):  # of an earlier extraction, which another process will replace
-        return []
-    merged = []
-    for kind, paths in files.items():
-        merged.append(out.with_name(f"{out.name}_{kind}.hdf5"))
-        merge_parts(merged[-1], paths)
-    _merge_errors(out, stems)
-    return merged
+    merged = {kind: out.with_name(f"{out.name}_{kind}.hdf5") for kind in kinds}
+    with exclusively(out.with_name(f"{out.name}.merged"), wait=True):
+        if not all(path.is_file() for paths in files.values() for path in paths):
+            return []
+        other = _other_than(part, images, files)
+        if other is not None:
+            for path in filter(is_merged, merged.values()):
+                path.unlink(missing_ok=True)
+            return [f"{out}: not merged yet, {other}"]
+        for kind, paths in files.items():
+            merge_parts(merged[kind], paths)
+        _merge_errors(out, stems)
+    return [f"{path}: merged from {part.of} parts" for path in merged.values()]
+
+
+def _other_than(part: Part, images: Images, files: dict[str, list[Path]]) -> str | None:
+    """The first file that is not of the extraction of this process' part; None if all are."""
+    mine = recorded(next(iter(files.values()))[part.number - 1])[1]
+    for paths in files.values():
+        for number, path in enumerate(paths, 1):
+            names, made = recorded(path)
+            other = differing(made | {"ames": None}, mine | {"ames": None})
+            if names != list(images.part(number, part.of).names):
+                other = "of other images"
+            if other is not None:
+                return f"{path.name} is made otherwise ({other})"
+    return None
 
 
 def _merge_errors(out: Path, stems: Sequence[Path]) -> None:

@@ -53,6 +53,7 @@ class Wanted:
     autocast: str | None = None
 
 
+_OPTIONS = {"vector": "global", "suppression": "nms"}  # of commands, where they have another name
 _FOR_ALL = ("backbone", "count", "workers", "max_pixels", "published_locations", "batch", "device")
 
 
@@ -68,7 +69,7 @@ def open_source(wanted: Wanted) -> Source:
         return _network(backbone, wanted)
     for field in fields(wanted):
         if field.name not in _FOR_ALL and getattr(wanted, field.name) != field.default:
-            word = field.name.replace("_", " ")
+            word = _OPTIONS.get(field.name, field.name.replace("_", " "))
             raise AmesError(f"backbone {wanted.backbone}: is no network; leave {word} out")
     return PerImage(backbone, wanted.count or _ROOTSIFT_COUNT, wanted.workers, wanted.max_pixels)
 

@@ -229,6 +229,7 @@ def test_lists(tmp_path):
 
 def test_names_come_back_whatever_is_in_them(tmp_path):
     names = ["a.jpg", "Paris, 2019.jpg", '"x".jpg', 'in "quotes", so.jpg', " spaces .jpg", "ç/é.jpg", "1,2,3"]
+    names += ["a\u2028b.jpg", "a\x0cb.jpg", "a\x85b.jpg"]  # no ends of lines, though splitlines says so
     write_names(tmp_path / "list.txt", names)
     assert [item.path for item in read_list(tmp_path / "list.txt")] == names
 
@@ -240,6 +241,9 @@ def test_names_come_back_whatever_is_in_them(tmp_path):
         (b"", "the list names no image"),
         (b"\n  \n", "the list names no image"),
         (b"\xff\xfe\x00a", "not a text file"),
+        ("a.jpg\nb.jpg\n".encode("utf-16-le"), "not a text file .zero bytes in it"),
+        (b'a.jpg\n"b.jpg\nc.jpg\n\nd.jpg\n', "line 2: a double quote that is not closed"),
+        (b'a.jpg\n"b.jpg\nc.jpg\n"d".jpg\n', "line 2: a double quote that is not closed"),
     ],
 )
 def test_lists_that_are_none(tmp_path, content, message):
@@ -298,6 +302,8 @@ def test_a_wrong_root_is_told_from_missing_images(tmp_path):
     check_all_exist(tmp_path, ["b.jpg", "a.jpg"])
     with pytest.raises(AmesError, match=r"none of the 2 listed images is there \(first: b.jpg\)"):
         check_all_exist(tmp_path, ["b.jpg", "c.jpg"])
+    with pytest.raises(AmesError, match="none of the 1 listed images is there"):
+        check_all_exist(tmp_path, [5000 * "x"])  # a name that the system refuses
 
 
 def test_a_path_twice_in_a_training_list_is_one_image(tmp_path):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,7 +24,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from ames.data.atomic import atomic_file
-from ames.data.descriptors import describe
+from ames.data.descriptors import describe, recorded
 from ames.data.rows import LocalRows, VectorRows, row_bytes
 from ames.errors import AmesError
 
@@ -135,6 +136,13 @@ class GrowingFiles:
         for path in self.plan.rows:
             if unfinished(path).exists():
                 self._offsets[path] = _offset(unfinished(path))
+                if recorded(unfinished(path))[0] != list(self.plan.names):
+                    if discard:
+                        return None
+                    raise AmesError(
+                        f"{unfinished(path)}: of other images, or in another order; give the same list to go "
+                        "on, or --overwrite to begin anew"
+                    )
             elif state.done < len(self.plan.names) or not path.exists():
                 raise AmesError(f"{unfinished(path)}: is missing; remove {self.plan.state} to begin anew")
         return state
@@ -145,9 +153,9 @@ class GrowingFiles:
             self.plan.state.unlink(missing_ok=True)
             for path, rows in self.plan.rows.items():
                 self._offsets[path] = _create(unfinished(path), rows, self.plan)
-        except OSError as error:
+        except (OSError, RuntimeError, ValueError, OverflowError) as error:  # what HDF5 raises differs
             self.remove()
-            raise AmesError(f"{path}: cannot be written ({error.strerror or error})") from error
+            raise AmesError(f"{path}: cannot be written ({_why(error)})") from error
         self._save()
         return self.state
 
@@ -176,12 +184,15 @@ def differing(made: dict[str, Any], wanted: dict[str, Any]) -> str | None:
 
 
 @contextmanager
-def exclusively(state: Path) -> Iterator[None]:
-    """Keeps other processes away from the files of a state; the system lets go when the process ends."""
+def exclusively(state: Path, *, wait: bool = False) -> Iterator[None]:
+    """Keeps other processes away from the files of a state; the system lets go when the process ends.
+
+    AmesError where another one has them, unless it is to be waited for.
+    """
     path = state.with_suffix(".lock")
     try:
         state.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path, timeout=0)
+        lock = FileLock(path, timeout=-1 if wait else 0)
         lock.acquire()
     except Timeout:
         raise AmesError(f"{state}: another process writes these files; wait for it to end") from None
@@ -226,6 +237,13 @@ def _offset(path: Path) -> int:
             return file["features"].id.get_offset()
     except (OSError, KeyError) as error:
         raise AmesError(f"{path}: damaged ({error}); remove it and its state to begin anew") from error
+
+
+def _why(error: Exception) -> str:
+    """One line, the system's where HDF5 quotes it among much else."""
+    text = getattr(error, "strerror", None) or str(error)
+    quoted = re.search(r"error message = '([^']+)'", text)
+    return quoted[1] if quoted else text.splitlines()[0]
 
 
 def _short(value: Any) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,8 +76,18 @@ def read_rows(path: Path | str, what: str = "list of images") -> list[tuple[int,
         raise AmesError(f"{path}: no such {what}")
     try:
         text = path.read_text(encoding="utf-8-sig")  # editors on Windows put a mark at the start
-        reader = csv.reader(map(str.strip, text.splitlines()))
-        return [(reader.line_num, fields) for fields in reader if fields]
+        if "\0" in text:
+            raise AmesError(f"{path}: not a text file (zero bytes in it: UTF-16?)")
+        # Not by splitlines, for which a name with U+2028 in it is two lines.
+        reader = csv.reader(map(str.strip, text.split("\n")))
+        rows, line = [], 0
+        for fields in reader:
+            if reader.line_num > line + 1:  # the lines up to the next quote have become one field
+                raise AmesError(f"{path}: line {line + 1}: a double quote that is not closed")
+            line = reader.line_num
+            if fields:
+                rows.append((line, fields))
+        return rows
     except OSError as error:
         raise AmesError(f"{path}: cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
@@ -139,8 +151,16 @@ def _is_utf8(name: str) -> bool:
 
 def check_all_exist(root: Path, names: Sequence[str]) -> None:
     """Refuses a list of which not a single image is there: the root is wrong, not the images."""
-    if not any((root / name).is_file() for name in names):
+    if not any(os.path.isfile(root / name) for name in names):  # whatever a name is: Path.is_file may raise
         raise AmesError(f"{root}: none of the {len(names)} listed images is there (first: {names[0]})")
+
+
+def list_digest(names: Sequence[str], boxes: Iterable[Sequence[float]] = ()) -> str:
+    """What tells a list from others, and its parts from those of others: 16 hex digits."""
+    digest = hashlib.sha256("\n".join(names).encode())
+    for box in boxes:
+        digest.update(repr([float(x) for x in box]).encode())
+    return digest.hexdigest()[:16]
 
 
 def read_labels(path: Path | str) -> np.ndarray:

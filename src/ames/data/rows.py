@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from ames.data.layouts import FIELDS, METADATA, PADDING, ROW_COL, SCALE, WEIGHT
 from ames.features import LocalFeatures
@@ -35,6 +37,13 @@ class LocalRows:
             return np.dtype(self.dtype)
         columns = (("<f4", (self.slots, METADATA)), ("u1", (self.slots, self.width)))
         return np.dtype([(name, *column) for name, column in zip(FIELDS, columns, strict=True)])
+
+    def holds(self, local: LocalFeatures) -> bool:
+        """Whether no descriptor is beyond the dtype's largest number: it would be infinite in the file."""
+        found = local.descriptors
+        if self.dtype != "float16" or not found.numel():
+            return True
+        return bool(found.abs().max() <= torch.finfo(torch.float16).max)
 
     def encode(self, images: Sequence[LocalFeatures | None]) -> np.ndarray:
         """Features [N, D] of each image -> [images, *shape]; None and what is missing become padding,
@@ -89,4 +98,4 @@ class VectorRows:
 
 def row_bytes(rows: LocalRows | VectorRows) -> int:
     """Bytes that an image takes in the file."""
-    return rows.stored.itemsize * int(np.prod(rows.shape, dtype=np.int64))
+    return rows.stored.itemsize * math.prod(rows.shape)
