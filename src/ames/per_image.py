@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -75,12 +77,38 @@ def _mapper(backbone: Backbone, count: int, max_pixels: int, workers: int):
         return
     start = (backbone, count, max_pixels)
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, start)
+
+    def mapped(photos: Sequence[Photo]) -> Iterator[Found]:
+        with _interrupts_later():
+            sent = pool.map(_in_worker, photos, chunksize=_TAKEN)
+        return map(_received, sent)
+
     try:
-        yield lambda photos: map(_received, pool.map(_in_worker, photos, chunksize=_TAKEN))
+        yield mapped
     except BrokenProcessPool as error:
         raise AmesError("a worker process died, perhaps for lack of memory: use fewer workers") from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Ctrl-C waits, lest it leave a pool half made, whose processes never end. Those started meanwhile do not
+    see it: they would show tracebacks beside the one line of the command, which ends them.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    waiting: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: waiting.append(number))  # any thread receives it
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # which processes inherit
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler or signal.SIG_DFL)
+        if waiting:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _extract_one(backbone: Backbone, count: int, max_pixels: int, photo: Photo) -> Found:

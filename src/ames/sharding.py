@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from ames.data.descriptors import recorded
 from ames.errors import AmesError
 from ames.filling import write_errors
 from ames.merging import is_merged, merge_parts
+
+_log = logging.getLogger(__name__)
 
 
 class Part(NamedTuple):
@@ -49,8 +52,10 @@ def check_merge(out: Path, part: Part, kinds: Sequence[str]) -> None:
             raise AmesError(f"{path}: is there already and holds descriptors itself; give another name")
 
 
-def merge_when_complete(out: Path, part: Part, kinds: Sequence[str]) -> list[Path]:
+def merge_when_complete(out: Path, part: Part, kinds: Sequence[str], names: Sequence[str]) -> list[Path]:
     """Virtual files of all parts, if all are there and of one extraction: the last process to end makes them.
+
+    names: the images of all parts; of parts that together have others, none is merged, and that is said.
 
     Parts of several machines that share no disk are merged by extract/merge_hdf5.py once they lie together.
     """
@@ -64,6 +69,15 @@ def merge_when_complete(out: Path, part: Part, kinds: Sequence[str]) -> list[Pat
     made = [recorded(path)[1] for path in everything]
     if any(one != made[0] for one in made):  # of an earlier extraction, which another process will replace
         return []
+    for paths in files.values():  # equal settings, but cut into another number of parts
+        if [name for path in paths for name in recorded(path)[0] or []] != list(names):
+            _log.warning(
+                "%s: not merged: its %d parts are not the list's, some are of another --shard I/N; "
+                "make those anew with --overwrite",
+                out,
+                part.of,
+            )
+            return []
     merged = []
     for kind, paths in files.items():
         merged.append(out.with_name(f"{out.name}_{kind}.hdf5"))

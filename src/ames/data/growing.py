@@ -145,9 +145,10 @@ class GrowingFiles:
             self.plan.state.unlink(missing_ok=True)
             for path, rows in self.plan.rows.items():
                 self._offsets[path] = _create(unfinished(path), rows, self.plan)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # RuntimeError: HDF5's, of a quota or a full disk
             self.remove()
-            raise AmesError(f"{path}: cannot be written ({error.strerror or error})") from error
+            why = getattr(error, "strerror", None) or error
+            raise AmesError(f"{path}: cannot be written ({why})") from error
         self._save()
         return self.state
 
