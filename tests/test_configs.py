@@ -23,7 +23,7 @@ from ames.data.shortlist import Shortlist
 from ames.demo.dataset import make_landmarks
 from ames.models.ames import AMES
 from ames.models.base import Similarity
-from ames.protocols import GLDV2, PUBLIC, REVISITED
+from ames.protocols import GLDV2, PUBLIC, REVISITED, Protocol
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
@@ -65,7 +65,8 @@ def test_models_and_descriptors_compose_and_build(command, descriptors, model):
 
 FOLDERS = {"roxford": "roxford5k", "rparis": "rparis6k", "gldv2-val": "gldv2-test"}
 FOLDERS |= {f"{name}+1m": f"{FOLDERS[name]}+1m" for name in ("roxford", "rparis")}
-PROTOCOLS = {"gldv2-test": GLDV2, "gldv2-val": (PUBLIC,)}
+OWN = Protocol("own", positives=("ok",), junk=("junk",))
+PROTOCOLS = {"gldv2-test": GLDV2, "gldv2-val": (PUBLIC,), "own": (OWN,)}
 
 
 @pytest.mark.parametrize("dataset", names("dataset"))

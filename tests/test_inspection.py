@@ -93,6 +93,10 @@ def test_what_is_wrong_shows(tmp_path):
 def test_global_descriptors(tmp_path):
     write_globals(tmp_path / "g.hdf5", np.eye(3, 4))
     has(inspect(tmp_path / "g.hdf5"), kind="global descriptors", images=3, width=4, normalized=True, rows=3)
+    write_globals(tmp_path / "g.hdf5", np.eye(3, 4), names=["a", "b", "c"], provenance={"backbone": "cvnet"})
+    found = inspect(tmp_path / "g.hdf5")
+    has(found, backbone="cvnet", has_names=True)
+    assert found["provenance"]["backbone"] == "cvnet"
 
 
 # ---- everything else --------------------------------------------------------------------------------
@@ -147,7 +151,9 @@ def test_a_detector(tmp_path):
     state |= {"conv1.bias": torch.ones(4), "conv2.bias": torch.ones(1)}
     state |= {f"bn.{name}": torch.ones(4) for name in ("weight", "bias", "running_mean", "running_var")}
     torch.save({"state": state}, tmp_path / "dinov2_detector.pt")
-    has(inspect(tmp_path / "dinov2_detector.pt"), kind="feature detector", width=4)
+    has(inspect(tmp_path / "dinov2_detector.pt"), kind="feature detector", width=4, about={})
+    torch.save({"state": state, "about": '{"backbone": "dinov2"}'}, tmp_path / "mine.pt")
+    has(inspect(tmp_path / "mine.pt"), about={"backbone": "dinov2"})
 
 
 # ---- one image in two files -------------------------------------------------------------------------

@@ -3,9 +3,12 @@
 import contextlib
 import json
 import os
+import resource
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import h5py
@@ -26,6 +29,9 @@ from backbones.brightness import Brightness
 from processes import ROOT, refused, run_here
 
 COUNT = 10
+_INTERRUPTIBLE = (  # a background job's children ignore the signal, which a terminal's do not
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL);os.execv(sys.argv[1], sys.argv[1:])"
+)
 
 
 @pytest.fixture(scope="module")
@@ -308,6 +314,58 @@ def test_sizes_are_said_before_the_start(root, tmp_path, capsys):
     assert f"x: 10 images of {each} bytes, {10 * each / 1000:.3g} kB in all" in capsys.readouterr().out
 
 
+def test_a_quota_is_one_line(root, tmp_path, capsys):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        assert ames_extract(root, tmp_path / "x", "--desc-num", 5000) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "x_local.hdf5: cannot be written" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_interrupted_while_its_workers_start(root, tmp_path):
+    words = [sys.executable, "-m", "ames", "extract", "--images", str(root), "-o", str(tmp_path / "x")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", _INTERRUPTIBLE, *words, "--workers", "2"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert "10 images of" in process.stdout.readline()
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGINT)
+    assert [x for x in process.communicate(timeout=60)[1].splitlines() if x] == ["ames extract: interrupted"]
+    assert process.returncode == 130
+    assert (tmp_path / "x.unfinished.json").exists()
+
+
+def test_one_image(root, whole, tmp_path):
+    assert ames_extract(root / "03.png", tmp_path / "x") == 0
+    found, names = features(tmp_path / "x_local.hdf5")
+    assert names == ["03.png"]
+    assert np.array_equal(found[0], features(whole.with_name("whole_local.hdf5"))[0][3])
+
+
+@pytest.mark.parametrize(
+    ("out", "message"), [("there/", "there/ is a folder"), ("file/x", "file/x: file is a file, no folder")]
+)
+def test_an_out_that_no_file_can_be_made_of(root, tmp_path, capsys, monkeypatch, out, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match="2"):
+        ames_extract(root, out)
+    assert message in capsys.readouterr().err
+    assert sorted(x.name for x in tmp_path.rglob("*")) == ["file", "there"]
+
+
 def test_float32(root, tmp_path):
     assert ames_extract(root, tmp_path / "x", "--dtype", "float32") == 0
     assert DescriptorFile(tmp_path / "x_local.hdf5").dtype == np.float32
@@ -344,7 +402,7 @@ def test_boxes_of_a_ground_truth(root, tmp_path, capsys):
     [
         (["--shard", "0/4"], "'0/4' is none of 1/N ... N/N"),
         (["--shard", "5/4"], "'5/4' is none of"),
-        (["--select", "luck"], "by 'luck' is none of detector, attention, norm, cls"),
+        (["--select", "luck"], "weights by 'luck' is none of detector, attention, norm, cls"),
         (["--select", "detector"], "weights by detector need the detector's file"),
         (["--descriptors", "projected"], "projected descriptors need the detector's file"),
         (["--nms", "2"], "suppression 2: give an odd number"),

@@ -296,7 +296,8 @@ def _unpickled(path: Path) -> Any:
             raise AmesError(f"{path}: not a checkpoint, or a damaged one") from error
         raise AmesError(f"{path}: holds more than weights ({refused[1]}), which is refused") from error
     except Exception as error:  # a file that is no pickle can stop the unpickler in any way
-        raise AmesError(f"{path}: not a checkpoint, or a damaged one ({_first_line(error)})") from error
+        why = "" if isinstance(error, LookupError) else f" ({_first_line(error)})"  # a bare key, such as 101
+        raise AmesError(f"{path}: not a checkpoint, or a damaged one{why}") from error
 
 
 def _description(path: Path, about: object) -> dict[str, Any]:

@@ -26,9 +26,14 @@ def register(commands: Any) -> None:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of ``extract_images``."""
     add = parser.add_argument
-    add("--images", type=Path, required=True, help="a folder, or a list of paths relative to its own folder")
+    add(
+        "--images",
+        type=Path,
+        required=True,
+        help="a folder, an image, or a list of paths relative to its own folder",
+    )
     add("--list", type=Path, help="lines path[,label,...] relative to --images, a folder then")
-    add("-o", "--out", type=Path, required=True, help="OUT_local.hdf5 and OUT_global.hdf5 are written")
+    add("-o", "--out", type=_beginning, required=True, help="OUT_local.hdf5 and OUT_global.hdf5 are written")
     add(
         "--boxes",
         help="a ground truth, a file of lines x1,y1,x2,y2, or the list's first column of four (1, ...)",
@@ -116,8 +121,6 @@ def extract_images(args: argparse.Namespace) -> None:
     from ames.sharding import Part, check_merge, merge_when_complete
     from ames.sources import open_packer
 
-    if not args.out.name:
-        raise AmesError(f"--out {args.out}: is a folder; give the beginning of the files' names, DIR/NAME")
     part = Part.of_this_process(*args.shard)
     device = part.device(args.device)
     images = _images(args)
@@ -158,7 +161,7 @@ def _kinds(source: Any) -> list[str]:
 
 def _images(args: argparse.Namespace) -> Any:
     from ames.data.boxes import read_boxes
-    from ames.data.images import find_images, read_list
+    from ames.data.images import SUFFIXES, find_images, read_list
     from ames.extraction import Images
 
     listed = args.list
@@ -166,10 +169,25 @@ def _images(args: argparse.Namespace) -> Any:
     if root.is_file():
         if listed is not None:
             raise AmesError(f"--images {root}: is a file; with --list, --images is the folder of the images")
+        if root.suffix.lower() in SUFFIXES:
+            boxes = None if args.boxes is None else read_boxes(args.boxes, [root.name], None)
+            return Images(root.parent, [root.name], boxes)
         root, listed = root.parent, root
     names = [item.path for item in read_list(listed)] if listed else find_images(root)
     boxes = None if args.boxes is None else read_boxes(args.boxes, names, listed)
     return Images(root, names, boxes)
+
+
+def _beginning(text: str) -> Path:
+    """What files' names begin with, DIR/NAME."""
+    path = Path(text)
+    if not path.name or path.name == ".." or text.endswith(os.sep):  # of which Path keeps nothing
+        raise argparse.ArgumentTypeError(
+            f"{text} is a folder; give the beginning of the files' names, DIR/NAME"
+        )
+    if path.parent.exists() and not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: {path.parent} is a file, no folder to write to")
+    return path
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ames.checkpoints import Weights, arguments_of_state, read_detector, read_itq, read_weights
-from ames.data.descriptors import DescriptorFile, read_globals
+from ames.data.descriptors import DescriptorFile, read_globals, recorded
 from ames.data.ground_truth import GroundTruth, load_ground_truth, parse_ground_truth
 from ames.data.images import read_list
 from ames.data.pickles import load_pickle
@@ -79,11 +79,15 @@ def _descriptors(path: Path, sample: int | None) -> dict[str, Any]:
         raise AmesError(f"{path}: not a readable HDF5 file ({error})") from error
     if flat:
         vectors = read_globals(path)
+        names, provenance = recorded(path)
         return {
             "kind": "global descriptors",
             "images": len(vectors),
             "width": vectors.shape[1],
             "bytes_per_image": 4 * vectors.shape[1],
+            "backbone": provenance.get("backbone"),
+            "provenance": provenance,
+            "has_names": names is not None,
             "storage": storage,
         } | about_rows(vectors)
     return about_local(DescriptorFile(path), sample) | {"storage": storage}
@@ -293,7 +297,8 @@ def about_weights(path: Path, weights: Weights) -> dict[str, Any]:
         read = "the file" if described else "names and shapes (nhead and activation cannot be seen)"
         return {"kind": "checkpoint of AMES"} | sizes | {"model": model, "model_from": read, "about": rest}
     if "conv2.weight" in state and "conv1.weight" in state:
-        return {"kind": "feature detector", "width": len(read_detector(path)["conv1.bias"])} | sizes
+        width = len(read_detector(path)["conv1.bias"])
+        return {"kind": "feature detector", "width": width} | sizes | {"about": weights.about}
     if set(state) == {"W"}:
         return _itq(read_itq(path))
     return {"kind": "weights"} | sizes | {"first": sorted(state)[:3], "about": weights.about}

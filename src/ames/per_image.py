@@ -112,17 +112,22 @@ def _by_workers(pool: ProcessPoolExecutor, photos: Sequence[Photo], reach: int) 
 
 @contextmanager
 def _interruptions_held() -> Iterator[None]:
-    """Ctrl-C, which the terminal sends to all processes, comes when the block ends; processes that begin in
-    it never get it: this one says that it was interrupted, and ends them.
+    """Ctrl-C, which the terminal sends to all processes, comes when the block ends, lest it leave a pool half
+    made; processes that begin in it never get it: this one says that it was interrupted, and ends them.
     """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    held: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: held.append(number))  # any thread receives it
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which processes inherit
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler or signal.SIG_DFL)
+        if held:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _extract_one(backbone: Backbone, count: int, max_pixels: int, photo: Photo) -> Found:

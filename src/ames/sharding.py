@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from ames.errors import AmesError
 from ames.extraction import Images
 from ames.filling import write_errors
 from ames.merging import is_merged, merge_parts
+
+_log = logging.getLogger(__name__)
 
 
 class Part(NamedTuple):

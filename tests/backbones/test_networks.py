@@ -206,6 +206,8 @@ def test_files_that_are_no_weights(tmp_path):
     assert not trap.exists()
     path.write_bytes(b"PK\x03\x04 but no archive")
     fails(r"x\.pth: not a checkpoint, or a damaged one", path)
+    path.write_bytes(b"hello")  # stops the unpickler by a bare KeyError(101)
+    fails(r"x\.pth: not a checkpoint, or a damaged one$", path)
     torch.save([1, 2], path)
     fails(r"x\.pth: holds a list, not a checkpoint", path)
     torch.save({"model_state": {1: torch.zeros(2)}}, tmp_path / "numbered.pth")

@@ -161,7 +161,7 @@ def test_a_detector_of_another_width():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"by": "luck"}, "by 'luck' is none of detector, attention, norm, cls"),
+        ({"by": "luck"}, "weights by 'luck' is none of detector, attention, norm, cls"),
         ({"descriptors": "both"}, "descriptors 'both' is none of raw, projected"),
         ({"vector": "mac"}, "vector 'mac' is none of cls, average, gem, superglobal, None"),
         ({"suppression": 2}, "suppression 2: give an odd number of cells"),

@@ -36,6 +36,18 @@ def test_a_name_is_taken_as_it_is_before_its_twin(folder):
     assert folder.find_shortlist("nn_superglobal.pkl").parent == folder.path
 
 
+def test_global_descriptors_named_after_their_backbone_serve_any_name(tmp_path):
+    mine, dinov2 = DatasetFolder(tmp_path, "mine"), DatasetFolder(tmp_path, "dinov2")
+    assert [x.vectors("query").name for x in (mine, dinov2)] == [
+        "mine_query_global.hdf5",
+        "dinov2_query_cls.hdf5",
+    ]
+    (tmp_path / "mine_query_cls.hdf5").touch()  # -o mine_query --backbone dinov2
+    assert mine.vectors("query").name == "mine_query_cls.hdf5"
+    (tmp_path / "mine_query_global.hdf5").touch()
+    assert mine.vectors("query").name == "mine_query_global.hdf5"
+
+
 def test_a_path(folder, tmp_path):
     path = tmp_path / "mine.npz"
     path.touch()

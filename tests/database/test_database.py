@@ -190,6 +190,9 @@ def test_retrieval_blends_both_scores(tmp_path):
     best = np.argsort(-scores[0], kind="stable")[:4]
     assert found.ids[0].tolist() == shortlist.ids[0][best].tolist()
     np.testing.assert_allclose(found.similarities[0], scores[0][best], atol=1e-6)
+    coded = Retriever(db, engine, blend).search(vectors, engine.model.compress(local), k=4, num_rerank=8)
+    assert np.array_equal(coded.ids, found.ids)  # queries of a file of ``ames extract --pack``
+    np.testing.assert_allclose(coded.similarities, found.similarities, atol=1e-6)
 
 
 # ---- what is refused -------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ class Selection:
 
     def __post_init__(self) -> None:
         for name, value, known in (
-            ("by", self.by, WEIGHTS),
+            ("weights by", self.by, WEIGHTS),
             ("descriptors", self.descriptors, DESCRIPTORS),
             ("vector", self.vector, (*VECTORS, None)),
             ("detector_input", self.detector_input, DETECTOR_INPUTS),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ames.checkpoints import model_of, read_weights
 from ames.data.shortlist import Shortlist
@@ -67,7 +68,8 @@ class Retriever:
         self, vectors: np.ndarray, queries: LocalFeatures, *, k: int = 10, num_rerank: int = 100
     ) -> Shortlist:
         """The best ``k`` images of each query, with blended scores: global vectors float32 [Q, G] of unit
-        length, local descriptors [Q, N, D]. ``database.names`` has the names of the ids.
+        length, local descriptors [Q, N, D], or the model's codes of them (uint8, ``ames extract --pack``).
+        ``database.names`` has the names of the ids.
         """
         if not 1 <= k <= num_rerank:
             raise AmesError(f"k {k} is outside 1 ... {num_rerank}, the number that is re-ranked")
@@ -76,7 +78,7 @@ class Retriever:
         images, places = np.unique(found.ids[rows, columns], return_inverse=True)
         logits = np.full(found.ids.shape, -np.inf, np.float32)
         if len(images):
-            encoded = self.engine.queries(queries)
+            encoded = self.engine.queries(queries, coded=queries.descriptors.dtype == torch.uint8)
             logits[rows, columns] = self.engine.score(
                 encoded, self.database.read(images), rows, places, coded=True
             )
