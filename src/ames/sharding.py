@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +14,6 @@ from ames.errors import AmesError
 from ames.extraction import Images
 from ames.filling import write_errors
 from ames.merging import is_merged, merge_parts
-
-_log = logging.getLogger(__name__)
 
 
 class Part(NamedTuple):
