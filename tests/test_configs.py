@@ -49,7 +49,7 @@ def test_there_is_a_test_for_every_group():
         "experiment",
         "model",
     }
-    assert names(".") == ["detector", "test", "train"]
+    assert names(".") == ["detector", "extract", "test", "train"]
 
 
 @pytest.mark.parametrize("model", names("model"))

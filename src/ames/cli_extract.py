@@ -140,7 +140,7 @@ def extract_images(args: argparse.Namespace) -> None:
         errors=out.with_name(f"{out.name}.errors.csv"),
         keep=True,
         overwrite=args.overwrite,
-        about=packed | {"list": images.digest, "boxes": images.boxes is not None},
+        about=packed | {"boxes": images.boxes is not None, "list": images.digest},
         copies=part.here,
     )
     mine = images.part(part.number, part.of)

@@ -223,8 +223,9 @@ def plan_of(images: Images, source: Source, target: Target) -> Plan:
                 f"backbone {source.name} has no global descriptor here: its global model is not loaded"
             )
         rows[target.vectors] = VectorRows(source.global_dim)
-    about = {"list": images.digest} | target.about
-    return Plan(target.state, rows, images.names, source.provenance() | about)
+    made = source.provenance() | target.about
+    made.setdefault("list", images.digest)  # of a part, the whole list's
+    return Plan(target.state, rows, images.names, made)
 
 
 def _already(plan: Plan, target: Target, there: list[Path]) -> Extraction:
