@@ -1,19 +1,14 @@
-"""Rows of descriptor files from features as they come, and what is said meanwhile."""
+"""Rows of descriptor files from features as they come."""
 
 from __future__ import annotations
 
 import csv
 import io
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from ames.data.atomic import atomic_file
 from ames.data.growing import GrowingFiles
@@ -21,8 +16,8 @@ from ames.data.rows import LocalRows
 from ames.features import LocalFeatures
 from ames.models.base import Similarity
 from ames.per_image import Found
+from ames.progress import progress
 
-_SAID_EVERY = 60.0  # seconds between two lines of progress where nobody watches
 Chunks = Callable[[Callable[[], object]], Iterator[list[Found]]]
 
 
@@ -35,9 +30,10 @@ def fill(
     binary model whose codes are stored. errors: the list of unreadable images, written with each chunk that
     has one.
     """
-    with _progress(len(growing.plan.names), growing.state.done) as tick, ThreadPoolExecutor(1) as writer:
+    images = progress("extract", len(growing.plan.names), "images", done=growing.state.done)
+    with images as tick, ThreadPoolExecutor(1) as writer:
         writing: Future[None] | None = None
-        found = chunks(tick)
+        found = chunks(lambda: tick(1))
         try:
             for chunk in found:
                 if writing is not None:
@@ -98,24 +94,3 @@ def write_errors(path: Path, errors: Sequence[tuple[str, str]]) -> None:
     csv.writer(text, lineterminator="\n").writerows([("path", "reason"), *errors])
     with atomic_file(path) as file:
         file.write(text.getvalue().encode())
-
-
-@contextmanager
-def _progress(total: int, done: int) -> Iterator[Callable[[], None]]:
-    """To be called once an image. Shows a bar; where nobody watches, a line each minute."""
-    began, said, n = time.monotonic(), time.monotonic(), 0
-    with tqdm(total=total, initial=done, desc="extract", unit="img", disable=None) as bar:
-
-        def tick() -> None:
-            nonlocal said, n
-            n += 1
-            bar.update()
-            now = time.monotonic()
-            if bar.disable and now - said > _SAID_EVERY:
-                said = now
-                rate = n / (now - began)
-                left = timedelta(seconds=round((total - done - n) / rate))
-                line = f"extract: {done + n:,} of {total:,} images, {rate:.1f} images/s, {left} left"
-                print(line, file=sys.stderr, flush=True)
-
-        yield tick

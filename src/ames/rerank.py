@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from tqdm import tqdm
 
 from ames.data.ahead import ahead
 from ames.data.descriptors import DescriptorFile
@@ -16,6 +15,7 @@ from ames.data.shortlist import Shortlist
 from ames.database.store import Database, check_codes
 from ames.engine import Engine
 from ames.errors import AmesError
+from ames.progress import progress
 from ames.protocols import Protocol
 from ames.scores import KeptScores
 
@@ -79,7 +79,7 @@ def score_shortlist(
         logits[wanted] = kept.find(shortlist.ids)[wanted]
         wanted = wanted & np.isnan(logits)
     group = max(1, _QUERY_SLOTS // (query_count or queries.slots))
-    with tqdm(total=int(wanted.sum()), desc="score", unit="pair", disable=None) as bar:
+    with progress("score", int(wanted.sum()), "pairs") as tick:
         for first in range(0, len(wanted), group):
             rows = first + np.flatnonzero(wanted[first : first + group].any(1))
             if not len(rows):
@@ -97,7 +97,7 @@ def score_shortlist(
                 logits[query, block.columns] = scores
                 if kept is not None:
                     kept.add(query, image, scores)
-                bar.update(len(scores))
+                tick(len(scores))
     return logits
 
 

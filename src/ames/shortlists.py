@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from ames.data.atomic import remove_leftovers
 from ames.data.folder import DatasetFolder
@@ -21,6 +20,7 @@ from ames.data.shortlist import Shortlist, published_array, read_meta
 from ames.data.shortlist_writer import Write, write_npz, write_pkl
 from ames.data.vectors import Vectors, digest
 from ames.errors import AmesError
+from ames.progress import progress
 from ames.search import BLOCK, entries_of, search_blocks
 from ames.superglobal import Reranking, rescore
 
@@ -251,7 +251,7 @@ def _check_same(path: Path, wanted: Mapping[str, Any]) -> None:
 def _shown(
     blocks: Iterator[tuple[np.ndarray, np.ndarray]], total: int, what: str
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    with tqdm(total=total, desc=what, unit="query", disable=None) as bar:
+    with progress(what, total, "queries") as tick:
         for ids, similarities in blocks:
             yield ids, similarities
-            bar.update(len(ids))
+            tick(len(ids))

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from ames.data.descriptors import DescriptorFile, GlobalFile, check_backbone
 from ames.database.manifest import NAME, Manifest
@@ -20,6 +19,7 @@ from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.global_codec import GlobalCodec
 from ames.models.base import Similarity
+from ames.progress import Tick, progress
 
 log = logging.getLogger(__name__)
 
@@ -137,11 +137,11 @@ def compress(
         start = sum(writer.manifest.rows)
         if start:
             log.info("%s: goes on behind %d images", out, start)
-        with tqdm(total=len(source.local), initial=start, desc="compress", unit="img", disable=None) as bar:
+        with progress("compress", len(source.local), "images", done=start) as tick:
             for first in range(start, len(source.local), SEGMENT_ROWS):
                 rows = range(first, min(first + SEGMENT_ROWS, len(source.local)))
                 writer.append(
-                    batches(source, rows, model, desc_num, codec, device, bar), building=len(source.local)
+                    batches(source, rows, model, desc_num, codec, device, tick), building=len(source.local)
                 )
         writer.finish()
     return Database(out)
@@ -193,7 +193,7 @@ def batches(
     slots: int,
     codec: GlobalCodec | None,
     device: str = "cpu",
-    bar: tqdm | None = None,
+    tick: Tick | None = None,
 ) -> Iterator[Batch]:
     """Images as a database stores them, at most ``slots`` descriptors each."""
     assert source.names is not None
@@ -217,8 +217,8 @@ def batches(
             vectors = codec.encode(found)
         names = source.names[part.start : part.stop]
         yield Batch(names, codes.counts.numpy(), stored, vectors, present)
-        if bar is not None:
-            bar.update(len(part))
+        if tick is not None:
+            tick(len(part))
 
 
 def _check_source(source: Source, model: Similarity) -> None:

@@ -1,0 +1,37 @@
+"""How far something is, while it goes on: a bar; where nobody watches, a line each minute."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from tqdm import tqdm
+
+_SAID_EVERY = 60.0  # seconds between two lines
+
+Tick = Callable[[int], None]
+
+
+@contextmanager
+def progress(what: str, total: int, unit: str, *, done: int = 0) -> Iterator[Tick]:
+    """What is given is to be called with how many more of ``total`` are done; ``done`` were so before."""
+    began = said = time.monotonic()
+    n = 0
+    with tqdm(total=total, initial=done, desc=what, unit=f" {unit}", disable=None) as bar:
+
+        def tick(more: int) -> None:
+            nonlocal said, n
+            n += more
+            bar.update(more)
+            now = time.monotonic()
+            if bar.disable and now - said > _SAID_EVERY and n:
+                said = now
+                rate = n / (now - began)
+                left = timedelta(seconds=round(max(0, total - done - n) / rate))
+                line = f"{what}: {done + n:,} of {total:,} {unit}, {rate:,.1f} {unit}/s, {left} left"
+                print(line, file=sys.stderr, flush=True)
+
+        yield tick
