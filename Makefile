@@ -11,8 +11,9 @@ demo: $(VENV)/.installed  ## the main job on generated landmarks: a table and de
 photos: $(VENV)/.installed  ## the main job on your own photos: make photos IMAGES=DIR
 	$(BIN)/ames demo --images "$(IMAGES)" --out demo-photos
 
+# Threads of torch beside several processes of tests would wait for each other.
 test: check  ## lint, types and the tests that take minutes at most
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
