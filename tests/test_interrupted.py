@@ -3,7 +3,6 @@
 import os
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -12,7 +11,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-import torch
 
 import photos
 from ames.data.growing import GrowingFiles
@@ -20,6 +18,7 @@ from ames.data.images import find_images
 from ames.errors import AmesError
 from ames.extraction import Images, Target, run
 from backbones.brightness import Brightness
+from dying import dies_at
 from killed_extraction import extract, source
 
 IMAGES = 40
@@ -60,36 +59,6 @@ def names_of(out):
 
 
 FINISHED = ["x.errors.csv", "x_global.hdf5", "x_local.hdf5"]
-
-
-def dies_at(step, action):
-    """Runs ``action`` in a child that kills itself at its ``step``-th change of the disk; whether it died."""
-    child = os.fork()
-    if child:
-        _, status = os.waitpid(child, 0)
-        assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "the action failed"
-        return os.WIFSIGNALED(status)
-    torch.set_num_threads(1)  # the threads of a pool do not come along: a child that waits for them hangs
-    left = [step]
-
-    def counted(function):
-        def wrapper(*args, **options):
-            left[0] -= 1
-            if left[0] < 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*args, **options)
-
-        return wrapper
-
-    signal.alarm(60)
-    try:
-        for name in ("fsync", "replace", "unlink"):
-            setattr(os, name, counted(getattr(os, name)))
-        Path.unlink = counted(Path.unlink)
-        action()
-    except BaseException:
-        os._exit(1)
-    os._exit(0)
 
 
 def test_killed_at_any_change_of_the_disk(root, whole, tmp_path):

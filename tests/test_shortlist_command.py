@@ -15,7 +15,7 @@ import torch
 
 from ames.data.descriptors import write_globals
 from ames.data.folder import DatasetFolder
-from ames.data.growing import exclusively
+from ames.data.locking import exclusively
 from ames.data.neighbours import Neighbours
 from ames.data.shortlist import Shortlist, read_meta
 from ames.data.vectors import Vectors

@@ -14,8 +14,9 @@ from ames.backbones.selection import Selection
 from ames.batched import Batched, NetworkOptions
 from ames.data.atomic import remove_leftovers
 from ames.data.descriptors import DescriptorFile, recorded
-from ames.data.growing import GrowingFiles, Plan, differing, exclusively
+from ames.data.growing import GrowingFiles, Plan, differing
 from ames.data.images import check_all_exist, list_digest
+from ames.data.locking import exclusively
 from ames.data.resizing import Box
 from ames.data.rows import LocalRows, VectorRows
 from ames.errors import AmesError

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ames.data.descriptors import recorded
-from ames.data.growing import differing, exclusively
+from ames.data.growing import differing
+from ames.data.locking import exclusively
 from ames.errors import AmesError
 from ames.extraction import Images
 from ames.filling import write_errors

@@ -14,7 +14,7 @@ import torch
 
 from ames.data.atomic import remove_leftovers
 from ames.data.folder import DatasetFolder
-from ames.data.growing import exclusively
+from ames.data.locking import exclusively
 from ames.data.pickles import load_pickle
 from ames.data.shortlist import Shortlist, published_array, read_meta
 from ames.data.shortlist_writer import Write, write_npz, write_pkl

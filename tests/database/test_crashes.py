@@ -1,9 +1,7 @@
 """Crashes: a process killed at any step of a change leaves the old database or the new one."""
 
-import os
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -11,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from ames.database import build, writer
 from ames.database.build import append, compress
@@ -19,41 +16,9 @@ from ames.database.store import Database
 from ames.database.writer import writing
 from ames.errors import AmesError
 from database.made import database, model, source, state
+from dying import dies_at
 
-
-def dies_at(step, action):
-    """Runs ``action`` in a child that kills itself at its ``step``-th change of the disk; whether it died."""
-    child = os.fork()
-    if child:
-        _, status = os.waitpid(child, 0)
-        if os.WIFSIGNALED(status):
-            assert os.WTERMSIG(status) == signal.SIGKILL, "the action hung"
-            return True
-        assert os.WEXITSTATUS(status) == 0, "the action failed"
-        return False
-    left = [step]
-
-    def counted(function):
-        def wrapper(*args, **options):
-            left[0] -= 1
-            if left[0] < 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*args, **options)
-
-        return wrapper
-
-    signal.alarm(20)
-    torch.set_num_threads(1)  # the parent's threads are not here
-    try:
-        for name in ("fsync", "replace", "unlink"):
-            setattr(os, name, counted(getattr(os, name)))
-        Path.unlink = counted(Path.unlink)
-        writer.SegmentWriter.add = counted(writer.SegmentWriter.add)
-        writer.SegmentWriter.finish = counted(writer.SegmentWriter.finish)
-        action()
-    except BaseException:
-        os._exit(1)
-    os._exit(0)
+SEGMENT = ((writer.SegmentWriter, "add"), (writer.SegmentWriter, "finish"))
 
 
 def outcomes(tmp_path, action, after):
@@ -62,7 +27,7 @@ def outcomes(tmp_path, action, after):
     for step in range(200):
         folder = tmp_path / f"step {step}"
         shutil.copytree(tmp_path / "db", folder)
-        died = dies_at(step, lambda folder=folder: action(folder))
+        died = dies_at(step, lambda folder=folder: action(folder), *SEGMENT)
         db = Database(folder)
         db.verify()
         seen.append(state(db))
@@ -135,7 +100,7 @@ def test_a_build_goes_on_where_it_was_killed(tmp_path, monkeypatch):
         def action(out=out):
             compress(made, scorer, out, desc_num=4)
 
-        died = dies_at(step, action)
+        died = dies_at(step, action, *SEGMENT)
         if died and (out / "manifest.json").exists():
             with_rows = sum(Database(out, unfinished=True).manifest.rows)
             resumed += with_rows > 0
@@ -159,7 +124,7 @@ def test_a_build_goes_on_only_as_it_began(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "SEGMENT_ROWS", 6)
     made = source(tmp_path)
     out = tmp_path / "db"
-    assert dies_at(12, lambda: compress(made, model(), out, desc_num=4))
+    assert dies_at(12, lambda: compress(made, model(), out, desc_num=4), *SEGMENT)
     with pytest.raises(AmesError, match=r"unfinished database made otherwise \(slots differs\)"):
         compress(made, model(), out, desc_num=3)
     with pytest.raises(AmesError, match=r"\(projection differs\)"):

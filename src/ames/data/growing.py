@@ -13,15 +13,13 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-from filelock import FileLock, Timeout
 
 from ames.data.atomic import atomic_file
 from ames.data.descriptors import describe, recorded
@@ -57,7 +55,7 @@ class State:
 
 
 class GrowingFiles:
-    """The files of a plan; ``state.done`` rows are there already. Used under ``exclusively``."""
+    """The files of a plan; ``state.done`` rows are there already. Used under ``locking.exclusively``."""
 
     def __init__(self, plan: Plan, *, discard: bool = False) -> None:
         """Goes on with what is there, or begins; AmesError where what is there was made otherwise, unless
@@ -181,29 +179,6 @@ def differing(made: dict[str, Any], wanted: dict[str, Any]) -> str | None:
         if made.get(key) != wanted.get(key):
             return f"{key}: there {_short(made.get(key))}, now {_short(wanted.get(key))}"
     return None
-
-
-@contextmanager
-def exclusively(state: Path, *, wait: bool = False) -> Iterator[None]:
-    """Keeps other processes away from the files of a state; the system lets go when the process ends.
-
-    AmesError where another one has them, unless it is to be waited for.
-    """
-    path = state.with_suffix(".lock")
-    try:
-        state.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path, timeout=-1 if wait else 0)
-        lock.acquire()
-    except Timeout:
-        raise AmesError(f"{state}: another process writes these files; wait for it to end") from None
-    except OSError as error:
-        raise AmesError(f"{state}: cannot be written ({error.strerror or error})") from error
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            path.unlink()
-        lock.release()
 
 
 def size_text(size: float) -> str:

@@ -14,7 +14,7 @@ import torch
 from ames.data.descriptors import DescriptorFile, GlobalFile, check_backbone
 from ames.database.manifest import NAME, Manifest
 from ames.database.store import Database, check_codes, projection_fingerprint, read_file
-from ames.database.writer import Batch, Writer, check_free, locked, remove_strangers, writing
+from ames.database.writer import Batch, Writer, alone, check_free, remove_strangers, writing
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.global_codec import GlobalCodec
@@ -120,7 +120,7 @@ def compress(
         raise AmesError(f"{out}: cannot be made a folder ({error.strerror or error})") from error
     if not (out / NAME).exists():
         check_free(out)  # before a lock is left in a folder of somebody else's
-    with locked(out):
+    with alone(out):
         there = manifest
         if not (out / NAME).exists():
             manifest.save(out)

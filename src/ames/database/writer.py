@@ -11,15 +11,15 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from ames.data.atomic import atomic_file
+from ames.data.locking import locked
 from ames.database.manifest import NAME, File, Manifest
 from ames.database.segment import HAS_GLOBAL, RowLayout, SegmentWriter
 from ames.database.store import Database
@@ -162,26 +162,16 @@ def writing(folder: Path | str) -> Iterator[Writer]:
     """The right to change a database; AmesError if another process has it. Readers are not disturbed."""
     folder = Path(folder)
     Manifest.load(folder)  # before a lock is left in a folder that is no database
-    with locked(folder):
+    with alone(folder):
         manifest = Manifest.load(folder)
         remove_strangers(folder, manifest)
         yield Writer(folder, manifest)
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keeps other writers away; the system lets go of it when the process ends, however it ends."""
-    try:
-        lock = FileLock(folder / _LOCK, timeout=0)
-        lock.acquire()
-    except Timeout:
-        raise AmesError(f"{folder}: another process is changing this database; wait for it to end") from None
-    except OSError as error:
-        raise AmesError(f"{folder}: cannot be written ({error.strerror or error})") from error
-    try:
-        yield
-    finally:
-        lock.release()
+def alone(folder: Path) -> AbstractContextManager[None]:
+    """Keeps other writers away from a database."""
+    busy = "another process is changing this database; wait for it to end"
+    return locked(folder / _LOCK, folder, busy, leave=True)
 
 
 def remove_strangers(folder: Path, manifest: Manifest) -> None:
