@@ -14,8 +14,8 @@ import torch
 from small import RECIPE, loader, made, same, weights, write_store
 
 from ames.errors import AmesError
-from ames.training import fit
-from ames.training.resuming import TERMINATED, Checkpoints
+from ames.training import fit, resuming
+from ames.training.resuming import TERMINATED, Checkpoints, Interruption
 
 LONGER = replace(RECIPE, epochs=4, warmup=3, clip=1.0)
 
@@ -228,16 +228,34 @@ def wait_for_states(folder, number):
     raise AssertionError("no states were written")
 
 
-def test_kill_and_sigterm_cost_nothing(tmp_path):
+def test_kill_sigterm_and_ctrl_c_cost_nothing(tmp_path):
     write_store(tmp_path / "local.hdf5")
     assert process(tmp_path, "whole.pt", "whole", pause=0).wait(60) == 0
-    for number, sent in ((2, signal.SIGKILL), (9, signal.SIGTERM), (14, signal.SIGKILL)):
+    status = {signal.SIGTERM: TERMINATED, signal.SIGINT: -signal.SIGINT}  # of KeyboardInterrupt
+    for number, sent in ((2, signal.SIGKILL), (9, signal.SIGTERM), (14, signal.SIGINT)):
         training = process(tmp_path, "model.pt", "state")
         wait_for_states(tmp_path / "state", number)
         os.kill(training.pid, sent)
-        assert training.wait(60) == (TERMINATED if sent == signal.SIGTERM else -signal.SIGKILL)
+        assert training.wait(60) == status.get(sent, -sent)
     assert process(tmp_path, "model.pt", "state", pause=0).wait(60) == 0
     assert same(state_of(tmp_path / "whole.pt"), state_of(tmp_path / "model.pt"))
+
+
+def test_a_second_ctrl_c_does_not_wait(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(resuming.time, "monotonic", lambda: now[0])
+    before = signal.getsignal(signal.SIGINT)
+    with Interruption() as interruption:
+        os.kill(os.getpid(), signal.SIGINT)
+        now[0] = 0.5  # torchrun's, of the same press
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interruption.asked
+        now[0] = 1.5
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            interruption.leave(kept=True)
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_a_full_disk_stops_it_and_the_earlier_state_survives(store, tmp_path):

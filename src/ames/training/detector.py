@@ -140,8 +140,9 @@ def fit_detector(
     ``out`` is written after each epoch. ``validate`` gets the detector in evaluation mode. ``checkpoints``:
     where the whole state is kept, and from where training goes on if there is one, with the batches that
     were to come; on a CPU the weights then equal those of a training that was never interrupted, bit for
-    bit. SIGTERM writes the state and ends the process (status 143). AmesError where the loss or its gradient
-    is not finite; the weights are then those of the step before.
+    bit. SIGTERM writes the state and ends the process (status 143), Ctrl-C writes it and raises
+    KeyboardInterrupt. AmesError where the loss or its gradient is not finite; the weights are then those of
+    the step before.
     """
     _check(recipe, out)
     run = _Run(detector.to(device), loader, recipe, checkpoints)
@@ -152,7 +153,7 @@ def fit_detector(
                 if interruption.asked or (checkpoints is not None and checkpoints.due(progress.batch)):
                     run.keep()
                 if interruption.asked:
-                    interruption.leave()
+                    interruption.leave(kept=checkpoints is not None)
             loss, accuracy = (x / len(loader) for x in progress.sums)
             record = {"epoch": progress.epoch + 1, "loss": loss, "accuracy": accuracy}
             record["seconds"] = round(run.passed(), 1)
@@ -167,7 +168,7 @@ def fit_detector(
                 save_detector(out, detector, provenance={"epochs": progress.epoch} | (provenance or {}))
             run.keep()
             if interruption.asked:
-                interruption.leave()
+                interruption.leave(kept=checkpoints is not None)
     detector.eval()
     return progress.history
 

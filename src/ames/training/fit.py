@@ -84,7 +84,8 @@ def fit(
     validate: gets the model in evaluation mode, returns figures.
     checkpoints: where the whole state is kept, and from where training goes on if there is one, with the
         batches that were to come; on a CPU the weights then equal those of a training that was never
-        interrupted, bit for bit. SIGTERM writes the state and ends the process (status 143).
+        interrupted, bit for bit. SIGTERM writes the state and ends the process (status 143), Ctrl-C writes
+        it and raises KeyboardInterrupt.
     """
     check(recipe, model, teacher, out)
     training = _Training(
@@ -142,10 +143,10 @@ class _Training:
                     if asked or due:
                         self.keep()
                     if asked:
-                        interruption.leave()
+                        interruption.leave(kept=self.checkpoints is not None)
                 self.end_epoch(validate)
                 if ranks.largest(int(interruption.asked)):
-                    interruption.leave()
+                    interruption.leave(kept=self.checkpoints is not None)
         return progress.history
 
     def batches(self) -> Iterator[None]:

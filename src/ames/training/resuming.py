@@ -6,9 +6,10 @@ import json
 import logging
 import signal
 import threading
+import time
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -17,6 +18,7 @@ from ames.errors import AmesError
 
 log = logging.getLogger(__name__)
 
+_SAME_PRESS = 1.0  # seconds within which two SIGINT are one Ctrl-C
 TERMINATED = 128 + signal.SIGTERM  # the exit status that shells and schedulers expect
 
 
@@ -101,27 +103,40 @@ class Checkpoints:
 
 
 class Interruption:
-    """Notes SIGTERM, which schedulers send before they take a machine away, so that a step can be ended."""
+    """Notes SIGTERM, which schedulers send before they take a machine away, and Ctrl-C, so that a step can be
+    ended. A second Ctrl-C does not wait for that.
+    """
 
     def __init__(self) -> None:
         self.asked = False
-        self._before: Any = None
+        self._signal = signal.SIGTERM  # another process may have been asked
+        self._before: dict[int, Any] = {}
+        self._noted = 0.0
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():  # only there may signals be handled
-            self._before = signal.signal(signal.SIGTERM, self._note)
+            self._before = {x: signal.signal(x, self._note) for x in (signal.SIGTERM, signal.SIGINT)}
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+        # A terminal and torchrun both send what one Ctrl-C is.
+        if self.asked and number == signal.SIGINT and time.monotonic() - self._noted > _SAME_PRESS:
+            raise KeyboardInterrupt
+        if not self.asked:
+            self._noted = time.monotonic()
+        self.asked, self._signal = True, signal.Signals(number)
 
-    def leave(self) -> None:
-        """Ends the process with the status of SIGTERM."""
-        log.warning("SIGTERM: the state is kept, training ends")
+    def leave(self, *, kept: bool) -> NoReturn:
+        """Ends the process with the status of SIGTERM, or as Ctrl-C does; kept: whether there is a state."""
+        log.warning(
+            "%s: %s", self._signal.name, "the state is kept, training ends" if kept else "training ends"
+        )
+        if self._signal == signal.SIGINT:
+            raise KeyboardInterrupt
         raise SystemExit(TERMINATED)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
