@@ -45,18 +45,19 @@ def _train(config: DictConfig, ranks: Ranks) -> float:
     loader = training.triplets(config, folder, descriptors, ranks, seed=seed)
     _start(model, descriptors, seed)
     validate = _validation(config, model)
-    history = fit(
-        model,
-        loader,
-        _recipe(config, loader.count),
-        out=out,
-        teacher=teacher,
-        ranks=ranks,
-        validate=validate,
-        provenance={"backbone": config.desc_name, "seed": seed},
-        checkpoints=checkpoints,
-        watch=training.watch(config, out, ranks),
-    )
+    with training.undisturbed(out, ranks):
+        history = fit(
+            model,
+            loader,
+            _recipe(config, loader.count),
+            out=out,
+            teacher=teacher,
+            ranks=ranks,
+            validate=validate,
+            provenance={"backbone": config.desc_name, "seed": seed},
+            checkpoints=checkpoints,
+            watch=training.watch(config, out, ranks),
+        )
     if ranks.first:
         print(f"loss {history[-1]['loss']:.4f}, accuracy {history[-1]['accuracy']:.3f}; checkpoint: {out}")
     return history[-1]["loss"]

@@ -39,16 +39,17 @@ def train(config: DictConfig) -> float:
         detector = load_detector(config.start, backbone=config.desc_name)
     check_backbone(descriptors, width=detector.width, backbone=config.desc_name)
     loader = training.triplets(config, folder, descriptors, ranks, seed=seed)
-    history = fit_detector(
-        detector,
-        loader,
-        recipe,
-        out=out,
-        device=door.device(config),
-        validate=_validation(config, detector, loader.count),
-        provenance={"backbone": config.desc_name, "descriptors": descriptors.provenance},
-        checkpoints=checkpoints,
-    )
+    with training.undisturbed(out, ranks):
+        history = fit_detector(
+            detector,
+            loader,
+            recipe,
+            out=out,
+            device=door.device(config),
+            validate=_validation(config, detector, loader.count),
+            provenance={"backbone": config.desc_name, "descriptors": descriptors.provenance},
+            checkpoints=checkpoints,
+        )
     print(f"loss {history[-1]['loss']:.4f}, accuracy {history[-1]['accuracy']:.3f}; detector: {out}")
     return history[-1]["loss"]
 

@@ -13,6 +13,7 @@ import torch
 from ames.checkpoints import read_weights
 from ames.cli import main
 from ames.data.descriptors import DescriptorWriter
+from ames.data.locking import exclusively
 from ames.data.shortlist import Shortlist
 from ames.features import LocalFeatures
 from ames.judging import Blend
@@ -218,3 +219,13 @@ def test_pairs_that_cannot_be_meant(data, tmp_path, lines, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("processes", [None, 2])
+def test_two_trainings_of_one_model_are_kept_apart(data, tmp_path, processes):
+    with exclusively(tmp_path / "model.pt"):
+        done = call("train.py", data, *WORDS, "model_path=model.pt", cwd=tmp_path, processes=processes)
+    assert done.returncode != 0
+    assert "train: model.pt: another process writes these files; wait for it to end" in done.stderr
+    assert not (tmp_path / "model.pt").exists()
+    assert not (tmp_path / "model-journal.jsonl").exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from ames.data.candidates import Candidates, LabelledNeighbours
 from ames.data.descriptors import DescriptorFile
 from ames.data.folder import DatasetFolder
 from ames.data.images import read_list, read_training_list
+from ames.data.locking import exclusively
 from ames.data.neighbours import Neighbours
 from ames.data.pairs import ListedPairs, read_pairs
 from ames.data.sampling import TripletSampler, describe
@@ -105,6 +108,14 @@ def trained_file(config: DictConfig, name: str, ranks: Ranks) -> Path:
     if out.is_dir():  # said before an epoch of training, not after it
         raise AmesError(f"model_path {out} is a folder: give the name of a file in it")
     return out
+
+
+@contextmanager
+def undisturbed(out: Path, ranks: Ranks) -> Iterator[None]:
+    """Keeps other trainings away from ``out`` and its states; AmesError, in all ranks, where one is there."""
+    with ExitStack() as held:
+        ranks.from_first(lambda: held.enter_context(exclusively(out)))
+        yield
 
 
 def checkpoints(config: DictConfig, out: Path) -> Checkpoints:
