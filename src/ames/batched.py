@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,9 +20,9 @@ from ames.backbones.selection import Selection, check, select
 from ames.data.ahead import ahead
 from ames.data.images import MAX_PIXELS, UnreadableImage, read_image
 from ames.data.resizing import NetworkInput, Sizing, network_inputs
-from ames.database.store import add_tensors
 from ames.errors import AmesError
 from ames.features import LocalFeatures
+from ames.fingerprints import weights_digest
 from ames.per_image import Found, Photo
 
 AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -102,9 +101,7 @@ class Batched:
         """Of the detector's weights, so that another one's rows are never put beside these."""
         if self._detector is None or not self._selection.needs_detector:
             return None
-        digest = hashlib.sha256()
-        add_tensors(digest, self._detector.state_dict())
-        return digest.hexdigest()[:16]
+        return weights_digest(self._detector)
 
     def chunks(
         self, photos: Sequence[Photo], size: int, tick: Callable[[], object] = lambda: None

@@ -12,9 +12,10 @@ import numpy as np
 from ames import __version__
 from ames.data.descriptors import DescriptorFile
 from ames.database.manifest import NAME
-from ames.database.store import Database, add_tensors
+from ames.database.store import Database
 from ames.engine import Engine
 from ames.errors import AmesError
+from ames.fingerprints import add_tensors
 
 _RECORD = np.dtype([("query", "<i8"), ("image", "<i8"), ("logit", "<f4")])
 

@@ -110,7 +110,20 @@ def test_a_training_begun_otherwise_is_refused(store, tmp_path):
     other = made(model_dim=8, nhead=1)
     with pytest.raises(AmesError, match="was begun with model_dim 16, not 8"):
         fit(other, loader(store), LONGER, checkpoints=Checkpoints(tmp_path, resume=True))
+    spoiled = write_store(tmp_path.parent / f"{tmp_path.name}.hdf5", spoiled=0)
+    with pytest.raises(AmesError, match=r"was begun with descriptors \d+, not \d+"):
+        fit(made(), loader(spoiled), LONGER, checkpoints=Checkpoints(tmp_path, resume=True))
+    with pytest.raises(AmesError, match=r"was begun with teacher None, not '[0-9a-f]{16}'"):
+        fit(made(), loader(store), LONGER, teacher=made(1), checkpoints=Checkpoints(tmp_path, resume=True))
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_another_teacher_is_refused(store, tmp_path):
+    student, kept = made(binarized=True), Checkpoints(tmp_path, resume=True)
+    fit(student, loader(store), RECIPE, teacher=made(1), checkpoints=kept)
+    with pytest.raises(AmesError, match="was begun with teacher"):
+        fit(student, loader(store), RECIPE, teacher=made(2), checkpoints=kept)
+    fit(student, loader(store), RECIPE, teacher=made(1), checkpoints=kept)
 
 
 def test_a_damaged_state_is_none_of_the_last_that_stay(store, tmp_path):

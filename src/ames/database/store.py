@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from ames.database.manifest import NAME, File, Manifest
 from ames.database.segment import HAS_GLOBAL, ROW_HEAD, RowLayout, Segment
 from ames.errors import AmesError
 from ames.features import LocalFeatures
+from ames.fingerprints import add_tensors
 from ames.models.base import Similarity
 
 _OPENINGS = 5  # while a writer replaces the files
@@ -221,13 +222,6 @@ def projection_fingerprint(model: Similarity) -> str:
     )
     add_tensors(digest, model.projection())
     return digest.hexdigest()
-
-
-def add_tensors(digest: hashlib._Hash, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Adds names, shapes and values of tensors, whatever their order."""
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().float().cpu().numpy().tobytes())
 
 
 def check_codes(model: Similarity, file: DescriptorFile | Database) -> None:

@@ -16,6 +16,7 @@ from ames.checkpoints import arguments, save_checkpoint
 from ames.data.atomic import atomic_file
 from ames.data.triplets import TripletBatch, TripletLoader
 from ames.errors import AmesError
+from ames.fingerprints import weights_digest
 from ames.models.ames import AMES
 from ames.training.learner import Learner
 from ames.training.ranks import Ranks
@@ -233,9 +234,13 @@ class _Training:
 
     def settings(self) -> dict[str, object]:
         """What must be the same for a training to go on; the number of processes need not."""
-        distilled = self.learner.teacher is not None
-        settings = {"recipe": asdict(self.recipe), "loader": self.loader.settings(), "distilled": distilled}
-        return settings | {"model": arguments(self.learner.model)}
+        teacher = self.learner.teacher
+        return {
+            "recipe": asdict(self.recipe),
+            "loader": self.loader.settings(),
+            "teacher": None if teacher is None else weights_digest(teacher),
+            "model": arguments(self.learner.model),
+        }
 
     def keep(self) -> None:
         """Writes the state, if states are kept."""
