@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 
@@ -237,6 +238,21 @@ def small_folder(tmp_path):
         descriptors = rng.standard_normal((images, 4, 8)).astype(np.float32)
         data_root.write_local(path, descriptors, rng, 1, padded=False, dtype="float16")
     return folder
+
+
+@pytest.mark.parametrize("split", ["query", "gallery"])
+def test_files_whose_names_lie_in_another_order_are_refused(small_folder, tmp_path, split):
+    truth = load_ground_truth(small_folder.ground_truth)
+    wanted = truth.qimlist if split == "query" else truth.imlist
+    with h5py.File(small_folder.local(split), "r+") as file:
+        file["names"] = [f"jpg/{name}.jpg" for name in wanted]
+    evaluated(small_folder, tmp_path / "right")
+    with h5py.File(small_folder.local(split), "r+") as file:
+        file["names"][:2] = [f"jpg/{name}.jpg" for name in wanted[1::-1]]
+    with pytest.raises(
+        AmesError, match=rf"_{split}_local.hdf5: image 0 is 'jpg/.*', but '{wanted[0]}' in .*gnd_small"
+    ):
+        evaluated(small_folder, tmp_path / "wrong")
 
 
 def test_no_figure_is_null_in_json_where_no_query_has_a_positive(small_folder, tmp_path):

@@ -14,7 +14,7 @@ import numpy as np
 from ames.data.atomic import atomic_file
 from ames.data.descriptors import DescriptorFile, check_backbone, read_globals
 from ames.data.folder import DatasetFolder
-from ames.data.ground_truth import GroundTruth, load_ground_truth
+from ames.data.ground_truth import GroundTruth, check_names, load_ground_truth
 from ames.data.shortlist import Shortlist
 from ames.database.manifest import NAME
 from ames.database.serve import search_database
@@ -69,6 +69,7 @@ def open_test_set(
     truth = load_ground_truth(truth_file)
     if not truth.imlist:  # GLDv2's file names no images
         truth = load_ground_truth(truth_file, gallery_size=len(gallery), query_size=len(queries))
+    listed = len(truth.imlist)
     if distractors:
         truth = padded(truth, len(gallery))
     for file, images, split in (
@@ -78,9 +79,12 @@ def open_test_set(
         check_backbone(file, width=model.local_dim, backbone=folder.descriptors)
         if len(file) != len(images):
             raise AmesError(f"{file.path}: {len(file)} images, but {len(images)} {split} in the ground truth")
+        names = file.names if not isinstance(file, Database) or file.is_named else None
+        if names is not None:  # distractors have no names in it
+            known = images[:listed] if file is gallery else images
+            check_names(names[: len(known)], known, source=str(file.path), truth=str(truth_file))
     if isinstance(gallery, Database):
         gallery.check_model(model)
-        gallery.check_names(truth.imlist, source=str(truth_file))
     if searched is not None:
         entries = search_database(searched, read_globals(folder.vectors("query")))
     else:

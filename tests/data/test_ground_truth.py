@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
-from ames.data.ground_truth import ids, load_ground_truth, save_ground_truth
+from ames.data.ground_truth import check_names, ids, load_ground_truth, save_ground_truth
 from ames.errors import AmesError
 
 RAW = {
@@ -161,3 +161,34 @@ def test_a_file_without_names(tmp_path):
 def test_a_gallery_of_another_size(tmp_path):
     with pytest.raises(AmesError, match="imlist has 3 names, but the gallery 4 images"):
         load_ground_truth(written(tmp_path), gallery_size=4)
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted"),
+    [
+        (["a.jpg", "b.PNG"], ["a", "b"]),
+        (["jpg/all.souls_1.jpg", "jpg/b.jpg"], ["all.souls_1", "b"]),
+        (["x/0.jpg", "y/0.jpg"], ["x/0.jpg", "y/0.jpg"]),
+        (["a.jpg", "b.jpg"], ["0", "1"]),  # the ground truth names none
+        ([], []),
+    ],
+)
+def test_names_that_agree(found, wanted):
+    check_names(found, wanted, source="file", truth="gnd")
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted"),
+    [
+        (["b.jpg", "a.jpg"], ["a", "b"]),
+        (["a.jpg", "c.jpg"], ["a", "b"]),
+        (["x/0.jpg", "y/0.jpg"], ["y/0.jpg", "x/0.jpg"]),
+        (["a.v1.jpg", "b.jpg"], ["a", "b"]),
+    ],
+)
+def test_names_in_another_order_or_of_others(found, wanted):
+    with pytest.raises(
+        AmesError, match=r"file: image \d is '.*', but '.*' in gnd: both must have the same"
+    ) as error:
+        check_names(found, wanted, source="file", truth="gnd")
+    assert "\n" not in str(error.value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
-from ames.data.ground_truth import load_ground_truth
+from ames.data.ground_truth import check_names, load_ground_truth
 from ames.data.images import read_rows
 from ames.errors import AmesError
 
@@ -48,9 +48,6 @@ def _of_ground_truth(path: Path, names: Sequence[str]) -> list[Four]:
     truth = load_ground_truth(path)
     if truth.boxes is None:
         raise AmesError(f"{path}: holds no boxes")
-    unnamed = truth.qimlist == [str(i) for i in range(len(truth.qimlist))]
-    if not unnamed and len(truth.qimlist) == len(names):
-        for query, name in zip(truth.qimlist, names, strict=True):
-            if PurePath(query).stem != PurePath(name).stem:
-                raise AmesError(f"{path}: its queries are others or in another order ({query}, not {name})")
+    if len(truth.qimlist) == len(names):
+        check_names(names, truth.qimlist, source="the list", truth=str(path))
     return [(float(a), float(b), float(c), float(d)) for a, b, c, d in truth.boxes]

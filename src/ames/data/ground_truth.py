@@ -9,12 +9,13 @@ Files of GLDv2 hold `gnd` alone: their images have no names.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
 from ames.data.atomic import atomic_file
+from ames.data.images import SUFFIXES
 from ames.data.pickles import load_pickle
 from ames.errors import AmesError
 
@@ -189,3 +190,24 @@ def _box(value: Any, *, where: str) -> np.ndarray:
     if box.shape != (4,) or not np.isfinite(box).all() or box[0] >= box[2] or box[1] >= box[3]:
         raise AmesError(f"{where}: must be a box [x1, y1, x2, y2] with x1 < x2 and y1 < y2")
     return box
+
+
+def check_names(found: Sequence[str], wanted: Sequence[str], *, source: str, truth: str) -> None:
+    """AmesError where ``found``, the images of ``source``, are others than a ground truth has, or lie in
+    another order. Folders and endings need not be there on both sides; positions for names pass.
+    """
+    if list(wanted) == [str(i) for i in range(len(wanted))]:
+        return
+    for row, (one, other) in enumerate(zip(found, wanted, strict=True)):
+        a, b = _parts(one), _parts(other)
+        shared = min(len(a), len(b))
+        if a[-shared:] != b[-shared:]:
+            raise AmesError(
+                f"{source}: image {row} is {one!r}, but {other!r} in {truth}: both must have the same "
+                "images in the same order"
+            )
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    path = PurePath(name)
+    return (path.with_suffix("") if path.suffix.lower() in SUFFIXES else path).parts

@@ -112,16 +112,10 @@ class Database:
         names = [name for segment in self.segments for name in segment.names()]
         return names if self._alive is None else [names[row] for row in self._alive]
 
-    def check_names(self, names: Sequence[str], *, source: str) -> None:
-        """Refuses another gallery than ``names``, or one in another order; one without names passes."""
-        if not self.manifest.source.get("named", True):
-            return
-        for row, (found, wanted) in enumerate(zip(self.names, names, strict=True)):
-            if found != wanted:
-                raise AmesError(
-                    f"{self.path}: image {row} is {found!r}, but {wanted!r} in {source}: compress the "
-                    "gallery in the order of the ground truth"
-                )
+    @property
+    def is_named(self) -> bool:
+        """Whether names are the images' own, not their positions."""
+        return bool(self.manifest.source.get("named", True))
 
     # ---- reading --------------------------------------------------------------------------------
 
