@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
-from ames.errors import AmesError
+from ames.errors import AmesError, first_line
+
+T = TypeVar("T")
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -17,12 +19,16 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
-def run_script(command: str, main: Callable[[], None]) -> None:
-    """Calls a script's ``main``; wrong input is one line on stderr and status 2, Ctrl-C one and 130."""
+def run_script(command: str, main: Callable[[], T], *wrong: type[Exception]) -> T:
+    """Calls a script's ``main``; wrong input is one line on stderr and status 2, Ctrl-C one and 130.
+
+    wrong: what is raised of wrong input beside AmesError.
+    """
+    caught: tuple[type[Exception], ...] = (AmesError, *wrong)
     try:
-        main()
-    except AmesError as error:
-        print(f"{command}: {error}", file=sys.stderr)
+        return main()
+    except caught as error:
+        print(f"{command}: {first_line(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print(f"{command}: interrupted", file=sys.stderr)
@@ -56,4 +62,4 @@ def check_device(name: str) -> None:
     try:
         torch.zeros(1, device=name).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # what torch raises differs
-        raise AmesError(f"--device {name}: cannot be used here ({str(error).splitlines()[0]})") from error
+        raise AmesError(f"--device {name}: cannot be used here ({first_line(error)})") from error

@@ -20,7 +20,7 @@ from ames.backbones.selection import Selection, check, select
 from ames.data.ahead import ahead
 from ames.data.images import MAX_PIXELS, UnreadableImage, read_image
 from ames.data.resizing import NetworkInput, Sizing, network_inputs
-from ames.errors import AmesError
+from ames.errors import AmesError, first_line
 from ames.features import LocalFeatures
 from ames.fingerprints import weights_digest
 from ames.per_image import Found, Photo
@@ -125,7 +125,7 @@ class Batched:
             image = read_image(photo.path, max_pixels=self._options.max_pixels)
             return network_inputs(image, self._sizing, photo.box)
         except (UnreadableImage, cv2.error) as error:
-            return str(error).splitlines()[0]
+            return first_line(error)
 
     def _computed(self, loaded: Iterator[_Prepared | str], tick: Callable[[], object]) -> list[Found]:
         found: dict[int, Found] = {}

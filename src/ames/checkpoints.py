@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ames.data.atomic import atomic_path
-from ames.errors import AmesError
+from ames.errors import AmesError, first_line
 from ames.models.ames import AMES
 
 # Arguments of AMES that decide which tensors a checkpoint has.
@@ -106,7 +106,7 @@ def read_weights(path: Path | str) -> Weights:
                 about = (file.metadata() or {}).get("about", "{}")
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         except SafetensorError as error:
-            raise AmesError(f"{path}: not a readable safetensors file ({_first_line(error)})") from error
+            raise AmesError(f"{path}: not a readable safetensors file ({first_line(error)})") from error
     else:
         content = _unpickled(path)
         if not isinstance(content, dict):
@@ -149,7 +149,7 @@ def model_of(weights: Weights, *, source: str, **overrides: Any) -> AMES:
     try:
         model = AMES(**known | overrides)
     except (TypeError, ValueError) as error:
-        raise AmesError(f"{source}: describes a model that cannot be built ({_first_line(error)})") from error
+        raise AmesError(f"{source}: describes a model that cannot be built ({first_line(error)})") from error
     load_state(model, weights.state, source=source)
     return model.eval()
 
@@ -230,7 +230,7 @@ def _projection(path: Path) -> Tensor:
     except KeyError as error:
         raise AmesError(f"{path}: no ITQ projection: it has no array proj") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise AmesError(f"{path}: not a readable .npz file ({_first_line(error)})") from error
+        raise AmesError(f"{path}: not a readable .npz file ({first_line(error)})") from error
     if found.dtype.kind != "f":
         raise AmesError(f"{path}: no ITQ projection: proj holds {found.dtype}")
     return torch.from_numpy(found.astype(np.float32))
@@ -281,7 +281,7 @@ def _writing(path: Path | str) -> Iterator[Path]:
         try:
             yield temporary
         except (RuntimeError, SafetensorError) as error:
-            raise AmesError(f"{path}: cannot be written ({_first_line(error)})") from error
+            raise AmesError(f"{path}: cannot be written ({first_line(error)})") from error
 
 
 def _unpickled(path: Path) -> Any:
@@ -296,7 +296,7 @@ def _unpickled(path: Path) -> Any:
             raise AmesError(f"{path}: not a checkpoint, or a damaged one") from error
         raise AmesError(f"{path}: holds more than weights ({refused[1]}), which is refused") from error
     except Exception as error:  # a file that is no pickle can stop the unpickler in any way
-        why = "" if isinstance(error, LookupError) else f" ({_first_line(error)})"  # a bare key, such as 101
+        why = "" if isinstance(error, LookupError) else f" ({first_line(error)})"  # a bare key, such as 101
         raise AmesError(f"{path}: not a checkpoint, or a damaged one{why}") from error
 
 
@@ -309,7 +309,3 @@ def _description(path: Path, about: object) -> dict[str, Any]:
     if not isinstance(description, dict):
         raise AmesError(f"{path}: what it says of itself ('about') is not a JSON object: write the file anew")
     return description
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

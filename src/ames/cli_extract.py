@@ -164,16 +164,17 @@ def _images(args: argparse.Namespace) -> Any:
     from ames.data.images import SUFFIXES, find_images, read_list
     from ames.extraction import Images
 
-    listed = args.list
-    root = args.images
+    listed, root, one = args.list, args.images, None
     if root.is_file():
         if listed is not None:
             raise AmesError(f"--images {root}: is a file; with --list, --images is the folder of the images")
-        if root.suffix.lower() in SUFFIXES:
-            boxes = None if args.boxes is None else read_boxes(args.boxes, [root.name], None)
-            return Images(root.parent, [root.name], boxes)
-        root, listed = root.parent, root
-    names = [item.path for item in read_list(listed)] if listed else find_images(root)
+        if root.suffix.lower() not in SUFFIXES:
+            listed = root
+        root, one = root.parent, root.name
+    if listed is not None:
+        names = [item.path for item in read_list(listed)]
+    else:
+        names = find_images(root) if one is None else [one]
     boxes = None if args.boxes is None else read_boxes(args.boxes, names, listed)
     return Images(root, names, boxes)
 

@@ -19,10 +19,11 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ames.arguments import run_script
 from ames.checkpoints import load_state, weights_for
 from ames.data.folder import DatasetFolder
 from ames.engine import Compute
-from ames.errors import AmesError
+from ames.errors import AmesError, first_line
 from ames.evaluation import Choice, Scoring, choose, open_test_set
 from ames.judging import Blend, check_sweep, with_positives
 from ames.models.ames import AMES
@@ -173,7 +174,7 @@ def build_model(config: DictConfig) -> PairSimilarity:
     try:
         return hydra.utils.instantiate(config.model)
     except (HydraException, ValueError) as error:
-        raise AmesError(f"model: {_first_line(error.__cause__ or error)}") from error
+        raise AmesError(f"model: {first_line(error.__cause__ or error)}") from error
 
 
 class Trained(NamedTuple):
@@ -229,7 +230,7 @@ def launch(command: str, main: Callable[[], Any]) -> None:
     except (HydraException, OmegaConfBaseException) as error:
         if full:
             raise
-        parts = [_first_line(x).rstrip(".") for x in (error, error.__cause__) if x is not None]
+        parts = [first_line(x).rstrip(".") for x in (error, error.__cause__) if x is not None]
         if isinstance(error, MissingConfigException) and error.options:
             parts.append(f"choose one of {', '.join(error.options)}")
         print(f"{command}: {': '.join(parts)}", file=sys.stderr)
@@ -252,17 +253,6 @@ def _folders_of_others() -> Iterator[None]:
         yield
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
 def run(command: str, task: Callable[[], Any]) -> Any:
-    """Runs a task; wrong input becomes one line on stderr and exit status 2, Ctrl-C one and status 130."""
-    try:
-        return task()
-    except (AmesError, OmegaConfBaseException) as error:
-        print(f"{command}: {_first_line(error)}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print(f"{command}: interrupted", file=sys.stderr)
-        sys.exit(130)
+    """``run_script``, for what configuration can be wrong about too."""
+    return run_script(command, task, OmegaConfBaseException)

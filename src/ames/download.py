@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ames.errors import AmesError
+from ames.errors import AmesError, first_line
 
 _BLOCK = 1 << 20
 _TIMEOUT = 60.0  # seconds without a byte
@@ -53,7 +53,7 @@ def download(url: str, path: Path | str, *, tries: int = 5, progress: Progress |
                 trouble = getattr(error, "reason", None) or error
             left = tries if _size(part) > before else left - 1
             if left <= 0:
-                raise AmesError(f"{url}: {_line(trouble)}; call again to go on from byte {_size(part)}")
+                raise AmesError(f"{url}: {first_line(trouble)}; call again to go on from byte {_size(part)}")
             time.sleep(_WAIT * 2 ** (tries - left))
         os.replace(part, path)
     except OSError as error:
@@ -125,7 +125,3 @@ def pinned(path: Path) -> tuple[str, bool]:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
-
-
-def _line(trouble: object) -> str:
-    return (str(trouble) or type(trouble).__name__).splitlines()[0]

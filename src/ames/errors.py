@@ -7,3 +7,8 @@ class AmesError(ValueError):
     Commands print it without a traceback and exit with status 2; anything else that is raised is a
     defect of the library and keeps its traceback.
     """
+
+
+def first_line(error: object) -> str:
+    """What another library raised, as part of one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

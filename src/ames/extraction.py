@@ -225,7 +225,8 @@ def plan_of(images: Images, source: Source, target: Target) -> Plan:
             )
         rows[target.vectors] = VectorRows(source.global_dim)
     made = source.provenance() | target.about
-    made.setdefault("list", images.digest)  # of a part, the whole list's
+    if "list" not in made:  # a part has the whole list's
+        made["list"] = images.digest
     return Plan(target.state, rows, images.names, made)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ames.download import download, pinned
-from ames.errors import AmesError
+from ames.errors import AmesError, first_line
 
 if TYPE_CHECKING:  # scripts/download.py needs the table without torch
     from ames.models.ames import AMES
@@ -78,7 +78,7 @@ def load(name: str, *, folder: Path | str | None = None) -> AMES:
         model = build(name)
         model.load_state_dict(content["state"])
     except Exception as error:  # a file that is no checkpoint can stop the unpickler in any way
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise AmesError(f"{path}: not the weights of {name} ({reason})") from error
     return model
 

@@ -16,7 +16,7 @@ from ames.data.atomic import remove_leftovers
 from ames.data.folder import DatasetFolder
 from ames.data.locking import exclusively
 from ames.data.pickles import load_pickle
-from ames.data.shortlist import Shortlist, published_array, read_meta
+from ames.data.shortlist import Shortlist, named, published_array, read_meta
 from ames.data.shortlist_writer import Write, write_npz, write_pkl
 from ames.data.vectors import Vectors, digest
 from ames.errors import AmesError
@@ -227,10 +227,8 @@ def _there(source: Source) -> Path | None:
 
 def _check_shape(path: Path, queries: int, entries: int | None) -> None:
     """Of a pickle; entries: None is any number."""
-    try:
+    with named(path):
         _, rows, columns = published_array(load_pickle(path)).shape
-    except AmesError as error:
-        raise error if str(error).startswith(f"{path}: ") else AmesError(f"{path}: {error}") from error
     for what, held, wanted in (("queries", rows, queries), ("entries", columns, entries)):
         if wanted is not None and held != wanted:
             raise AmesError(f"{path}: has {held} {what}, not {wanted}; move it away to make it anew")

@@ -258,7 +258,7 @@ def test_a_second_ctrl_c_does_not_wait(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(resuming.time, "monotonic", lambda: now[0])
     before = signal.getsignal(signal.SIGINT)
-    with Interruption() as interruption:
+    with Interruption(kept=True) as interruption:
         os.kill(os.getpid(), signal.SIGINT)
         now[0] = 0.5  # torchrun's, of the same press
         os.kill(os.getpid(), signal.SIGINT)
@@ -267,7 +267,7 @@ def test_a_second_ctrl_c_does_not_wait(monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
-            interruption.leave(kept=True)
+            interruption.leave()
     assert signal.getsignal(signal.SIGINT) == before
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from ames.backbones.base import MapBackbone
 from ames.checkpoints import check_shapes, read_weights
 from ames.download import sha256
-from ames.errors import AmesError
+from ames.errors import AmesError, first_line
 
 PUBLISHED = (
     "published"  # the weights that a backbone's authors released: fetched where they are not there yet
@@ -80,7 +80,7 @@ def library() -> Any:
         return importlib.import_module("transformers")
     except ImportError as error:
         raise AmesError(
-            f"this backbone needs transformers, which cannot be loaded ({_first_line(error)}): "
+            f"this backbone needs transformers, which cannot be loaded ({first_line(error)}): "
             "pip install 'ames[extract]'"
         ) from error
 
@@ -102,7 +102,7 @@ def locate(weights: str | Path, published: str) -> Path:
         return _fetched(str(weights))
     except Exception as error:  # the network, the hub and the licence can refuse in any way
         raise AmesError(
-            f"{weights}: cannot be fetched from the hub ({_first_line(error)}); "
+            f"{weights}: cannot be fetched from the hub ({first_line(error)}); "
             "fetch it where that is possible and give the folder or file as weights"
         ) from error
 
@@ -148,7 +148,7 @@ def folder_config(folder: Path, kind: Any) -> Any:
         raise
     except Exception as error:  # a file by hand can be wrong in any way
         raise AmesError(
-            f"{folder}/config.json: not a readable configuration ({_first_line(error)})"
+            f"{folder}/config.json: not a readable configuration ({first_line(error)})"
         ) from error
 
 
@@ -185,7 +185,7 @@ def filled(kind: Any, config: Any, state: dict[str, Tensor], *, source: str) -> 
                 output_loading_info=True,
             )
     except Exception as error:  # of settings that make no network: an unknown activation, quantization ...
-        raise AmesError(f"{source}: its settings make no network here ({_first_line(error)})") from error
+        raise AmesError(f"{source}: its settings make no network here ({first_line(error)})") from error
     for trouble, text in (
         ("mismatched_keys", "{} has another shape than this model's"),
         ("missing_keys", "it lacks {}"),
@@ -234,7 +234,3 @@ def _tensors_of(folder: Path) -> list[Path]:
     if not files:
         raise AmesError(f"{folder}: no model.safetensors in it (pickled weights of the hub are not read)")
     return files
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ames.backbones.pretrained import PUBLISHED
 from ames.backbones.vit import Size, VisionTransformer
 
 _TOWER = "vision_model."
@@ -45,16 +43,8 @@ class SigLip2(VisionTransformer):
     mean = (0.5, 0.5, 0.5)
     std = (0.5, 0.5, 0.5)
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        weights: str | Path | None = PUBLISHED,
-        attention: bool = False,
-        seed: int = 0,
-        config: Any = None,
-    ) -> None:
-        super().__init__(name, weights=weights, attention=attention, seed=seed, config=config)
+    def __init__(self, name: str, **options: Any) -> None:
+        super().__init__(name, **options)
         self.long_side = self.network.config.image_size
 
     def _forward(self, images: Tensor) -> Any:

@@ -26,10 +26,9 @@ class DatasetFolder:
         return self.path / f"{self.descriptors}{_suffix(split)}_local.hdf5"
 
     def vectors(self, split: str = "") -> Path:
-        usual, other = (
-            self.path / f"{self.descriptors}{_suffix(split)}_{kind}.hdf5"
-            for kind in sorted(_KINDS, key=vector_kind(self.descriptors).__ne__)
-        )
+        kind = vector_kind(self.descriptors)
+        stem = self.descriptors + _suffix(split)
+        usual, other = (self.path / f"{stem}_{x}.hdf5" for x in (kind, "global" if kind == "cls" else "cls"))
         # Extraction names files after its backbone, whatever the name before it.
         return other if other.is_file() and not usual.is_file() else usual
 
@@ -59,9 +58,6 @@ class DatasetFolder:
     def find_ground_truth(self, name: str | None = None) -> Path:
         """As ``find_shortlist``: gnd_<folder>.json, else the published .pkl, or another one by ``name``."""
         return _find(self.path, name, self.ground_truth, "ground truth")
-
-
-_KINDS = ("global", "cls")
 
 
 def vector_kind(descriptors: str) -> str:

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 import torch
 
-from ames.errors import AmesError
+from ames.errors import AmesError, first_line
 
 _LARGE = 2**28  # bytes of a file from which an array is mapped
 _HEAD = 4096  # bytes in which all but the array's content has its place
@@ -54,7 +54,7 @@ def load_pickle(path: Path | str) -> Any:
     except OSError as error:
         raise AmesError(f"{path}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # what is no pickle can stop the unpickler in any way
-        raise AmesError(f"{path}: not a pickle, or a damaged one ({_first_line(error)})") from error
+        raise AmesError(f"{path}: not a pickle, or a damaged one ({first_line(error)})") from error
 
 
 def _mapped(path: Path, file: BinaryIO) -> np.ndarray | None:
@@ -248,7 +248,3 @@ for _core in ("numpy._core", "numpy.core"):  # numpy 2 and 1
 for _builtins in ("builtins", "__builtin__"):  # Python 3 and 2
     _KNOWN |= {(_builtins, kind.__name__): kind for kind in (set, frozenset, bytearray, complex)}
     _KNOWN[_builtins, "bytes"] = _Function(lambda: b"")  # as protocols before 3 write empty ones
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -3,7 +3,8 @@
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ class Shortlist:
         path = Path(path)
         if columns is not None and columns < 1:
             raise AmesError(f"{path}: {columns} columns of the shortlist were asked for: give at least 1")
-        try:
+        with named(path):
             if path.suffix == ".pkl":
                 shortlist = cls.from_array(load_pickle(path), columns=columns)
             else:
@@ -99,8 +100,6 @@ class Shortlist:
                 if columns is not None:  # copies: a view would keep the rest in memory
                     ids, similarities = ids[..., :columns].copy(), similarities[..., :columns].copy()
                 shortlist = cls(ids, similarities, _meta(content["meta"]))
-        except AmesError as error:
-            raise error if str(error).startswith(f"{path}: ") else AmesError(f"{path}: {error}") from error
         highest = int(shortlist.ids.max(initial=-1))
         if gallery_size is not None and highest >= gallery_size:
             raise AmesError(
@@ -125,8 +124,15 @@ def read_meta(path: Path | str) -> dict[str, Any]:
 
     Raises AmesError naming the file when it is missing, broken or no shortlist.
     """
-    try:
+    with named(path):
         return _meta(_read(Path(path), ("meta",))["meta"])
+
+
+@contextmanager
+def named(path: Path | str) -> Iterator[None]:
+    """What is wrong with a file's content begins with its name."""
+    try:
+        yield
     except AmesError as error:
         raise error if str(error).startswith(f"{path}: ") else AmesError(f"{path}: {error}") from error
 

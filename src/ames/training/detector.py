@@ -147,13 +147,13 @@ def fit_detector(
     _check(recipe, out)
     run = _Run(detector.to(device), loader, recipe, checkpoints)
     progress = run.progress
-    with Interruption() as interruption:
+    with Interruption(kept=checkpoints is not None) as interruption:
         while progress.epoch < recipe.epochs:
             for _ in run.batches():
                 if interruption.asked or (checkpoints is not None and checkpoints.due(progress.batch)):
                     run.keep()
                 if interruption.asked:
-                    interruption.leave(kept=checkpoints is not None)
+                    interruption.leave()
             loss, accuracy = (x / len(loader) for x in progress.sums)
             record = {"epoch": progress.epoch + 1, "loss": loss, "accuracy": accuracy}
             record["seconds"] = round(run.passed(), 1)
@@ -168,7 +168,7 @@ def fit_detector(
                 save_detector(out, detector, provenance={"epochs": progress.epoch} | (provenance or {}))
             run.keep()
             if interruption.asked:
-                interruption.leave(kept=checkpoints is not None)
+                interruption.leave()
     detector.eval()
     return progress.history
 

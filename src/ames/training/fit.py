@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +134,7 @@ class _Training:
         progress = self.progress
         self._started = time.perf_counter() - progress.seconds
         self.watch.begin(self.done)
-        with Interruption() as interruption:
+        with Interruption(kept=self.checkpoints is not None) as interruption:
             while progress.epoch < self.recipe.epochs:
                 self.learner.model.train()
                 for _ in self.batches():
@@ -144,10 +145,10 @@ class _Training:
                     if asked or due:
                         self.keep()
                     if asked:
-                        interruption.leave(kept=self.checkpoints is not None)
+                        interruption.leave()
                 self.end_epoch(validate)
                 if ranks.largest(int(interruption.asked)):
-                    interruption.leave(kept=self.checkpoints is not None)
+                    interruption.leave()
         return progress.history
 
     def batches(self) -> Iterator[None]:
@@ -232,6 +233,7 @@ class _Training:
         if self.progress.best is None:  # whichever is there is of an earlier training, as ``out`` was
             kept.unlink(missing_ok=True)
 
+    @cached_property
     def settings(self) -> dict[str, object]:
         """What must be the same for a training to go on; the number of processes need not."""
         teacher = self.learner.teacher
@@ -250,14 +252,14 @@ class _Training:
         finished = self.progress.epoch == self.recipe.epochs
         state = self.learner.state() | {"progress": json.dumps(asdict(self.progress)), "finished": finished}
         kept = self.checkpoints
-        self.learner.ranks.from_first(lambda: kept.save(state, self.settings(), self.done))
+        self.learner.ranks.from_first(lambda: kept.save(state, self.settings, self.done))
 
     def resume(self) -> None:
         """Takes the newest state over, if there is one to go on from."""
         if self.checkpoints is None:
             return
         kept = self.checkpoints
-        found = self.learner.ranks.from_first(lambda: kept.latest(self.settings()))
+        found = self.learner.ranks.from_first(lambda: kept.latest(self.settings))
         if found is None:
             return
         self.learner.restore(found)

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import torch
 
 from ames.data.atomic import atomic_path
-from ames.errors import AmesError
+from ames.errors import AmesError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Checkpoints:
             try:
                 torch.save(state | {"settings": json.dumps(settings, sort_keys=True)}, temporary)
             except RuntimeError as error:  # what torch raises on a full disk
-                raise AmesError(f"{path}: cannot be written ({str(error).splitlines()[0]})") from error
+                raise AmesError(f"{path}: cannot be written ({first_line(error)})") from error
         # Those behind it are damaged, for training went on from one before them: they are none of the last.
         for old in [x for x in self._states() if x <= path][: -self.keep]:
             old.unlink(missing_ok=True)
@@ -65,7 +65,7 @@ class Checkpoints:
                 state = torch.load(path, map_location="cpu", weights_only=True)
                 begun, finished = state.pop("settings"), state["finished"]
             except Exception as error:  # a damaged file can stop the unpickler in any way
-                log.warning("%s: damaged (%s); the one before is taken", path, str(error).split("\n")[0])
+                log.warning("%s: damaged (%s); the one before is taken", path, first_line(error))
                 continue
             if not self.resume:
                 self._make_room(path, finished)
@@ -104,11 +104,12 @@ class Checkpoints:
 
 class Interruption:
     """Notes SIGTERM, which schedulers send before they take a machine away, and Ctrl-C, so that a step can be
-    ended. A second Ctrl-C does not wait for that.
+    ended. A second Ctrl-C does not wait for that. kept: whether there is a state by then, which is said.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, kept: bool) -> None:
         self.asked = False
+        self._kept = kept
         self._signal = signal.SIGTERM  # another process may have been asked
         self._before: dict[int, Any] = {}
         self._noted = 0.0
@@ -126,11 +127,9 @@ class Interruption:
             self._noted = time.monotonic()
         self.asked, self._signal = True, signal.Signals(number)
 
-    def leave(self, *, kept: bool) -> NoReturn:
-        """Ends the process with the status of SIGTERM, or as Ctrl-C does; kept: whether there is a state."""
-        log.warning(
-            "%s: %s", self._signal.name, "the state is kept, training ends" if kept else "training ends"
-        )
+    def leave(self) -> NoReturn:
+        """Ends the process with the status of SIGTERM, or as Ctrl-C does."""
+        log.warning("%s: %straining ends", self._signal.name, "the state is kept, " if self._kept else "")
         if self._signal == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(TERMINATED)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ames.data.atomic import atomic_file
-from ames.errors import AmesError
+from ames.errors import AmesError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -158,11 +158,11 @@ def _beginning(name: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise AmesError(
-            f"tracker={name}: {name} cannot be loaded ({_first_line(error)}): pip install 'ames[{name}]'"
+            f"tracker={name}: {name} cannot be loaded ({first_line(error)}): pip install 'ames[{name}]'"
         ) from error
     except Exception as error:
         raise AmesError(
-            f"tracker={name}: cannot begin ({_first_line(error)}); mend that, or give tracker=none"
+            f"tracker={name}: cannot begin ({first_line(error)}); mend that, or give tracker=none"
         ) from error
 
 
@@ -187,8 +187,4 @@ class _Spared:
             action(self._tracker)
         except Exception as error:  # packages, disks and networks raise what they like
             self._tracker = None
-            log.warning("%s is off, training goes on: %s", self.name, _first_line(error))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+            log.warning("%s is off, training goes on: %s", self.name, first_line(error))
