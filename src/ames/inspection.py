@@ -14,6 +14,7 @@ import torch
 from ames.checkpoints import Weights, arguments_of_state, read_detector, read_itq, read_weights
 from ames.data.descriptors import DescriptorFile, read_globals, recorded
 from ames.data.ground_truth import GroundTruth, load_ground_truth, parse_ground_truth
+from ames.data.hdf5 import find_features, open_hdf5
 from ames.data.images import read_list
 from ames.data.pickles import load_pickle
 from ames.data.shortlist import Shortlist
@@ -70,13 +71,10 @@ def _by_ending(path: Path, sample: int | None) -> dict[str, Any]:
 
 
 def _descriptors(path: Path, sample: int | None) -> dict[str, Any]:
-    try:
-        with h5py.File(path, "r") as file:
-            features = file.get("features")
-            flat = isinstance(features, h5py.Dataset) and features.ndim == 2 and not features.dtype.names
-            storage = _storage(features) if isinstance(features, h5py.Dataset) else ""
-    except OSError as error:
-        raise AmesError(f"{path}: not a readable HDF5 file ({error})") from error
+    with open_hdf5(path) as file:
+        features = find_features(file)
+        flat = features.ndim == 2 and not features.dtype.names
+        storage = _storage(features)
     if flat:
         vectors = read_globals(path)
         names, provenance = recorded(path)

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from ames.data.atomic import atomic_path
+from ames.data.hdf5 import find_features, open_hdf5, read_names, read_provenance
 from ames.data.images import list_digest
 from ames.errors import AmesError
 
@@ -23,7 +24,7 @@ class _Part(NamedTuple):
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     names: list[str] | None
-    provenance: dict[str, Any] | None
+    provenance: dict[str, Any]
 
 
 def parts_of(target: Path, *, expected: int | None = None) -> list[Path]:
@@ -110,7 +111,7 @@ def _copy(file: h5py.File, parts: Sequence[_Part], images: int) -> None:
     row = parts[0].dtype.itemsize * int(np.prod(parts[0].shape[1:], dtype=np.int64))
     step, start = max(1, _BLOCK // max(row, 1)), 0
     for part in parts:
-        with h5py.File(part.path, "r") as source:
+        with open_hdf5(part.path) as source:
             for first in range(0, part.shape[0], step):
                 block = source["features"][first : first + step]
                 features[start : start + len(block)] = block
@@ -118,48 +119,28 @@ def _copy(file: h5py.File, parts: Sequence[_Part], images: int) -> None:
 
 
 def _inspect(path: Path) -> _Part:
-    try:
-        with h5py.File(path, "r") as file:
-            features = file.get("features")
-            if not isinstance(features, h5py.Dataset):
-                raise AmesError(f"{path}: no dataset 'features'")
-            names = file.get("names")
-            provenance = file.attrs.get("provenance")
-            return _Part(
-                path,
-                features.shape,
-                features.dtype,
-                [str(x) for x in names.asstr()[:]] if isinstance(names, h5py.Dataset) else None,
-                _read_provenance(provenance),
-            )
-    except OSError as error:
-        raise AmesError(f"{path}: not a readable HDF5 file ({error})") from error
+    with open_hdf5(path) as file:
+        features = find_features(file)
+        names = read_names(file, len(features))
+        return _Part(path, features.shape, features.dtype, names, read_provenance(file))
 
 
 def _common(parts: Sequence[_Part]) -> dict[str, Any]:
     """The parts' provenance, {} if they differ in more than the release that wrote them and the list that
     they are of: parts may have been extracted as lists of their own, and are then of none.
     """
-    made = [part.provenance or {} for part in parts]
+    made = [part.provenance for part in parts]
     if any(one | {"ames": None, "list": None} != made[0] | {"ames": None, "list": None} for one in made):
         return {}
     lists = {one.get("list") for one in made}
     return {key: value for key, value in made[0].items() if key != "list" or len(lists) == 1}
 
 
-def _read_provenance(provenance: object) -> dict[str, Any] | None:
-    try:
-        found = json.loads(provenance) if isinstance(provenance, str) else None
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
-
-
 def is_merged(path: Path) -> bool:
     """Whether it is a virtual file, which other files hold the content of."""
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             features = file.get("features")
             return isinstance(features, h5py.Dataset) and bool(features.is_virtual)
-    except OSError:
+    except AmesError:
         return False

@@ -26,7 +26,8 @@ import torch
 from ames import __version__
 from ames.data.atomic import atomic_path
 from ames.data.gather import Memory, gather
-from ames.data.layouts import PADDING, ROW_COL, SCALE, WEIGHT, check_sources, find_layout
+from ames.data.hdf5 import find_features, find_place, open_hdf5, read_names, read_provenance, reading
+from ames.data.layouts import PADDING, ROW_COL, SCALE, WEIGHT, find_layout
 from ames.data.rows import LocalRows
 from ames.errors import AmesError
 from ames.features import LocalFeatures
@@ -95,16 +96,15 @@ class DescriptorFile:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        with _open(self.path) as file:
-            features = _dataset(file, self.path)
+        with open_hdf5(self.path) as file:
+            features = find_features(file)
             self.layout = find_layout(features, self.path)
-            check_sources(features, self.path)
             self.images, self.slots = self.layout.images, self.layout.slots
             self.width, self.dtype = self.layout.width, self.layout.dtype
             self.packed = self.layout.packed
-            self.provenance = _provenance(file)
-            self.names = _names(file)
-            self._offset = features.id.get_offset()  # None: chunked, compressed or virtual
+            self.provenance = read_provenance(file)
+            self.names = read_names(file, self.images)
+            self._place = find_place(features)
             self._stored = features.dtype, features.shape
         self.bytes_read = 0
         self._said_few = False
@@ -124,7 +124,7 @@ class DescriptorFile:
         self.__dict__.update(state, _memory=Memory())
 
     def _features(self) -> Any:
-        if self._offset is None and self._process != os.getpid():
+        if self._place is None and self._process != os.getpid():
             # Forked since: a map is as good as before, but HDF5 would go on with the parent's open file,
             # also for a second handle. Closed here, it stays open there.
             inherited, self._rows = self._rows, None
@@ -132,11 +132,11 @@ class DescriptorFile:
                 inherited.file.close()
             self._process = os.getpid()
         if self._rows is None:
-            if self._offset is None:
+            if self._place is None:
                 self._rows = h5py.File(self.path, "r")["features"]
             else:
                 dtype, shape = self._stored
-                self._rows = np.memmap(self.path, dtype, "r", self._offset, shape)
+                self._rows = np.memmap(self._place.path, dtype, "r", self._place.offset, shape)
         return self._rows
 
     @property
@@ -164,7 +164,8 @@ class DescriptorFile:
         outside = (rows < 0) | (rows >= self.images)
         if outside.any():
             raise AmesError(f"{self.path}: holds {self.images} images, there is no row {rows[outside][0]}")
-        pieces = self._mapped(rows, count) if self._offset is not None else self._through_hdf5(rows, count)
+        with reading(self.path):
+            pieces = self._through_hdf5(rows, count) if self._place is None else self._mapped(rows, count)
         self.bytes_read += sum(piece.nbytes for piece in pieces)  # no call in between: not torn by threads
         metadata, data = self.layout.split(pieces)
         kept = self.dtype if self.packed else np.float16 if self.dtype.itemsize == 2 else np.float32
@@ -251,22 +252,6 @@ def check_backbone(file: Any, *, width: int | None, backbone: str | None) -> Non
         raise AmesError(f"{file.path}: descriptors are {file.width}-d, but the model takes {width}-d")
 
 
-def _open(path: Path) -> h5py.File:
-    if not path.is_file():
-        raise AmesError(f"{path}: no such file; extract descriptors first (ames extract)")
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise AmesError(f"{path}: not a readable HDF5 file ({error})") from error
-
-
-def _dataset(file: h5py.File, path: Path) -> h5py.Dataset:
-    features = file.get("features")
-    if not isinstance(features, h5py.Dataset):
-        raise AmesError(f"{path}: no dataset 'features' (it holds {', '.join(file) or 'nothing'})")
-    return features
-
-
 def describe(file: h5py.File, names: Sequence[str] | None, provenance: dict[str, Any] | None) -> None:
     """Writes what a file says of itself: the images' names, and how it was made."""
     if names is not None:
@@ -276,28 +261,8 @@ def describe(file: h5py.File, names: Sequence[str] | None, provenance: dict[str,
 
 def recorded(path: Path | str) -> tuple[list[str] | None, dict[str, Any]]:
     """What a file of local or global descriptors says of itself: names (None: none) and provenance."""
-    with _open(Path(path)) as file:
-        return _names(file), _provenance(file)
-
-
-def _provenance(file: h5py.File) -> dict[str, Any]:
-    try:
-        found = json.loads(file.attrs.get("provenance", "{}"))
-    except (ValueError, TypeError):  # not JSON, or no text: someone else's attribute
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _names(file: h5py.File) -> list[str] | None:
-    names = file.get("names")
-    if not isinstance(names, h5py.Dataset) or h5py.check_string_dtype(names.dtype) is None:
-        return None
-    if names.ndim != 1:  # someone else's
-        return None
-    try:
-        return list(names.asstr()[:])
-    except UnicodeDecodeError as error:
-        raise AmesError(f"{file.filename}: its names are not UTF-8; write them anew") from error
+    with open_hdf5(path) as file:
+        return read_names(file, len(find_features(file))), read_provenance(file)
 
 
 class GlobalFile:
@@ -307,34 +272,33 @@ class GlobalFile:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        with _open(self.path) as file:
-            features = _dataset(file, self.path)
+        with open_hdf5(self.path) as file:
+            features = find_features(file)
             if features.ndim != 2 or features.dtype.kind != "f" or not features.shape[1]:
                 raise AmesError(
                     f"{self.path}: 'features' is {features.dtype} {features.shape}; "
                     "expected float (images, width)"
                 )
-            check_sources(features, self.path)
             self.images, self.width = features.shape
-            self.names = _names(file)
+            self.names = read_names(file, self.images)
             self._stored = features.dtype
-            self._offset = features.id.get_offset()  # None: chunked, compressed or virtual
+            self._place = find_place(features)
 
     def __len__(self) -> int:
         return self.images
 
     def mapped(self) -> np.ndarray | None:
         """The vectors [images, D] as they are stored, left in the file; None where HDF5 has to fetch them."""
-        if self._offset is None:
+        if self._place is None or not self.images:
             return None
-        return np.memmap(self.path, self._stored, "r", self._offset, (self.images, self.width))
+        return np.memmap(self._place.path, self._stored, "r", self._place.offset, (self.images, self.width))
 
     def read(self, rows: range | np.ndarray | None = None) -> np.ndarray:
         """float32 [n, D] of rows that rise (None: all)."""
         wanted = np.arange(self.images) if rows is None else np.asarray(rows, np.int64)
         found = np.empty((len(wanted), self.width), np.float32)
-        with _open(self.path) as file:
-            features = _dataset(file, self.path)
+        with open_hdf5(self.path) as file:
+            features = file["features"]
             # By slices: HDF5 takes ages over single rows.
             step = max(1, _BLOCK // (4 * self.width))
             for start in range(0, self.images, step):

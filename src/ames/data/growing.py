@@ -23,6 +23,7 @@ import numpy as np
 
 from ames.data.atomic import atomic_file
 from ames.data.descriptors import describe, recorded
+from ames.data.hdf5 import open_hdf5
 from ames.data.rows import LocalRows, VectorRows, row_bytes
 from ames.errors import AmesError
 
@@ -208,10 +209,10 @@ def _create(path: Path, rows: LocalRows | VectorRows, plan: Plan) -> int:
 
 def _offset(path: Path) -> int:
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             return file["features"].id.get_offset()
-    except (OSError, KeyError) as error:
-        raise AmesError(f"{path}: damaged ({error}); remove it and its state to begin anew") from error
+    except AmesError as error:
+        raise AmesError(f"{error}; remove it and its state to begin anew") from error
 
 
 def _why(error: Exception) -> str:

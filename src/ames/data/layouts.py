@@ -6,7 +6,6 @@ every one of them, and is turned round where the features become ``LocalFeatures
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,49 +133,3 @@ def _text(dtype: np.dtype) -> str:
         return str(dtype)
     fields = (f"{name} {dtype[name].base} {dtype[name].shape}" for name in dtype.names)
     return f"a compound ({'; '.join(fields)})"
-
-
-def check_sources(features: h5py.Dataset, path: Path) -> None:
-    """A merged (virtual) dataset whose sources are not there reads as zeros: an AmesError instead."""
-    if not features.is_virtual:
-        return
-    for source in features.virtual_sources():
-        if source.file_name == "." or "%b" in source.file_name:  # this file; a numbered series
-            continue
-        found = next((p for p in _candidates(source.file_name, path) if p.is_file()), None)
-        if found is None:
-            raise AmesError(
-                f"{path}: merged from {source.file_name}, which is not there; put it beside this file"
-            )
-        _check_source(found, source, path)
-
-
-def _check_source(found: Path, source: Any, path: Path) -> None:
-    """The part must hold all that the file takes from it."""
-    try:
-        with h5py.File(found, "r") as file:
-            part = file.get(source.dset_name)
-            shape = part.shape if isinstance(part, h5py.Dataset) else None
-    except OSError as error:
-        raise AmesError(f"{path}: merged from {found}, which is not a readable HDF5 file") from error
-    if shape is None:
-        raise AmesError(f"{path}: merged from {found}, which has no dataset {source.dset_name!r}")
-    if source.src_space.shape:
-        whole = len(source.src_space.shape) == len(shape) and all(
-            last < n for last, n in zip(source.src_space.get_select_bounds()[1], shape, strict=True)
-        )
-    else:  # all of the part, whatever its shape
-        whole = source.vspace.get_select_npoints() == math.prod(shape)
-    if not whole:
-        raise AmesError(f"{path}: merged from {found}, which is now of shape {shape}: merge the parts anew")
-
-
-def _candidates(name: str, path: Path) -> list[Path]:
-    """Where HDF5 looks for a part: at an absolute name, beside the merged file, in the working folder.
-
-    What is left of an absolute name that leads nowhere is its last part.
-    """
-    given = Path(name)
-    tail = given.name if given.is_absolute() else name
-    first = [given] if given.is_absolute() else []
-    return [*first, path.parent / tail, Path(tail), path.resolve().parent / tail]

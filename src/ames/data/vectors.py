@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from ames.data.descriptors import GlobalFile
+from ames.data.hdf5 import open_hdf5
 from ames.errors import AmesError
 
 _BLOCK = 1 << 24  # numbers that are read at a time where nothing else says how many
@@ -110,7 +110,7 @@ def digest(*vectors: Vectors) -> str:
 
 def _rows(file: GlobalFile, rows: np.ndarray) -> np.ndarray:
     """Rising rows through HDF5: one by one, since a list of them takes it longer than that."""
-    with h5py.File(file.path, "r") as opened:
+    with open_hdf5(file.path) as opened:
         features = opened["features"]
         return np.stack([features[int(row)] for row in rows]).astype(np.float32)
 

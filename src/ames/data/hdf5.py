@@ -1,0 +1,205 @@
+"""The one place where HDF5 files are opened for reading: whatever is wrong with one is a single line.
+
+A damaged file fails wherever the damage lies: when it is opened, when a dataset or an attribute is looked up,
+or when rows are read much later; h5py then raises any of half a dozen exceptions.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+
+from ames.errors import AmesError, first_line
+
+_LARGEST = 2**30  # bytes of one image's row: more is a damaged size, and would be allocated
+_DEPTH = 8  # merged files of merged files
+
+
+@contextmanager
+def reading(path: Path | str) -> Iterator[None]:
+    """Turns what HDF5 raises in the block into an AmesError that names the file."""
+    try:
+        yield
+    except AmesError:
+        raise
+    except MemoryError as error:
+        raise AmesError(f"{path}: damaged, or too large for the memory ({first_line(error)})") from error
+    except (OSError, RuntimeError, LookupError, TypeError, ValueError, ArithmeticError) as error:
+        raise AmesError(f"{path}: not a readable HDF5 file ({first_line(error)})") from error
+
+
+@contextmanager
+def open_hdf5(path: Path | str) -> Iterator[h5py.File]:
+    """The file, for reading; the block holds calls of h5py and little else (see ``reading``)."""
+    if not Path(path).is_file():
+        raise AmesError(f"{path}: no such file; extract descriptors first (ames extract)")
+    with reading(path), h5py.File(path, "r") as file:
+        yield file
+
+
+def find_features(file: h5py.File) -> h5py.Dataset:
+    """The dataset ``features``, whole: AmesError where it or a part of it is missing."""
+    path = Path(file.filename)
+    features = file.get("features")
+    if not isinstance(features, h5py.Dataset):
+        link = file.get("features", getlink=True) if "features" in list(file) else None
+        if isinstance(link, h5py.ExternalLink):
+            raise AmesError(
+                f"{path}: 'features' is a link to {link.path} in {link.filename}, which cannot be opened; "
+                "put that file beside this one"
+            )
+        if isinstance(link, h5py.SoftLink):
+            raise AmesError(f"{path}: 'features' is a link to {link.path}, which is not in the file")
+        raise AmesError(f"{path}: no dataset 'features' (it holds {', '.join(file) or 'nothing'})")
+    _check_written(features, path)
+    return features
+
+
+class Place(NamedTuple):
+    """Where a dataset's bytes are: one run from ``offset`` on."""
+
+    path: Path
+    offset: int
+
+
+def find_place(features: h5py.Dataset) -> Place | None:
+    """Where the dataset can be mapped; None where HDF5 has to read it.
+
+    That is where it is chunked, virtual or in raw files beside, and where its numbers are not stored as numpy
+    has them. The file is not always the one that was opened: a link may lead to another.
+    """
+    stored = features.id.get_type()
+    offset = features.id.get_offset()
+    if (
+        offset is None
+        or features.external
+        or not stored.equal(h5py.h5t.py_create(features.dtype, logical=True))
+    ):
+        return None
+    place = Path(features.file.filename)
+    if offset + features.nbytes > place.stat().st_size:
+        raise AmesError(f"{place}: cut off: 'features' goes beyond the end of the file; extract it again")
+    return Place(place, offset)
+
+
+def read_names(file: h5py.File, images: int) -> list[str] | None:
+    """The names of the images, one for each row; None where the file has none."""
+    names = file.get("names")
+    if not isinstance(names, h5py.Dataset) or h5py.check_string_dtype(names.dtype) is None:
+        return None
+    if names.ndim != 1:  # someone else's
+        return None
+    if len(names) != images:
+        raise AmesError(
+            f"{file.filename}: holds {len(names)} names for {images} images; write one name for each image, "
+            "or remove 'names'"
+        )
+    try:
+        return list(names.asstr()[:])
+    except UnicodeDecodeError as error:
+        raise AmesError(f"{file.filename}: its names are not UTF-8; write them anew") from error
+
+
+def read_provenance(file: h5py.File) -> dict[str, Any]:
+    """What the writer recorded; {} where there is nothing, or someone else's attribute."""
+    try:
+        found = json.loads(file.attrs.get("provenance", "{}"))
+    except (ValueError, TypeError, RecursionError):  # not JSON, or no text
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+# ---- whether all of a dataset is there ----------------------------------------------------------------
+
+
+def _check_written(features: h5py.Dataset, path: Path, depth: int = 0) -> None:
+    """AmesError where HDF5 would read zeros: of a part that is missing, or was never written."""
+    rows = features.shape[0] if features.shape else 0
+    if not rows or not features.size:
+        return
+    if math.prod(features.shape[1:]) * features.dtype.itemsize > _LARGEST:
+        raise AmesError(
+            f"{path}: 'features' is {features.dtype} {features.shape}: larger than any image's row"
+        )
+    if features.is_virtual:
+        _check_sources(features, depth)
+        return
+    if features.chunks is None:
+        if not features.id.get_storage_size():
+            raise AmesError(f"{path}: 'features' was never written; extract it again")
+        _check_external(features, path)
+        return
+    needed = math.prod(-(-n // step) for n, step in zip(features.shape, features.chunks, strict=True))
+    found = features.id.get_num_chunks()
+    if found < needed:
+        raise AmesError(f"{path}: {needed - found} of {needed} chunks of 'features' were never written")
+
+
+def _check_external(features: h5py.Dataset, path: Path) -> None:
+    """Raw files must hold what is taken from them: HDF5 reads zeros behind their end (and refuses a missing
+    one).
+    """
+    for name, offset, size in features.external or ():
+        if size == h5py.h5f.UNLIMITED:
+            size = features.nbytes
+        if Path(name).is_file() and Path(name).stat().st_size < offset + size:
+            raise AmesError(f"{path}: 'features' is in {name}, which is too short for it")
+
+
+def _check_sources(features: h5py.Dataset, depth: int) -> None:
+    path = Path(features.file.filename)
+    if depth > _DEPTH:
+        raise AmesError(f"{path}: merged from itself, or from too many files of files")
+    for source in features.virtual_sources():
+        if "%b" in source.file_name:  # a numbered series
+            continue
+        if source.file_name == ".":
+            _check_source(path, source, path, depth)
+            continue
+        found = next((p for p in _candidates(source.file_name, path) if p.is_file()), None)
+        if found is None:
+            raise AmesError(
+                f"{path}: merged from {source.file_name}, which is not there; put it beside this file"
+            )
+        _check_source(found, source, path, depth)
+
+
+def _check_source(found: Path, source: Any, path: Path, depth: int) -> None:
+    """The part must hold all that the file takes from it."""
+    try:
+        with h5py.File(found, "r") as file:
+            part = file.get(source.dset_name)
+            shape = part.shape if isinstance(part, h5py.Dataset) else None
+            if shape is not None:
+                _check_written(part, found, depth + 1)
+    except AmesError:
+        raise
+    except (OSError, RuntimeError, LookupError) as error:
+        raise AmesError(f"{path}: merged from {found}, which is not a readable HDF5 file") from error
+    if shape is None:
+        raise AmesError(f"{path}: merged from {found}, which has no dataset {source.dset_name!r}")
+    if source.src_space.shape:
+        whole = len(source.src_space.shape) == len(shape) and all(
+            last < n for last, n in zip(source.src_space.get_select_bounds()[1], shape, strict=True)
+        )
+    else:  # all of the part, whatever its shape
+        whole = source.vspace.get_select_npoints() == math.prod(shape)
+    if not whole:
+        raise AmesError(f"{path}: merged from {found}, which is now of shape {shape}: merge the parts anew")
+
+
+def _candidates(name: str, path: Path) -> list[Path]:
+    """Where HDF5 looks for a part: at an absolute name, beside the merged file, in the working folder.
+
+    What is left of an absolute name that leads nowhere is its last part.
+    """
+    given = Path(name)
+    tail = given.name if given.is_absolute() else name
+    first = [given] if given.is_absolute() else []
+    return [*first, path.parent / tail, Path(tail), path.resolve().parent / tail]
