@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +11,9 @@ import h5py
 import numpy as np
 
 from ames.data.atomic import atomic_path
-from ames.data.hdf5 import find_features, open_hdf5, read_names, read_provenance
+from ames.data.hdf5 import find_features, open_hdf5
 from ames.data.images import list_digest
+from ames.data.names import describe, read_names, read_provenance
 from ames.errors import AmesError
 
 _BLOCK = 1 << 26  # bytes copied at a time
@@ -88,10 +88,7 @@ def merge_parts(target: Path, parts: Sequence[Path], *, copy: bool = False) -> i
             _copy(file, read, images)
         else:
             file.create_virtual_dataset("features", _virtual(read, images))
-        if len(names) == images:
-            file.create_dataset("names", data=names, dtype=h5py.string_dtype())
-        if about:
-            file.attrs["provenance"] = json.dumps(about, sort_keys=True)
+        describe(file, names if len(names) == images else None, about)
     return images
 
 

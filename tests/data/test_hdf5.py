@@ -1,4 +1,4 @@
-"""HDF5 as others write it: every way to store a dataset reads as h5py reads it, and nothing reads as zeros."""
+"""HDF5 as others write it: every way to store a dataset reads as h5py reads it, nothing reads as zeros."""
 
 import re
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ames.cli import main
-from ames.data.descriptors import DescriptorFile, GlobalFile, read_globals
+from ames.data.descriptors import DescriptorFile, GlobalFile, read_globals, recorded, write_globals
 from ames.data.vectors import Vectors
 from ames.errors import AmesError
 from ames.merging import merge_parts
@@ -163,6 +163,29 @@ def test_names_of_another_number(tmp_path, count, data, capsys):
     assert capsys.readouterr().err.count("\n") == 1
     with pytest.raises(AmesError, match=f"holds {count} names for 6 images"):
         merge_parts(tmp_path / "all_local.hdf5", [tmp_path / "x.hdf5"])
+
+
+@pytest.mark.parametrize("names", [["a", "ü/b", ""], ["x" * 4000, *map(str, range(999))], []])
+def test_names_of_any_length(tmp_path, names):
+    """One long name does not give every image as much room."""
+    write_globals(tmp_path / "g.hdf5", np.ones((len(names), 2)), names=names, provenance={"of": "ü"})
+    assert GlobalFile(tmp_path / "g.hdf5").names == names
+    assert recorded(tmp_path / "g.hdf5")[1]["of"] == "ü"
+    assert (tmp_path / "g.hdf5").stat().st_size < 100_000
+
+
+@pytest.mark.parametrize("word", [b"\0" * 16, b"\1\0" + b"\0" * 6 + b"\xf0" + b"\xff" * 7])
+def test_a_heap_without_an_end(tmp_path, word):
+    """Text of variable length, as others write it; HDF5 would walk in circles."""
+    plain(tmp_path / "x.hdf5")
+    with h5py.File(tmp_path / "x.hdf5", "a") as file:
+        file.create_dataset("names", data=[f"{i}.jpg" for i in range(6)], dtype=h5py.string_dtype())
+    assert DescriptorFile(tmp_path / "x.hdf5").names == [f"{i}.jpg" for i in range(6)]
+    content = (tmp_path / "x.hdf5").read_bytes()
+    place = content.index(b"2.jpg") - 16
+    (tmp_path / "x.hdf5").write_bytes(content[:place] + word + content[place + 16 :])
+    with pytest.raises(AmesError, match=r"x.hdf5: its names are damaged"):
+        DescriptorFile(tmp_path / "x.hdf5")
 
 
 # ---- damage that shows late -------------------------------------------------------------------------

@@ -9,7 +9,6 @@ dataset ``names``; files without them are read too.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -23,11 +22,11 @@ import h5py
 import numpy as np
 import torch
 
-from ames import __version__
 from ames.data.atomic import atomic_path
 from ames.data.gather import Memory, gather
-from ames.data.hdf5 import find_features, find_place, open_hdf5, read_names, read_provenance, reading
+from ames.data.hdf5 import find_features, find_place, open_hdf5, reading
 from ames.data.layouts import PADDING, ROW_COL, SCALE, WEIGHT, find_layout
+from ames.data.names import describe, read_names, read_provenance
 from ames.data.rows import LocalRows
 from ames.errors import AmesError
 from ames.features import LocalFeatures
@@ -250,13 +249,6 @@ def check_backbone(file: Any, *, width: int | None, backbone: str | None) -> Non
         raise AmesError(f"{file.path}: made by backbone {found!r}, but the model was trained on {backbone!r}")
     if width is not None and not file.packed and file.width != width:
         raise AmesError(f"{file.path}: descriptors are {file.width}-d, but the model takes {width}-d")
-
-
-def describe(file: h5py.File, names: Sequence[str] | None, provenance: dict[str, Any] | None) -> None:
-    """Writes what a file says of itself: the images' names, and how it was made."""
-    if names is not None:
-        file.create_dataset("names", data=list(names), dtype=h5py.string_dtype())
-    file.attrs["provenance"] = json.dumps({"ames": __version__} | (provenance or {}))
 
 
 def recorded(path: Path | str) -> tuple[list[str] | None, dict[str, Any]]:

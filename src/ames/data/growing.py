@@ -22,8 +22,9 @@ import h5py
 import numpy as np
 
 from ames.data.atomic import atomic_file
-from ames.data.descriptors import describe, recorded
+from ames.data.descriptors import recorded
 from ames.data.hdf5 import open_hdf5
+from ames.data.names import describe
 from ames.data.rows import LocalRows, VectorRows, row_bytes
 from ames.errors import AmesError
 
@@ -212,7 +213,7 @@ def _offset(path: Path) -> int:
         with open_hdf5(path) as file:
             return file["features"].id.get_offset()
     except AmesError as error:
-        raise AmesError(f"{error}; remove it and its state to begin anew") from error
+        raise AmesError(f"{path}: damaged ({error}); remove it and its state to begin anew") from error
 
 
 def _why(error: Exception) -> str:

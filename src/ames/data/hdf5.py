@@ -6,7 +6,6 @@ or when rows are read much later; h5py then raises any of half a dozen exception
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,6 +55,8 @@ def find_features(file: h5py.File) -> h5py.Dataset:
             )
         if isinstance(link, h5py.SoftLink):
             raise AmesError(f"{path}: 'features' is a link to {link.path}, which is not in the file")
+        if link is not None:
+            raise AmesError(f"{path}: no dataset 'features': that name is of something else, or damaged")
         raise AmesError(f"{path}: no dataset 'features' (it holds {', '.join(file) or 'nothing'})")
     _check_written(features, path)
     return features
@@ -88,33 +89,6 @@ def find_place(features: h5py.Dataset) -> Place | None:
     return Place(place, offset)
 
 
-def read_names(file: h5py.File, images: int) -> list[str] | None:
-    """The names of the images, one for each row; None where the file has none."""
-    names = file.get("names")
-    if not isinstance(names, h5py.Dataset) or h5py.check_string_dtype(names.dtype) is None:
-        return None
-    if names.ndim != 1:  # someone else's
-        return None
-    if len(names) != images:
-        raise AmesError(
-            f"{file.filename}: holds {len(names)} names for {images} images; write one name for each image, "
-            "or remove 'names'"
-        )
-    try:
-        return list(names.asstr()[:])
-    except UnicodeDecodeError as error:
-        raise AmesError(f"{file.filename}: its names are not UTF-8; write them anew") from error
-
-
-def read_provenance(file: h5py.File) -> dict[str, Any]:
-    """What the writer recorded; {} where there is nothing, or someone else's attribute."""
-    try:
-        found = json.loads(file.attrs.get("provenance", "{}"))
-    except (ValueError, TypeError, RecursionError):  # not JSON, or no text
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 # ---- whether all of a dataset is there ----------------------------------------------------------------
 
 
@@ -124,9 +98,7 @@ def _check_written(features: h5py.Dataset, path: Path, depth: int = 0) -> None:
     if not rows or not features.size:
         return
     if math.prod(features.shape[1:]) * features.dtype.itemsize > _LARGEST:
-        raise AmesError(
-            f"{path}: 'features' is {features.dtype} {features.shape}: larger than any image's row"
-        )
+        raise AmesError(f"{path}: 'features' is {features.dtype} {features.shape}: no image has so much")
     if features.is_virtual:
         _check_sources(features, depth)
         return
