@@ -21,7 +21,7 @@ from torch import Tensor
 from ames.backbones.base import MapBackbone
 from ames.checkpoints import check_shapes, read_weights
 from ames.download import sha256
-from ames.errors import AmesError, first_line
+from ames.errors import AmesError, first_line, installing
 
 PUBLISHED = (
     "published"  # the weights that a backbone's authors released: fetched where they are not there yet
@@ -81,7 +81,7 @@ def library() -> Any:
     except ImportError as error:
         raise AmesError(
             f"this backbone needs transformers, which cannot be loaded ({first_line(error)}): "
-            "pip install 'ames[extract]'"
+            + installing("extract")
         ) from error
 
 
