@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ames.data.atomic import atomic_path
+from ames.data.claims import check_npz, check_zip
 from ames.errors import AmesError, first_line
 from ames.models.ames import AMES
 
@@ -121,6 +122,10 @@ def read_weights(path: Path | str) -> Weights:
         or not all(isinstance(name, str) and isinstance(x, Tensor) for name, x in state.items())
     ):
         raise AmesError(f"{path}: no weights in it (expected a dict of tensors, or one under 'state')")
+    length = path.stat().st_size
+    for name, x in state.items():
+        if x.numel() > length:  # a stride of 0 repeats one value as often as is asked for
+            raise AmesError(f"{path}: {name} claims {x.numel()} values, in a file of {length} bytes")
     state = {name: x.float() if x.is_floating_point() else x for name, x in state.items()}
     return Weights(state, _description(path, about))
 
@@ -225,6 +230,7 @@ def _projection(path: Path) -> Tensor:
     if not path.is_file():
         raise AmesError(f"{path}: no such file")
     try:
+        check_npz(path)
         with np.load(path, allow_pickle=False) as archive:
             found = archive["proj"]
     except KeyError as error:
@@ -289,6 +295,8 @@ def _unpickled(path: Path) -> Any:
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_SCALARS):
             warnings.simplefilter("ignore")  # of pickle protocols; the error says what matters
+            if _begins(path, b"PK"):  # not the form of torch before 1.6
+                check_zip(path)
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -300,11 +308,16 @@ def _unpickled(path: Path) -> Any:
         raise AmesError(f"{path}: not a checkpoint, or a damaged one{why}") from error
 
 
+def _begins(path: Path, mark: bytes) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(mark)) == mark
+
+
 def _description(path: Path, about: object) -> dict[str, Any]:
     """What a file says of itself (JSON text)."""
     try:
         description = json.loads(about) if isinstance(about, str) else None
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # a number of thousands of digits is a ValueError of its own
         description = None
     if not isinstance(description, dict):
         raise AmesError(f"{path}: what it says of itself ('about') is not a JSON object: write the file anew")

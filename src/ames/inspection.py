@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ames.checkpoints import Weights, arguments_of_state, read_detector, read_itq, read_weights
+from ames.data.claims import check_npz
 from ames.data.descriptors import DescriptorFile, read_globals, recorded
 from ames.data.ground_truth import GroundTruth, load_ground_truth, parse_ground_truth
 from ames.data.images import read_list
@@ -264,6 +265,7 @@ def _list(path: Path) -> dict[str, Any]:
 
 def _archive(path: Path) -> dict[str, Any]:
     try:
+        check_npz(path)
         with np.load(path, allow_pickle=False) as archive:
             names = set(archive.files)
             logits = archive["logits"] if "logits" in names else None
