@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 import pickle
 import re
 import warnings
@@ -23,6 +25,7 @@ from ames.data.atomic import atomic_path
 from ames.data.claims import check_npz, check_zip
 from ames.errors import AmesError, first_line
 from ames.models.ames import AMES
+from ames.state_names import plain_names
 
 # Arguments of AMES that decide which tensors a checkpoint has.
 _STRUCTURE = (
@@ -43,6 +46,11 @@ _SCALARS: list[Any] = [
     np.dtype,
     *{type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"},
 ]
+
+# Under what a file holds its state dict: ours and the released ones, pycls' and so CVNet's, others' habits.
+_WRAPPERS = ("state", "model_state", "state_dict", "model_state_dict")
+
+log = logging.getLogger(__name__)
 
 
 class Weights(NamedTuple):
@@ -97,7 +105,28 @@ def weights_for(backbone: str, path: Path | str) -> Weights:
 
 
 def read_weights(path: Path | str) -> Weights:
-    """The state dict of a checkpoint (.pt) or of a safetensors file, float32, on the CPU."""
+    """The state dict of a checkpoint (.pt) or of a safetensors file, float32, on the CPU.
+
+    Prefixes that all names have and no model (``ames.state_names``) are taken away, which is logged once.
+    """
+    return with_plain_names(read_as_written(path), path)
+
+
+def with_plain_names(weights: Weights, path: Path | str) -> Weights:
+    """What ``read_weights`` makes of ``read_as_written``."""
+    state, taken = plain_names(weights.state, source=str(path))
+    if taken:
+        _say_taken(str(path), taken)
+    return weights._replace(state=state)
+
+
+@functools.cache
+def _say_taken(path: str, prefixes: tuple[str, ...]) -> None:
+    log.warning("%s: names of tensors are read without %s", path, " and ".join(prefixes))
+
+
+def read_as_written(path: Path | str) -> Weights:
+    """As ``read_weights``, under the names that the file has."""
     path = Path(path)
     if not path.is_file():
         raise AmesError(f"{path}: no such checkpoint")
@@ -112,8 +141,7 @@ def read_weights(path: Path | str) -> Weights:
         content = _unpickled(path)
         if not isinstance(content, dict):
             raise AmesError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
-        # "model_state" is pycls', and so CVNet's
-        wrapped = [content[key] for key in ("state", "model_state") if key in content]
+        wrapped = [content[key] for key in _WRAPPERS if key in content]
         state = wrapped[0] if wrapped else content
         about = content.get("about", "{}")
     if (
