@@ -23,7 +23,10 @@ check: $(VENV)/.installed
 slow: $(VENV)/.installed  ## the long tests too
 	$(BIN)/python -m pytest -q -m "slow and not gpu"
 
+# In words that every Python understands, so that an old one can say what is wrong.
 $(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("$(PYTHON) is Python %d.%d, \
+	and 3.11 or newer is needed: make PYTHON=python3.11" % v[:2])'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@

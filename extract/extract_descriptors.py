@@ -14,6 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
+import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
 from ames.arguments import OneLineParser, check_device, run_script
 from ames.backbones import NAMES
 from ames.data.boxes import read_boxes

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import torch
 from benchmarks import machine
 
+import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
 from ames.arguments import OneLineParser, positive, run_script
 from ames.errors import AmesError
 from ames.report import format_table

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
 from ames.backbones.rootsift import RootSift
 from ames.backbones.vlad import Vlad
 from ames.checkpoints import arguments, load_model, save_weights

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hydra
 from omegaconf import DictConfig
 
+import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
 from ames import config as door
 from ames.evaluation import evaluate_folder, objective, readable
 from ames.report import format_table

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
+import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
 from ames import config as door
 from ames import config_training as training
 from ames.checkpoints import model_of, weights_for

@@ -6,6 +6,7 @@ import hydra
 import torch
 from omegaconf import DictConfig
 
+import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
 from ames import config as door
 from ames import config_training as training
 from ames.backbones.detector import SpatialAttention, load_detector

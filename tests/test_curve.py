@@ -241,7 +241,7 @@ def test_without_matplotlib_the_figures_are_written(data, tmp_path, capsys, monk
     monkeypatch.setattr(builtins, "__import__", lacking)
     assert main(words(data, tmp_path / "out")) == 2
     out, err = capsys.readouterr()
-    assert "pip install 'ames[plot]'" in err
+    assert "pip install 'ames-retrieval[plot]'" in err
     assert len(err.splitlines()) == 1
     assert "mean_map" in out
     assert len(json.loads((tmp_path / "out.json").read_text())["rows"]) == 5

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 import pickle
 import re
 import warnings
@@ -20,8 +22,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ames.data.atomic import atomic_path
+from ames.data.claims import check_npz, check_zip
 from ames.errors import AmesError, first_line
 from ames.models.ames import AMES
+from ames.state_names import plain_names
 
 # Arguments of AMES that decide which tensors a checkpoint has.
 _STRUCTURE = (
@@ -42,6 +46,11 @@ _SCALARS: list[Any] = [
     np.dtype,
     *{type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"},
 ]
+
+# Under what a file holds its state dict: ours and the released ones, pycls' and so CVNet's, others' habits.
+_WRAPPERS = ("state", "model_state", "state_dict", "model_state_dict")
+
+log = logging.getLogger(__name__)
 
 
 class Weights(NamedTuple):
@@ -96,7 +105,28 @@ def weights_for(backbone: str, path: Path | str) -> Weights:
 
 
 def read_weights(path: Path | str) -> Weights:
-    """The state dict of a checkpoint (.pt) or of a safetensors file, float32, on the CPU."""
+    """The state dict of a checkpoint (.pt) or of a safetensors file, float32, on the CPU.
+
+    Prefixes that all names have and no model (``ames.state_names``) are taken away, which is logged once.
+    """
+    return with_plain_names(read_as_written(path), path)
+
+
+def with_plain_names(weights: Weights, path: Path | str) -> Weights:
+    """What ``read_weights`` makes of ``read_as_written``."""
+    state, taken = plain_names(weights.state, source=str(path))
+    if taken:
+        _say_taken(str(path), taken)
+    return weights._replace(state=state)
+
+
+@functools.cache
+def _say_taken(path: str, prefixes: tuple[str, ...]) -> None:
+    log.warning("%s: names of tensors are read without %s", path, " and ".join(prefixes))
+
+
+def read_as_written(path: Path | str) -> Weights:
+    """As ``read_weights``, under the names that the file has."""
     path = Path(path)
     if not path.is_file():
         raise AmesError(f"{path}: no such checkpoint")
@@ -111,8 +141,7 @@ def read_weights(path: Path | str) -> Weights:
         content = _unpickled(path)
         if not isinstance(content, dict):
             raise AmesError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
-        # "model_state" is pycls', and so CVNet's
-        wrapped = [content[key] for key in ("state", "model_state") if key in content]
+        wrapped = [content[key] for key in _WRAPPERS if key in content]
         state = wrapped[0] if wrapped else content
         about = content.get("about", "{}")
     if (
@@ -121,6 +150,10 @@ def read_weights(path: Path | str) -> Weights:
         or not all(isinstance(name, str) and isinstance(x, Tensor) for name, x in state.items())
     ):
         raise AmesError(f"{path}: no weights in it (expected a dict of tensors, or one under 'state')")
+    length = path.stat().st_size
+    for name, x in state.items():
+        if x.numel() > length:  # a stride of 0 repeats one value as often as is asked for
+            raise AmesError(f"{path}: {name} claims {x.numel()} values, in a file of {length} bytes")
     state = {name: x.float() if x.is_floating_point() else x for name, x in state.items()}
     return Weights(state, _description(path, about))
 
@@ -225,6 +258,7 @@ def _projection(path: Path) -> Tensor:
     if not path.is_file():
         raise AmesError(f"{path}: no such file")
     try:
+        check_npz(path)
         with np.load(path, allow_pickle=False) as archive:
             found = archive["proj"]
     except KeyError as error:
@@ -289,6 +323,8 @@ def _unpickled(path: Path) -> Any:
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_SCALARS):
             warnings.simplefilter("ignore")  # of pickle protocols; the error says what matters
+            if _begins(path, b"PK"):  # not the form of torch before 1.6
+                check_zip(path)
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -300,11 +336,16 @@ def _unpickled(path: Path) -> Any:
         raise AmesError(f"{path}: not a checkpoint, or a damaged one{why}") from error
 
 
+def _begins(path: Path, mark: bytes) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(mark)) == mark
+
+
 def _description(path: Path, about: object) -> dict[str, Any]:
     """What a file says of itself (JSON text)."""
     try:
         description = json.loads(about) if isinstance(about, str) else None
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # a number of thousands of digits is a ValueError of its own
         description = None
     if not isinstance(description, dict):
         raise AmesError(f"{path}: what it says of itself ('about') is not a JSON object: write the file anew")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ames.errors import AmesError
+from ames.errors import AmesError, installing
 
 # Okabe and Ito's colours, which differ under colour blindness too; markers differ as well.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -20,7 +20,7 @@ def new_figure(width: float, height: float) -> Any:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise AmesError(f"matplotlib cannot be loaded ({error}): pip install 'ames[plot]'") from error
+        raise AmesError(f"matplotlib cannot be loaded ({error}): {installing('plot')}") from error
     return FigureCanvasAgg(Figure(figsize=(width, height), dpi=150, layout="constrained")).figure
 
 

@@ -11,7 +11,15 @@ import h5py
 import numpy as np
 import torch
 
-from ames.checkpoints import Weights, arguments_of_state, read_detector, read_itq, read_weights
+from ames.checkpoints import (
+    Weights,
+    arguments_of_state,
+    read_as_written,
+    read_detector,
+    read_itq,
+    with_plain_names,
+)
+from ames.data.claims import check_npz
 from ames.data.descriptors import DescriptorFile, read_globals, recorded
 from ames.data.ground_truth import GroundTruth, load_ground_truth, parse_ground_truth
 from ames.data.hdf5 import find_features, open_hdf5
@@ -48,7 +56,9 @@ def _by_ending(path: Path, sample: int | None) -> dict[str, Any]:
     if path.suffix in HDF5:
         return _descriptors(path, sample)
     if path.suffix in WEIGHTS:
-        return about_weights(path, read_weights(path))
+        written = read_as_written(path)
+        found = about_weights(path, with_plain_names(written, path))
+        return found | ({"first": sorted(written.state)[:3]} if "first" in found else {})
     if path.suffix == ".npz":
         return _archive(path)
     if path.suffix == ".pkl":
@@ -262,6 +272,7 @@ def _list(path: Path) -> dict[str, Any]:
 
 def _archive(path: Path) -> dict[str, Any]:
     try:
+        check_npz(path)
         with np.load(path, allow_pickle=False) as archive:
             names = set(archive.files)
             logits = archive["logits"] if "logits" in names else None

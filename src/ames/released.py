@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ames.download import download, pinned
 from ames.errors import AmesError, first_line
+from ames.state_names import plain_names
 
 if TYPE_CHECKING:  # scripts/download.py needs the table without torch
     from ames.models.ames import AMES
@@ -76,7 +77,7 @@ def load(name: str, *, folder: Path | str | None = None) -> AMES:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         model = build(name)
-        model.load_state_dict(content["state"])
+        model.load_state_dict(plain_names(content["state"], source=str(path))[0])
     except Exception as error:  # a file that is no checkpoint can stop the unpickler in any way
         reason = first_line(error)
         raise AmesError(f"{path}: not the weights of {name} ({reason})") from error

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ames.data.atomic import atomic_file
+from ames.data.claims import check_npz
 from ames.data.ground_truth import GroundTruth, load_ground_truth
 from ames.data.shortlist import Shortlist
 from ames.errors import AmesError
@@ -60,6 +61,7 @@ class Run:
         if not path.is_file():
             raise AmesError(f"{path}: no such file; give the folder of an evaluation's run")
         try:
+            check_npz(path)
             with np.load(path, allow_pickle=False) as content:
                 meta = json.loads(str(content["meta"][()]))
                 return cls(

@@ -90,7 +90,9 @@ def test_the_package_does_not_load_transformers():
 def test_without_transformers(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     for name in ("dinov2", "cvnet", "siglip2-b"):
-        with pytest.raises(AmesError, match=r"needs transformers.*: pip install 'ames\[extract\]'$"):
+        with pytest.raises(
+            AmesError, match=r"needs transformers.*: pip install 'ames-retrieval\[extract\]'$"
+        ):
             make_backbone(name, weights=None)
 
 

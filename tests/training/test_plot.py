@@ -248,7 +248,7 @@ def test_without_matplotlib_the_table_is_printed(tmp_path, capsys, monkeypatch):
     assert main(["plot", str(path), "-o", str(tmp_path / "a.png")]) == 2
     out, err = capsys.readouterr()
     assert "0.2500" in out
-    assert "pip install 'ames[plot]'" in err
+    assert "pip install 'ames-retrieval[plot]'" in err
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "a.png").exists()
 

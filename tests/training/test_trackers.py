@@ -91,7 +91,9 @@ def test_a_folder_of_runs_is_no_installed_package(monkeypatch, tmp_path):
 def test_what_is_asked_for_must_be_installed(monkeypatch, tmp_path, name):
     installed(monkeypatch)
     for names in (name, [name]):
-        with pytest.raises(AmesError, match=rf"{name} is not installed: pip install 'ames\[{name}\]'"):
+        with pytest.raises(
+            AmesError, match=rf"{name} is not installed: pip install 'ames-retrieval\[{name}\]'"
+        ):
             make_trackers(names, folder=tmp_path, config={})
 
 

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from ames.backbones.base import FeatureMaps
 from ames.backbones.pretrained import PUBLISHED, Network, Row, converted, fingerprint, library, seeded
-from ames.checkpoints import read_weights
+from ames.checkpoints import read_as_written
 from ames.errors import AmesError
+from ames.state_names import plain_names
 from ames.superglobal import pooled
 
 # Of a cell of the third stage, in pixels, as the released extraction has it.
@@ -102,7 +103,8 @@ class CvNet(Network):
         return torch.cartesian_prod(*axes).reshape(rows, columns, 2)
 
     def _load(self, path: Path) -> None:
-        found = {name.removeprefix("module."): x for name, x in read_weights(path).state.items()}
+        # The authors' files have these names, so that nothing is said of them.
+        found, _ = plain_names(read_as_written(path).state, source=str(path))
         if any(name.startswith(_ENCODER) for name in found):  # beside it: the momentum encoder, the re-ranker
             found = {name.removeprefix(_ENCODER): x for name, x in found.items() if name.startswith(_ENCODER)}
         found = {name: x for name, x in found.items() if not name.endswith(_COUNT)}

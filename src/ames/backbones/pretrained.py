@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from ames.backbones.base import MapBackbone
-from ames.checkpoints import check_shapes, read_weights
+from ames.checkpoints import check_shapes, read_as_written
 from ames.download import sha256
-from ames.errors import AmesError, first_line
+from ames.errors import AmesError, first_line, installing
 
 PUBLISHED = (
     "published"  # the weights that a backbone's authors released: fetched where they are not there yet
@@ -81,7 +81,7 @@ def library() -> Any:
     except ImportError as error:
         raise AmesError(
             f"this backbone needs transformers, which cannot be loaded ({first_line(error)}): "
-            "pip install 'ames[extract]'"
+            + installing("extract")
         ) from error
 
 
@@ -154,7 +154,8 @@ def folder_config(folder: Path, kind: Any) -> Any:
 
 def folder_state(folder: Path) -> dict[str, Tensor]:
     """All tensors of a Hugging Face folder's *.safetensors, float32."""
-    return {name: x for path in _tensors_of(folder) for name, x in read_weights(path).state.items()}
+    # Its files together: one of several may hold nothing but tensors below "model.", which belongs to them.
+    return {name: x for path in _tensors_of(folder) for name, x in read_as_written(path).state.items()}
 
 
 def converted(rows: Sequence[Row], state: Mapping[str, Tensor], *, source: str) -> dict[str, Tensor]:

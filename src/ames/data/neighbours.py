@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ames.data.claims import check_npz
 from ames.data.pickles import load_pickle
 from ames.data.shortlist import published_array, whole_ids
 from ames.errors import AmesError
@@ -119,6 +120,7 @@ def _members(path: Path) -> list[np.ndarray]:
         raise AmesError(f"{path}: there is no such shortlist file")
     names = ["ids.npy", "similarities.npy"]
     try:
+        check_npz(path)
         with zipfile.ZipFile(path) as archive:
             missing = [name[:-4] for name in names if name not in archive.namelist()]
             if not missing:

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 import torch
 
+from ames.data.claims import check_pickle
 from ames.errors import AmesError, first_line
 
 _LARGE = 2**28  # bytes of a file from which an array is mapped
@@ -32,8 +33,8 @@ def load_pickle(path: Path | str) -> Any:
 
     A pickle of one large array (training shortlists of 18 GB) is not read but mapped into memory.
 
-    Raises AmesError naming the file when it is missing, empty, cut off or no pickle, and when it names
-    anything else, which is neither imported nor called.
+    Raises AmesError naming the file when it is missing, empty, cut off or no pickle, when it claims more
+    than its length can hold, and when it names anything else, which is neither imported nor called.
     """
     path = Path(path)
     if not path.is_file():
@@ -41,6 +42,7 @@ def load_pickle(path: Path | str) -> Any:
     try:
         with open(path, "rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's storages and numpy's alignment
+            check_pickle(path)
             if path.stat().st_size >= _LARGE:
                 mapped = _mapped(path, file)
                 if mapped is not None:
@@ -214,6 +216,13 @@ def _encoded(text: str | bytes, encoding: str = "latin1") -> bytes:
     return text.encode("latin1") if isinstance(text, str) else bytes(text)
 
 
+def _bytearray(content: Any = b"", encoding: str = "latin1") -> bytearray:
+    """``bytearray`` of bytes or text; of a number it would be as many zeros."""
+    if not isinstance(content, (bytes, str)):
+        raise pickle.UnpicklingError(f"a bytearray of a {type(content).__name__}")
+    return bytearray(_encoded(content, encoding))
+
+
 def _storage(data: bytes) -> Any:
     """``torch.storage._load_from_bytes``, which itself would unpickle anything."""
     return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -226,6 +235,8 @@ def _tensor(storage: Any, offset: int, size: Any, stride: Any, *rest: Any) -> to
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if min((offset, *size, *stride)) < 0 or (math.prod(size) and last >= len(values)):
         raise pickle.UnpicklingError("a tensor reaches beyond its storage")
+    if math.prod(size) > len(values):  # a stride of 0 repeats one value as often as is asked for
+        raise pickle.UnpicklingError(f"a tensor claims {math.prod(size)} values of {len(values)}")
     return torch.as_strided(values, size, stride, offset)
 
 
@@ -246,5 +257,6 @@ for _core in ("numpy._core", "numpy.core"):  # numpy 2 and 1
         (f"{_core}.numeric", "_frombuffer"): _BUFFER,
     }
 for _builtins in ("builtins", "__builtin__"):  # Python 3 and 2
-    _KNOWN |= {(_builtins, kind.__name__): kind for kind in (set, frozenset, bytearray, complex)}
+    _KNOWN |= {(_builtins, kind.__name__): kind for kind in (set, frozenset, complex)}
+    _KNOWN[_builtins, "bytearray"] = _Function(_bytearray)
     _KNOWN[_builtins, "bytes"] = _Function(lambda: b"")  # as protocols before 3 write empty ones

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ames.data.atomic import atomic_file
+from ames.data.claims import check_npz
 from ames.data.pickles import load_pickle
 from ames.errors import AmesError
 
@@ -198,6 +199,7 @@ def _read(path: Path, names: tuple[str, ...] = ("ids", "similarities", "meta")) 
     if not path.is_file():
         raise AmesError(f"{path}: there is no such shortlist file")
     try:
+        check_npz(path)
         with np.load(path, allow_pickle=False) as archive:
             missing = [name for name in names if name not in archive]
             if not missing:

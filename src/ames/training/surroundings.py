@@ -94,7 +94,7 @@ def _packages() -> dict[str, str]:
     """Versions of ames, of what it needs and of those extras that are there."""
     found = {"ames": ames.__version__}
     try:
-        needed = metadata.requires("ames") or []
+        needed = metadata.requires(ames.DISTRIBUTION) or []
     except metadata.PackageNotFoundError:  # used from its folder, without an installation
         needed = ["numpy"]
     for name in sorted({re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in needed}):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ames.data.atomic import atomic_file
-from ames.errors import AmesError, first_line
+from ames.errors import AmesError, first_line, installing
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ def make_trackers(
     chosen = _chosen(names)
     for name in chosen:
         if not _installed(name):
-            raise AmesError(f"tracker={name}: {name} is not installed: pip install 'ames[{name}]'")
+            raise AmesError(f"tracker={name}: {name} is not installed: {installing(name)}")
     return [_Spared(name, makers[name]()) for name in chosen]
 
 
@@ -158,7 +158,7 @@ def _beginning(name: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise AmesError(
-            f"tracker={name}: {name} cannot be loaded ({first_line(error)}): pip install 'ames[{name}]'"
+            f"tracker={name}: {name} cannot be loaded ({first_line(error)}): {installing(name)}"
         ) from error
     except Exception as error:
         raise AmesError(

@@ -1,0 +1,56 @@
+"""Names of tensors as a model has them, without what the programs around it put before them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TypeVar
+
+from ames.errors import AmesError
+
+# DataParallel's and DistributedDataParallel's, torch.compile's, Lightning's, MoCo's.
+PREFIXES = ("module.", "_orig_mod.", "model.", "encoder_q.")
+_COMPILED = re.compile(r"(?:^|(?<=\.))_orig_mod\.")  # torch.compile's stands before any part of a model
+_COUNT = "n_averaged"  # what torch's AveragedModel has beside the model
+
+T = TypeVar("T")
+
+
+def plain_names(state: Mapping[str, T], *, source: str) -> tuple[dict[str, T], tuple[str, ...]]:
+    """The tensors without the prefixes that all of them have, and those prefixes in the order they stood in.
+
+    AmesError where two tensors would then have one name: nothing says which of them is meant.
+    """
+    taken: list[str] = []
+    names = {name: _COMPILED.sub("", name) for name in state}
+    _check_one_each(names, source)
+    if any(old != new for old, new in names.items()):
+        taken.append("_orig_mod.")
+    wrapped = {name for name in names if name != _COUNT}
+    if len(wrapped) < len(names) and all(names[name].startswith("module.") for name in wrapped):
+        del names[_COUNT]
+    while found := next((p for p in PREFIXES if _all_begin(names, p)), None):
+        names = {old: new.removeprefix(found) for old, new in names.items()}
+        taken.append(found)
+    there = {new: old for old, new in names.items()}
+    for prefix in PREFIXES:
+        for new, old in there.items():
+            if new.startswith(prefix) and new.removeprefix(prefix) in there:
+                raise _clash(there[new.removeprefix(prefix)], old, source)
+    return {new: state[old] for old, new in names.items()}, tuple(taken)
+
+
+def _all_begin(names: Mapping[str, str], prefix: str) -> bool:
+    return bool(names) and all(x.startswith(prefix) and x != prefix for x in names.values())
+
+
+def _check_one_each(names: Mapping[str, str], source: str) -> None:
+    first: dict[str, str] = {}
+    for old, new in names.items():
+        if new in first:
+            raise _clash(first[new], old, source)
+        first[new] = old
+
+
+def _clash(one: str, other: str, source: str) -> AmesError:
+    return AmesError(f"{source}: holds both {one} and {other}: write a file of the model's own tensors alone")
