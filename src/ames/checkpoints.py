@@ -8,8 +8,6 @@ import logging
 import pickle
 import re
 import warnings
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +19,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ames.data.archives import reading_npz
 from ames.data.atomic import atomic_path
-from ames.data.claims import check_npz, check_zip
+from ames.data.claims import check_zip
 from ames.errors import AmesError, first_line
 from ames.models.ames import AMES
 from ames.state_names import plain_names
@@ -255,16 +254,10 @@ def read_itq(path: Path | str) -> Tensor:
 
 
 def _projection(path: Path) -> Tensor:
-    if not path.is_file():
-        raise AmesError(f"{path}: no such file")
-    try:
-        check_npz(path)
-        with np.load(path, allow_pickle=False) as archive:
-            found = archive["proj"]
-    except KeyError as error:
-        raise AmesError(f"{path}: no ITQ projection: it has no array proj") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise AmesError(f"{path}: not a readable .npz file ({first_line(error)})") from error
+    with reading_npz(path, "a readable .npz file"), np.load(path, allow_pickle=False) as archive:
+        if "proj" not in archive:
+            raise AmesError(f"{path}: no ITQ projection: it has no array proj")
+        found = archive["proj"]
     if found.dtype.kind != "f":
         raise AmesError(f"{path}: no ITQ projection: proj holds {found.dtype}")
     return torch.from_numpy(found.astype(np.float32))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from ames.checkpoints import (
     read_itq,
     with_plain_names,
 )
-from ames.data.claims import check_npz
+from ames.data.archives import reading_npz
 from ames.data.descriptors import DescriptorFile, read_globals, recorded
 from ames.data.ground_truth import GroundTruth, load_ground_truth, parse_ground_truth
 from ames.data.hdf5 import find_features, open_hdf5
@@ -271,13 +269,9 @@ def _list(path: Path) -> dict[str, Any]:
 
 
 def _archive(path: Path) -> dict[str, Any]:
-    try:
-        check_npz(path)
-        with np.load(path, allow_pickle=False) as archive:
-            names = set(archive.files)
-            logits = archive["logits"] if "logits" in names else None
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise AmesError(f"{path}: broken, or not an .npz file") from error
+    with reading_npz(path, "an .npz file"), np.load(path, allow_pickle=False) as archive:
+        names = set(archive.files)
+        logits = archive["logits"] if "logits" in names else None
     if "proj" in names:
         return _itq(read_itq(path))
     if logits is not None:

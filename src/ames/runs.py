@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ames.data.archives import reading_npz
 from ames.data.atomic import atomic_file
-from ames.data.claims import check_npz
 from ames.data.ground_truth import GroundTruth, load_ground_truth
 from ames.data.shortlist import Shortlist
 from ames.errors import AmesError
@@ -60,20 +59,16 @@ class Run:
         path = Path(folder) / SCORES
         if not path.is_file():
             raise AmesError(f"{path}: no such file; give the folder of an evaluation's run")
-        try:
-            check_npz(path)
-            with np.load(path, allow_pickle=False) as content:
-                meta = json.loads(str(content["meta"][()]))
-                return cls(
-                    Shortlist(content["ids"], content["similarities"]),
-                    content["logits"],
-                    Path(meta["ground_truth"]),
-                    int(meta["gallery_size"]),
-                    tuple(_protocol(item) for item in meta["protocols"]),
-                    dict(meta["about"]),
-                )
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise AmesError(f"{path}: not the scores of an evaluation, or a damaged file") from error
+        with reading_npz(path, "the scores of an evaluation"), np.load(path, allow_pickle=False) as content:
+            meta = json.loads(str(content["meta"][()]))
+            return cls(
+                Shortlist(content["ids"], content["similarities"]),
+                content["logits"],
+                Path(meta["ground_truth"]),
+                int(meta["gallery_size"]),
+                tuple(_protocol(item) for item in meta["protocols"]),
+                dict(meta["about"]),
+            )
 
     def truth(self, path: Path | None = None) -> GroundTruth:
         """The ground truth of the run; ``path`` where it is elsewhere by now."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import struct
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ames.data.claims import check_npz
+from ames.data.archives import reading_npz
 from ames.data.pickles import load_pickle
 from ames.data.shortlist import published_array, whole_ids
 from ames.errors import AmesError
@@ -119,15 +118,11 @@ def _members(path: Path) -> list[np.ndarray]:
     if not path.is_file():
         raise AmesError(f"{path}: there is no such shortlist file")
     names = ["ids.npy", "similarities.npy"]
-    try:
-        check_npz(path)
-        with zipfile.ZipFile(path) as archive:
-            missing = [name[:-4] for name in names if name not in archive.namelist()]
-            if not missing:
-                return [_member(path, archive, archive.getinfo(name)) for name in names]
-    except (OSError, ValueError, EOFError, struct.error, zipfile.BadZipFile, zlib.error) as error:
-        raise AmesError(f"{path}: broken, or not an .npz file of a shortlist: make the file anew") from error
-    raise AmesError(f"{path}: not the file of a shortlist: it lacks {', '.join(missing)}")
+    with reading_npz(path, "an .npz file of a shortlist"), zipfile.ZipFile(path) as archive:
+        missing = [name[:-4] for name in names if name not in archive.namelist()]
+        if missing:
+            raise AmesError(f"{path}: not the file of a shortlist: it lacks {', '.join(missing)}")
+        return [_member(path, archive, archive.getinfo(name)) for name in names]
 
 
 def _member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:

@@ -1,8 +1,6 @@
 """The result of a global search: for each query the nearest gallery images, best first."""
 
 import json
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ames.data.archives import read_npz
 from ames.data.atomic import atomic_file
-from ames.data.claims import check_npz
 from ames.data.pickles import load_pickle
 from ames.errors import AmesError
 
@@ -198,20 +196,4 @@ def _read(path: Path, names: tuple[str, ...] = ("ids", "similarities", "meta")) 
     """Arrays of the file."""
     if not path.is_file():
         raise AmesError(f"{path}: there is no such shortlist file")
-    try:
-        check_npz(path)
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [name for name in names if name not in archive]
-            if not missing:
-                return {name: archive[name] for name in names}
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        TypeError,
-        AttributeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        raise AmesError(f"{path}: broken, or not an .npz file of a shortlist: make the file anew") from error
-    raise AmesError(f"{path}: not the file of a shortlist: it lacks {', '.join(missing)}")
+    return read_npz(path, names, "an .npz file of a shortlist")

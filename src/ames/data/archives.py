@@ -1,0 +1,48 @@
+"""numpy's archives (.npz): one place that turns what a damaged one raises into a single line."""
+
+from __future__ import annotations
+
+import struct
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from ames.data.claims import check_npz
+from ames.errors import AmesError
+
+# Of zipfile, zlib and numpy's parser of headers, which is Python's own.
+_DAMAGE = (
+    *(OSError, ValueError, LookupError, EOFError, TypeError, AttributeError, ArithmeticError, MemoryError),
+    *(RuntimeError, SyntaxError, tokenize.TokenError, struct.error, zipfile.BadZipFile, zlib.error),
+)
+
+
+@contextmanager
+def reading_npz(path: Path | str, what: str) -> Iterator[None]:
+    """Turns whatever is wrong with an archive into an AmesError: "PATH: broken, or not WHAT".
+
+    Sizes that the file claims are checked before the block. AmesError of the block is left as it is.
+    """
+    if not Path(path).is_file():
+        raise AmesError(f"{path}: there is no such file")
+    try:
+        check_npz(path)
+        yield
+    except AmesError:
+        raise
+    except _DAMAGE as error:
+        raise AmesError(f"{path}: broken, or not {what}: make the file anew") from error
+
+
+def read_npz(path: Path | str, names: Sequence[str], what: str) -> dict[str, np.ndarray]:
+    """The arrays ``names`` of the archive; AmesError names the first that it lacks."""
+    with reading_npz(path, what), np.load(path, allow_pickle=False) as archive:
+        missing = [name for name in names if name not in archive]
+        if missing:
+            raise AmesError(f"{path}: not {what}, it lacks {', '.join(missing)}")
+        return {name: archive[name] for name in names}
