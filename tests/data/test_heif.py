@@ -49,11 +49,7 @@ def avif():
         ([(b"irot", 1), (b"imir", 0)], (60, 40, 3), "UL"),
         ([(b"irot", 1), (b"imir", 1)], (60, 40, 3), "LR"),
         ([(b"imir", 0), (b"irot", 1)], (60, 40, 3), "LR"),  # in their order
-        (
-            [(b"clap", (60, 2, 40, 2, -30, 2, -20, 2)), (b"irot", 3)],
-            (30, 20, 3),
-            "UR",
-        ),  # its upper left quarter
+        ([(b"clap", (60, 2, 40, 2, -30, 2, -20, 2)), (b"irot", 3)], (30, 20, 3), "UR"),  # a quarter of it
         ([(b"clap", (61, 1, 40, 1, 0, 1, 0, 1))], (40, 60, 3), "UL"),  # not within the image
     ],
 )
@@ -120,8 +116,14 @@ def written():
 
 @pytest.mark.parametrize(
     ("orientation", "shape", "where"),
-    [(1, (40, 60, 3), "UL"), (3, (40, 60, 3), "LR"), (4, (40, 60, 3), "LL")]
-    + [(6, (60, 40, 3), "UR"), (7, (60, 40, 3), "LR"), (8, (60, 40, 3), "LL")],
+    [
+        (1, (40, 60, 3), "UL"),
+        (3, (40, 60, 3), "LR"),
+        (4, (40, 60, 3), "LL"),
+        (6, (60, 40, 3), "UR"),
+        (7, (60, 40, 3), "LR"),
+        (8, (60, 40, 3), "LL"),
+    ],
 )
 def test_a_heic_is_turned_once(written, orientation, shape, where):
     data = written(corner(), orientation)
