@@ -57,7 +57,7 @@ def test_what_is_none(tmp_path, content):
 
 def test_a_raw_file_is_no_image_of_the_size_of_its_preview():
     for tags in ({254: 1}, {50706: 1}):
-        with pytest.raises(UnreadableImage, match="a camera's raw file, of which only a preview"):
+        with pytest.raises(UnreadableImage, match="a camera's raw file, or another TIFF"):
             decode(tiff({256: 4, 257: 4, **tags}))
 
 

@@ -29,7 +29,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     if is_cut_off(data):
         raise UnreadableImage("cut off: the end of the file is missing")
     if is_preview(data):
-        raise UnreadableImage("a camera's raw file, of which only a preview could be decoded")
+        raise UnreadableImage("a camera's raw file, or another TIFF that begins with a preview")
     if data[:2] in _FLOATS and data[2:3].isspace():
         raise UnreadableImage("numbers of no known range (PFM), which become black")
     try:

@@ -17,7 +17,8 @@ from contextlib import suppress
 from typing import TypeVar
 
 Result = TypeVar("Result")
-_VARIABLES = ("stderr", "__stderrp")  # on Linux and on macOS
+# The variable, and what tells a C library in which it may be set: in others its memory is read only.
+_VARIABLES = (("stderr", "gnu_get_libc_version"), ("__stderrp", "__stderrp"))  # glibc; macOS
 _UNBUFFERED = 2  # C's _IONBF
 _READ = 65_536  # bytes at a time, the most that a pipe holds
 
@@ -41,12 +42,9 @@ class Ear:
         if os.name != "posix":
             return None
         library = ctypes.CDLL(None)
-        for name in _VARIABLES:
-            try:
-                variable = ctypes.c_void_p.in_dll(library, name)
-            except ValueError:
-                continue
-            return cls(expected, variable)
+        for name, sign in _VARIABLES:
+            if hasattr(library, sign):
+                return cls(expected, ctypes.c_void_p.in_dll(library, name))
         return None
 
     def among_others(self, work: Callable[[], Result]) -> tuple[Result, bool]:
