@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ames.backbones.selection import Selection
 from ames.batched import Batched, NetworkOptions
-from ames.data.images import find_images
+from ames.data.finding import find_images
 from ames.extraction import Images, Target, run
 from backbones.brightness import Brightness
 
@@ -32,7 +32,7 @@ def extract(root, out, network, *, chunk=14, **options):
         chunk=chunk,
         **options,
     )
-    return run(Images(root, find_images(root)), source(network), target)
+    return run(Images(root, find_images(root).names), source(network), target)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ import photos
 from ames.backbones.detector import SpatialAttention
 from ames.backbones.selection import Selection
 from ames.batched import Batched, NetworkOptions
-from ames.data.images import find_images, read_image
+from ames.data.finding import find_images
+from ames.data.images import read_image
 from ames.data.resizing import Sizing
 from ames.errors import AmesError
 from ames.per_image import Photo
@@ -32,7 +33,7 @@ def root(tmp_path_factory):
 
 
 def features(root, network=None, selection=None, size=100, photo=Photo, **options):
-    names = find_images(root)
+    names = find_images(root).names
     source = Batched(network or Brightness(), selection or Selection(20), options=NetworkOptions(**options))
     return [x for chunk in source.chunks([photo(root / name) for name in names], size) for x in chunk]
 
@@ -56,7 +57,7 @@ def test_neither_threads_nor_batches_nor_chunks_matter(root):
 
 
 def test_runs_are_equal_to_the_bit_wherever_they_begin(root):
-    names = [root / name for name in find_images(root)]
+    names = [root / name for name in find_images(root).names]
 
     def run(first):
         source = Batched(Brightness(), Selection(20), options=NetworkOptions(batch=3, workers=2))

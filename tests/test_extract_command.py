@@ -2,6 +2,7 @@
 
 import argparse
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -52,6 +53,30 @@ def test_parts_as_jobs(root, tmp_path, monkeypatch):
     np.testing.assert_array_equal(
         *(read_globals(tmp_path / f"{x}_global.hdf5") for x in ("parts/x", "whole"))
     )
+
+
+def test_a_folder_s_files_are_images_by_content(tmp_path, capsys):
+    jpeg = cv2.imencode(".jpg", photos.scene(1, size=(200, 300)))[1].tobytes()
+    (tmp_path / "p").mkdir()
+    for name in ("a.jfif", "no ending", "c.dat"):
+        (tmp_path / "p" / name).write_bytes(jpeg)
+    (tmp_path / "p" / "damaged.jpg").write_bytes(jpeg[:3000] + jpeg[3400:])
+    (tmp_path / "p" / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(50))
+    for name in ("notes.pdf", "x.mov", ".hidden"):
+        (tmp_path / "p" / name).write_text("none")
+    words = ["--images", tmp_path / "p", "-o", tmp_path / "x", "--desc-num", 12, "--workers", 0]
+    assert main(["extract", *map(str, words)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "2 files are no images that can be read and were left out: notes.pdf, x.mov"
+    assert lines[2] == f"3 of 5 images extracted to {tmp_path / 'x_local.hdf5'}"
+    assert "2 unreadable, skipped: damaged.jpg (damaged: Corrupt JPEG data: " in lines[3]
+    assert "phone.heic (HEIC" in lines[3]
+    names = DescriptorFile(tmp_path / "x_local.hdf5").names
+    assert names == ["a.jfif", "c.dat", "damaged.jpg", "no ending", "phone.heic"]
+    for name in ("a.jfif", "no ending"):  # alone: an image, not a list of some
+        words[1], words[3] = tmp_path / "p" / name, tmp_path / name.replace(" ", "")
+        assert main(["extract", *map(str, words)]) == 0
+        assert "1 of 1 images extracted" in capsys.readouterr().out
 
 
 def test_without_configuration_in_a_process_of_its_own(root, tmp_path):

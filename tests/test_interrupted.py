@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import photos
+from ames.data.finding import find_images
 from ames.data.growing import GrowingFiles
-from ames.data.images import find_images
 from ames.errors import AmesError
 from ames.extraction import Images, Target, run
 from backbones.brightness import Brightness
@@ -178,19 +178,19 @@ def test_other_settings_are_refused(root, begun, whole, network, options, messag
 def test_another_list_of_as_many_images_is_refused(root, begun):
     def again(**options):
         target = Target(begun / "x_local.hdf5", begun / "x_global.hdf5", keep=True, chunk=14, **options)
-        return run(Images(root, find_images(root)[::-1]), source(Brightness()), target)
+        return run(Images(root, find_images(root).names[::-1]), source(Brightness()), target)
 
     with pytest.raises(AmesError, match=r"unfinished extraction made otherwise .list: there"):
         again()
     again(overwrite=True)
     with h5py.File(begun / "x_local.hdf5") as file:
-        assert list(file["names"].asstr()[:]) == find_images(root)[::-1]
+        assert list(file["names"].asstr()[:]) == find_images(root).names[::-1]
 
 
 def test_a_pass_without_global_descriptors_leaves_a_begun_one_alone(root, begun, whole):
     target = Target(begun / "x_local.hdf5", keep=True, chunk=14)
     with pytest.raises(AmesError, match=r"unfinished extraction made otherwise .files: there"):
-        run(Images(root, find_images(root)), source(Brightness()), target)
+        run(Images(root, find_images(root).names), source(Brightness()), target)
     extract(root, begun, Brightness())
     assert content(begun) == whole
 
@@ -300,7 +300,7 @@ def test_damaged_files_change_nothing_for_the_rest(root, tmp_path, whole):
     assert len(done.unreadable) == 50 + 5
     with h5py.File(tmp_path / "out" / "x_local.hdf5") as file:
         rows = dict(zip(file["names"].asstr()[:], file["features"][:], strict=True))
-    kept = np.stack([rows[name] for name in find_images(root)])
+    kept = np.stack([rows[name] for name in find_images(root).names])
     np.testing.assert_allclose(kept, np.frombuffer(whole["local"], np.float16).reshape(kept.shape), atol=2e-3)
     for name in done.unreadable:
         assert (rows[name][:, 3] == 1).all()

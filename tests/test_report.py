@@ -10,6 +10,7 @@ import pytest
 
 from ames.errors import AmesError
 from ames.report import Hit, Strip, format_table, write_report
+from data.image_files import turned_avif, with_orientation
 
 ROWS = [
     {"model": "global", "medium": 70.04, "queries": 70, "note": None},
@@ -107,6 +108,19 @@ def test_small_and_narrow_pictures(tmp_path):
         )
     )
     assert [image.shape[:2] for image in page.thumbnails()] == [(20, 30), (120, 1)]
+
+
+def test_pictures_are_upright(tmp_path):
+    try:
+        avif = cv2.imencode(".avif", np.zeros((300, 400, 3), np.uint8))[1].tobytes()
+    except cv2.error:
+        pytest.skip("this OpenCV writes no AVIF")
+    jpeg = cv2.imencode(".jpg", np.zeros((1200, 1600, 3), np.uint8))[1].tobytes()  # read at a quarter of it
+    (tmp_path / "a").write_bytes(turned_avif(avif, (b"irot", 1)))
+    (tmp_path / "b").write_bytes(with_orientation(jpeg, 6))
+    strips = [Strip(tmp_path / name, "q", []) for name in "ab"]
+    page = Page(write_report(tmp_path / "report.html", title="", rows=[], strips=strips))
+    assert [image.shape for image in page.thumbnails()] == [(120, 90, 3)]  # one, for both are the same
 
 
 def test_unreadable_pictures_become_placeholders(tmp_path):

@@ -21,7 +21,7 @@ import photos
 from ames.checkpoints import save_weights
 from ames.cli import main
 from ames.data.descriptors import DescriptorFile, read_globals
-from ames.data.images import find_images
+from ames.data.finding import find_images
 from ames.merging import merge_parts
 from ames.models.ames import AMES
 from ames.sharding import Part
@@ -257,7 +257,7 @@ def test_two_processes_of_torchrun(root, tmp_path):
         for rank in (0, 1)
     ]
     assert [process.wait(120) for process in processes] == [0, 0]
-    assert DescriptorFile(tmp_path / "x_local.hdf5").names == find_images(root)
+    assert DescriptorFile(tmp_path / "x_local.hdf5").names == find_images(root).names
     assert len(read_globals(tmp_path / "x_global.hdf5")) == COUNT
 
 

@@ -123,7 +123,9 @@ def extract_images(args: argparse.Namespace) -> None:
 
     part = Part.of_this_process(*args.shard)
     device = part.device(args.device)
-    images = _images(args)
+    images, notes = _images(args)
+    for note in notes if part.number == 1 else ():
+        print(note, flush=True)
     if part.of > 1:  # a part alone may be without a readable image
         check_all_exist(images.root, images.names)
     source = source_of(args, device)
@@ -159,24 +161,30 @@ def _kinds(source: Any) -> list[str]:
     return ["local"] if source.global_dim is None else ["local", vector_kind(source.name)]
 
 
-def _images(args: argparse.Namespace) -> Any:
+def _images(args: argparse.Namespace) -> tuple[Any, list[str]]:
+    """The images that the options name, and what to say of those that they leave out."""
     from ames.data.boxes import read_boxes
-    from ames.data.images import SUFFIXES, find_images, read_list
+    from ames.data.finding import find_images, is_image_file
+    from ames.data.images import read_list
     from ames.extraction import Images
 
     listed, root, one = args.list, args.images, None
     if root.is_file():
         if listed is not None:
             raise AmesError(f"--images {root}: is a file; with --list, --images is the folder of the images")
-        if root.suffix.lower() not in SUFFIXES:
+        if not is_image_file(root):
             listed = root
         root, one = root.parent, root.name
+    notes: list[str] = []
     if listed is not None:
         names = [item.path for item in read_list(listed)]
+    elif one is not None:
+        names = [one]
     else:
-        names = find_images(root) if one is None else [one]
+        found = find_images(root)
+        names, notes = found.names, found.notes()
     boxes = None if args.boxes is None else read_boxes(args.boxes, names, listed)
-    return Images(root, names, boxes)
+    return Images(root, names, boxes), notes
 
 
 def _beginning(text: str) -> Path:

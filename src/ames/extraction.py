@@ -16,6 +16,7 @@ from ames.data.atomic import remove_leftovers
 from ames.data.descriptors import DescriptorFile, recorded
 from ames.data.growing import GrowingFiles, Plan, differing
 from ames.data.images import check_all_exist, list_digest
+from ames.data.jpegs import unheard
 from ames.data.locking import exclusively
 from ames.data.resizing import Box
 from ames.data.rows import LocalRows, VectorRows
@@ -52,6 +53,8 @@ class Extraction:
             lines.append(
                 f"{len(self.empty)} without keypoints: {', '.join(self.empty[:5])}{_more(self.empty)}"
             )
+        if (deaf := unheard()) is not None:
+            lines.append(deaf)
         return "\n".join(lines)
 
 

@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 
 from ames.data.atomic import atomic_file
+from ames.data.decoding import UnreadableImage, decode
+from ames.data.headers import JPEG
 from ames.errors import AmesError
 
 THUMBNAIL_SIDE = 120  # pixels of the long side
@@ -185,7 +187,7 @@ def _thumbnail_rule(image: Path | np.ndarray) -> str:
         pixels = _read(Path(image)) if not isinstance(image, np.ndarray) else _bgr(image)
         small = _shrink(pixels)
         encoded, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 80])
-    except (OSError, ValueError, cv2.error):
+    except (OSError, ValueError, UnreadableImage, cv2.error):
         encoded = False
     if not encoded:
         side = f"{THUMBNAIL_SIDE}px"
@@ -196,14 +198,13 @@ def _thumbnail_rule(image: Path | np.ndarray) -> str:
 
 
 def _read(path: Path) -> np.ndarray:
-    """The image as uint8 [H, W, 3], BGR, decoded at a quarter of its size where that is enough."""
-    data = np.frombuffer(path.read_bytes(), dtype=np.uint8)  # any name works so, on every system
-    pixels = cv2.imdecode(data, cv2.IMREAD_REDUCED_COLOR_4)
-    if pixels is not None and max(pixels.shape) < 2 * THUMBNAIL_SIDE:
-        pixels = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    if pixels is None:
-        raise ValueError(f"{path} is no image")
-    return np.asarray(pixels)
+    """The image as uint8 [H, W, 3], BGR, a JPEG at a quarter of its size where that is enough."""
+    data = path.read_bytes()
+    if data.startswith(JPEG):
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_COLOR_4)
+        if pixels is not None and max(pixels.shape) >= 2 * THUMBNAIL_SIDE:
+            return np.asarray(pixels)
+    return decode(data)
 
 
 def _bgr(image: np.ndarray) -> np.ndarray:

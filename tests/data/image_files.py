@@ -1,4 +1,4 @@
-"""Image files that OpenCV does not write: with an orientation, and in CMYK."""
+"""Image files that OpenCV does not write: with an orientation, in CMYK, TIFFs of cameras, turned AVIFs."""
 
 
 def with_orientation(jpeg, orientation):
@@ -39,3 +39,46 @@ def cmyk_jpeg(cyan, magenta, yellow, black, blocks=2):
     data = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\0")
     head = b"\xff\xd8" + segment(0xEE, b"Adobe\0\x64\0\0\0\0\0") + segment(0xDB, b"\0" + b"\x01" * 64)
     return head + segment(0xC0, frame) + lengths + others + segment(0xDA, scan) + data + b"\xff\xd9"
+
+
+def tiff(tags):
+    """A TIFF's header and its first picture's tags, each with one number; 4 x 4 grey pixels."""
+    tags = {256: 4, 257: 4, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 4, 279: 16} | tags
+    entries = b"".join(
+        tag.to_bytes(2, "big") + b"\0\x04\0\0\0\1" + value.to_bytes(4, "big")
+        for tag, value in sorted(tags.items())
+    )
+    head = b"MM\0*" + (24).to_bytes(4, "big") + bytes([200] * 16)
+    return head + len(tags).to_bytes(2, "big") + entries + b"\0\0\0\0"
+
+
+def turned_avif(avif, *properties):
+    """An AVIF as OpenCV writes it, of one item, with more properties of its picture, in order:
+    (b"irot", quarters anticlockwise), (b"imir", 0 for upside down or 1 for left to right), (b"clap", eight
+    numbers).
+    """
+    data = bytearray(avif)
+
+    def change(position, by, length=4):
+        old = int.from_bytes(data[position : position + length], "big")
+        data[position : position + length] = (old + by).to_bytes(length, "big")
+
+    def append(kind, content):
+        start = data.find(kind) - 4
+        end = start + int.from_bytes(data[start : start + 4], "big")
+        data[end:end] = content
+        for box in {kind, b"iprp", b"meta"}:
+            change(data.find(box) - 4, len(content))
+        item = data.find(b"iloc") + 4
+        assert data[item : item + 8] == b"\0\0\0\0\x44\0\0\1"
+        change(item + 14, len(content))  # where its data is, which lies behind
+
+    numbers = data[data.find(b"ipma") + 14]  # properties that the only item has: all that there are
+    change(data.find(b"ipma") + 14, len(properties), 1)
+    append(b"ipma", bytes(0x80 | numbers + 1 + i for i in range(len(properties))))
+    contents = [
+        (kind, bytes([x]) if isinstance(x, int) else b"".join(n.to_bytes(4, "big", signed=True) for n in x))
+        for kind, x in properties
+    ]
+    append(b"ipco", b"".join((8 + len(x)).to_bytes(4, "big") + kind + x for kind, x in contents))
+    return bytes(data)

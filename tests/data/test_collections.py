@@ -54,6 +54,15 @@ def test_unreadable_images_are_named_and_left_out(tmp_path):
     assert collection.unreadable == {"a/0.jpg": "not an image that OpenCV can decode", "b.jpg": "empty file"}
 
 
+def test_what_is_no_image_is_named(tmp_path):
+    photos(tmp_path, "a/1.png", "a/2.png")
+    (tmp_path / "a" / "2.png").rename(tmp_path / "a" / "2.JFIF")
+    (tmp_path / "a" / "x.mov").touch()
+    collection = open_collection(tmp_path)
+    assert collection.images == ["a/1.png", "a/2.JFIF"]
+    assert collection.notes == ["1 file is no image that can be read and was left out: a/x.mov"]
+
+
 def test_no_readable_image(tmp_path):
     (tmp_path / "a.jpg").touch()
     with pytest.raises(AmesError, match=r"none of the 1 images can be read \(first: a.jpg: empty file\)"):

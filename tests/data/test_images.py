@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from image_files import cmyk_jpeg, with_orientation
 
+from ames.data.finding import find_images
 from ames.data.headers import is_cut_off, size_of
 from ames.data.images import (
     ListedImage,
     UnreadableImage,
     check_all_exist,
-    find_images,
     read_image,
     read_labels,
     read_list,
@@ -275,7 +275,7 @@ def test_find_images(tmp_path):
         (tmp_path / name).touch()
     (tmp_path / "folder.jpg").mkdir()
     (tmp_path / "folder.jpg" / "e.jpeg").touch()
-    assert find_images(tmp_path) == ["a/z.png", "b.JPG", "folder.jpg/e.jpeg"]
+    assert find_images(tmp_path).names == ["a/z.png", "b.JPG", "folder.jpg/e.jpeg"]
 
 
 def test_folders_without_images(tmp_path):

@@ -25,6 +25,7 @@ def album(root):
     photos.save(root / "top.png", photos.plain())
     (root / "tower" / "empty.jpg").touch()
     (root / "bad.jpg").write_text("text")
+    (root / "notes.pdf").write_text("text")
     return root
 
 
@@ -89,6 +90,7 @@ def test_the_notes_name_what_could_not_be_read(finished):
     assert "bridge, old 3" in notes
     assert "2 images could not be read and were left out: bad.jpg: not an image" in notes
     assert "tower/empty.jpg: empty file" in notes
+    assert "1 file is no image that can be read and was left out: notes.pdf" in notes
 
 
 def test_the_page_shows_queries_before_and_after(finished):

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from ames.data.finding import find_images
 from ames.data.ground_truth import GroundTruth
-from ames.data.images import UnreadableImage, find_images, read_image
+from ames.data.images import UnreadableImage, read_image
 from ames.errors import AmesError
 
 DISTRACTORS = "distractors"
@@ -20,13 +21,15 @@ DISTRACTORS = "distractors"
 class Collection:
     """Readable images of a folder, the object each shows, and what could not be read.
 
-    objects: object name -> positions in ``images``, for objects of at least two images.
+    objects: object name -> positions in ``images``, for objects of at least two images. notes: lines about
+    what in the folder is no image.
     """
 
     root: Path
     images: list[str]
     objects: dict[str, list[int]]
     unreadable: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def leave_one_out(self) -> GroundTruth:
         """Every image of an object is a query, the object's others are right, the image itself is junk."""
@@ -48,7 +51,8 @@ def open_collection(root: Path | str, *, distractors: str = DISTRACTORS) -> Coll
     """
     root = Path(root)
     images, unreadable = [], {}
-    for name in tqdm(find_images(root), desc="read", unit="img", disable=None):
+    found = find_images(root)
+    for name in tqdm(found.names, desc="read", unit="img", disable=None):
         try:
             read_image(root / name)
             images.append(name)
@@ -62,10 +66,10 @@ def open_collection(root: Path | str, *, distractors: str = DISTRACTORS) -> Coll
         folder = name.split("/")[0] if "/" in name else distractors
         if folder != distractors:
             members[folder].append(position)
-    objects = {name: found for name, found in sorted(members.items()) if len(found) > 1}
+    objects = {name: rows for name, rows in sorted(members.items()) if len(rows) > 1}
     if not objects:
         raise AmesError(
             f"{root}: no sub-folder with two or more readable images; expected one sub-folder an object, "
             f"and others in a sub-folder {distractors!r}"
         )
-    return Collection(root, images, objects, unreadable)
+    return Collection(root, images, objects, unreadable, found.notes())

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ames.data.atomic import atomic_file
-from ames.data.images import SUFFIXES
+from ames.data.finding import SUFFIXES
 from ames.data.pickles import load_pickle
 from ames.errors import AmesError
 

@@ -1,4 +1,4 @@
-"""Images on disk: lists, folders, decoding."""
+"""Images on disk: lists of them, and reading one."""
 
 from __future__ import annotations
 
@@ -10,19 +10,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
 from ames.data.atomic import atomic_file
-from ames.data.headers import is_cut_off, size_of
+from ames.data.decoding import MAX_PIXELS, UnreadableImage, decode
 from ames.errors import AmesError
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
-MAX_PIXELS = 200_000_000  # of an image, 600 MB once decoded: a small file may claim any size
-
-
-class UnreadableImage(Exception):  # noqa: N818 - it is a finding about a file, counted and reported
-    """An image that cannot be decoded; the message says why."""
 
 
 class ListedImage(NamedTuple):
@@ -33,37 +25,19 @@ class ListedImage(NamedTuple):
 
 
 def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """uint8 [H, W, 3], BGR, turned upright by its EXIF orientation; UnreadableImage says why not.
+    """uint8 [H, W, 3], BGR, turned upright as the file says; UnreadableImage says why not.
 
     Grey images get three equal channels, 16 bits become 8, transparency is dropped (what lies below it is
     seen), CMYK is converted, and of an animation the first frame is taken. A file that ends before its end is
-    unreadable, never half an image; so is one of more than ``max_pixels``, which is not decoded (but for
-    formats whose size ``headers`` cannot tell).
+    unreadable, never half an image; so is one whose decoder finds it damaged, a camera's raw file, and one of
+    more than ``max_pixels``, which is not decoded (but for formats whose size ``headers`` cannot tell). What
+    a file is, its content says.
     """
     try:
         data = Path(path).read_bytes()
     except OSError as error:
         raise UnreadableImage(error.strerror or "cannot be read") from error
-    if not data:
-        raise UnreadableImage("empty file")
-    size = size_of(data)
-    if size is not None:
-        _check_size(size, max_pixels)
-    if is_cut_off(data):
-        raise UnreadableImage("cut off: the end of the file is missing")
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error as error:
-        raise UnreadableImage("too large to decode") from error
-    if image is None:
-        raise UnreadableImage("not an image that OpenCV can decode")
-    _check_size(image.shape[:2], max_pixels)  # of a format whose header is not known here
-    return image
-
-
-def _check_size(size: tuple[int, ...], max_pixels: int) -> None:
-    if size[0] * size[1] > max_pixels:
-        raise UnreadableImage(f"{size[1]} x {size[0]} pixels, more than {max_pixels:,}")
+    return decode(data, max_pixels=max_pixels)
 
 
 def read_rows(path: Path | str, what: str = "list of images") -> list[tuple[int, list[str]]]:
@@ -119,34 +93,6 @@ def write_names(path: Path | str, names: Sequence[str]) -> None:
     csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows([name] for name in names)
     with atomic_file(path) as file:
         file.write(text.getvalue().encode())
-
-
-def find_images(folder: Path | str) -> list[str]:
-    """Paths of all images below ``folder``, relative to it, sorted; hidden files are left out."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise AmesError(f"{folder}: no such folder")
-    found = [
-        path.relative_to(folder)
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.is_file()
-    ]
-    names = sorted(p.as_posix() for p in found if not any(part.startswith(".") for part in p.parts))
-    for name in names:
-        # Lists, ground truth and descriptor files hold names as UTF-8, one a line.
-        if "\n" in name or "\r" in name or not _is_utf8(name):
-            raise AmesError(f"{folder}: {name!a} is not a name that a list can hold; rename it")
-    if not names:
-        raise AmesError(f"{folder}: no images ({', '.join(sorted(SUFFIXES))}) in it or below")
-    return names
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:  # bytes of another encoding, which Python keeps as lone surrogates
-        return False
-    return True
 
 
 def check_all_exist(root: Path, names: Sequence[str]) -> None:

@@ -156,7 +156,7 @@ def own_photos(out: Path, images: Path, *, distractors: str) -> DemoSet:
     write_names(folder.image_list("query"), truth.qimlist)
     save_ground_truth(folder.ground_truth, truth)
     sizes = ", ".join(f"{name} {len(found)}" for name, found in collection.objects.items())
-    notes = [f"{len(collection.images)} images of {images}; objects: {sizes}"]
+    notes = [f"{len(collection.images)} images of {images}; objects: {sizes}", *collection.notes]
     if collection.unreadable:
         named = "; ".join(f"{name}: {why}" for name, why in collection.unreadable.items())
         notes.append(f"{len(collection.unreadable)} images could not be read and were left out: {named}")
