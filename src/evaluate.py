@@ -7,11 +7,12 @@ from omegaconf import DictConfig
 
 from ames import config as door
 from ames.evaluation import evaluate_folder, objective, readable
+from ames.protocols import left_out
 from ames.report import format_table
 
 
 def evaluate(config: DictConfig) -> float:
-    test = config.test_dataset
+    test = door.dataset_of(config, "test_dataset")
     folder = door.dataset_folder(config, test)
     protocols, scoring = door.protocols(test), door.scoring(config, test)
     model, name, blend = door.trained_model(config, config.model_path)
@@ -32,6 +33,8 @@ def evaluate(config: DictConfig) -> float:
     rows = [{"num_rerank": 0, "lamb": None, "temp": None} | results["initial"], *results["rows"]]
     print(f"{name} on {test.name}, {scoring.query_count} x {scoring.database_count} descriptors (%)")
     print(format_table(readable(rows)))
+    for line in left_out(results["queries"]):
+        print(line)
     if results["chosen"]:
         print(f"chosen on {results['chosen']['val_dataset']}:")
         print(format_table(readable([results["chosen"]])))

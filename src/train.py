@@ -32,7 +32,7 @@ def _train(config: DictConfig, ranks: Ranks) -> float:
     checkpoints = training.checkpoints(config, out)
     seed = door.whole(config, "seed", least=0)
     torch.manual_seed(seed)
-    folder = door.dataset_folder(config, config.train_dataset)
+    folder = door.dataset_folder(config, door.dataset_of(config, "train_dataset"))
     descriptors = DescriptorFile(folder.local())
     training.take_width(config, descriptors.width)
     model = door.build_model(config)
@@ -83,7 +83,7 @@ def _recipe(config: DictConfig, count: int) -> Recipe:
         freeze=tuple(str(name) for name in freeze),
         ema=training.optional_number(config, "ema"),
         autocast=autocast,
-        compile=bool(config.compile),
+        compile=door.flag(config, "compile"),
         non_finite=str(config.non_finite),
         val_freq=door.whole(config, "val_freq"),
         print_freq=door.whole(config, "print_freq", least=0),
@@ -113,7 +113,7 @@ def _validation(config: DictConfig, model: AMES) -> Callable[[AMES], dict[str, f
 
     def validate(trained: AMES) -> dict[str, float]:
         found = choose(trained)
-        return {"val_map": found.reached, "lamb": found.blend.lamb, "temp": found.blend.temp}
+        return {**found.figures, "lamb": found.blend.lamb, "temp": found.blend.temp}
 
     return validate
 

@@ -11,6 +11,7 @@ from ames import config_training as training
 from ames.backbones.detector import SpatialAttention, load_detector
 from ames.data.descriptors import DescriptorFile, check_backbone
 from ames.pooling import PooledSearch
+from ames.protocols import left_out, query_counts
 from ames.training.detector import DetectorRecipe, fit_detector
 from ames.training.ranks import alone
 
@@ -31,7 +32,7 @@ def train(config: DictConfig) -> float:
         val_freq=door.whole(config, "val_freq"),
         print_freq=door.whole(config, "print_freq", least=0),
     )
-    folder = door.dataset_folder(config, config.train_dataset)
+    folder = door.dataset_folder(config, door.dataset_of(config, "train_dataset"))
     descriptors = DescriptorFile(folder.local())
     if config.start is None:
         detector = SpatialAttention(descriptors.width)
@@ -61,6 +62,8 @@ def _validation(config: DictConfig, detector: SpatialAttention, count: int) -> P
         return None
     folder, truth = door.dataset_folder(config, val), door.file_name(val, "test_gnd_file")
     test = PooledSearch.open(folder, door.protocols(val), ground_truth=truth, count=count)
+    for line in left_out(query_counts(test.ground_truth, test.protocols)):
+        print(f"{folder.name}: {line}")
     for file in (test.queries, test.gallery):
         check_backbone(file, width=detector.width, backbone=config.desc_name)
     print(f"mAP on {folder.name} of the descriptors by equal weights: {test.map(None):.2f}")

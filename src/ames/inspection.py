@@ -16,7 +16,7 @@ from ames.data.descriptors import DescriptorFile, read_globals, recorded
 from ames.data.ground_truth import GroundTruth, load_ground_truth, parse_ground_truth
 from ames.data.images import read_list
 from ames.data.pickles import load_pickle
-from ames.data.shortlist import Shortlist
+from ames.data.shortlist import Shortlist, count_repeated
 from ames.database.store import Database
 from ames.errors import AmesError
 
@@ -55,7 +55,7 @@ def _by_ending(path: Path, sample: int | None) -> dict[str, Any]:
         if isinstance(content, dict):
             return about_ground_truth(parse_ground_truth(content, source=str(path)))
         try:
-            found = about_shortlist(Shortlist.from_array(content))
+            found = about_shortlist(Shortlist.from_array(content, distinct=False))
         except AmesError as error:
             raise AmesError(f"{path}: {error}") from error
         return found | {"stored_as": f"{type(content).__name__} of {content.dtype}"}
@@ -229,6 +229,7 @@ def about_shortlist(shortlist: Shortlist) -> dict[str, Any]:
         "entries": ids.shape[1],
         "highest_id": int(ids.max(initial=-1)),
         "empty_entries": int((~there).sum()),
+        "repeated_entries": count_repeated(ids),
         "meta": dict(shortlist.meta),
     }
     if there.any():
@@ -267,6 +268,7 @@ def _archive(path: Path) -> dict[str, Any]:
         with np.load(path, allow_pickle=False) as archive:
             names = set(archive.files)
             logits = archive["logits"] if "logits" in names else None
+            ids = archive["ids"] if logits is not None and "ids" in names else None
     except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         raise AmesError(f"{path}: broken, or not an .npz file") from error
     if "proj" in names:
@@ -275,8 +277,9 @@ def _archive(path: Path) -> dict[str, Any]:
         scored = np.isfinite(logits)
         shape = {"queries": logits.shape[0], "entries": logits.shape[-1]}
         spread = _spread(logits[scored].astype(np.float64)) if scored.any() else None
-        return {"kind": "scores"} | shape | {"scored": int(scored.sum()), "logits": spread}
-    return about_shortlist(Shortlist.load(path))
+        found = {"kind": "scores"} | shape | {"scored": int(scored.sum()), "logits": spread}
+        return found | ({} if ids is None else {"repeated_entries": count_repeated(ids)})
+    return about_shortlist(Shortlist.load(path, distinct=False))
 
 
 # ---- weights ----------------------------------------------------------------------------------------
