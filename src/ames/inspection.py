@@ -234,7 +234,8 @@ def about_shortlist(shortlist: Shortlist) -> dict[str, Any]:
     }
     if there.any():
         found["similarities"] = _spread(similarities[there].astype(np.float64))
-        found["best_first"] = bool((np.diff(np.where(there, similarities, -np.inf), axis=1) <= 0).all())
+        ordered = np.where(there, similarities, -np.inf)
+        found["best_first"] = bool((ordered[:, 1:] <= ordered[:, :-1]).all())
         found["first_is_self"] = round(float((ids[:, 0] == np.arange(len(ids))).mean()), 4)
     return found
 
