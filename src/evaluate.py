@@ -6,6 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 from ames import config as door
+from ames.config_command import launch, run
 from ames.evaluation import evaluate_folder, objective, readable
 from ames.protocols import left_out
 from ames.report import format_table
@@ -44,8 +45,8 @@ def evaluate(config: DictConfig) -> float:
 
 @hydra.main(config_path="../conf", config_name="test", version_base="1.3")
 def main(config: DictConfig) -> float:
-    return door.run("evaluate", lambda: evaluate(config))
+    return run("evaluate", lambda: evaluate(config))
 
 
 if __name__ == "__main__":
-    door.launch("evaluate", main)
+    launch("evaluate", main)

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from ames import config as door
 from ames import config_training as training
 from ames.checkpoints import model_of, weights_for
+from ames.config_command import launch, run
 from ames.data.descriptors import DescriptorFile, check_backbone
 from ames.errors import AmesError
 from ames.models.ames import AMES
@@ -120,8 +121,8 @@ def _validation(config: DictConfig, model: AMES) -> Callable[[AMES], dict[str, f
 
 @hydra.main(config_path="../conf", config_name="train", version_base="1.3")
 def main(config: DictConfig) -> float:
-    return door.run("train", lambda: train(config))
+    return run("train", lambda: train(config))
 
 
 if __name__ == "__main__":
-    door.launch("train", main)
+    launch("train", main)

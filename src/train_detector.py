@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from ames import config as door
 from ames import config_training as training
 from ames.backbones.detector import SpatialAttention, load_detector
+from ames.config_command import launch, run
 from ames.data.descriptors import DescriptorFile, check_backbone
 from ames.pooling import PooledSearch
 from ames.protocols import left_out, query_counts
@@ -72,8 +73,8 @@ def _validation(config: DictConfig, detector: SpatialAttention, count: int) -> P
 
 @hydra.main(config_path="../conf", config_name="detector", version_base="1.3")
 def main(config: DictConfig) -> float:
-    return door.run("train_detector", lambda: train(config))
+    return run("train_detector", lambda: train(config))
 
 
 if __name__ == "__main__":
-    door.launch("train_detector", main)
+    launch("train_detector", main)

@@ -19,7 +19,7 @@ from ames import config as door
 from ames.backbones.detector import SpatialAttention, load_detector, save_detector
 from ames.checkpoints import load_model, read_weights, save_weights
 from ames.cli import main
-from ames.config_words import GROUPS, arranged, read_override
+from ames.config_command import GROUPS, arranged, read_override
 from ames.data.descriptors import DescriptorFile
 from ames.data.shortlist import Shortlist
 from ames.demo.dataset import make_landmarks
@@ -353,6 +353,7 @@ EVALUATE_ERRORS = [
     (["seed=1,2"], "seed=1,2: several values; add --multirun for a job each, write [A,B] for a list"),
     (["--foo"], "unrecognized arguments: --foo; see evaluate --help"),
     (["--multirun", "--cfg", "jobs"], "argument --cfg/-c: invalid choice: 'jobs'"),
+    (["~test_dataset.protocols"], "test_dataset.protocols: Key 'protocols' is not in struct"),
     (["~test_dataset.num_rerank"], "test_dataset.num_rerank: Key 'num_rerank' is not in struct"),
     (["~foo"], "Could not delete from config. 'foo' does not exist"),
     (["+cpu=true"], "Could not append to config. An item is already at 'cpu'"),

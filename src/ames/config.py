@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from ames.arguments import run_script
 from ames.checkpoints import load_state, weights_for
-from ames.config_words import arranged, group_without_file
 from ames.data.folder import DatasetFolder
 from ames.engine import Compute
 from ames.errors import AmesError, first_line
@@ -163,13 +156,19 @@ def number(config: DictConfig, key: str, *, least: float = 0.0) -> float:
 
 def several(config: DictConfig, key: str) -> list[Any]:
     """A list of the configuration; a single value is a list of one."""
-    value = plain(config)[key]
+    value = value_of(config, key)
     return value if isinstance(value, list) else [value]
+
+
+def value_of(config: DictConfig, key: str) -> Any:
+    """What stands under a key, as plain Python; a key that was taken out (``~key``) is OmegaConf's error."""
+    value = config[key]
+    return plain(value) if OmegaConf.is_config(value) else value
 
 
 def protocols(dataset: DictConfig) -> list[Protocol]:
     """The protocols that a data set's file describes."""
-    listed = plain(dataset)["protocols"]
+    listed = value_of(dataset, "protocols")
     if not isinstance(listed, list) or not listed:
         raise AmesError(f"protocols of {dataset.name} is {listed!r}: give a list of {_PROTOCOL}")
     found = []
@@ -241,70 +240,8 @@ def trained_model(config: DictConfig, path: Path | str | None) -> Trained:
 
 def blends(dataset: DictConfig, stored: Blend | None) -> dict[str, list[Any]]:
     """lamb and temp to be judged: as given, else those of the checkpoint, else the data set's defaults."""
-    default = plain(dataset)["default_blend"] if stored is None else asdict(stored)
+    default = value_of(dataset, "default_blend") if stored is None else asdict(stored)
     if not isinstance(default, dict) or not {"lamb", "temp"} <= set(default):
         raise AmesError(f"default_blend is {default!r}: give {{lamb: NUMBER, temp: NUMBER}}")
     given = {key: dataset[key] for key in ("lamb", "temp")}
     return {key: [default[key]] if x is None else several(dataset, key) for key, x in given.items()}
-
-
-def launch(command: str, main: Callable[[], Any]) -> None:
-    """Calls a Hydra entry point; what Hydra refuses (unknown keys, values, files of conf/) becomes one
-    line on stderr and exit status 2 as well, unless HYDRA_FULL_ERROR asks for the traceback.
-    """
-    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which build it is does not matter to anyone
-    full = os.environ.setdefault("HYDRA_FULL_ERROR", "0") not in ("", "0")
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints several lines itself and exits with 1
-    try:
-        with _folders_of_others() as more:
-            sys.argv[1:] = run_script(command, lambda: arranged(command, sys.argv[1:], more))
-            main()
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        text = _said(error)
-        if full or text is None:
-            raise
-        print(f"{command}: {text}", file=sys.stderr)
-        sys.exit(2)
-
-
-def _said(error: Exception) -> str | None:
-    """One line for what configuration was wrong about; None for what is a defect."""
-    if isinstance(error, (HydraException, OmegaConfBaseException)):
-        parts = [first_line(x).rstrip(".") for x in (error, error.__cause__) if x is not None]
-        if isinstance(error, MissingConfigException) and error.options:
-            parts.append(f"choose one of {', '.join(error.options)}")
-        return _with_key(": ".join(parts), error)
-    if str(error).startswith("Config group override must be"):
-        return str(group_without_file(sys.argv[1:]))
-    return None
-
-
-def _with_key(line: str, error: Exception) -> str:
-    """The first line of an error, and the key: OmegaConf says it on a further one."""
-    key = getattr(error, "full_key", None)
-    return f"{key}: {line}" if key and key not in line else line
-
-
-@contextmanager
-def _folders_of_others() -> Iterator[list[str]]:
-    """Of several processes (torchrun) the first one's folder is kept; the others' hold nothing of use: the
-    overrides that see to it.
-    """
-    if int(os.environ.get("RANK", 0)) == 0:
-        yield []
-        return
-    with TemporaryDirectory() as folder:
-        words = [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]
-        yield [*words, "hydra.output_subdir=null", "hydra/job_logging=none"]
-
-
-def run(command: str, task: Callable[[], Any]) -> Any:
-    """``run_script``, for what configuration can be wrong about too."""
-
-    def told() -> Any:
-        try:
-            return task()
-        except OmegaConfBaseException as error:
-            raise AmesError(_with_key(first_line(error), error)) from error
-
-    return run_script(command, told)

@@ -226,7 +226,6 @@ def evaluate_folder(
     counts = query_counts(test.ground_truth, protocols)
     chosen = None if choice is None else choice(model)
     scores = scoring(model, test, protocols, num_rerank)
-    ranked = (test.shortlist, scores.logits, test.ground_truth, protocols)
     about = {
         "dataset": folder.name,
         "model": description,
@@ -235,17 +234,9 @@ def evaluate_folder(
         "db_desc_num": scoring.database_count,
         "precision": scoring.compute.precision,
     }
-    results = about | {
-        "queries": counts,
-        "initial": figures(judge_initial(test.shortlist, test.ground_truth, protocols)),
-        "rows": sweep(*ranked, num_rerank=num_rerank, lamb=lamb, temp=temp),
-        "chosen": None,
-    }
-    if chosen is not None:
-        k, blend = chosen.num_rerank, chosen.blend
-        row = sweep(*ranked, num_rerank=[k], lamb=[blend.lamb], temp=[blend.temp])[0]
-        results["chosen"] = row | {"val_dataset": chosen.dataset, "val_map": round(chosen.reached, 3)}
     asked = {"num_rerank": list(num_rerank), "lamb": list(lamb), "temp": list(temp)}
+    judged = _judged(test, scores.logits, protocols, asked, chosen)
+    results = about | {"queries": counts} | judged
     Run(
         test.shortlist,
         scores.logits,
@@ -260,6 +251,27 @@ def evaluate_folder(
         if done is not None:
             done.safe()
     return results
+
+
+def _judged(
+    test: TestSet,
+    logits: np.ndarray,
+    protocols: Sequence[Protocol],
+    asked: Mapping[str, Any],
+    chosen: Choice | None,
+) -> dict[str, Any]:
+    """The figures of results: of the shortlist as it is, of every combination, of the chosen one."""
+    ranked = (test.shortlist, logits, test.ground_truth, protocols)
+    found: dict[str, Any] = {
+        "initial": figures(judge_initial(test.shortlist, test.ground_truth, protocols)),
+        "rows": sweep(*ranked, **asked),
+        "chosen": None,
+    }
+    if chosen is not None:
+        k, blend = chosen.num_rerank, chosen.blend
+        row = sweep(*ranked, num_rerank=[k], lamb=[blend.lamb], temp=[blend.temp])[0]
+        found["chosen"] = row | {"val_dataset": chosen.dataset, "val_map": round(chosen.reached, 3)}
+    return found
 
 
 def judge_run(
