@@ -7,12 +7,14 @@ from omegaconf import DictConfig
 
 import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
 from ames import config as door
+from ames.config_command import launch, run
 from ames.evaluation import evaluate_folder, objective, readable
+from ames.protocols import left_out
 from ames.report import format_table
 
 
 def evaluate(config: DictConfig) -> float:
-    test = config.test_dataset
+    test = door.dataset_of(config, "test_dataset")
     folder = door.dataset_folder(config, test)
     protocols, scoring = door.protocols(test), door.scoring(config, test)
     model, name, blend = door.trained_model(config, config.model_path)
@@ -33,6 +35,8 @@ def evaluate(config: DictConfig) -> float:
     rows = [{"num_rerank": 0, "lamb": None, "temp": None} | results["initial"], *results["rows"]]
     print(f"{name} on {test.name}, {scoring.query_count} x {scoring.database_count} descriptors (%)")
     print(format_table(readable(rows)))
+    for line in left_out(results["queries"]):
+        print(line)
     if results["chosen"]:
         print(f"chosen on {results['chosen']['val_dataset']}:")
         print(format_table(readable([results["chosen"]])))
@@ -42,8 +46,8 @@ def evaluate(config: DictConfig) -> float:
 
 @hydra.main(config_path="../conf", config_name="test", version_base="1.3")
 def main(config: DictConfig) -> float:
-    return door.run("evaluate", lambda: evaluate(config))
+    return run("evaluate", lambda: evaluate(config))
 
 
 if __name__ == "__main__":
-    door.launch("evaluate", main)
+    launch("evaluate", main)

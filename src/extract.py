@@ -6,15 +6,15 @@ import hydra
 from omegaconf import DictConfig
 
 import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
-from ames import config as door
 from ames.cli_extract import extract_images
+from ames.config_command import launch, run
 from ames.config_extraction import arguments
 
 
 @hydra.main(config_path="../conf", config_name="extract", version_base="1.3")
 def main(config: DictConfig) -> None:
-    door.run("extract", lambda: extract_images(arguments(config)))
+    run("extract", lambda: extract_images(arguments(config)))
 
 
 if __name__ == "__main__":
-    door.launch("extract", main)
+    launch("extract", main)

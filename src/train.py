@@ -16,6 +16,7 @@ import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this 
 from ames import config as door
 from ames import config_training as training
 from ames.checkpoints import model_of, weights_for
+from ames.config_command import launch, run
 from ames.data.descriptors import DescriptorFile, check_backbone
 from ames.errors import AmesError
 from ames.models.ames import AMES
@@ -33,7 +34,7 @@ def _train(config: DictConfig, ranks: Ranks) -> float:
     checkpoints = training.checkpoints(config, out)
     seed = door.whole(config, "seed", least=0)
     torch.manual_seed(seed)
-    folder = door.dataset_folder(config, config.train_dataset)
+    folder = door.dataset_folder(config, door.dataset_of(config, "train_dataset"))
     descriptors = DescriptorFile(folder.local())
     training.take_width(config, descriptors.width)
     model = door.build_model(config)
@@ -84,7 +85,7 @@ def _recipe(config: DictConfig, count: int) -> Recipe:
         freeze=tuple(str(name) for name in freeze),
         ema=training.optional_number(config, "ema"),
         autocast=autocast,
-        compile=bool(config.compile),
+        compile=door.flag(config, "compile"),
         non_finite=str(config.non_finite),
         val_freq=door.whole(config, "val_freq"),
         print_freq=door.whole(config, "print_freq", least=0),
@@ -114,15 +115,15 @@ def _validation(config: DictConfig, model: AMES) -> Callable[[AMES], dict[str, f
 
     def validate(trained: AMES) -> dict[str, float]:
         found = choose(trained)
-        return {"val_map": found.reached, "lamb": found.blend.lamb, "temp": found.blend.temp}
+        return {**found.figures, "lamb": found.blend.lamb, "temp": found.blend.temp}
 
     return validate
 
 
 @hydra.main(config_path="../conf", config_name="train", version_base="1.3")
 def main(config: DictConfig) -> float:
-    return door.run("train", lambda: train(config))
+    return run("train", lambda: train(config))
 
 
 if __name__ == "__main__":
-    door.launch("train", main)
+    launch("train", main)

@@ -10,8 +10,10 @@ import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this 
 from ames import config as door
 from ames import config_training as training
 from ames.backbones.detector import SpatialAttention, load_detector
+from ames.config_command import launch, run
 from ames.data.descriptors import DescriptorFile, check_backbone
 from ames.pooling import PooledSearch
+from ames.protocols import left_out, query_counts
 from ames.training.detector import DetectorRecipe, fit_detector
 from ames.training.ranks import alone
 
@@ -32,7 +34,7 @@ def train(config: DictConfig) -> float:
         val_freq=door.whole(config, "val_freq"),
         print_freq=door.whole(config, "print_freq", least=0),
     )
-    folder = door.dataset_folder(config, config.train_dataset)
+    folder = door.dataset_folder(config, door.dataset_of(config, "train_dataset"))
     descriptors = DescriptorFile(folder.local())
     if config.start is None:
         detector = SpatialAttention(descriptors.width)
@@ -62,6 +64,8 @@ def _validation(config: DictConfig, detector: SpatialAttention, count: int) -> P
         return None
     folder, truth = door.dataset_folder(config, val), door.file_name(val, "test_gnd_file")
     test = PooledSearch.open(folder, door.protocols(val), ground_truth=truth, count=count)
+    for line in left_out(query_counts(test.ground_truth, test.protocols)):
+        print(f"{folder.name}: {line}")
     for file in (test.queries, test.gallery):
         check_backbone(file, width=detector.width, backbone=config.desc_name)
     print(f"mAP on {folder.name} of the descriptors by equal weights: {test.map(None):.2f}")
@@ -70,8 +74,8 @@ def _validation(config: DictConfig, detector: SpatialAttention, count: int) -> P
 
 @hydra.main(config_path="../conf", config_name="detector", version_base="1.3")
 def main(config: DictConfig) -> float:
-    return door.run("train_detector", lambda: train(config))
+    return run("train_detector", lambda: train(config))
 
 
 if __name__ == "__main__":
-    door.launch("train_detector", main)
+    launch("train_detector", main)

@@ -3,6 +3,7 @@
 import json
 import os
 import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from ames import config as door
 from ames.backbones.detector import SpatialAttention, load_detector, save_detector
 from ames.checkpoints import load_model, read_weights, save_weights
 from ames.cli import main
+from ames.config_command import GROUPS, arranged, read_override
 from ames.data.descriptors import DescriptorFile
 from ames.data.shortlist import Shortlist
 from ames.demo.dataset import make_landmarks
@@ -299,7 +301,7 @@ def test_train_a_detector_and_go_on_where_it_was(data, tmp_path):
 
 
 def test_a_hydra_sweep_keeps_its_runs_apart(data, tmp_path):
-    words = evaluation(data, f"hydra.sweep.dir={tmp_path}", "test_dataset.db_desc_num=5,20", "--multirun")
+    words = evaluation(data, f"hydra.sweep.dir={tmp_path}", "--multirun", "test_dataset.db_desc_num=5,20")
     done = call("evaluate.py", *words)
     assert done.returncode == 0, done.stderr
     found = sorted(tmp_path.glob("*/results.json"))
@@ -340,6 +342,39 @@ EVALUATE_ERRORS = [
     (["tset_dataset.lamb=[0]"], "Could not override 'tset_dataset.lamb'"),
     (["model=ams"], "Could not find 'model/ams': choose one of ames, chamfer, rootsift"),
     (["test_dataset.lamb=[0"], "no viable alternative"),
+    (["test_dataset.lamb=[0"], "test_dataset.lamb=[0: cannot be read"),
+    (["test_dataset.lamb=[0"], "close the bracket, or quote what is text: 'test_dataset.lamb=\"[0\"'"),
+    (["data_root=${"], "data_root=${: cannot be read ("),
+    (["data_root=${foo}"], "data_root: Interpolation key 'foo' not found"),
+    (["data_root=${oc.env:AMES_NO_SUCH}"], "data_root: KeyError raised while resolving interpolation"),
+    (["data_root"], "data_root: cannot be read (missing EQUAL at '<EOF>'); give KEY=VALUE"),
+    (["=x"], "=x: cannot be read (the key is missing); give KEY=VALUE"),
+    (['"data_root=x"'], "; give KEY=VALUE"),
+    (["seed=1,2"], "seed=1,2: several values; add --multirun for a job each, write [A,B] for a list"),
+    (["--foo"], "unrecognized arguments: --foo; see evaluate --help"),
+    (["--multirun", "--cfg", "jobs"], "argument --cfg/-c: invalid choice: 'jobs'"),
+    (["~test_dataset.protocols"], "test_dataset.protocols: Key 'protocols' is not in struct"),
+    (["~test_dataset.num_rerank"], "test_dataset.num_rerank: Key 'num_rerank' is not in struct"),
+    (["~foo"], "Could not delete from config. 'foo' does not exist"),
+    (["+cpu=true"], "Could not append to config. An item is already at 'cpu'"),
+    (["groups/foo=x"], "Could not override 'groups/foo'"),
+    (["model=null"], "model=null: give the name of a file of conf/model, or leave it out"),
+    (["dataset@test_dataset=5"], "dataset@test_dataset=5: give the name of a file of conf/dataset"),
+    (["test_dataset=own"], "choose a file of conf/dataset, dataset@test_dataset=own"),
+    (["test_dataset=null"], "test_dataset is None: choose a file of conf/dataset"),
+    (["test_dataset.desc_dir=null"], "desc_dir is missing: give desc_dir=NAME"),
+    (["test_dataset.default_blend=3", "model=chamfer", "model_path=null"], "default_blend is 3: give {lamb"),
+    (["compile=no"], "compile is 'no': give true or false"),
+    (["cpu=1"], "cpu is 1: give true or false"),
+    (["+test_dataset.distractors=no"], "distractors is 'no': give true or false"),
+    (["test_dataset.protocols=3"], "protocols of landmarks-test is 3: give a list of {name: NAME"),
+    (["test_dataset.protocols=[]"], "protocols of landmarks-test is []: give a list of {name: NAME"),
+    (["test_dataset.protocols=[medium]"], "protocol 'medium' of landmarks-test: give {name: NAME"),
+    (["test_dataset.protocols=[{name: x, positives: easy}]"], "protocol 'x' has positives 'easy': give a"),
+    (
+        ["test_dataset.protocols=[{name: x, positives: [easy]}, {name: x, positives: [hard]}]"],
+        "two protocols are called 'x': give each a name of its own",
+    ),
     (["test_dataset.lamb=[]"], "lamb is an empty list"),
     (["test_dataset.lamb=[1.5]"], "lamb 1.5 is outside [0, 1]"),
     (["test_dataset.lamb=half"], "lamb 'half' is outside [0, 1]"),
@@ -371,6 +406,8 @@ EVALUATE_ERRORS = [
 TRAIN_ERRORS = [
     (["data_root=???"], "data_root is missing"),
     (["epocs=1"], "Could not override 'epocs'"),
+    (["compile=yes", "cpu=true"], "compile is 'yes': give true or false"),
+    (["train_dataset=gldv2"], "choose a file of conf/dataset, dataset@train_dataset=gldv2"),
     (["epochs=0"], "epochs is 0: give a whole number of at least 1"),
     (["lr=fast"], "lr is 'fast': give a number of at least 0"),
     (["lr=-1"], "lr is -1"),
@@ -505,6 +542,30 @@ def test_what_train_detector_refuses(data, spoiled, tmp_path, monkeypatch, capsy
     assert line.startswith("train_detector: ")
     assert message in line
     assert not list(tmp_path.rglob("*.pt"))
+
+
+@pytest.mark.parametrize("script", ["evaluate", "train", "train_detector", "extract"])
+@pytest.mark.parametrize("value", ["a=b", "a#b", "a(b", "a&b", "ümlaut", 'a"b=c', "two words=x"])
+def test_values_that_hydra_cannot_read_are_named_and_quoted(script, value, monkeypatch, capsys):
+    key = "images" if script == "extract" else "data_root"
+    line = refused_in_process(f"{script}.py", [f"{key}={value}"], monkeypatch, capsys)
+    start = f"{script}: {key}={value}: cannot be read ("
+    assert line.startswith(start)
+    (word,) = shlex.split(line[len(start) :].split("quote what is text: ")[1])  # as a shell reads the advice
+    assert read_override(word).value() == value
+
+
+def test_flags_may_stand_between_overrides():
+    words = ["a=1", "--multirun", "b=2", "--config-name", "test", "c=3"]
+    assert arranged("evaluate", words) == ["a=1", "b=2", "c=3", "--multirun", "--config-name", "test"]
+    assert arranged("evaluate", ["a=1", "--info"], ["d=4"]) == ["a=1", "d=4", "--info"]
+    assert arranged("evaluate", ["-m", "a=1,2"]) == ["a=1,2", "-m"]
+    assert arranged("evaluate", ["hydra.mode=MULTIRUN", "a=1,2"]) == ["hydra.mode=MULTIRUN", "a=1,2"]
+    assert arranged("evaluate", []) == []
+
+
+def test_the_groups_are_the_folders_of_conf():
+    assert sorted(path.name for path in (ROOT / "conf").iterdir() if path.is_dir()) == list(GROUPS)
 
 
 def test_chamfer_has_nothing_to_train(data, tmp_path, monkeypatch, capsys):

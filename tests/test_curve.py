@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ from ames.checkpoints import save_weights
 from ames.cli import main
 from ames.curve import Contender, curve, draw, load_contenders
 from ames.data.folder import DatasetFolder
-from ames.data.ground_truth import GroundTruth
+from ames.data.ground_truth import GroundTruth, load_ground_truth, save_ground_truth
 from ames.errors import AmesError
 from ames.evaluation import Scoring, evaluate_folder, open_test_set
 from ames.judging import Blend
@@ -219,6 +220,22 @@ def test_the_command_writes_figures_and_picture(data, rows, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"{rows[1]['mean_map']:.1f}" in printed
     assert "small: 4 query descriptors, first 50 re-ranked" in printed
+    assert "left out" not in printed
+
+
+def test_the_command_says_which_queries_are_left_out(data, tmp_path, capsys):
+    folder = shutil.copytree(data / "small", tmp_path / "small")
+    truth = load_ground_truth(folder / "gnd_small.json")
+    truth.queries[0]["hard"] = np.empty(0, np.int64)
+    save_ground_truth(folder / "gnd_small.json", truth)
+    line = words(data, tmp_path / "out")
+    line[1] = str(folder)
+    assert main(line) == 0
+    said = [x for x in capsys.readouterr().out.splitlines() if "left out" in x]
+    queries = len(truth.queries)
+    assert said == [f"hard: 1 of {queries} queries has no positive and is left out"]
+    counts = json.loads((tmp_path / "out.json").read_text())["queries"]
+    assert counts["hard"] == {"judged": queries, "without_positive": 1}
 
 
 def test_the_command_on_photos_is_leave_one_out(data, tmp_path):

@@ -18,17 +18,21 @@ from ames.judging import (
     Blend,
     check_sweep,
     column,
+    columns,
     judge,
     judge_ideal,
     judge_initial,
     sweep,
     tune,
+    validation_figures,
 )
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
-from ames.protocols import LEAVE_ONE_OUT, MEDIUM, PUBLIC, REVISITED, Protocol
+from ames.protocols import ALL, GLDV2, LEAVE_ONE_OUT, MEDIUM, PUBLIC, REVISITED, Protocol
 from golden import data_root, rebuild
 
+K1 = Protocol("k1", positives=("easy",), junk=("junk",), cutoff=1)
+WHOLE = replace(K1, name="whole", cutoff=None)
 CASES = rebuild.cases("evaluate.json")
 TOLERANCE = 0.02  # mAP points
 
@@ -185,6 +189,27 @@ def test_names_of_columns():
     assert [column(p, "map") for p in REVISITED] == ["E_map", "M_map", "H_map"]
     assert column(PUBLIC, "map") == "pub_map"
     assert column(LEAVE_ONE_OUT, "map") == "map"
+    assert list(columns(GLDV2).values()) == ["pub_map", "priv_map", "map"]
+    assert list(columns([LEAVE_ONE_OUT, ALL], "mp").values()) == ["leave-one-out_mp", "mp"]
+    assert list(columns([K1, MEDIUM]).values()) == ["k1_map", "M_map"]
+
+
+@pytest.mark.parametrize(
+    ("protocols", "message"),
+    [
+        ([K1, replace(K1, cutoff=2)], "two protocols are called 'k1': give each a name of its own"),
+        ([K1, K1], "two protocols are called 'k1'"),
+        ([MEDIUM, replace(K1, name="M")], "protocols 'medium' and 'M' share the column M_map: rename one"),
+        ([K1, replace(K1, name="val")], "protocol 'val': its column val_map is the validation's mAP"),
+        ([K1, replace(K1, name="mean")], "protocol 'mean': its column mean_map is the mean"),
+    ],
+)
+def test_columns_that_would_be_one(small_folder, tmp_path, protocols, message):
+    with pytest.raises(AmesError, match=message):
+        columns(protocols)
+    with pytest.raises(AmesError, match=message):
+        evaluated(small_folder, tmp_path, protocols=protocols)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -311,3 +336,65 @@ def test_descriptors_that_are_not_finite_are_named(small_folder, tmp_path):
 def test_one_protocol_alone_has_plain_columns(small_folder, tmp_path):
     results = evaluated(small_folder, tmp_path, protocols=[Protocol("mine", ("easy",), ("junk",))])
     assert {"map", "mp"} <= set(results["rows"][0])
+
+
+def test_protocols_of_own_names_have_a_column_each(small_folder, tmp_path):
+    both = evaluated(small_folder, tmp_path / "both", protocols=[K1, WHOLE])
+    for protocol in (K1, WHOLE):
+        alone = evaluated(small_folder, tmp_path / protocol.name, protocols=[protocol])
+        for row, expected in ((both["initial"], alone["initial"]), (both["rows"][0], alone["rows"][0])):
+            assert row[f"{protocol.name}_map"] == expected["map"]
+            assert row[f"{protocol.name}_mp"] == expected["mp"]
+    assert both["initial"]["k1_map"] != both["initial"]["whole_map"]
+    assert "map" not in both["initial"]
+
+
+def test_the_mean_of_a_validation_and_what_is_behind_it():
+    shortlist, _, truth = made_up()
+    for query in truth.queries:
+        query["hard"] = np.empty(0, np.int64)
+    found = judge_initial(shortlist, truth, REVISITED)  # no query has a hard positive
+    figures = validation_figures(found)
+    assert figures == {
+        "val_map": pytest.approx((found[REVISITED[0]].map + found[MEDIUM].map) / 2),
+        "val_E_map": found[REVISITED[0]].map,
+        "val_M_map": found[MEDIUM].map,
+    }
+    assert list(validation_figures({MEDIUM: found[MEDIUM]})) == ["val_map"]
+    assert list(validation_figures({K1: found[MEDIUM], ALL: found[MEDIUM]})) == [
+        "val_map",
+        "val_k1_map",
+        "val_all_map",
+    ]
+    with pytest.raises(AmesError, match="no query has a positive under hard"):
+        validation_figures({REVISITED[2]: found[REVISITED[2]]})
+
+
+def test_queries_without_a_positive_are_counted_beside_the_mean_of_the_others(small_folder, tmp_path):
+    full = evaluated(small_folder, tmp_path / "full")
+    assert full["queries"]["hard"] == {"judged": 7, "without_positive": 0}
+    truth = load_ground_truth(small_folder.ground_truth)
+    truth.queries[3]["hard"] = np.empty(0, np.int64)
+    save_ground_truth(small_folder.ground_truth, truth)
+    results = evaluated(small_folder, tmp_path)
+    assert results["queries"]["hard"] == {"judged": 7, "without_positive": 1}
+    assert results["queries"]["medium"] == {"judged": 7, "without_positive": 0}
+    shortlist = Shortlist.load(small_folder.shortlist)
+    aps = judge_initial(shortlist, truth, REVISITED)[REVISITED[2]].aps
+    assert results["initial"]["H_map"] == pytest.approx(np.delete(aps, 3).mean(), abs=0.001)
+
+
+def test_a_shortlist_that_repeats_a_wrong_image_is_refused(small_folder, tmp_path):
+    with np.load(small_folder.shortlist) as content:
+        stored = dict(content)
+    truth = load_ground_truth(small_folder.ground_truth)
+    right = np.concatenate([*truth.queries[4].values()])
+    wrong = np.flatnonzero(~np.isin(stored["ids"][4], right))
+    stored["ids"][4, wrong[3]] = stored["ids"][4, wrong[0]]
+    np.savez(small_folder.shortlist, **stored)
+    image = stored["ids"][4, wrong[0]]
+    with pytest.raises(
+        AmesError, match=rf"nn_rootsift.npz: query 4 names gallery image {image} more than once: make"
+    ):
+        evaluated(small_folder, tmp_path)
+    assert not (tmp_path / "run").exists()

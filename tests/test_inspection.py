@@ -121,6 +121,16 @@ def test_shortlists_and_scores(tmp_path):
     has(inspect(tmp_path / "scores.npz"), kind="scores", scored=1, logits={"mean": -3, "min": -3, "max": -3})
 
 
+def test_repeated_entries_are_counted_not_refused(tmp_path):
+    twice = np.array([[4, 4, -1, -1], [0, 2, 2, 2]])
+    ones = np.ones(twice.shape, np.float32)
+    has(inspect(pickled(tmp_path / "nn.pkl", np.stack((ones, twice)))), kind="shortlist", repeated_entries=3)
+    np.savez(tmp_path / "nn.npz", ids=twice, similarities=ones, meta=np.array("{}"))
+    has(inspect(tmp_path / "nn.npz"), kind="shortlist", repeated_entries=3, best_first=True)
+    np.savez(tmp_path / "scores.npz", ids=twice, similarities=ones, logits=ones)
+    has(inspect(tmp_path / "scores.npz"), kind="scores", repeated_entries=3)
+
+
 def test_ground_truths_and_lists(tmp_path):
     found = inspect(pickled(tmp_path / "gnd.pkl", GND))
     has(found, kind="ground truth", queries=2, gallery_images=3, boxes=True)

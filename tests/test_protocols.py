@@ -23,6 +23,8 @@ from ames.protocols import (
     Protocol,
     evaluate,
     ideal,
+    left_out,
+    query_counts,
 )
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -177,6 +179,7 @@ TRUTH = truth_of([{"ok": [0], "junk": [1]}, {"ok": [2], "junk": []}], 3)
         ([[0, -2], [0, 1]], SIMPLE, "id -2: ids start at 0"),
         ([[0, 0], [0, 1]], SIMPLE, "query 0 lists gallery image 0 more than once"),
         ([[1, 1], [0, 1]], SIMPLE, "query 0 lists gallery image 1 more than once"),
+        ([[0, 1], [1, 1]], SIMPLE, "query 1 lists gallery image 1 more than once"),  # neither right nor junk
         ([[0, 1], [0, 1]], EASY, "'easy', query 0: ground truth has no key 'easy': its keys are junk, ok"),
         ([[0, 1], [0, 1]], PUBLIC, "'public' selects no query"),
     ],
@@ -193,3 +196,54 @@ def test_other_errors():
         Protocol("odd", positives=("ok",), ap="square")
     with pytest.raises(AmesError, match="'odd' has no positives"):
         Protocol("odd", positives=())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": ""}, "a protocol is called '': give a name"),
+        ({"name": 1}, "a protocol is called 1: give a name, as text"),
+        ({"positives": "ok"}, "'odd' has positives 'ok': give a list of keys"),
+        ({"junk": ("junk", 3)}, "'odd' has junk .*: give a list of keys"),
+        ({"cutoff": 0}, "'odd' has cutoff 0: give a whole number of at least 1, or null"),
+        ({"cutoff": True}, "'odd' has cutoff True"),
+        ({"queries": (0,)}, r"'odd' has queries \(0,\): give \[start, stop\]"),
+        ({"queries": (0, "end")}, "'odd' has queries .*: give"),
+    ],
+)
+def test_protocols_of_other_types(changes, message):
+    with pytest.raises(AmesError, match=message):
+        Protocol(**{"name": "odd", "positives": ("ok",)} | changes)
+
+
+# ---- queries without positives ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", REVISITED, ids=lambda p: p.name)
+def test_the_counts_are_those_of_the_evaluation(protocol):
+    truth = revisited_ground_truth("roxford5k")
+    result = evaluate(revisited_ranking("roxford5k", 2, 3.0), truth, protocol)
+    counts = query_counts(truth, [protocol])
+    assert counts == {protocol.name: {"judged": result.num_queries, "without_positive": result.num_skipped}}
+
+
+def test_roxford_says_its_two_easy_queries():
+    counts = query_counts(revisited_ground_truth("roxford5k"), REVISITED)
+    assert left_out(counts) == ["easy: 2 of 70 queries have no positive and are left out"]
+
+
+def test_a_positive_that_is_junk_too_is_none_and_other_queries_are_not_left_out():
+    truth = truth_of([{"ok": [0], "junk": []}, {"ok": [1], "junk": [1]}, {"ok": [], "junk": []}], 3)
+    part = replace(SIMPLE, name="part", queries=(0, 1))
+    rest = replace(SIMPLE, name="rest", queries=(1, None))
+    counts = query_counts(truth, [SIMPLE, part, rest])
+    assert counts[SIMPLE.name] == {"judged": 3, "without_positive": 2}
+    assert counts["part"] == {"judged": 1, "without_positive": 0}
+    assert left_out({"rest": counts["rest"]}) == [
+        "rest: none of 2 queries has a positive, so that there is no figure"
+    ]
+    assert left_out({"a": {"judged": 9, "without_positive": 1}}) == [
+        "a: 1 of 9 queries has no positive and is left out"
+    ]
+    with pytest.raises(AmesError, match="'easy', query 0: ground truth has no key 'easy'"):
+        query_counts(truth, [EASY])

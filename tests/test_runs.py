@@ -1,6 +1,7 @@
 """Stored scores and what follows from them without the model; the choice of a blend; a sweep's table."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -31,6 +32,7 @@ from ames.protocols import ALL, GLDV2, HARD, MEDIUM, PUBLIC, REVISITED
 from ames.rerank import needed, score_shortlist
 from ames.runs import Run
 from ames.sweeps import SweepTable, table_of
+from ames.training.journal import read_journal
 from golden import data_root
 from processes import ROOT, refused, run_here
 
@@ -102,6 +104,32 @@ def test_the_report_command(run, capsys):
     assert "M_map" not in printed
     assert main(["report", str(out)]) == 0
     assert f"{results['rows'][-1]['M_map']:.1f}" in capsys.readouterr().out
+
+
+def test_the_report_of_own_protocols_says_what_it_leaves_out(tmp_path, capsys):
+    folder = made(tmp_path / "small")
+    truth = load_ground_truth(folder.ground_truth)
+    truth.queries[2]["hard"] = np.empty(0, np.int64)
+    save_ground_truth(folder.ground_truth, truth)
+    protocols = (HARD, replace(MEDIUM, name="whole"), replace(MEDIUM, name="k1", cutoff=1))
+    results = evaluated(folder, tmp_path / "out", protocols)
+    assert main(["report", str(tmp_path / "out")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[-3:] == ["H_map", "whole_map", "k1_map"]
+    row = results["rows"][-1]
+    assert lines[-2].split()[-3:] == [f"{row[key]:.1f}" for key in ("H_map", "whole_map", "k1_map")]
+    assert lines[-1] == "hard: 1 of 6 queries has no positive and is left out"
+    assert main(["report", str(tmp_path / "out"), "--protocol", "whole", "whole"]) == 0
+    assert "left out" not in capsys.readouterr().out
+
+
+def test_a_run_whose_shortlist_repeats_an_image_is_refused(run, tmp_path):
+    with np.load(run[1] / "scores.npz") as content:
+        stored = dict(content)
+    stored["ids"][3, 5] = stored["ids"][3, 9]
+    np.savez(tmp_path / "scores.npz", **stored)
+    with pytest.raises(AmesError, match=r"scores.npz: query 3 names gallery image \d+ more than once"):
+        Run.load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -239,6 +267,7 @@ def test_the_returned_value():
     assert objective({"chosen": rows[0] | {"val_map": 99.0}, "rows": rows}) == 15
     assert objective({"chosen": None, "rows": [{"pub_map": 1.0, "priv_map": 2.0, "map": 3.0}]}) == 3
     assert objective({"chosen": None, "rows": [{"pub_map": 1.0}]}) == 1
+    assert objective({"chosen": None, "rows": [{"k1_map": 1.0, "whole_map": 3.0}]}) == 2
     assert np.isnan(objective({"chosen": None, "rows": [{"M_map": None, "H_map": None}]}))
 
 
@@ -287,6 +316,8 @@ def test_the_table_of_jobs_with_different_columns(tmp_path):
     row = {"num_rerank": 5, "lamb": 0.5, "temp": 1.0}
     for job, figures in (("10", {"M_map": 1.0}), ("9", {"map": 2.0})):
         content = base | {"rows": [row | figures], "chosen": row | figures if job == "9" else None}
+        if job == "9":  # those of earlier versions do not have it
+            content["queries"] = {"own": {"judged": 9, "without_positive": 1}}
         (tmp_path / job).mkdir()
         (tmp_path / job / "results.json").write_text(json.dumps(content))
     rows = table_of([tmp_path / "9" / "results.json", tmp_path / "10" / "results.json"])
@@ -295,7 +326,9 @@ def test_the_table_of_jobs_with_different_columns(tmp_path):
     assert len({tuple(r) for r in rows}) == 1
     config = SimpleNamespace(hydra=SimpleNamespace(sweep=SimpleNamespace(dir=str(tmp_path))))
     SweepTable().on_multirun_end(config)
-    assert (tmp_path / "table.txt").read_text().splitlines()[1].startswith("9 ")
+    table = (tmp_path / "table.txt").read_text().splitlines()
+    assert table[1].startswith("9 ")
+    assert table[-1] == "x: own: 1 of 9 queries has no positive and is left out"
 
 
 def test_lambda_is_shown_in_full():
@@ -317,9 +350,18 @@ def test_training_is_validated_every_val_freq_epochs(data, monkeypatch, capsys):
     words += ["train_dataset.min_positives=1", "train_dataset.min_negatives=1", "train_dataset.batch_size=12"]
     words += ["epochs=2", "val_freq=2", "print_freq=1", "dataset@val_dataset=landmarks-val", "cpu=true"]
     words += ["hydra.run.dir=run"]
+    val = DatasetFolder(data / "data" / "landmarks-val", "rootsift").ground_truth
+    truth = load_ground_truth(val)
+    truth.queries[0]["hard"] = np.empty(0, np.int64)
+    save_ground_truth(val, truth)
     assert run_here(monkeypatch, ROOT / "src" / "train.py", *words, cwd=data) == 0
     log = (data / "run" / "train.log").read_text()
     assert log.count("val_map") == 1
+    assert log.count("landmarks-val: hard: 1 of 6 queries has no positive and is left out") == 1
+    epoch = read_journal(data / "run" / "model-journal.jsonl")[-1]
+    maps = [epoch[f"val_{key}_map"] for key in "EMH"]
+    assert epoch["val_map"] == pytest.approx(np.mean(maps))
+    assert len(set(maps)) == 3
     assert "epoch 1, batch 1/3: loss" in log
     words[-3] = "dataset@val_dataset=roxford"
     for path in (data / "run").iterdir():

@@ -19,15 +19,11 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
-def run_script(command: str, main: Callable[[], T], *wrong: type[Exception]) -> T:
-    """Calls a script's ``main``; wrong input is one line on stderr and status 2, Ctrl-C one and 130.
-
-    wrong: what is raised of wrong input beside AmesError.
-    """
-    caught: tuple[type[Exception], ...] = (AmesError, *wrong)
+def run_script(command: str, main: Callable[[], T]) -> T:
+    """Calls a script's ``main``; wrong input is one line on stderr and status 2, Ctrl-C one and 130."""
     try:
         return main()
-    except caught as error:
+    except AmesError as error:
         print(f"{command}: {first_line(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

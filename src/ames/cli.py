@@ -131,6 +131,7 @@ def _landmarks(args: argparse.Namespace) -> None:
 
 def _report(args: argparse.Namespace) -> None:
     from ames.evaluation import judge_run, readable
+    from ames.protocols import left_out, query_counts
     from ames.report import format_table
     from ames.runs import Run
 
@@ -146,6 +147,8 @@ def _report(args: argparse.Namespace) -> None:
     counts = f"{run.about['query_desc_num']} x {run.about['db_desc_num']}"
     print(f"{run.about['model']} on {run.about['dataset']}, {counts} descriptors (%)")
     print(format_table(readable(rows)))
+    for line in left_out(query_counts(run.truth(args.ground_truth), run.choose(args.protocol))):
+        print(line)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def _curve(args: argparse.Namespace) -> None:
     from ames.engine import Compute
     from ames.evaluation import open_test_set, readable
     from ames.judging import Blend
-    from ames.protocols import choose_protocols
+    from ames.protocols import choose_protocols, left_out, query_counts
     from ames.report import format_table
 
     table, picture = _outputs(args.out)
@@ -77,10 +77,12 @@ def _curve(args: argparse.Namespace) -> None:
         workers=args.workers,
     )
     names = [p.name for p in protocols]
+    counts = query_counts(test.ground_truth, protocols)
     results = {
         "dataset": folder.name,
         "shortlist": test.shortlist_file.name,
         "protocols": names,
+        "queries": counts,
         "query_desc_num": args.query_desc_num,
         "num_rerank": args.num_rerank,
         "extra_bytes": args.extra_bytes,
@@ -93,6 +95,8 @@ def _curve(args: argparse.Namespace) -> None:
     top = f"{folder.name}: {args.query_desc_num} query descriptors, first {args.num_rerank} re-ranked"
     print(f"{top} (%)")
     print(format_table(readable(rows)))
+    for line in left_out(counts):
+        print(line)
     print(f"figures: {table}")
     mean = f"mean mAP of {', '.join(names)} (%)" if len(names) > 1 else f"mAP, {names[0]} (%)"
     print(f"picture: {draw(rows, picture, label=mean, title=top)}")

@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from ames.arguments import run_script
 from ames.checkpoints import load_state, weights_for
 from ames.data.folder import DatasetFolder
 from ames.engine import Compute
 from ames.errors import AmesError, first_line
 from ames.evaluation import Choice, Scoring, choose, open_test_set
-from ames.judging import Blend, check_sweep, with_positives
+from ames.judging import Blend, check_sweep, columns, with_positives
 from ames.models.ames import AMES
 from ames.models.base import PairSimilarity
-from ames.protocols import Protocol
+from ames.protocols import Protocol, left_out, query_counts
 from ames.released import RELEASED
 from ames.weights import SHIPPED, path_of
+
+log = logging.getLogger(__name__)
+_PROTOCOL = "{name: NAME, positives: [KEY], junk: [KEY]}"
 
 
 def plain(config: Any) -> Any:
@@ -39,11 +36,14 @@ def plain(config: Any) -> Any:
 
 
 def dataset_folder(config: DictConfig, dataset: DictConfig) -> DatasetFolder:
-    """``data_root/desc_dir`` under ``desc_name``; AmesError if ``data_root`` is not given or the folder is
-    not there.
+    """``data_root/desc_dir`` under ``desc_name``; AmesError if one of them is not given or the folder is not
+    there.
     """
     if OmegaConf.is_missing(config, "data_root") or config.data_root is None:
         raise AmesError("data_root is missing: give the folder that holds the data sets, data_root=DIR")
+    for key, value in (("desc_dir", dataset.desc_dir), ("desc_name", config.desc_name)):
+        if value is None:
+            raise AmesError(f"{key} is missing: give {key}=NAME")
     path = Path(str(config.data_root)) / str(dataset.desc_dir)
     if not path.is_dir():
         raise AmesError(f"{path}: no such folder; data_root must hold a folder {str(dataset.desc_dir)!r}")
@@ -55,7 +55,7 @@ def test_files(dataset: DictConfig) -> dict[str, Any]:
     return {
         "shortlist": file_name(dataset, "nn_file"),
         "ground_truth": file_name(dataset, "test_gnd_file"),
-        "distractors": bool(dataset.get("distractors", False)),
+        "distractors": "distractors" in dataset and flag(dataset, "distractors"),
     }
 
 
@@ -83,15 +83,23 @@ def chooser(
     test = open_test_set(dataset_folder(config, val), model, **test_files(val))
     check_sweep(test.shortlist, num_rerank, [0.0], [1.0])
     with_positives(test.shortlist, test.ground_truth, judged)
+    for line in left_out(query_counts(test.ground_truth, judged)):
+        log.info("%s: %s", test.folder.name, line)
     return lambda model: choose(test, model, judged, how, num_rerank=num_rerank)
 
 
 def validation_set(config: DictConfig) -> DictConfig | None:
     """``val_dataset``, None where none is given."""
-    val = config.val_dataset
-    if val is not None and not isinstance(val, DictConfig):
-        raise AmesError(f"val_dataset is {val!r}: choose a file of conf/dataset, dataset@val_dataset={val}")
-    return val
+    return None if config.val_dataset is None else dataset_of(config, "val_dataset")
+
+
+def dataset_of(config: DictConfig, key: str) -> DictConfig:
+    """The data set under ``key``; AmesError where it is something else, such as its name."""
+    dataset = config[key]
+    if not isinstance(dataset, DictConfig):
+        name = dataset if isinstance(dataset, str) else "NAME"
+        raise AmesError(f"{key} is {dataset!r}: choose a file of conf/dataset, dataset@{key}={name}")
+    return dataset
 
 
 def scoring(config: DictConfig, dataset: DictConfig) -> Scoring:
@@ -118,7 +126,7 @@ def compute(config: DictConfig, dataset: DictConfig) -> Compute:
         devices=tuple(devices),
         precision=str(config.precision),
         batch_size=None if dataset.batch_size is None else whole(dataset, "batch_size"),
-        compile=bool(config.compile),
+        compile=flag(config, "compile"),
     )
 
 
@@ -127,6 +135,14 @@ def whole(config: DictConfig, key: str, *, least: int = 1) -> int:
     value = config[key]
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise AmesError(f"{key} is {value!r}: give a whole number of at least {least}")
+    return value
+
+
+def flag(config: DictConfig, key: str) -> bool:
+    """True or false of the configuration, checked: other words, "no" among them, would count as true."""
+    value = config[key]
+    if not isinstance(value, bool):
+        raise AmesError(f"{key} is {value!r}: give true or false")
     return value
 
 
@@ -140,24 +156,36 @@ def number(config: DictConfig, key: str, *, least: float = 0.0) -> float:
 
 def several(config: DictConfig, key: str) -> list[Any]:
     """A list of the configuration; a single value is a list of one."""
-    value = plain(config)[key]
+    value = value_of(config, key)
     return value if isinstance(value, list) else [value]
+
+
+def value_of(config: DictConfig, key: str) -> Any:
+    """What stands under a key, as plain Python; a key that was taken out (``~key``) is OmegaConf's error."""
+    value = config[key]
+    return plain(value) if OmegaConf.is_config(value) else value
 
 
 def protocols(dataset: DictConfig) -> list[Protocol]:
     """The protocols that a data set's file describes."""
+    listed = value_of(dataset, "protocols")
+    if not isinstance(listed, list) or not listed:
+        raise AmesError(f"protocols of {dataset.name} is {listed!r}: give a list of {_PROTOCOL}")
     found = []
-    for item in plain(dataset.protocols):
+    for item in listed:
+        if not isinstance(item, dict):
+            raise AmesError(f"protocol {item!r} of {dataset.name}: give {_PROTOCOL}")
         item = {key: tuple(value) if isinstance(value, list) else value for key, value in item.items()}
         try:
             found.append(Protocol(**item))
         except TypeError as error:
             raise AmesError(f"protocol {item.get('name')!r} of {dataset.name}: {error}") from error
+    columns(found)
     return found
 
 
 def device(config: DictConfig) -> str:
-    return "cuda" if torch.cuda.is_available() and not config.cpu else "cpu"
+    return "cuda" if not flag(config, "cpu") and torch.cuda.is_available() else "cpu"
 
 
 def run_folder() -> Path:
@@ -212,47 +240,8 @@ def trained_model(config: DictConfig, path: Path | str | None) -> Trained:
 
 def blends(dataset: DictConfig, stored: Blend | None) -> dict[str, list[Any]]:
     """lamb and temp to be judged: as given, else those of the checkpoint, else the data set's defaults."""
-    default = plain(dataset.default_blend) if stored is None else asdict(stored)
+    default = value_of(dataset, "default_blend") if stored is None else asdict(stored)
+    if not isinstance(default, dict) or not {"lamb", "temp"} <= set(default):
+        raise AmesError(f"default_blend is {default!r}: give {{lamb: NUMBER, temp: NUMBER}}")
     given = {key: dataset[key] for key in ("lamb", "temp")}
     return {key: [default[key]] if x is None else several(dataset, key) for key, x in given.items()}
-
-
-def launch(command: str, main: Callable[[], Any]) -> None:
-    """Calls a Hydra entry point; what Hydra refuses (unknown keys, values, files of conf/) becomes one
-    line on stderr and exit status 2 as well, unless HYDRA_FULL_ERROR asks for the traceback.
-    """
-    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which build it is does not matter to anyone
-    full = os.environ.setdefault("HYDRA_FULL_ERROR", "0") not in ("", "0")
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints several lines itself and exits with 1
-    try:
-        with _folders_of_others():
-            main()
-    except (HydraException, OmegaConfBaseException) as error:
-        if full:
-            raise
-        parts = [first_line(x).rstrip(".") for x in (error, error.__cause__) if x is not None]
-        if isinstance(error, MissingConfigException) and error.options:
-            parts.append(f"choose one of {', '.join(error.options)}")
-        print(f"{command}: {': '.join(parts)}", file=sys.stderr)
-        sys.exit(2)
-
-
-@contextmanager
-def _folders_of_others() -> Iterator[None]:
-    """Of several processes (torchrun) the first one's folder is kept; the others' hold nothing of use."""
-    if int(os.environ.get("RANK", 0)) == 0:
-        yield
-        return
-    with TemporaryDirectory() as folder:
-        words = [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]
-        words += ["hydra.output_subdir=null", "hydra/job_logging=none"]
-        # Beside the other overrides: Hydra refuses some before and some behind a flag, such as --multirun.
-        given = [i for i, word in enumerate(sys.argv) if i and "=" in word and not word.startswith("-")]
-        place = given[-1] + 1 if given else len(sys.argv)
-        sys.argv[place:place] = words
-        yield
-
-
-def run(command: str, task: Callable[[], Any]) -> Any:
-    """``run_script``, for what configuration can be wrong about too."""
-    return run_script(command, task, OmegaConfBaseException)

@@ -19,7 +19,7 @@ from ames.drawing import COLOURS, MARKERS, new_figure, plain, tidy
 from ames.engine import Compute
 from ames.errors import AmesError
 from ames.evaluation import Scoring, TestSet
-from ames.judging import Blend, check_sweep, column, figures, judge, judge_initial
+from ames.judging import Blend, check_sweep, columns, figures, judge, judge_initial
 from ames.models.base import PairSimilarity
 from ames.protocols import Protocol, Result
 
@@ -122,6 +122,7 @@ def _check(
     for what, values in (("model", contenders), ("protocol", protocols), ("count", database_counts)):
         if not len(values):
             raise AmesError(f"no {what} given: a curve needs at least one")
+    columns(protocols)
     for file, what, counts in (
         (test.queries, "query_desc_num", [query_count]),
         (test.gallery, "db_desc_num", database_counts),
@@ -146,7 +147,7 @@ def _check(
 def _judged(results: Mapping[Protocol, Result]) -> dict[str, Any]:
     """Figures of each protocol, and the mean of the mAPs there are (None: no query has a positive)."""
     row = figures(dict(results))
-    maps = [row[column(p, "map")] for p in results if row[column(p, "map")] is not None]
+    maps = [row[key] for key in columns(results).values() if row[key] is not None]
     return row | {"mean_map": round(float(np.mean(maps)), 3) if maps else None}
 
 

@@ -21,9 +21,19 @@ from ames.database.serve import search_database
 from ames.database.store import Database
 from ames.engine import Compute, Engine
 from ames.errors import AmesError
-from ames.judging import Blend, check_sweep, figures, judge_initial, sweep, tune
+from ames.judging import (
+    Blend,
+    check_sweep,
+    columns,
+    figures,
+    judge,
+    judge_initial,
+    sweep,
+    tune,
+    validation_figures,
+)
 from ames.models.base import PairSimilarity, Similarity
-from ames.protocols import Protocol
+from ames.protocols import Protocol, query_counts
 from ames.rerank import needed, score_shortlist
 from ames.runs import RESULTS, Run, padded
 from ames.scores import KeptScores, scores_key
@@ -153,12 +163,15 @@ class Scores:
 
 @dataclass(frozen=True)
 class Choice:
-    """The combination that a validation split picked, its mean mAP there, and the scores behind it."""
+    """The combination that a validation split picked, its mean mAP there, the figures of
+    ``validation_figures`` behind the mean, and the scores behind those.
+    """
 
     num_rerank: int
     blend: Blend
     dataset: str
     reached: float
+    figures: Mapping[str, float] = field(default_factory=dict)
     scores: Scores | None = field(default=None, compare=False)
 
 
@@ -172,14 +185,18 @@ def choose(
 ) -> Choice:
     """The best of the grid of ``tune`` at each of ``num_rerank``, the earlier one where two are equal."""
     check_sweep(test.shortlist, num_rerank, [0.0], [1.0])
+    columns(protocols)
     scores = scoring(model, test, protocols, num_rerank)
-    best: Choice | None = None
+    ranked = (test.shortlist, scores.logits, test.ground_truth, protocols)
+    best: tuple[int, Blend, float] | None = None
     for k in num_rerank:
-        blend, reached = tune(test.shortlist, scores.logits, test.ground_truth, protocols, num_rerank=k)
-        if best is None or reached > best.reached + 1e-9:
-            best = Choice(k, blend, test.folder.name, reached, scores)
+        blend, reached = tune(*ranked, num_rerank=k)
+        if best is None or reached > best[2] + 1e-9:
+            best = k, blend, reached
     assert best is not None, "check_sweep refuses empty lists"
-    return best
+    k, blend, reached = best
+    found = validation_figures(judge(*ranked, num_rerank=k, blend=blend))
+    return Choice(k, blend, test.folder.name, reached, found, scores)
 
 
 def evaluate_folder(
@@ -200,13 +217,15 @@ def evaluate_folder(
 
     Writes ``out/results.json`` (what is returned) and ``out/scores.npz`` (``ames.runs.Run``), from which
     other combinations follow. files: keywords of ``open_test_set``. ``choice`` is called when all else has
-    been checked: it may take long.
+    been checked: it may take long. In the results, ``queries`` has what ``query_counts`` counts: the means
+    leave queries without positives out.
     """
+    columns(protocols)
     test = open_test_set(folder, model, **files or {})
     check_sweep(test.shortlist, num_rerank, lamb, temp)
+    counts = query_counts(test.ground_truth, protocols)
     chosen = None if choice is None else choice(model)
     scores = scoring(model, test, protocols, num_rerank)
-    ranked = (test.shortlist, scores.logits, test.ground_truth, protocols)
     about = {
         "dataset": folder.name,
         "model": description,
@@ -215,16 +234,9 @@ def evaluate_folder(
         "db_desc_num": scoring.database_count,
         "precision": scoring.compute.precision,
     }
-    results = about | {
-        "initial": figures(judge_initial(test.shortlist, test.ground_truth, protocols)),
-        "rows": sweep(*ranked, num_rerank=num_rerank, lamb=lamb, temp=temp),
-        "chosen": None,
-    }
-    if chosen is not None:
-        k, blend = chosen.num_rerank, chosen.blend
-        row = sweep(*ranked, num_rerank=[k], lamb=[blend.lamb], temp=[blend.temp])[0]
-        results["chosen"] = row | {"val_dataset": chosen.dataset, "val_map": round(chosen.reached, 3)}
     asked = {"num_rerank": list(num_rerank), "lamb": list(lamb), "temp": list(temp)}
+    judged = _judged(test, scores.logits, protocols, asked, chosen)
+    results = about | {"queries": counts} | judged
     Run(
         test.shortlist,
         scores.logits,
@@ -239,6 +251,27 @@ def evaluate_folder(
         if done is not None:
             done.safe()
     return results
+
+
+def _judged(
+    test: TestSet,
+    logits: np.ndarray,
+    protocols: Sequence[Protocol],
+    asked: Mapping[str, Any],
+    chosen: Choice | None,
+) -> dict[str, Any]:
+    """The figures of results: of the shortlist as it is, of every combination, of the chosen one."""
+    ranked = (test.shortlist, logits, test.ground_truth, protocols)
+    found: dict[str, Any] = {
+        "initial": figures(judge_initial(test.shortlist, test.ground_truth, protocols)),
+        "rows": sweep(*ranked, **asked),
+        "chosen": None,
+    }
+    if chosen is not None:
+        k, blend = chosen.num_rerank, chosen.blend
+        row = sweep(*ranked, num_rerank=[k], lamb=[blend.lamb], temp=[blend.temp])[0]
+        found["chosen"] = row | {"val_dataset": chosen.dataset, "val_map": round(chosen.reached, 3)}
+    return found
 
 
 def judge_run(
@@ -261,6 +294,7 @@ def judge_run(
     }
     check_sweep(run.shortlist, *grid.values())
     judged, truth = run.choose(protocols), run.truth(ground_truth)
+    columns(judged)
     if len(truth.queries) != len(run.logits):
         raise AmesError(f"the run has {len(run.logits)} queries, its ground truth {len(truth.queries)}")
     initial = figures(judge_initial(run.shortlist, truth, judged))

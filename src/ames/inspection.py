@@ -23,7 +23,7 @@ from ames.data.ground_truth import GroundTruth, load_ground_truth, parse_ground_
 from ames.data.hdf5 import find_features, open_hdf5
 from ames.data.images import read_list
 from ames.data.pickles import load_pickle
-from ames.data.shortlist import Shortlist
+from ames.data.shortlist import Shortlist, count_repeated
 from ames.database.store import Database
 from ames.errors import AmesError
 
@@ -64,7 +64,7 @@ def _by_ending(path: Path, sample: int | None) -> dict[str, Any]:
         if isinstance(content, dict):
             return about_ground_truth(parse_ground_truth(content, source=str(path)))
         try:
-            found = about_shortlist(Shortlist.from_array(content))
+            found = about_shortlist(Shortlist.from_array(content, distinct=False))
         except AmesError as error:
             raise AmesError(f"{path}: {error}") from error
         return found | {"stored_as": f"{type(content).__name__} of {content.dtype}"}
@@ -235,11 +235,13 @@ def about_shortlist(shortlist: Shortlist) -> dict[str, Any]:
         "entries": ids.shape[1],
         "highest_id": int(ids.max(initial=-1)),
         "empty_entries": int((~there).sum()),
+        "repeated_entries": count_repeated(ids),
         "meta": dict(shortlist.meta),
     }
     if there.any():
         found["similarities"] = _spread(similarities[there].astype(np.float64))
-        found["best_first"] = bool((np.diff(np.where(there, similarities, -np.inf), axis=1) <= 0).all())
+        ordered = np.where(there, similarities, -np.inf)
+        found["best_first"] = bool((ordered[:, 1:] <= ordered[:, :-1]).all())
         found["first_is_self"] = round(float((ids[:, 0] == np.arange(len(ids))).mean()), 4)
     return found
 
@@ -272,14 +274,16 @@ def _archive(path: Path) -> dict[str, Any]:
     with reading_npz(path, "an .npz file"), np.load(path, allow_pickle=False) as archive:
         names = set(archive.files)
         logits = archive["logits"] if "logits" in names else None
+        ids = archive["ids"] if logits is not None and "ids" in names else None
     if "proj" in names:
         return _itq(read_itq(path))
     if logits is not None:
         scored = np.isfinite(logits)
         shape = {"queries": logits.shape[0], "entries": logits.shape[-1]}
         spread = _spread(logits[scored].astype(np.float64)) if scored.any() else None
-        return {"kind": "scores"} | shape | {"scored": int(scored.sum()), "logits": spread}
-    return about_shortlist(Shortlist.load(path))
+        found = {"kind": "scores"} | shape | {"scored": int(scored.sum()), "logits": spread}
+        return found | ({} if ids is None else {"repeated_entries": count_repeated(ids)})
+    return about_shortlist(Shortlist.load(path, distinct=False))
 
 
 # ---- weights ----------------------------------------------------------------------------------------

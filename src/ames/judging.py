@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from numbers import Integral, Real
@@ -13,7 +13,7 @@ import numpy as np
 from ames.data.ground_truth import GroundTruth
 from ames.data.shortlist import Shortlist
 from ames.errors import AmesError
-from ames.protocols import Protocol, Result, evaluate, ideal
+from ames.protocols import ALL, Protocol, Result, evaluate, ideal
 from ames.rerank import junk_of, rerank
 
 # The grid that a validation split chooses from.
@@ -21,6 +21,7 @@ LAMBDAS = tuple(round(0.05 * i, 2) for i in range(20))
 GAMMAS = (0.1, 0.2, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0)
 
 PREFIXES = {"easy": "E", "medium": "M", "hard": "H", "public": "pub", "private": "priv"}
+_TAKEN = {"val_map": "the validation's mAP", "mean_map": "the mean over the protocols"}
 
 
 @dataclass(frozen=True)
@@ -44,21 +45,60 @@ class Blend:
         return blend
 
 
-def column(protocol: Protocol, figure: str) -> str:
-    """The key of a figure in results: M_map, H_mp, pub_map; ``map`` alone where one protocol is all."""
-    prefix = PREFIXES.get(protocol.name, "")
+def column(protocol: Protocol, figure: str, *, alone: bool = True) -> str:
+    """The key of a figure in results: M_map, H_mp, pub_map as published; ``map`` where the protocol stands
+    alone, and for GLDv2's ``all``; else the protocol's own name before it.
+    """
+    prefix = PREFIXES.get(protocol.name, "" if alone or protocol.name == ALL.name else protocol.name)
     return f"{prefix}_{figure}" if prefix else figure
 
 
-def figures(results: dict[Protocol, Result]) -> dict[str, Any]:
+def columns(protocols: Collection[Protocol], figure: str = "map") -> dict[Protocol, str]:
+    """The key of a figure under each protocol. AmesError for two protocols of one name or one key, and for a
+    key that results have for something else.
+    """
+    found: dict[str, Protocol] = {}
+    for protocol in protocols:
+        key = column(protocol, figure, alone=len(protocols) == 1)
+        for other in found.values():
+            if other.name == protocol.name:
+                raise AmesError(f"two protocols are called {protocol.name!r}: give each a name of its own")
+        if key in found:
+            raise AmesError(
+                f"protocols {found[key].name!r} and {protocol.name!r} share the column {key}: rename one"
+            )
+        if key in _TAKEN:
+            raise AmesError(f"protocol {protocol.name!r}: its column {key} is {_TAKEN[key]}: rename it")
+        found[key] = protocol
+    return {protocol: key for key, protocol in found.items()}
+
+
+def figures(results: Mapping[Protocol, Result]) -> dict[str, Any]:
     """{"M_map": ..., "M_mp": {"1": ..., "5": ..., "10": ...}, ...} in percent; None where no query has a
     positive.
     """
+    maps, precisions = (columns(results, figure) for figure in ("map", "mp"))
     row: dict[str, Any] = {}
     for protocol, result in results.items():
-        row[column(protocol, "map")] = _rounded(result.map)
-        row[column(protocol, "mp")] = {str(k): _rounded(v) for k, v in result.mp.items()}
+        row[maps[protocol]] = _rounded(result.map)
+        row[precisions[protocol]] = {str(k): _rounded(v) for k, v in result.mp.items()}
     return row
+
+
+def validation_figures(results: Mapping[Protocol, Result]) -> dict[str, float]:
+    """What a training notes of a validation: ``val_map``, the mean of the mAPs there are; of several
+    protocols also each one's, ``val_M_map`` and so on. AmesError where no query has a positive.
+    """
+    found = {protocol: result.map for protocol, result in results.items() if not np.isnan(result.map)}
+    if not found:
+        raise AmesError(f"no query has a positive under {', '.join(p.name for p in results)}")
+    each = {}
+    if len(results) > 1:
+        own = columns(results)
+        each = {p: p.name + "_map" if own[p] == "map" else own[p] for p in found}  # val_map is the mean
+    return {"val_map": float(np.mean(list(found.values())))} | {
+        f"val_{key}": float(found[protocol]) for protocol, key in each.items()
+    }
 
 
 def _rounded(value: float) -> float | None:

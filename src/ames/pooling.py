@@ -14,6 +14,7 @@ from ames.data.descriptors import DescriptorFile
 from ames.data.folder import DatasetFolder
 from ames.data.ground_truth import GroundTruth, load_ground_truth
 from ames.errors import AmesError
+from ames.judging import validation_figures
 from ames.protocols import Protocol, Result, evaluate
 from ames.search import search
 
@@ -85,9 +86,13 @@ class PooledSearch:
         return {protocol: evaluate(ids, self.ground_truth, protocol) for protocol in self.protocols}
 
     def map(self, detector: SpatialAttention | None, *, uniform: bool = False) -> float:
-        """Mean mAP over the protocols, in percent."""
-        return float(np.mean([x.map for x in self.judge(detector, uniform=uniform).values()]))
+        """Mean mAP over the protocols under which some query has a positive, in percent."""
+        return validation_figures(self.judge(detector, uniform=uniform))["val_map"]
 
     def __call__(self, detector: SpatialAttention) -> dict[str, float]:
-        """For validation: mAP with the detector's weights, and with equal ones of the same features."""
-        return {"val_map": self.map(detector), "val_map_uniform": self.map(detector, uniform=True)}
+        """For validation: ``validation_figures`` with the detector's weights, and the mAP with equal ones of
+        the same features.
+        """
+        return validation_figures(self.judge(detector)) | {
+            "val_map_uniform": self.map(detector, uniform=True)
+        }

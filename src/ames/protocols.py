@@ -5,12 +5,15 @@ neither right nor wrong: they are taken out before positions are counted), where
 how the area under precision and recall is summed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
 
 import numpy as np
 
 from ames.data.ground_truth import GroundTruth, ids
+from ames.data.shortlist import first_repeated
 from ames.errors import AmesError
 from ames.metrics import AP_RULES, average_precision, precision_at
 
@@ -24,7 +27,7 @@ class Protocol:
     positives, junk: keys of the ground truth; an image under both is junk.
     cutoff, ap: `cutoff` and `rule` of `ames.metrics.average_precision`.
     queries: (start, stop) of the part of the queries that is judged, as in a slice; None: all of them.
-    Raises AmesError for an unknown `ap` or when `positives` is empty.
+    Raises AmesError for an unknown `ap`, when `positives` is empty, and for what is of another type.
     """
 
     name: str
@@ -35,10 +38,42 @@ class Protocol:
     queries: tuple[int | None, int | None] | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise AmesError(f"a protocol is called {self.name!r}: give a name, as text")
+        for key, value, right in (
+            ("positives", self.positives, _is_keys(self.positives)),
+            ("junk", self.junk, _is_keys(self.junk)),
+            ("cutoff", self.cutoff, self.cutoff is None or (_is_whole(self.cutoff) and self.cutoff >= 1)),
+            ("queries", self.queries, self.queries is None or _is_part(self.queries)),
+        ):
+            if not right:
+                raise AmesError(f"protocol {self.name!r} has {key} {value!r}: give {_EXPECTED[key]}")
         if not self.positives:
             raise AmesError(f"protocol {self.name!r} has no positives: name the keys of the ground truth")
         if self.ap not in AP_RULES:
             raise AmesError(f"protocol {self.name!r} has ap {self.ap!r}: choose one of {', '.join(AP_RULES)}")
+
+
+_EXPECTED = {
+    "positives": "a list of keys of the ground truth",
+    "junk": "a list of keys of the ground truth",
+    "cutoff": "a whole number of at least 1, or null",
+    "queries": "[start, stop], whole numbers or null",
+}
+
+
+def _is_keys(value: Any) -> bool:
+    return isinstance(value, (tuple, list)) and all(isinstance(key, str) for key in value)
+
+
+def _is_part(value: Any) -> bool:
+    return (
+        isinstance(value, (tuple, list)) and len(value) == 2 and all(x is None or _is_whole(x) for x in value)
+    )
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 EASY = Protocol("easy", positives=("easy",), junk=("junk", "hard"))
@@ -105,16 +140,11 @@ def evaluate(
     ranking: int [Q, M] gallery ids, best first; -1 is no entry and takes no position. M may be below the
     size of the gallery: positives that are missing count as not found. Q is the number of all queries of the
     ground truth, whatever part of them the protocol judges.
-    Raises AmesError when sizes disagree, an id is out of range or listed twice among the positives or the
-    junk of a query, the ground truth lacks a key of the protocol, or the protocol selects no query.
+    Raises AmesError when sizes disagree, an id is out of range or listed twice in the row of a query, the
+    ground truth lacks a key of the protocol, or the protocol selects no query.
     """
     ranking = _checked(ranking, ground_truth)
-    judged = range(len(ranking))[slice(*protocol.queries) if protocol.queries else slice(None)]
-    if not judged:
-        raise AmesError(
-            f"protocol {protocol.name!r} selects no query: its part {protocol.queries} of "
-            f"{len(ranking)} queries is empty; choose another protocol or another part"
-        )
+    judged = _judged(len(ranking), protocol)
     labels = _Labels(ranking, ground_truth, protocol)
     aps = np.full(len(judged), np.nan)
     precisions = np.full((len(judged), len(ks)), np.nan)
@@ -132,6 +162,33 @@ def evaluate(
         num_queries=len(judged),
         num_skipped=int((~kept).sum()),
     )
+
+
+def query_counts(ground_truth: GroundTruth, protocols: Sequence[Protocol]) -> dict[str, dict[str, int]]:
+    """Name of each protocol -> {"judged": how many queries it judges, "without_positive": how many of them
+    have no positive, so that its means leave them out}. The queries that its part does not name count in
+    neither. Raises AmesError as `evaluate` does.
+    """
+    counts = {}
+    for protocol in protocols:
+        judged = _judged(len(ground_truth.queries), protocol)
+        found = (_keys(ground_truth.queries[number], number, protocol) for number in judged)
+        empty = sum(not set(positives.tolist()) - set(junk.tolist()) for positives, junk in found)
+        counts[protocol.name] = {"judged": len(judged), "without_positive": empty}
+    return counts
+
+
+def left_out(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """A sentence for each protocol whose means leave queries out; ``counts`` of `query_counts`."""
+    said = []
+    for name, count in counts.items():
+        judged, empty = count["judged"], count["without_positive"]
+        if empty == judged:
+            said.append(f"{name}: none of {judged} queries has a positive, so that there is no figure")
+        elif empty:
+            verbs = ("has", "is") if empty == 1 else ("have", "are")
+            said.append(f"{name}: {empty} of {judged} queries {verbs[0]} no positive and {verbs[1]} left out")
+    return said
 
 
 def ideal(ranking: np.ndarray, ground_truth: GroundTruth, protocol: Protocol, k: int) -> np.ndarray:
@@ -166,11 +223,7 @@ class _Labels:
 
     def of_row(self, number: int) -> tuple[np.ndarray, int]:
         """Labels int8 [entries that are not -1] of row `number`, and how many positives its query has."""
-        try:
-            positives = ids(self.queries[number], self.protocol.positives)
-            junk = ids(self.queries[number], self.protocol.junk)
-        except AmesError as error:
-            raise AmesError(f"protocol {self.protocol.name!r}, query {number}: {error}") from error
+        positives, junk = _keys(self.queries[number], number, self.protocol)
         row = self.ranking[number]
         row = row[row >= 0]
         self.table[positives] = _POSITIVE
@@ -178,11 +231,26 @@ class _Labels:
         label = self.table[row]
         num_positives = int((self.table[np.unique(positives)] == _POSITIVE).sum())
         self.table[positives] = self.table[junk] = 0
-        marked = np.sort(row[label != 0])
-        twice = marked[1:][marked[1:] == marked[:-1]]
-        if len(twice):
-            raise AmesError(f"ranking of query {number} lists gallery image {twice[0]} more than once")
         return label, num_positives
+
+
+def _judged(queries: int, protocol: Protocol) -> range:
+    """The numbers of the queries that a protocol judges; AmesError if there are none."""
+    judged = range(queries)[slice(*protocol.queries) if protocol.queries else slice(None)]
+    if not judged:
+        raise AmesError(
+            f"protocol {protocol.name!r} selects no query: its part {protocol.queries} of "
+            f"{queries} queries is empty; choose another protocol or another part"
+        )
+    return judged
+
+
+def _keys(query: Mapping[str, np.ndarray], number: int, protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of positives and of junk of query ``number``, int64 [n] each."""
+    try:
+        return ids(query, protocol.positives), ids(query, protocol.junk)
+    except AmesError as error:
+        raise AmesError(f"protocol {protocol.name!r}, query {number}: {error}") from error
 
 
 def _checked(ranking: np.ndarray, ground_truth: GroundTruth) -> np.ndarray:
@@ -206,4 +274,7 @@ def _checked(ranking: np.ndarray, ground_truth: GroundTruth) -> np.ndarray:
             f"ranking holds the id {ranking.max()} but the gallery of the ground truth has {size} images: "
             "use the shortlist and the ground truth of the same dataset"
         )
+    twice = first_repeated(ranking)
+    if twice is not None:
+        raise AmesError(f"ranking of query {twice[0]} lists gallery image {twice[1]} more than once")
     return ranking

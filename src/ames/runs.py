@@ -13,7 +13,7 @@ import numpy as np
 from ames.data.archives import reading_npz
 from ames.data.atomic import atomic_file
 from ames.data.ground_truth import GroundTruth, load_ground_truth
-from ames.data.shortlist import Shortlist
+from ames.data.shortlist import Shortlist, named
 from ames.errors import AmesError
 from ames.protocols import GLDV2, REVISITED, Protocol
 
@@ -61,8 +61,10 @@ class Run:
             raise AmesError(f"{path}: no such file; give the folder of an evaluation's run")
         with reading_npz(path, "the scores of an evaluation"), np.load(path, allow_pickle=False) as content:
             meta = json.loads(str(content["meta"][()]))
+            with named(path):
+                shortlist = Shortlist(content["ids"], content["similarities"])
             return cls(
-                Shortlist(content["ids"], content["similarities"]),
+                shortlist,
                 content["logits"],
                 Path(meta["ground_truth"]),
                 int(meta["gallery_size"]),
@@ -80,7 +82,7 @@ class Run:
         for name in names:
             if name not in known:
                 raise AmesError(f"protocol {name!r} is none of {', '.join(known)}")
-        return tuple(known[name] for name in names) or self.protocols
+        return tuple(known[name] for name in dict.fromkeys(names)) or self.protocols
 
 
 def padded(truth: GroundTruth, gallery_size: int) -> GroundTruth:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from ames.data.atomic import atomic_file
 from ames.evaluation import readable
+from ames.protocols import left_out
 from ames.report import format_table
 from ames.runs import RESULTS
 
@@ -32,7 +33,8 @@ class SweepTable(Callback):
         found = [path for path, time in _found(folder).items() if self._before.get(path) != time]
         if not found:
             return
-        table = format_table(table_of(sorted(found, key=_number)))
+        files = sorted(found, key=_number)
+        table = "\n".join([format_table(table_of(files)), *_left_out(files)])
         with atomic_file(folder / "table.txt") as file:
             file.write(f"{table}\n".encode())
         print(f"{len(found)} jobs in {folder}\n{table}")
@@ -50,6 +52,13 @@ def table_of(files: list[Path]) -> list[dict[str, Any]]:
             rows.append(head | {"job": f"{path.parent.name} (chosen)"} | readable([results["chosen"]])[0])
     columns = dict.fromkeys(key for row in rows for key in row)
     return [{key: row.get(key) for key in columns} for row in rows]
+
+
+def _left_out(files: list[Path]) -> list[str]:
+    """What the figures of each data set leave out, once; results of earlier versions do not say it."""
+    every = [json.loads(path.read_text()) for path in files]
+    said = [f"{x['dataset']}: {line}" for x in every for line in left_out(x.get("queries", {}))]
+    return list(dict.fromkeys(said))
 
 
 def _counts(results: dict[str, Any]) -> str:

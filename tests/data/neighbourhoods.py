@@ -24,7 +24,7 @@ def one_row(ids, similarities, labels):
     table[0] = ids
     values = np.zeros(table.shape)
     values[0] = similarities
-    return Shortlist(table, values), np.array(labels)
+    return Shortlist(table, values, distinct=False), np.array(labels)
 
 
 def sampled(shortlist, labels, *, neighbours=300, options=None, **rest):

@@ -8,10 +8,10 @@ import pytest
 from neighbourhoods import everyone, one_row, sampled
 
 from ames.data import candidates
-from ames.data.candidates import LabelledNeighbours, nth_free, repeated
+from ames.data.candidates import LabelledNeighbours, nth_free
 from ames.data.neighbours import Neighbours
 from ames.data.sampling import TripletSampler, describe
-from ames.data.shortlist import Shortlist
+from ames.data.shortlist import Shortlist, repeated
 from ames.errors import AmesError
 
 LOOSE = {"min_positives": 1, "min_negatives": 1}

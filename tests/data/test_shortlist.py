@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from ames.data.shortlist import Shortlist
+from ames.data import shortlist as shortlist_module
+from ames.data.shortlist import Shortlist, count_repeated
 from ames.errors import AmesError
 
 IDS = np.array([[3, 0, 2], [1, 2, -1]])
@@ -56,12 +57,31 @@ def test_top():
         (IDS[0], SIMILARITIES[0], r"not \[3\] and \[3\]"),
         (IDS - 1, SIMILARITIES, "id -2: ids start at 0, and -1 is no entry"),
         (np.abs(IDS), SIMILARITIES, "similarity of query 1, entry 2 is nan"),
+        (np.array([[0, 1, 2], [2, 1, 2]]), np.ones((2, 3)), "query 1 names gallery image 2 more than once"),
         (IDS, np.where(IDS == 0, np.inf, SIMILARITIES), "similarity of query 0, entry 1 is inf"),
     ],
 )
 def test_errors_of_validation(ids, similarities, message):
     with pytest.raises(AmesError, match=message):
         Shortlist(ids, similarities)
+
+
+def test_entries_of_none_may_repeat_and_inspection_may_look_at_what_does():
+    ids = np.array([[3, -1, -1], [2**40, 1, 0]])
+    assert Shortlist(ids, np.ones((2, 3))).ids.tolist() == ids.tolist()
+    twice = np.array([[3, 3, 3], [1, -1, 1]])
+    assert Shortlist(twice, np.ones((2, 3)), distinct=False).ids.tolist() == twice.tolist()
+    assert count_repeated(twice) == 3
+    assert count_repeated(np.empty((4, 0), np.int64)) == 0
+
+
+def test_a_repeated_image_far_down_is_placed(tmp_path, monkeypatch):
+    monkeypatch.setattr(shortlist_module, "_IDS_AT_ONCE", 100)
+    ids = np.tile(np.arange(7), (5000, 1))
+    ids[4321, 6] = 2
+    np.savez(tmp_path / "s.npz", ids=ids, similarities=np.ones(ids.shape), meta=np.array("{}"))
+    failing_load(tmp_path / "s.npz", "query 4321 names gallery image 2 more than once")
+    assert count_repeated(Shortlist.load(tmp_path / "s.npz", distinct=False).ids) == 1
 
 
 def test_a_bad_similarity_far_down_is_placed():

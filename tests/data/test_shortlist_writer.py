@@ -15,7 +15,7 @@ from ames.data.shortlist import Shortlist, read_meta
 from ames.data.shortlist_writer import write_npz, write_pkl
 from ames.errors import AmesError
 
-IDS = np.random.default_rng(0).integers(0, 30, (30, 9))
+IDS = np.random.default_rng(0).permuted(np.tile(np.arange(30), (30, 1)), axis=1)[:, :9]
 SIMILARITIES = np.random.default_rng(1).uniform(-1, 1, (30, 9)).astype(np.float32)
 
 

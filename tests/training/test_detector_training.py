@@ -22,7 +22,7 @@ from ames.data.triplets import TripletLoader
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.pooling import PooledSearch, pool
-from ames.protocols import ALL, LEAVE_ONE_OUT
+from ames.protocols import ALL, LEAVE_ONE_OUT, Protocol
 from ames.training.detector import DetectorRecipe, fit_detector, triplet_objective
 from ames.training.resuming import TERMINATED, Checkpoints
 
@@ -308,6 +308,24 @@ def test_packed_bits_have_no_sum(tmp_path):
         pool(DescriptorFile(path))
     with pytest.raises(AmesError, match="holds packed bits; training needs descriptors"):
         loader(DescriptorFile(path))
+
+
+def test_a_protocol_without_positives_does_not_take_the_mean_with_it(store):
+    test = held_back(store)
+    empty = Protocol("none", positives=("no",), junk=("junk",))
+    queries = [query | {"no": np.empty(0, np.int64)} for query in test.ground_truth.queries]
+    both = replace(
+        test,
+        ground_truth=replace(test.ground_truth, queries=queries),
+        protocols=(LEAVE_ONE_OUT, replace(LEAVE_ONE_OUT, name="half", queries=(0, 6)), empty),
+    )
+    found = both(made())
+    maps = [found["val_leave-one-out_map"], found["val_half_map"]]
+    assert list(found) == ["val_map", "val_leave-one-out_map", "val_half_map", "val_map_uniform"]
+    assert found["val_map"] == pytest.approx(np.mean(maps))
+    assert maps[0] == pytest.approx(test.map(made()))
+    with pytest.raises(AmesError, match="no query has a positive under none"):
+        replace(both, protocols=(empty,)).map(None)
 
 
 def test_a_test_set_of_other_images(tmp_path):

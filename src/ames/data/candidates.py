@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from ames.data.ahead import ahead
 from ames.data.neighbours import Neighbours
+from ames.data.shortlist import repeated
 from ames.errors import AmesError
 
 _ROWS_AT_ONCE = 2048  # of the pass over all images: bounds the memory that it takes
@@ -173,20 +174,6 @@ def powers(similarities: np.ndarray, power: float) -> np.ndarray:
     if not power:  # 0^0 is 1
         weight[similarities <= 0] = 0
     return weight
-
-
-def repeated(ids: np.ndarray) -> np.ndarray:
-    """bool [B, C]: entries that name an image which stands before them in the row; -1 is none."""
-    found = np.zeros(ids.shape, bool)
-    ordered = np.sort(ids.astype(np.int32) if ids.max(initial=0) < 2**31 else ids, axis=1)
-    rows = np.flatnonzero(((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(1))
-    if len(rows):  # a stable order, which takes longer, where there is something
-        order = np.argsort(ids[rows], axis=1, kind="stable")
-        ordered = np.take_along_axis(ids[rows], order, axis=1)
-        again = np.zeros(ordered.shape, bool)
-        again[:, 1:] = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
-        found[rows[:, None], order] = again
-    return found
 
 
 def nth_free(numbers: np.ndarray, count: np.ndarray, taken: np.ndarray) -> np.ndarray:

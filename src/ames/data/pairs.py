@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ames.data.candidates import Survey, Weighted, nth_free, powers, repeated
+from ames.data.candidates import Survey, Weighted, nth_free, powers
 from ames.data.images import read_rows
 from ames.data.neighbours import Neighbours
+from ames.data.shortlist import repeated
 from ames.errors import AmesError
 
 _ROWS_AT_ONCE = 2048

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from ames.data.atomic import atomic_file
 from ames.data.pickles import load_pickle
 from ames.errors import AmesError
 
+_IDS_AT_ONCE = 1 << 20  # sorted together
 _ROWS_AT_ONCE = 4096  # of a check: bounds the memory that it takes beside arrays of gigabytes
 
 
@@ -22,18 +23,20 @@ _ROWS_AT_ONCE = 4096  # of a check: bounds the memory that it takes beside array
 class Shortlist:
     """Nearest gallery images of each query.
 
-    ids: int64 [Q, M] positions in the gallery, best first; -1 is no entry.
+    ids: int64 [Q, M] positions in the gallery, best first, each once a query; -1 is no entry.
     similarities: float32 [Q, M], finite wherever there is an entry.
     meta: what the file says about its origin: dataset, descriptors, gallery_size.
     Other integer and floating dtypes are converted. Raises AmesError when the shapes differ or are not two
-    dimensional, ids are not integers (stored floats lose ids above 2**24), or a value is out of its range.
+    dimensional, ids are not integers (stored floats lose ids above 2**24), a value is out of its range, or a
+    query names an image twice; with `distinct` False, for looking at a file, the last is not checked.
     """
 
     ids: np.ndarray
     similarities: np.ndarray
     meta: Mapping[str, Any] = field(default_factory=dict)
+    distinct: InitVar[bool] = True
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, distinct: bool) -> None:
         ids, similarities = np.asarray(self.ids), np.asarray(self.similarities)
         if ids.dtype.kind not in "iu":
             raise AmesError(f"ids of a shortlist must be integers, not {ids.dtype}: convert them to int64")
@@ -50,6 +53,11 @@ class Shortlist:
         with np.errstate(over="ignore"):
             similarities = similarities.astype(np.float32, copy=False)
         _check_finite(ids, similarities)
+        twice = first_repeated(ids) if distinct else None
+        if twice is not None:
+            raise AmesError(
+                f"query {twice[0]} names gallery image {twice[1]} more than once: make the shortlist anew"
+            )
         object.__setattr__(self, "ids", ids)
         object.__setattr__(self, "similarities", similarities)
 
@@ -78,27 +86,34 @@ class Shortlist:
 
     @classmethod
     def load(
-        cls, path: Path | str, *, gallery_size: int | None = None, columns: int | None = None
+        cls,
+        path: Path | str,
+        *,
+        gallery_size: int | None = None,
+        columns: int | None = None,
+        distinct: bool = True,
     ) -> "Shortlist":
         """Read what `save` wrote, or a published `.pkl`; nothing in the file is executed.
 
         columns: entries a query that are kept, the first ones (None: all); of a large training shortlist,
         which is float64, this and the narrower types are what stays in memory.
+        distinct: as of the class.
         Raises AmesError naming the file when it is missing, broken or no shortlist, when an id is outside
-        of a gallery of `gallery_size` images, or when a `.pkl` holds ids that its floats cannot tell apart.
+        of a gallery of `gallery_size` images or named twice by a query, or when a `.pkl` holds ids that its
+        floats cannot tell apart.
         """
         path = Path(path)
         if columns is not None and columns < 1:
             raise AmesError(f"{path}: {columns} columns of the shortlist were asked for: give at least 1")
         with named(path):
             if path.suffix == ".pkl":
-                shortlist = cls.from_array(load_pickle(path), columns=columns)
+                shortlist = cls.from_array(load_pickle(path), columns=columns, distinct=distinct)
             else:
                 content = _read(path)
                 ids, similarities = (content[name] for name in ("ids", "similarities"))
                 if columns is not None:  # copies: a view would keep the rest in memory
                     ids, similarities = ids[..., :columns].copy(), similarities[..., :columns].copy()
-                shortlist = cls(ids, similarities, _meta(content["meta"]))
+                shortlist = cls(ids, similarities, _meta(content["meta"]), distinct)
         highest = int(shortlist.ids.max(initial=-1))
         if gallery_size is not None and highest >= gallery_size:
             raise AmesError(
@@ -108,14 +123,14 @@ class Shortlist:
         return shortlist
 
     @classmethod
-    def from_array(cls, content: Any, *, columns: int | None = None) -> "Shortlist":
+    def from_array(cls, content: Any, *, columns: int | None = None, distinct: bool = True) -> "Shortlist":
         """A shortlist from a published array or tensor [2, Q, M]: similarities, then ids, often as floats.
 
         Raises AmesError for another shape, and for ids that are not whole or that their type cannot hold
         exactly.
         """
         similarities, ids = published_array(content)[..., :columns]
-        return cls(whole_ids(ids), similarities.astype(np.float32))
+        return cls(whole_ids(ids), similarities.astype(np.float32), distinct=distinct)
 
 
 def read_meta(path: Path | str) -> dict[str, Any]:
@@ -177,6 +192,42 @@ def whole_ids(stored: np.ndarray) -> np.ndarray:
             )
         ids[start : start + _ROWS_AT_ONCE] = part
     return ids
+
+
+def repeated(ids: np.ndarray) -> np.ndarray:
+    """bool [B, C]: entries that name an image which stands before them in the row; -1 is none."""
+    found = np.zeros(ids.shape, bool)
+    ordered = np.sort(ids.astype(np.int32) if ids.max(initial=0) < 2**31 else ids, axis=1)
+    rows = np.flatnonzero(((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(1))
+    if len(rows):  # a stable order, which takes longer, where there is something
+        order = np.argsort(ids[rows], axis=1, kind="stable")
+        ordered = np.take_along_axis(ids[rows], order, axis=1)
+        again = np.zeros(ordered.shape, bool)
+        again[:, 1:] = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
+        found[rows[:, None], order] = again
+    return found
+
+
+def first_repeated(ids: np.ndarray) -> tuple[int, int] | None:
+    """The first row of ids [B, M] that names an image twice, and the image; None if there is none."""
+    for start, again in _repeats(ids):
+        places = np.argwhere(again)
+        if len(places):
+            row, column = places[0]
+            return start + int(row), int(ids[start + row, column])
+    return None
+
+
+def count_repeated(ids: np.ndarray) -> int:
+    """How many entries of ids [B, M] are ``repeated``."""
+    return sum(int(again.sum()) for _, again in _repeats(ids))
+
+
+def _repeats(ids: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """``repeated`` of blocks of rows, with the number of the first one: bounds the memory that it takes."""
+    rows = max(1, _IDS_AT_ONCE // max(ids.shape[1], 1))
+    for start in range(0, len(ids), rows):
+        yield start, repeated(ids[start : start + rows])
 
 
 def _check_finite(ids: np.ndarray, similarities: np.ndarray) -> None:

@@ -29,7 +29,7 @@ from ames.models.base import PairSimilarity
 from ames.models.chamfer import Chamfer
 from ames.per_image import PerImage
 from ames.preparation import extract_split, make_shortlist
-from ames.protocols import LEAVE_ONE_OUT, MEDIUM, REVISITED, Protocol, Result
+from ames.protocols import LEAVE_ONE_OUT, MEDIUM, REVISITED, Protocol, Result, left_out, query_counts
 from ames.report import Hit, Strip, format_table, write_report
 from ames.rerank import blend as blend_scores
 from ames.rerank import junk_of, needed, rerank, score_shortlist
@@ -285,6 +285,7 @@ def _notes(test: DemoSet, shortlist: Shortlist, k: int) -> list[str]:
         *test.notes,
         f"{queries} queries, {size} database images; each method re-ranks the first {k} of the same "
         "shortlist. bytes/image: local descriptors as each method stores them; seconds: scoring alone.",
+        *left_out(query_counts(test.ground_truth, test.protocols)),
     ]
 
 
