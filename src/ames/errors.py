@@ -1,5 +1,10 @@
 """The one exception for mistakes that the person at the keyboard can mend."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 
 class AmesError(ValueError):
     """Wrong input: one line that says what is wrong, where, and what to do.
@@ -7,6 +12,33 @@ class AmesError(ValueError):
     Commands print it without a traceback and exit with status 2; anything else that is raised is a
     defect of the library and keeps its traceback.
     """
+
+
+class NotFiniteError(AmesError):
+    """An image's local descriptors hold NaN or infinity. ``image``: its place among those that were given."""
+
+    def __init__(self, image: int, name: str | None = None) -> None:
+        self.image = image
+        super().__init__(
+            f"{name or f'the descriptors of image {image}'} hold values that are not finite (NaN or "
+            "infinity); extract them anew"
+        )
+
+
+@contextmanager
+def naming(
+    name: Callable[[int], str] | None = None, place: Callable[[int], int] = lambda image: image
+) -> Iterator[None]:
+    """A NotFiniteError of the block, of the image as the caller knows it.
+
+    place: from a place in the block to the caller's; name: what the error says of that, "x.hdf5: the
+    descriptors of image 3".
+    """
+    try:
+        yield
+    except NotFiniteError as error:
+        image = place(error.image)
+        raise NotFiniteError(image, None if name is None else name(image)) from error
 
 
 def first_line(error: object) -> str:

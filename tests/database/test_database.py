@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -14,6 +15,7 @@ from ames.data.descriptors import DescriptorFile, DescriptorWriter, GlobalFile, 
 from ames.data.shortlist import Shortlist
 from ames.database import build
 from ames.database.build import Source, append, compress
+from ames.database.manifest import Manifest
 from ames.database.segment import HEADER_BYTES
 from ames.database.serve import Retriever, open_index
 from ames.database.store import Database, projection_fingerprint
@@ -216,10 +218,86 @@ def test_a_model_that_did_not_make_it(tmp_path):
     assert projection_fingerprint(retrained) == projection_fingerprint(model())
 
 
+def contents(folder):
+    """Every file of a folder, and when it was written."""
+    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()}
+
+
+def test_the_same_build_again_writes_nothing(tmp_path):
+    db, made = database(tmp_path)
+    before = contents(tmp_path / "db")
+    again = compress(made, model(), tmp_path / "db", desc_num=4)
+    assert (again.manifest, contents(tmp_path / "db")) == (db.manifest, before)
+    append(source(tmp_path, 2, seed=9, prefix="new"), model(), tmp_path / "db")
+    assert len(compress(made, model(), tmp_path / "db", desc_num=4)) == 22  # left as it is
+
+
+def test_what_differs_from_the_build_is_named(tmp_path):
+    _, made = database(tmp_path)
+    before, other = contents(tmp_path / "db"), source(tmp_path / "other", seed=4)
+    renamed = Source(made.local, made.vectors, [f"{i}" for i in range(20)])
+
+    the_model = model()
+
+    def again(source=made, model=the_model, desc_num=4, factory="SQfp16"):
+        return lambda: compress(source, model, tmp_path / "db", desc_num=desc_num, factory=factory)
+
+    for call, what in (
+        (again(desc_num=3), "descriptors an image: there 4, now 3"),
+        (again(factory="SQ8"), "global factory: there SQfp16, now SQ8"),
+        (again(model=model(seed=1)), "the model's projection is another"),
+        (again(renamed), "other names of the images"),
+        (again(Source(made.local)), "global factory: there SQfp16, now None"),
+        (again(other), "image_local.hdf5 has changed since"),
+    ):
+        with pytest.raises(
+            AmesError, match=rf"db: holds a database already, made otherwise \({what}\); give"
+        ):
+            call()
+    assert contents(tmp_path / "db") == before
+    manifest = Manifest.load(tmp_path / "db")
+    old = {key: value for key, value in manifest.source.items() if key not in ("names", "similarity")}
+    replace(manifest, source=old).save(tmp_path / "db")
+    with pytest.raises(AmesError, match="by an earlier version, which did not note of what"):
+        again()()
+
+
+def test_images_that_are_there_are_not_added_twice(tmp_path):
+    database(tmp_path)
+    more = source(tmp_path, 5, seed=9, prefix="new")
+    assert append(more, model(), tmp_path / "db") == 5
+    before = contents(tmp_path / "db")
+    assert append(more, model(), tmp_path / "db") == 0
+    others = source(tmp_path / "others", 5, seed=10, prefix="new")
+    some = Source(more.local, more.vectors, [*more.local.names[:4], "else.jpg"])
+    moved = Source(more.local, others.vectors)
+    for other in (others, some, moved):
+        with pytest.raises(AmesError, match=r"holds 'new \d.jpg' already; nothing was added"):
+            append(other, model(), tmp_path / "db")
+    assert contents(tmp_path / "db") == before
+
+
+def test_deleting_and_compacting_again_write_nothing(tmp_path):
+    database(tmp_path)
+    names = ["image 3.jpg", "image 7.jpg"]
+    for compacted in (False, True):
+        for expected in (0, 0) if compacted else (2, 0):
+            with writing(tmp_path / "db") as writer:
+                assert writer.delete(names) == expected
+        with writing(tmp_path / "db") as writer:
+            assert writer.compact() == (0 if compacted else 2)
+            before = contents(tmp_path / "db")
+            assert writer.compact() == 0
+        assert contents(tmp_path / "db") == before
+    with writing(tmp_path / "db") as writer, pytest.raises(AmesError, match=r"no image 'image 3.jpg' in it"):
+        writer.delete(names[:1])  # not what was deleted
+    assert len(Database(tmp_path / "db")) == 18
+
+
 def test_databases_are_not_written_over(tmp_path):
     _, made = database(tmp_path)
     with pytest.raises(AmesError, match="holds a database already"):
-        compress(made, model(), tmp_path / "db", desc_num=4)
+        compress(made, model(), tmp_path / "db", desc_num=3)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("dear")
     with pytest.raises(AmesError, match=r"holds other files \(letter.txt\); give a new folder"):
@@ -279,7 +357,9 @@ def test_global_vectors_that_are_none(tmp_path):
     db, _ = database(tmp_path)
     more = source(tmp_path, 2, prefix="more")
     write_globals(more.vectors.path, np.full((2, 8), np.nan))
-    with pytest.raises(AmesError, match="holds values that are not finite"):
+    with pytest.raises(
+        AmesError, match=r"more_global.hdf5: the vector of 'more 0.jpg' \(row 0\) is not finite"
+    ):
         append(more, model(), tmp_path / "db")
     assert state(Database(tmp_path / "db")) == state(db)
     write_globals(more.vectors.path, np.zeros((2, 0)))
@@ -311,8 +391,7 @@ def test_what_was_added_while_waiting_for_the_lock_is_seen(tmp_path, monkeypatch
         return writing(folder)
 
     monkeypatch.setattr(build, "writing", after_another)
-    with pytest.raises(AmesError, match=r"holds 'more 0.jpg' already; nothing was added"):
-        append(more, model(), tmp_path / "db")
+    assert append(more, model(), tmp_path / "db") == 0
     assert len(Database(tmp_path / "db")) == 22
 
 
