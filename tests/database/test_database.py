@@ -17,7 +17,7 @@ from ames.database import build
 from ames.database.build import Source, append, compress
 from ames.database.manifest import Manifest
 from ames.database.segment import HEADER_BYTES
-from ames.database.serve import Retriever, open_index
+from ames.database.serve import Retriever, open_index, search_database
 from ames.database.store import Database, projection_fingerprint
 from ames.database.writer import writing
 from ames.engine import Engine
@@ -195,6 +195,101 @@ def test_retrieval_blends_both_scores(tmp_path):
     coded = Retriever(db, engine, blend).search(vectors, engine.model.compress(local), k=4, num_rerank=8)
     assert np.array_equal(coded.ids, found.ids)  # queries of a file of ``ames extract --pack``
     np.testing.assert_allclose(coded.similarities, found.similarities, atol=1e-6)
+
+
+@pytest.fixture
+def retriever(tmp_path):
+    """With vectors [20, 8] and local descriptors [20, 6, 16] of its own images."""
+    db, made = database(tmp_path)
+    return Retriever(db, Engine(model()), Blend(0.3, 2.0)), made.vectors.read(), made.local.read(range(20))
+
+
+def test_a_single_query_needs_no_batch(retriever):
+    retriever, vectors, local = retriever
+    expected = retriever.search(vectors[3:4], local[3:4], k=4)
+    for vector, features in ((vectors[3], local[3]), (vectors[3], local[3:4]), (vectors[3:4], local[3])):
+        found = retriever.search(vector, features, k=4)
+        assert np.array_equal(found.ids, expected.ids)
+        assert np.array_equal(found.similarities, expected.similarities)
+    assert expected.ids.shape == (1, 4)
+    assert expected.ids[0, 0] == 3
+
+
+def test_queries_that_do_not_fit_together(retriever):
+    retriever, vectors, local = retriever
+    wide = LocalFeatures.of(torch.ones(2, 3, 8))
+    for vectors_, local_, said in (
+        (vectors[:2], local[:9], "2 global vectors, but local descriptors of 9 images"),
+        (vectors[:9], local[:2], "9 global vectors, but local descriptors of 2 images"),
+        (vectors[None], local, r"global vectors are \[1, 20, 8\], local descriptors \[20, 6, 16\]; expected"),
+        (vectors[:2, :5], local[:2], r"queries are \(2, 5\), the database's vectors \(n, 8\)"),
+        (vectors[:2], wide, "descriptors are 8-d, this model takes 16-d"),
+    ):
+        with pytest.raises(AmesError, match=said):
+            retriever.search(vectors_, local_, k=1)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_queries_that_are_not_finite(retriever, value):
+    retriever, vectors, local = retriever
+    bad = vectors[:3].copy()
+    bad[1, 4] = value
+    for call in (
+        lambda: retriever.search(bad, local[:3]),
+        lambda: search_database(retriever.database, bad, 5),
+        lambda: open_index(retriever.database).search(bad, 5),
+    ):
+        with pytest.raises(AmesError, match="the vector of query 1 is not finite"):
+            call()
+    local.descriptors[2, 0, 0] = value
+    with pytest.raises(AmesError, match="the local descriptors of query 2 hold values that are not finite"):
+        retriever.search(vectors[:3], local[:3])
+    with pytest.raises(
+        AmesError, match="the local descriptors of query 2 hold"
+    ):  # also where nothing is found
+        retriever.search(np.zeros_like(vectors[:3]), local[:3])
+
+
+def test_lengths_of_global_vectors_do_not_matter(tmp_path, caplog):
+    db, made = database(tmp_path)
+    unit = made.vectors.read()
+    lengths = np.random.default_rng(0).uniform(0.01, 200, (20, 1)).astype(np.float32)
+    write_globals(tmp_path / "raw.hdf5", unit * lengths)
+    raw = Source(made.local, GlobalFile(tmp_path / "raw.hdf5"))
+    with caplog.at_level("WARNING"):
+        other = compress(raw, model(), tmp_path / "raw", desc_num=4)
+    said = [x.message for x in caplog.records if "not of unit length" in x.message]
+    assert len(said) == 1
+    assert said[0].startswith(str(tmp_path / "raw.hdf5"))
+    queries = unit[:5] * 50
+    expected = open_index(db).search(unit[:5], 20)
+    found = open_index(other).search(queries, 20)
+    np.testing.assert_allclose(found.similarities, expected.similarities, atol=2e-3)
+    assert np.array_equal(found.ids[:, :3], expected.ids[:, :3])
+    assert found.similarities.max() < 1.001
+    assert (found.ids[:, -1] == -1).all()  # the image without keypoints, whose vector is zero
+
+
+def test_a_database_of_raw_vectors_is_refused(tmp_path, monkeypatch):
+    """As earlier versions made them: what such codes give are no cosines."""
+    db, made = database(tmp_path)
+    db_source = {k: v for k, v in db.manifest.source.items() if k != "similarity"}
+    replace(db.manifest, source=db_source).save(tmp_path / "db")
+    assert open_index(Database(tmp_path / "db")).search(made.vectors.read()[:1], 1).ids.tolist() == [[0]]
+    for place in ("build", "global_codec"):
+        monkeypatch.setattr(
+            f"ames.{'database.' if place == 'build' else ''}{place}.unit", lambda vectors, name: vectors
+        )
+    write_globals(tmp_path / "raw.hdf5", 40 * made.vectors.read())
+    raw = Source(made.local, GlobalFile(tmp_path / "raw.hdf5"))
+    old = compress(raw, model(), tmp_path / "raw", desc_num=4)
+    replace(old.manifest, source=db_source).save(tmp_path / "raw")
+    monkeypatch.undo()
+    said = "its global codes are of vectors of length 40, .* compress the descriptors anew"
+    with pytest.raises(AmesError, match=said):
+        open_index(Database(tmp_path / "raw"))
+    with pytest.raises(AmesError, match=said):
+        append(source(tmp_path, 2, prefix="more"), model(), tmp_path / "raw")
 
 
 # ---- what is refused -------------------------------------------------------------------------------------
