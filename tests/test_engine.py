@@ -218,7 +218,7 @@ def test_images_of_another_shape():
         engine.score(queries, images(IMAGES, 2)[0], *PAIRS)
     with pytest.raises(AmesError, match="descriptors are 8-d, this model takes 16-d"):
         engine.score(queries, LocalFeatures.of(torch.ones(IMAGES, 4, 8)), *PAIRS)
-    with pytest.raises(AmesError, match="give what Engine.queries returned, one for each device"):
+    with pytest.raises(AmesError, match=r"give what Engine.queries returned, one for each device"):
         Engine(made(), Compute(devices=("cpu", "cpu"))).score(queries, images(IMAGES, 2), *PAIRS)
     any_width = Engine(Chamfer())
     with pytest.raises(AmesError, match="queries are 16-d, database images 8-d"):
