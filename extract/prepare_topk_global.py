@@ -19,7 +19,7 @@ from ames.arguments import OneLineParser, check_device, natural, positive, run_s
 from ames.data.folder import DatasetFolder
 from ames.errors import AmesError
 from ames.search import BLOCK
-from ames.shortlists import Source, make, make_superglobal
+from ames.shortlists import Source, existing, make, make_superglobal
 from ames.superglobal import Reranking
 
 MILLION = "revisitop1m"  # the distractors that the published names call +1M
@@ -42,12 +42,18 @@ def main() -> None:
     )
     if args.rerank is not None and source.training:
         raise AmesError(f"--rerank: {folder.vectors('gallery')} is not there; only test sets are re-ranked")
+    kept = existing(source)
     path = make(
         source, size=args.shortlist_size, skip_self=args.skip_self, device=args.device, block=args.block
     )
-    print(path)
+    print(path, flush=True)
+    there = [path] if kept == path else []
     if args.rerank is not None:
+        reranked = source.place.path / f"nn_superglobal.{source.kind}"
+        there += [reranked] if reranked.is_file() else []
         print(make_superglobal(source, path, settings, device=args.device))
+    for file in there:  # stdout is paths, for scripts
+        print(f"{file}: is there already", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -220,6 +220,9 @@ def test_landmarks(tmp_path, capsys):
     words = ["landmarks", tmp_path / "set", "--split", "train", "--landmarks", 1, "--distractors", 0]
     assert run(*words, "--easy", 1, "--hard", 1, "--workers", 0) == 0
     assert len((tmp_path / "set" / "train.txt").read_text().splitlines()) == 2
+    assert "is there already" not in capsys.readouterr().out
+    assert run(*words, "--easy", 1, "--hard", 1, "--workers", 0) == 0
+    assert "set: is there already, of the same parameters" in capsys.readouterr().out
     refused(capsys, "holds a dataset of other parameters", *words, "--easy", 2, "--hard", 1, "--workers", 0)
     (tmp_path / "file").touch()
     words[1] = tmp_path / "file" / "set"

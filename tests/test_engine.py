@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ames.engine import PRECISIONS, Compute, Engine, _split
-from ames.errors import AmesError
+from ames.errors import AmesError, NotFiniteError
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
@@ -191,6 +191,58 @@ def test_without_padding_no_chunk_needs_a_mask():
 
 def test_nothing_to_score():
     assert scores(made(), pairs=np.zeros((2, 0), int)).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("query_rows", "image_rows", "message"),
+    [
+        ([0, 1], [0, 1, 2], "2 query_rows, but 3 image_rows"),
+        ([0, 3], [0, 1], "query_rows: there is no image 3 among 3"),
+        ([0, -1], [0, 1], "query_rows: there is no image -1 among 3"),
+        ([0, 1], [0, 7], "image_rows: there is no image 7 among 7"),
+        ([0.0, 1.0], [0, 1], r"query_rows are float64 \[2\]; expected int"),
+        ([[0, 1]], [[0, 1]], r"query_rows are int64 \[1, 2\]; expected int"),
+    ],
+)
+def test_pairs_that_are_none(query_rows, image_rows, message):
+    with pytest.raises(AmesError, match=message):
+        scores(made(), pairs=(np.array(query_rows), np.array(image_rows)))
+
+
+def test_images_of_another_shape():
+    engine = Engine(made())
+    with pytest.raises(AmesError, match=r"queries are \[6, 16\]; expected \[images, descriptors, width\]"):
+        engine.queries(images(QUERIES, 1)[0])
+    queries = engine.queries(images(QUERIES, 1))
+    with pytest.raises(AmesError, match=r"database images are \[6, 16\]; expected"):
+        engine.score(queries, images(IMAGES, 2)[0], *PAIRS)
+    with pytest.raises(AmesError, match="descriptors are 8-d, this model takes 16-d"):
+        engine.score(queries, LocalFeatures.of(torch.ones(IMAGES, 4, 8)), *PAIRS)
+    with pytest.raises(AmesError, match=r"give what Engine.queries returned, one for each device"):
+        Engine(made(), Compute(devices=("cpu", "cpu"))).score(queries, images(IMAGES, 2), *PAIRS)
+    any_width = Engine(Chamfer())
+    with pytest.raises(AmesError, match="queries are 16-d, database images 8-d"):
+        any_width.score(
+            any_width.queries(images(QUERIES, 1)), LocalFeatures.of(torch.ones(IMAGES, 4, 8)), *PAIRS
+        )
+
+
+@MODELS
+@pytest.mark.parametrize("devices", [("cpu",), ("cpu", "cpu")])
+def test_an_image_that_is_not_finite_is_named_by_its_number(monkeypatch, model, devices):
+    monkeypatch.setitem(__import__("ames.engine").engine._CPU_TOKENS, torch.float32, 2 * (SLOTS + 1))
+    engine = Engine(model(), Compute(devices=devices))
+    local = images(IMAGES, 2, padded=False)
+    local.descriptors[5, 3, 2] = float("nan")
+    with pytest.raises(NotFiniteError, match="the descriptors of image 5 hold") as raised:
+        engine.queries(local)
+    assert raised.value.image == 5
+    with pytest.raises(NotFiniteError, match="the descriptors of image 5 hold"):
+        engine.score(engine.queries(images(QUERIES, 1)), local, *PAIRS)
+    without = PAIRS[:, PAIRS[1] != 5]  # what nothing asks for may be anything
+    if devices == ("cpu",):
+        without = without[:, without[1] < 5]
+        assert np.isfinite(engine.score(engine.queries(images(QUERIES, 1)), local, *without)).all()
 
 
 @pytest.mark.parametrize(

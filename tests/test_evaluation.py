@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ames.checkpoints import load_state
+from ames.data.descriptors import DescriptorFile
 from ames.data.ground_truth import GroundTruth, load_ground_truth, save_ground_truth
 from ames.data.shortlist import Shortlist
 from ames.errors import AmesError
@@ -324,11 +325,17 @@ def test_a_protocol_that_the_ground_truth_does_not_know(small_folder, tmp_path):
         evaluated(small_folder, tmp_path, protocols=protocols)
 
 
-def test_descriptors_that_are_not_finite_are_named(small_folder, tmp_path):
+@pytest.mark.filterwarnings("ignore:overflow")
+@pytest.mark.parametrize("split", ["query", "gallery"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_descriptors_that_are_not_finite_are_named(small_folder, tmp_path, split, dtype):
     rng = np.random.default_rng(0)
-    broken = np.full((40, 4, 8), np.nan, np.float32)
-    data_root.write_local(small_folder.local("gallery"), broken, rng, 1, padded=False, dtype="float16")
-    with pytest.raises(AmesError, match=r"gallery_local.hdf5 \(image \d+\): their score is nan"):
+    file = DescriptorFile(small_folder.local(split))
+    broken = rng.standard_normal((len(file), 4, 8))
+    broken[3, 2, 5] = {"float16": np.nan, "float32": -np.inf, "float64": 1e200}[dtype]
+    data_root.write_local(file.path, broken.astype(dtype), rng, 1, padded=False, dtype=dtype)
+    said = rf"{split}_local.hdf5: the descriptors of image 3 hold values that are not finite .*; extract them"
+    with pytest.raises(AmesError, match=said):
         evaluated(small_folder, tmp_path)
     assert not (tmp_path / "run" / "results.json").exists()
 

@@ -6,9 +6,13 @@ import pytest
 import photos
 from ames.backbones import make_backbone
 from ames.backbones.rootsift import RootSift
+from ames.checkpoints import load_model
 from ames.data.descriptors import DescriptorFile, read_globals
 from ames.errors import AmesError
-from ames.extraction import extract
+from ames.extraction import Images, Target, extract
+from ames.extraction import run as run_all
+from ames.per_image import PerImage
+from ames.weights import path_of
 
 
 def folder_of_images(root):
@@ -151,6 +155,27 @@ def test_descriptors_beyond_the_dtype_are_an_error_of_their_image(tmp_path):
         photos.save(tmp_path / name, (photos.scene(0) * gain).astype(np.uint8))
     done = extract(tmp_path, ["bright.png", "dark.png"], Loud(), local=tmp_path / "x.hdf5", count=10)
     assert done.unreadable == {"dark.png": "descriptors beyond float16's 65,504; take float32"}
+    assert DescriptorFile(tmp_path / "x.hdf5").read([0, 1], 10).counts.tolist() == [10, 0]
+
+
+class Spoiled(Loud):
+    """Gives NaN among the descriptors of dark images."""
+
+    def extract(self, image, count):
+        found = RootSift.extract(self, image, count)
+        if image.mean() <= 100:
+            found.local.descriptors[3, 5] = float("nan")
+        return found
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_descriptors_that_are_not_finite_are_an_error_of_their_image(tmp_path, packed):
+    for name, gain in (("bright.png", 1.0), ("dark.png", 0.5)):
+        photos.save(tmp_path / name, (photos.scene(0) * gain).astype(np.uint8))
+    packer = load_model(path_of("rootsift_ames_dist")) if packed else None
+    target = Target(tmp_path / "x.hdf5", dtype="float32", packer=packer)
+    done = run_all(Images(tmp_path, ["bright.png", "dark.png"]), PerImage(Spoiled(), 10), target)
+    assert done.unreadable == {"dark.png": "the backbone gave values that are not finite (NaN or infinity)"}
     assert DescriptorFile(tmp_path / "x.hdf5").read([0, 1], 10).counts.tolist() == [10, 0]
 
 

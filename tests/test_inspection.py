@@ -293,6 +293,19 @@ def test_convert_a_checkpoint(tmp_path, binarized):
     assert (about["model"]["nhead"], about["backbone"], about["converted_from"]) == (4, "cvnet", "mine.pt")
 
 
+def test_what_is_converted_already_stays(tmp_path):
+    files = [pickled(tmp_path / "nn.pkl", torch.tensor(NEIGHBOURS)), pickled(tmp_path / "gnd.pkl", GND)]
+    files += [published_weights(tmp_path / "dinov2_ames.pt", binarized=True)]
+    for source in files:
+        path, what = convert(source)
+        before = path.stat().st_mtime_ns, path.read_bytes()
+        assert convert(source) == (path, f"{what}; is there already")
+        assert (path.stat().st_mtime_ns, path.read_bytes()) == before
+    with pytest.raises(AmesError, match=r"nn.npz: is there already, and not what nn.pkl gives; move it away"):
+        convert(tmp_path / "nn.pkl", columns=1)
+    assert len(list(tmp_path.iterdir())) == 6
+
+
 def test_what_is_not_converted(tmp_path):
     source = pickled(tmp_path / "gnd.pkl", GND)
     (tmp_path / "gnd.json").write_text("mine")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ames.data.descriptors import write_globals
-from ames.data.vectors import Vectors, digest
+from ames.data.vectors import Vectors, digest, unit
 from ames.errors import AmesError
 from ames.search import search, search_blocks
 
@@ -42,10 +42,8 @@ def test_it_is_a_full_sort(k, block):
 
 
 def whole_numbers(n, seed):
-    """Vectors of a few small whole numbers: many exactly equal similarities."""
-    x = np.random.default_rng(seed).integers(-1, 2, (n, 4)).astype(np.float32)
-    x[:, 0] = 1  # none is zero by chance
-    return x / 4
+    """Vectors of unit length whose products are eighths: many exactly equal similarities."""
+    return np.random.default_rng(seed).choice(np.float32([-0.25, 0.25]), (n, 16))
 
 
 @pytest.mark.parametrize("k", [1, 2, 5, 20, 59, 60])
@@ -144,6 +142,40 @@ def test_nothing_to_find():
     assert search(units(3, 4, 0), np.empty((0, 4), np.float32), 5).ids.shape == (3, 0)
     assert search(np.empty((0, 4), np.float32), units(3, 4, 0), 2).ids.shape == (0, 2)
     assert search(units(1, 4, 0), units(1, 4, 0), 2, skip_self=True).ids.shape == (1, 0)
+
+
+def test_lengths_do_not_matter(caplog):
+    """Vectors are searched at unit length; one line a source says so, whatever the blocks."""
+    queries, gallery = units(9, 8, 0), units(40, 8, 1)
+    gallery[[3, 17]] = 0
+    lengths = np.random.default_rng(2).uniform(1e-30, 200, (40, 1)).astype(np.float32)
+    expected = search(queries, gallery)
+    assert not caplog.records
+    raw = gallery * lengths
+    kept = raw.copy()
+    found = in_blocks(queries, raw, None, block=4, tile=7)
+    assert [x.message.split(":")[0] for x in caplog.records] == ["global descriptors"]
+    assert np.array_equal(raw, kept)  # the caller's
+    np.testing.assert_array_equal(found[0], expected.ids)
+    np.testing.assert_allclose(found[1], expected.similarities, atol=1e-6)
+    for sizes in ({"block": 3, "tile": 1}, {"tile": 39}, {}):
+        again = in_blocks(queries, raw, None, **sizes)
+        np.testing.assert_array_equal(again[1], found[1])
+
+
+def test_what_is_of_unit_length_up_to_rounding_stays_as_it_is():
+    x = units(300, 512, 0)
+    assert unit(x, str) is x
+    half = x.astype(np.float16).astype(np.float32)
+    assert unit(half, str) is half
+    assert unit(np.zeros((2, 4), np.float32), str).any() == False  # noqa: E712
+    for length in (1.002, 0.998, 1e-25, 1e18):
+        np.testing.assert_allclose(unit(x * np.float32(length), str), x, atol=1e-6)
+
+
+def test_fewer_than_no_entries():
+    with pytest.raises(AmesError, match="-1 entries a query were asked for"):
+        search(units(1, 4, 0), units(2, 4, 0), -1)
 
 
 def test_widths_that_differ():

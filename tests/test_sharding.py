@@ -22,6 +22,7 @@ from ames.checkpoints import save_weights
 from ames.cli import main
 from ames.data.descriptors import DescriptorFile, read_globals
 from ames.data.finding import find_images
+from ames.errors import AmesError
 from ames.merging import merge_parts
 from ames.models.ames import AMES
 from ames.sharding import Part
@@ -438,3 +439,10 @@ def test_merging_by_copy_needs_no_parts_any_more(tmp_path):
     assert merge_parts(tmp_path / "x_local.hdf5", parts, copy=True) == 6
     with h5py.File(tmp_path / "x_local.hdf5") as file:
         assert file["features"][:, 0, 0].tolist() == [1, 1, 1, 2, 2, 2]
+    before = (tmp_path / "x_local.hdf5").stat().st_mtime_ns
+    assert merge_parts(tmp_path / "x_local.hdf5", parts, copy=True) == 6  # it is there already
+    assert (tmp_path / "x_local.hdf5").stat().st_mtime_ns == before
+    with h5py.File(parts[1], "r+") as file:
+        file["features"][2, 1, 7] = 3
+    with pytest.raises(AmesError, match=r"x_local.hdf5: is there already and holds something else than"):
+        merge_parts(tmp_path / "x_local.hdf5", parts, copy=True)

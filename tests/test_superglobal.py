@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from ames import shortlists
+from ames.data.descriptors import write_globals
+from ames.data.folder import DatasetFolder
 from ames.data.shortlist import Shortlist
 from ames.data.vectors import Vectors
 from ames.errors import AmesError
@@ -277,3 +279,27 @@ def test_rows_without_entries():
     assert (after.ids[0] == -1).all()
     assert sorted(after.ids[1, :4]) == sorted(ids[1, :4])
     assert (after.ids[1, 4:] == -1).all()
+
+
+def test_lengths_of_vectors_change_neither_shortlist(tmp_path, caplog):
+    """Similarities are cosines, whatever a file holds; each of its files is named once."""
+    queries, gallery = (units(n, 16, seed=n).float().numpy() for n in (5, 40))
+    gallery[7] = 0
+    made = {}
+    for name, length in (("unit", 1), ("raw", 45)):
+        folder = DatasetFolder(tmp_path / name, "cvnet")
+        folder.path.mkdir()
+        write_globals(folder.vectors("query"), queries * length)
+        write_globals(folder.vectors("gallery"), gallery * length)
+        source = shortlists.Source(folder=folder)
+        caplog.clear()
+        first = shortlists.make(source)
+        said = [x.message.split(": ")[0] for x in caplog.records]
+        assert said == ([] if name == "unit" else [str(path) for path in source.files])
+        made[name] = [
+            Shortlist.load(path)
+            for path in (first, shortlists.make_superglobal(source, first, Reranking(top=10)))
+        ]
+    for one, other in zip(made["unit"], made["raw"], strict=True):
+        np.testing.assert_allclose(one.similarities, other.similarities, atol=1e-6)
+        assert np.array_equal(one.ids, other.ids)

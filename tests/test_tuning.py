@@ -22,6 +22,13 @@ def test_recall_is_against_exact_search():
     assert again[0].recall == by_name["SQ4"].recall
 
 
+def test_lengths_do_not_matter():
+    x = unit(300)
+    lengths = np.random.default_rng(0).uniform(1, 50, (300, 1)).astype(np.float32)
+    one, other = (measure(vectors, factories=("SQ4",), sample=50)[0][0] for vectors in (x, x * lengths))
+    assert one.recall == pytest.approx(other.recall, abs=0.01)
+
+
 def test_recall_by_hand():
     """Ten vectors on a circle, queries of their own: the two nearest of each are known."""
     angle = np.linspace(0, 2 * np.pi, 10, endpoint=False)

@@ -113,8 +113,9 @@ def _demo(args: argparse.Namespace) -> None:
 
 
 def _landmarks(args: argparse.Namespace) -> None:
-    from ames.demo.dataset import make_landmarks
+    from ames.demo.dataset import DESCRIPTION, make_landmarks
 
+    there = (args.folder / DESCRIPTION).is_file()
     path = make_landmarks(
         args.folder,
         split=args.split,
@@ -126,7 +127,7 @@ def _landmarks(args: argparse.Namespace) -> None:
         seed=args.seed,
         workers=args.workers,
     )
-    print(path)
+    print(f"{path}: is there already, of the same parameters" if there else path)
 
 
 def _report(args: argparse.Namespace) -> None:

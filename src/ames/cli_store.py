@@ -65,11 +65,13 @@ def _source(parser: argparse.ArgumentParser) -> None:
 
 
 def _compress(args: argparse.Namespace) -> None:
-    from ames.database.build import compress
+    from ames.database.build import compress, finished
+    from ames.database.writer import FINISHED
 
     check_device(args.device)
     source = _open(args)
     model, name = _model(args.model, source.local)
+    before = finished(args.out)
     database = compress(
         source,
         model,
@@ -79,7 +81,12 @@ def _compress(args: argparse.Namespace) -> None:
         model_name=name,
         device=args.device,
     )
-    print(summary(database))
+    note = ""
+    if database.manifest.generation == before:
+        note = "; is there already, of the same descriptors and settings"
+        if before != database.manifest.source.get(FINISHED):
+            note += ", and has been changed since: left as it is"
+    print(f"{summary(database)}{note}")
 
 
 def _append(args: argparse.Namespace) -> None:
@@ -90,7 +97,8 @@ def _append(args: argparse.Namespace) -> None:
     source = _open(args)
     model, _ = _model(args.model, source.local)
     added = append(source, model, args.database, device=args.device)
-    print(f"{added:,} images added; {summary(Database(args.database))}")
+    told = f"{added:,} images added" if added else "nothing to add, it holds these images with these codes"
+    print(f"{told}; {summary(Database(args.database))}")
 
 
 def _delete(args: argparse.Namespace) -> None:
@@ -103,7 +111,8 @@ def _delete(args: argparse.Namespace) -> None:
         raise AmesError("no name given: give names, or --list FILE")
     with writing(args.database) as writer:
         gone = writer.delete(names)
-    print(f"{gone:,} images deleted; {summary(Database(args.database))}")
+    told = f"{gone:,} images deleted" if gone else "nothing to delete, an earlier call has deleted them"
+    print(f"{told}; {summary(Database(args.database))}")
 
 
 def _compact(args: argparse.Namespace) -> None:
@@ -111,19 +120,23 @@ def _compact(args: argparse.Namespace) -> None:
     from ames.database.writer import writing
 
     with writing(args.database) as writer:
-        gone = writer.compact()
-    print(f"{gone:,} rows given back; {summary(Database(args.database))}")
+        before, gone = writer.manifest.generation, writer.compact()
+    database = Database(args.database)
+    told = f"{gone:,} rows given back"
+    if database.manifest.generation == before:
+        told = "nothing to give back"
+    print(f"{told}; {summary(database)}")
 
 
 def _tune(args: argparse.Namespace) -> None:
     from ames.data.atomic import atomic_file
-    from ames.data.descriptors import read_globals
+    from ames.data.vectors import Vectors
     from ames.report import format_table
     from ames.tuning import FACTORIES, measure, pick
 
-    queries = None if args.queries is None else read_globals(args.queries)
+    queries = None if args.queries is None else Vectors.open(args.queries).all()
     found, left_out = measure(
-        read_globals(args.vectors), queries, factories=args.factories or FACTORIES, sample=args.sample
+        Vectors.open(args.vectors).all(), queries, factories=args.factories or FACTORIES, sample=args.sample
     )
     rows = [
         {"factory": m.factory, "bytes": m.bytes}

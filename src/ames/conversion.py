@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import filecmp
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,11 @@ def convert(
     path: Path | str, out: Path | str | None = None, *, columns: int | None = None
 ) -> tuple[Path, str]:
     """Writes the safe twin of a file and returns its path and what it is: a shortlist ``.pkl`` becomes
-    .npz, a ground truth ``.pkl`` .json, a checkpoint .safetensors (weights alone).
+    .npz, a ground truth ``.pkl`` .json, a checkpoint .safetensors (weights alone). One that is there already
+    stays if it is what would be written.
 
     out: where to (None: beside the file, same name). columns: entries a query that a shortlist keeps.
-    AmesError if the file is none of these, or something is at ``out`` already.
+    AmesError if the file is none of these, or something else is at ``out`` already.
     """
     path = Path(path)
     if path.suffix == ".pkl":
@@ -30,8 +34,9 @@ def convert(
         about: dict[str, Any] = dict(weights.about)
         if "mtc_token" in weights.state and "model" not in about:
             about["model"] = arguments_of_state(weights.state, source=str(path))
-        save_state(target, weights.state, about | {"converted_from": path.name})
-        return target, f"weights, {len(weights.state)} tensors"
+        about["converted_from"] = path.name
+        what = f"weights, {len(weights.state)} tensors"
+        return target, what + _written(target, path, lambda place: save_state(place, weights.state, about))
     raise AmesError(f"{path}: only .pkl, .pt and .pth files are converted")
 
 
@@ -39,20 +44,39 @@ def _pickle(path: Path, out: Path | str | None, columns: int | None) -> tuple[Pa
     content = load_pickle(path)
     if isinstance(content, dict):
         truth = parse_ground_truth(content, source=str(path))
-        target = save_ground_truth(_target(path, out, ".json"), truth)
-        return target, f"ground truth of {len(truth.queries)} queries"
+        target, what = _target(path, out, ".json"), f"ground truth of {len(truth.queries)} queries"
+        return target, what + _written(target, path, lambda place: save_ground_truth(place, truth))
     try:
         shortlist = Shortlist.from_array(content, columns=columns)
     except AmesError as error:
         raise AmesError(f"{path}: {error}") from error
-    target = shortlist.save(_target(path, out, ".npz"), meta={"converted_from": path.name})
-    return target, f"shortlist of {shortlist.ids.shape[0]} queries, {shortlist.ids.shape[1]} entries each"
+    target, meta = _target(path, out, ".npz"), {"converted_from": path.name}
+    what = f"shortlist of {shortlist.ids.shape[0]} queries, {shortlist.ids.shape[1]} entries each"
+    return target, what + _written(target, path, lambda place: shortlist.save(place, meta=meta))
 
 
 def _target(path: Path, out: Path | str | None, suffix: str) -> Path:
     target = path.with_suffix(suffix) if out is None else Path(out)
     if target.suffix != suffix:
         raise AmesError(f"{target}: {path.name} becomes a {suffix} file; give a name that ends so")
-    if target.exists():
-        raise AmesError(f"{target}: is there already; move it away, or give another name with -o")
     return target
+
+
+def _written(target: Path, path: Path, save: Callable[[Path], object]) -> str:
+    """What there is to say of it: nothing where it was written, or that the same is there already."""
+    if not target.exists():
+        save(target)
+        return ""
+    if target.is_file():
+        try:
+            with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+                twin = Path(folder) / target.name
+                save(twin)
+                if filecmp.cmp(twin, target, shallow=False):
+                    return "; is there already"
+        except OSError as error:
+            raise AmesError(f"{target.parent}: cannot be written ({error.strerror or error})") from error
+    raise AmesError(
+        f"{target}: is there already, and not what {path.name} gives; move it away, or give another name "
+        "with -o"
+    )

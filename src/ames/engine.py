@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ames.errors import AmesError
+from ames.errors import AmesError, naming
 from ames.features import LocalFeatures
 from ames.models.base import PairSimilarity
 
@@ -79,8 +79,10 @@ class Engine:
     def queries(self, local: LocalFeatures, *, coded: bool = False) -> list[LocalFeatures]:
         """What every pair of these images [Q, N, D] needs, on each device; handed to ``score``.
 
-        coded: ``local`` holds codes of ``Similarity.compress`` in place of descriptors.
+        coded: ``local`` holds codes of ``Similarity.compress`` in place of descriptors. AmesError for another
+        shape or width, NotFiniteError for an image with NaN or infinity.
         """
+        _check_images(local, "queries")
         with self._mode():
             return [lane.encode(local, coded, database=False) for lane in self._lanes]
 
@@ -96,8 +98,16 @@ class Engine:
         """Logits float32 [P] of the pairs (query_rows[p], image_rows[p]), both int [P].
 
         queries: of ``queries``; images: descriptors [I, M, D] of database images, or their codes where
-        ``coded``. Descriptors are scored as a database stores them (compressed and expanded).
+        ``coded``. Descriptors are scored as a database stores them (compressed and expanded). AmesError for
+        shapes and rows that do not fit, NotFiniteError for an image with NaN or infinity.
         """
+        _check_images(images, "database images")
+        if len(queries) != len(self._lanes):
+            raise AmesError("queries: give what Engine.queries returned, one for each device")
+        query_rows = _rows(query_rows, len(queries[0].valid), "query_rows")
+        image_rows = _rows(image_rows, len(images.valid), "image_rows")
+        if len(query_rows) != len(image_rows):
+            raise AmesError(f"{len(query_rows)} query_rows, but {len(image_rows)} image_rows: give pairs")
         order = np.argsort(image_rows, kind="stable")
         logits = np.empty(len(order), np.float32)
 
@@ -106,7 +116,10 @@ class Engine:
             if not len(pairs):
                 return
             first, last = image_rows[pairs[0]], image_rows[pairs[-1]] + 1
-            database = lane.encode(images[first:last], coded, database=True)
+            with naming(place=lambda image: int(first) + image):
+                database = lane.encode(images[first:last], coded, database=True)
+            if encoded.width != database.width:
+                raise AmesError(f"queries are {encoded.width}-d, database images {database.width}-d")
             logits[pairs] = lane.score(encoded, database, query_rows[pairs], image_rows[pairs] - first)
 
         shares = _split(image_rows[order], len(self._lanes))
@@ -157,10 +170,11 @@ class _Lane:
         parts = []
         for start in range(0, len(local.valid), step):
             part = self._here(local[start : start + step])
-            if database and not coded:
-                tokens = self.model.expand(self.model.compress(part))
-            else:
-                tokens = self.model.expand(part) if coded else self.model.tokens(part)
+            with naming(place=lambda image, start=start: start + image):  # type: ignore[misc]
+                if database and not coded:
+                    tokens = self.model.expand(self.model.compress(part))
+                else:
+                    tokens = self.model.expand(part) if coded else self.model.tokens(part)
             parts.append(self.scorer.encode(tokens))
         return LocalFeatures.cat(parts)
 
@@ -244,6 +258,22 @@ class _Lane:
         if self.device.type != "cuda":
             return local.to(self.device)
         return local.map(lambda x: x.pin_memory().to(self.device, non_blocking=True))
+
+
+def _check_images(local: LocalFeatures, what: str) -> None:
+    if local.valid.ndim != 2:
+        raise AmesError(f"{what} are {list(local.descriptors.shape)}; expected [images, descriptors, width]")
+
+
+def _rows(rows: np.ndarray, count: int, name: str) -> np.ndarray:
+    """int64 [P], each of them of ``count`` images."""
+    rows = np.asarray(rows)
+    if rows.ndim != 1 or (rows.dtype.kind not in "iu" and rows.size):
+        raise AmesError(f"{name} are {rows.dtype} {list(rows.shape)}; expected int [pairs]")
+    outside = (rows < 0) | (rows >= count)
+    if outside.any():
+        raise AmesError(f"{name}: there is no image {rows[outside][0]} among {count}")
+    return rows.astype(np.int64, copy=False)
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 from ames import DISTRIBUTION
 
 
@@ -16,6 +19,33 @@ class AmesError(ValueError):
 def installing(extra: str) -> str:
     """The command that adds one of the optional parts to this library."""
     return f"pip install '{DISTRIBUTION}[{extra}]'"
+
+
+class NotFiniteError(AmesError):
+    """An image's local descriptors hold NaN or infinity. ``image``: its place among those that were given."""
+
+    def __init__(self, image: int, name: str | None = None) -> None:
+        self.image = image
+        super().__init__(
+            f"{name or f'the descriptors of image {image}'} hold values that are not finite (NaN or "
+            "infinity); extract them anew"
+        )
+
+
+@contextmanager
+def naming(
+    name: Callable[[int], str] | None = None, place: Callable[[int], int] = lambda image: image
+) -> Iterator[None]:
+    """A NotFiniteError of the block, of the image as the caller knows it.
+
+    place: from a place in the block to the caller's; name: what the error says of that, "x.hdf5: the
+    descriptors of image 3".
+    """
+    try:
+        yield
+    except NotFiniteError as error:
+        image = place(error.image)
+        raise NotFiniteError(image, None if name is None else name(image)) from error
 
 
 def first_line(error: object) -> str:

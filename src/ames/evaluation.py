@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from ames.data.atomic import atomic_file
-from ames.data.descriptors import DescriptorFile, check_backbone, read_globals
+from ames.data.descriptors import DescriptorFile, check_backbone
 from ames.data.folder import DatasetFolder
 from ames.data.ground_truth import GroundTruth, check_names, load_ground_truth
 from ames.data.shortlist import Shortlist
+from ames.data.vectors import Vectors
 from ames.database.manifest import NAME
 from ames.database.serve import search_database
 from ames.database.store import Database
@@ -96,7 +97,7 @@ def open_test_set(
     if isinstance(gallery, Database):
         gallery.check_model(model)
     if searched is not None:
-        entries = search_database(searched, read_globals(folder.vectors("query")))
+        entries = search_database(searched, Vectors.open(folder.vectors("query")).all())
     else:
         entries = Shortlist.load(shortlist_file, gallery_size=len(truth.imlist))
     if len(entries.ids) != len(truth.queries):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from ames.backbones.base import ImageFeatures
 from ames.data.atomic import atomic_file
 from ames.data.growing import GrowingFiles
-from ames.data.rows import LocalRows
+from ames.data.rows import LocalRows, VectorRows
 from ames.features import LocalFeatures
 from ames.models.base import Similarity
 from ames.per_image import Found
@@ -49,12 +51,7 @@ def fill(
 def _write(growing: GrowingFiles, chunk: list[Found], packer: Similarity | None, errors: Path | None) -> None:
     first = growing.state.done
     kinds = growing.plan.rows.values()
-    chunk = [
-        x
-        if isinstance(x, str) or all(kind.holds(x.local) for kind in kinds if isinstance(kind, LocalRows))
-        else "descriptors beyond float16's 65,504; take float32"
-        for x in chunk
-    ]
+    chunk = [x if isinstance(x, str) else _trouble(x, kinds) or x for x in chunk]
     features = [None if isinstance(x, str) else x for x in chunk]
     blocks = []
     for rows in kinds:
@@ -68,6 +65,18 @@ def _write(growing: GrowingFiles, chunk: list[Found], packer: Similarity | None,
     growing.append(blocks, unreadable, empty)
     if unreadable and errors is not None:
         list_errors(growing, errors)
+
+
+def _trouble(found: ImageFeatures, kinds: Iterable[LocalRows | VectorRows]) -> str | None:
+    """Why an image's features cannot be stored; None if they can."""
+    local, vector = found.local, found.vector
+    if not bool(local.descriptors[local.valid].isfinite().all()) or (
+        vector is not None and not np.isfinite(vector).all()
+    ):
+        return "the backbone gave values that are not finite (NaN or infinity)"
+    if not all(kind.holds(local) for kind in kinds if isinstance(kind, LocalRows)):
+        return "descriptors beyond float16's 65,504; take float32"
+    return None
 
 
 def list_errors(growing: GrowingFiles, path: Path) -> None:

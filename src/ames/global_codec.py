@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ames.data.shortlist import Shortlist
+from ames.data.vectors import unit
 from ames.errors import AmesError
 
 _BLOCK = 1 << 16  # vectors or codes handed to FAISS at a time
@@ -32,7 +33,8 @@ _SEARCHABLE = {
 class GlobalCodec:
     """A trained code for global descriptors; made by ``fit`` or ``from_bytes``.
 
-    ``width``: of the vectors; ``code_bytes``: of a code. Similarity is the inner product.
+    ``width``: of the vectors; ``code_bytes``: of a code. Vectors are coded at unit length
+    (``ames.data.vectors.unit``), so that the similarity, FAISS' inner product, is the cosine.
     """
 
     def __init__(self, index: Any) -> None:
@@ -49,9 +51,7 @@ class GlobalCodec:
         """
         import faiss
 
-        vectors = np.ascontiguousarray(vectors, np.float32)
-        if not np.isfinite(vectors).all():
-            raise AmesError("global descriptors hold values that are not finite")
+        vectors = _unit(vectors)
         vectors = vectors[np.linalg.norm(vectors, axis=1) > 0]
         if not len(vectors):
             raise AmesError("no global descriptors to fit a codec on: all images are without keypoints")
@@ -74,16 +74,26 @@ class GlobalCodec:
         return codec
 
     def encode(self, vectors: np.ndarray) -> np.ndarray:
-        """float32 [n, G] -> uint8 [n, code_bytes]."""
+        """float32 [n, G] -> uint8 [n, code_bytes]. AmesError for another width, or a vector that is not
+        finite.
+        """
         if vectors.ndim != 2 or vectors.shape[1] != self.width:
             raise AmesError(f"global descriptors are {vectors.shape}, the codec takes (n, {self.width})")
-        if not np.isfinite(vectors).all():
-            raise AmesError("global descriptors hold values that are not finite")
         codes = np.empty((len(vectors), self.code_bytes), np.uint8)
         for start in range(0, len(vectors), _BLOCK):
-            block = np.ascontiguousarray(vectors[start : start + _BLOCK], np.float32)
+            block = _unit(vectors[start : start + _BLOCK], start)
             codes[start : start + _BLOCK] = self._empty.sa_encode(block)
         return codes
+
+    def length(self, codes: np.ndarray) -> float | None:
+        """The median length of the vectors that codes uint8 [n, code_bytes] stand for; None where there are
+        none, or FAISS cannot say it.
+        """
+        try:
+            decoded = self._empty.sa_decode(np.ascontiguousarray(codes)) if len(codes) else codes
+        except RuntimeError:
+            return None
+        return float(np.median(np.linalg.norm(decoded, axis=1))) if len(codes) else None
 
     def to_bytes(self) -> bytes:
         """As FAISS writes an index without vectors. Keep a checksum beside it: FAISS trusts what it reads."""
@@ -110,6 +120,11 @@ class GlobalCodec:
         """
         import faiss
 
+        if codes.shape != (len(present), self.code_bytes):
+            raise AmesError(
+                f"codes are {codes.shape}, expected ({len(present)}, {self.code_bytes}): one for each image, "
+                "of this codec"
+            )
         whole = faiss.clone_index(self._empty)
         inner = faiss.downcast_index(whole)
         if isinstance(inner, faiss.IndexPreTransform):
@@ -128,16 +143,19 @@ class GlobalIndex:
         self._index, self.rows, self._images = index, rows, images
 
     def search(self, queries: np.ndarray, k: int, *, nprobe: int = _NPROBE) -> Shortlist:
-        """The ``k`` most similar images of each query float32 [Q, G] of unit length, by the inner product
-        with what the codes stand for; where there are fewer, the last entries are -1.
+        """The ``k`` most similar images of each query float32 [Q, G], by the cosine with what the codes stand
+        for; where there are fewer, the last entries are -1.
 
         A zero query, of an image without keypoints, finds nothing. nprobe: lists looked into, where the index
-        has lists.
+        has lists. AmesError for another width, a query that is not finite, or a ``k`` below 0.
         """
         import faiss
 
+        if k < 0:
+            raise AmesError(f"{k} images a query were asked for; give 0 or more")
         if queries.ndim != 2 or queries.shape[1] != self._index.d:
             raise AmesError(f"queries are {queries.shape}, the database's vectors (n, {self._index.d})")
+        queries = _unit(queries, what="query")
         k = min(k, self._images)
         ids = np.full((len(queries), k), -1, np.int64)
         similarities = np.full((len(queries), k), -1, np.float32)
@@ -148,11 +166,18 @@ class GlobalIndex:
         inner = faiss.try_extract_index_ivf(self._index)
         if inner is not None:
             inner.nprobe = min(nprobe, inner.nlist)
-        found, places = self._index.search(np.ascontiguousarray(queries[asking], np.float32), wanted)
+        found, places = self._index.search(queries[asking], wanted)
         there = places >= 0
         ids[asking[:, None], np.arange(wanted)] = np.where(there, self.rows[places], -1)
         similarities[asking[:, None], np.arange(wanted)] = np.where(there, found, -1)
         return Shortlist(ids, similarities)
+
+
+def _unit(vectors: np.ndarray, first: int = 0, what: str = "image") -> np.ndarray:
+    """C-contiguous float32 [n, G] of unit length, as FAISS takes them; the first one is number ``first``."""
+    with np.errstate(over="ignore"):  # of float64, which ``unit`` finds
+        vectors = np.ascontiguousarray(vectors, np.float32)
+    return unit(vectors, lambda row: f"global descriptors: the vector of {what} {first + row}")
 
 
 def _check_parts(factory: str, index: Any) -> None:

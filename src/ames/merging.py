@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,10 +60,12 @@ def parts_of(target: Path, *, expected: int | None = None) -> list[Path]:
 def merge_parts(target: Path, parts: Sequence[Path], *, copy: bool = False) -> int:
     """Writes ``target``, a virtual file of ``parts``, which lie beside it; returns the number of images.
 
-    copy: a file of its own instead, which no longer needs the parts. AmesError if ``target`` is there and no
-    merged file, or the parts differ in their layout, or are not the whole list that they say they are of.
+    copy: a file of its own instead, which no longer needs the parts; one that is there already stays if it
+    holds what they hold. AmesError if ``target`` is there and no merged file, or the parts differ in their
+    layout, or are not the whole list that they say they are of.
     """
-    if target.exists() and not is_merged(target):
+    own = target.exists() and not is_merged(target)
+    if own and not copy:
         raise AmesError(f"{target}: is there already and holds descriptors itself; move it away to merge")
     read = [_inspect(path) for path in parts]
     for part in read[1:]:
@@ -82,6 +84,9 @@ def merge_parts(target: Path, parts: Sequence[Path], *, copy: bool = False) -> i
             f"{target}: its {len(read)} parts hold {images} images, which are not those of their list: one "
             "is missing, or left from an extraction in another number of parts"
         )
+    if own:
+        _check_copy(target, read, names)
+        return images
     version = None if copy else "latest"
     with atomic_path(target) as temporary, h5py.File(temporary, "w", libver=version) as file:
         if copy:
@@ -105,14 +110,38 @@ def _virtual(parts: Sequence[_Part], images: int) -> h5py.VirtualLayout:
 
 def _copy(file: h5py.File, parts: Sequence[_Part], images: int) -> None:
     features = file.create_dataset("features", (images, *parts[0].shape[1:]), parts[0].dtype)
+    for start, block in _blocks(parts):
+        features[start : start + len(block)] = block
+
+
+def _blocks(parts: Sequence[_Part]) -> Iterator[tuple[int, np.ndarray]]:
+    """(row of the merged file, rows from there on), piece by piece."""
     row = parts[0].dtype.itemsize * int(np.prod(parts[0].shape[1:], dtype=np.int64))
     step, start = max(1, _BLOCK // max(row, 1)), 0
     for part in parts:
         with open_hdf5(part.path) as source:
             for first in range(0, part.shape[0], step):
                 block = source["features"][first : first + step]
-                features[start : start + len(block)] = block
+                yield start, block
                 start += len(block)
+
+
+def _check_copy(target: Path, parts: Sequence[_Part], names: list[str]) -> None:
+    """AmesError where a file that is there does not hold the parts' rows and names."""
+    there, images = _inspect(target), sum(part.shape[0] for part in parts)
+    same = there.shape == (images, *parts[0].shape[1:]) and there.dtype == parts[0].dtype
+    if not (same and (there.names or []) == names and _equal_rows(target, parts)):
+        raise AmesError(f"{target}: is there already and holds something else than its parts; move it away")
+
+
+def _equal_rows(target: Path, parts: Sequence[_Part]) -> bool:
+    with h5py.File(target, "r") as file:
+        features = file["features"]
+        # As bytes: NaN in padding is equal to itself.
+        return all(
+            features[start : start + len(block)].tobytes() == block.tobytes()
+            for start, block in _blocks(parts)
+        )
 
 
 def _inspect(path: Path) -> _Part:

@@ -32,7 +32,7 @@ def pool(
     """float32 [images, D], unit length: the sum of each image's ``count`` strongest descriptors (None: all).
 
     detector: its projected features by its weights, or with ``uniform`` by equal weights. None: the
-    L2-normalized descriptors of the file, by equal weights.
+    L2-normalized descriptors of the file, by equal weights. AmesError names an image whose sum is not finite.
     """
     if file.packed:
         raise AmesError(f"{file.path}: holds packed bits; their sum says nothing, give descriptors")
@@ -46,6 +46,12 @@ def pool(
         else:
             features, weights = detector.locations(local.descriptors, local.valid)
         vectors[rows] = global_descriptor(features, local.valid.float() if uniform else weights).cpu()
+        spoiled = ~np.isfinite(vectors[rows]).all(1)
+        if spoiled.any():
+            raise AmesError(
+                f"{file.path}: the sum of the descriptors of image {rows[spoiled][0]} is not finite: extract "
+                "it anew"
+            )
     return vectors
 
 

@@ -14,7 +14,7 @@ from ames.data.ground_truth import GroundTruth, ids
 from ames.data.shortlist import Shortlist
 from ames.database.store import Database, check_codes
 from ames.engine import Engine
-from ames.errors import AmesError
+from ames.errors import AmesError, naming
 from ames.progress import progress
 from ames.protocols import Protocol
 from ames.scores import KeptScores
@@ -69,10 +69,13 @@ def score_shortlist(
     read ahead of the model; the scores do not depend on it. kept: scores of an interrupted call, which are
     taken over, and to which each block of new ones is added. Either file may be packed
     (``DescriptorFile.packed``): its codes are what the binary model would have made of the descriptors, and
-    the scores are the same. AmesError if a packed file is not of this model's kind, or a score is not finite.
+    the scores are the same. AmesError if a packed file is not of this model's kind, and for descriptors or a
+    score that is not finite.
     """
     for file in (queries, gallery):
         check_codes(engine.model, file)
+    if mask is not None and mask.shape != shortlist.ids.shape:
+        raise AmesError(f"mask is {mask.shape}, the shortlist {shortlist.ids.shape}: give one for each entry")
     wanted = shortlist.ids >= 0 if mask is None else mask & (shortlist.ids >= 0)
     logits = np.full(shortlist.ids.shape, np.nan, np.float32)
     if kept is not None:
@@ -84,7 +87,8 @@ def score_shortlist(
             rows = first + np.flatnonzero(wanted[first : first + group].any(1))
             if not len(rows):
                 continue
-            encoded = engine.queries(queries.read(rows, query_count), coded=queries.packed)
+            with naming(lambda row: _image(queries, row), lambda place, rows=rows: int(rows[place])):  # type: ignore[misc]
+                encoded = engine.queries(queries.read(rows, query_count), coded=queries.packed)
             pairs = _Pairs.of(shortlist.ids, wanted, rows)
             blocks = pairs.blocks(max(1, _BLOCK_SLOTS // (database_count or gallery.slots)))
             reads = ahead(
@@ -92,7 +96,11 @@ def score_shortlist(
             )
             for block, images in zip(blocks, reads, strict=True):
                 query, image = rows[block.rows], block.images[block.places]
-                scores = engine.score(encoded, images, block.rows, block.places, coded=gallery.packed)
+                with naming(
+                    lambda image: _image(gallery, image),
+                    lambda place, block=block: int(block.images[place]),  # type: ignore[misc]
+                ):
+                    scores = engine.score(encoded, images, block.rows, block.places, coded=gallery.packed)
                 _check_finite(scores, query, image, queries, gallery)
                 logits[query, block.columns] = scores
                 if kept is not None:
@@ -131,6 +139,11 @@ class _Pairs:
             )
             for start, (a, b) in zip(starts, pairwise(cuts), strict=True)
         ]
+
+
+def _image(file: DescriptorFile | Database, image: int) -> str:
+    name = "" if file.names is None else f" ({file.names[image]})"
+    return f"{file.path}: the descriptors of image {image}{name}"
 
 
 def _check_finite(

@@ -29,9 +29,9 @@ def search(
     skip_self: bool = False,
     device: str = "cpu",
 ) -> Shortlist:
-    """The ``k`` most similar gallery images of each query (all if None), by inner product, in memory.
+    """The ``k`` most similar gallery images of each query (all if None), by cosine, in memory.
 
-    queries float32 [Q, G], gallery float32 [n, G], rows of unit length. See ``search_blocks``.
+    queries float32 [Q, G], gallery float32 [n, G]. See ``search_blocks``.
     """
     asked, searched = Vectors.of(queries, "queries"), Vectors.of(gallery, "gallery")
     ids = np.empty((len(asked), entries_of(searched, k, skip_self)), np.int64)
@@ -45,7 +45,9 @@ def search(
 
 
 def entries_of(gallery: Vectors, k: int | None, skip_self: bool = False) -> int:
-    """Entries a query that a search for ``k`` finds: not more than the gallery has."""
+    """Entries a query that a search for ``k`` finds: not more than the gallery has. AmesError below 0."""
+    if k is not None and k < 0:
+        raise AmesError(f"{k} entries a query were asked for; give 0 or more, or None for all")
     most = max(len(gallery) - skip_self, 0)
     return most if k is None else min(k, most)
 
@@ -61,10 +63,11 @@ def search_blocks(
     tile: int = TILE,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(ids int64 [<= block, k], similarities float32 alike) of the queries' blocks in their order: the ``k``
-    most similar gallery images by inner product, all if None or fewer.
+    most similar gallery images by cosine, all if None or fewer.
 
-    Exact: products are float32, equal similarities are ordered by id. A zero row (an image without
-    keypoints) has similarity -1 to everything: it comes last and finds nothing before anything else.
+    Exact: inner products in float32 of vectors of unit length (``Vectors`` brings them to it); equal
+    similarities are ordered by id. A zero row (an image without keypoints) has similarity -1 to everything:
+    it comes last and finds nothing before anything else.
     skip_self: query i is gallery image i and does not find itself; others of the same vector it finds.
     device: torch's, of the products and the choice. tile: gallery images at a time. In memory are some
     hundred megabytes, whatever the sizes: a ``block`` whose candidates would take more is cut. Neither

@@ -105,21 +105,21 @@ def make(
     (a pickle shows its shape alone), unless ``overwrite``, which makes it anew. ``block`` and memory:
     ``search_blocks``.
     """
-    there = None if overwrite else _there(source)
-    if there is not None and not all(file.exists() for file in source.files):
-        return there
+    kept = None if overwrite else existing(source)
+    if kept is not None and not all(file.exists() for file in source.files):
+        return kept
     if skip_self and not source.training:
         raise AmesError(f"{source.folder.path}: the queries of a test set are not in its gallery")
     queries, gallery = source.open()
-    if there is not None and there.suffix == ".pkl":
-        _check_shape(there, len(queries), size and entries_of(gallery, size, skip_self))
-        return there
+    if kept is not None and kept.suffix == ".pkl":
+        _check_shape(kept, len(queries), size and entries_of(gallery, size, skip_self))
+        return kept
     about = source.about(queries, gallery)
-    if there is not None:
+    if kept is not None:
         # What the call leaves to us may be otherwise in the file.
         about |= {} if size is None else {"entries": entries_of(gallery, size, skip_self)}
-        _check_same(there, about | ({"skip_self": True} if skip_self else {}))
-        return there
+        _check_same(kept, about | ({"skip_self": True} if skip_self else {}))
+        return kept
     if source.training and size is None:
         size = _TRAINING + (not skip_self)
     entries = entries_of(gallery, size, skip_self)
@@ -215,7 +215,8 @@ def _reordered(
     return ids, similarities
 
 
-def _there(source: Source) -> Path | None:
+def existing(source: Source) -> Path | None:
+    """The shortlist that ``make`` would keep."""
     if source.kind == "pkl":  # asked for by name: one of the other kind does not stand in for it
         path = source.place.path / f"nn_{source.folder.descriptors}.pkl"
         return path if path.is_file() else None

@@ -39,8 +39,8 @@ def measure(
     sample: int = 500,
     seed: int = 0,
 ) -> tuple[list[Measured], dict[str, str]]:
-    """Each factory against exact search, on vectors float32 [n, G] of unit length; and those left out,
-    with the reason.
+    """Each factory against exact search, on vectors float32 [n, G], by cosine; and those left out, with the
+    reason.
 
     queries float32 [Q, G]: the first ``sample`` that are not zero; None: ``sample`` of the vectors
     themselves, each without itself.

@@ -77,6 +77,32 @@ def test_the_life_of_a_database(prepared, tmp_path, capsys):
     assert (said["images"], said["deleted"], said["segments"]) == (20, 0, 1)
 
 
+def test_commands_that_are_called_again_say_so(prepared, tmp_path, capsys):
+    out = tmp_path / "db"
+    new = source(tmp_path, 3, seed=8, prefix="new")
+    words = ("--global", prepared.vectors("gallery"), "-o", out)
+    more = (new.local.path, "--global", new.vectors.path, "--model", tmp_path / "model.safetensors")
+    for command, said in (
+        (("compress", *words_of(prepared), *words), "is there already, of the same descriptors and settings"),
+        (("append", out, *more), "nothing to add, it holds these images with these codes"),
+        (("delete", out, "new 1.jpg"), "nothing to delete, an earlier call has deleted them"),
+        (("compact", out), "nothing to give back"),
+    ):
+        assert run(*command) == 0
+        assert said not in capsys.readouterr().out
+        manifest = (out / "manifest.json").read_bytes()
+        assert run(*command) == 0
+        told = capsys.readouterr().out
+        assert said in told
+        assert len(told.splitlines()) == 1
+        assert (out / "manifest.json").read_bytes() == manifest
+    assert run("compress", *words_of(prepared), *words) == 0
+    assert "22 images" in (told := capsys.readouterr().out)
+    assert "and has been changed since: left as it is" in told
+    assert run("compress", *words_of(prepared), *words, "--global-factory", "SQ8") == 2
+    assert "made otherwise (global factory: there SQfp16, now SQ8)" in capsys.readouterr().err
+
+
 def test_wrong_input_is_one_line(prepared, tmp_path, capsys):
     out = compressed(prepared)
     cases = [

@@ -238,6 +238,23 @@ def test_sigterm_keeps_the_state(store, tmp_path):
     assert same(weights(whole), weights(resumed))
 
 
+def test_a_finished_training_says_so_and_leaves_its_detector(store, tmp_path, caplog):
+    out, kept = tmp_path / "detector.pt", Checkpoints(tmp_path / "state", resume=True)
+    whole = made()
+    fit_detector(whole, loader(store), RECIPE, out=out, checkpoints=kept)
+    before = out.stat().st_mtime_ns
+    for gone in (False, True):
+        if gone:
+            out.unlink()
+        with caplog.at_level("INFO"):
+            fit_detector(made(7), loader(store), RECIPE, out=out, checkpoints=kept)
+        assert "is finished already: nothing is left to train" in caplog.text
+        assert "goes on" not in caplog.text
+        assert out.stat().st_mtime_ns == before or gone
+    found, counted = weights(load_detector(out)), "bn.num_batches_tracked"  # which the file does not hold
+    assert same(found | {counted: weights(whole)[counted]}, weights(whole))
+
+
 def test_a_training_begun_otherwise_is_refused(store, tmp_path):
     broken_off(store, 3, tmp_path)
     resume = Checkpoints(tmp_path, resume=True)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from small import RECIPE, loader, made, same, weights, write_store
 
+from ames.checkpoints import load_model
 from ames.errors import AmesError
 from ames.training import fit, resuming
 from ames.training.resuming import TERMINATED, Checkpoints, Interruption
@@ -157,6 +158,24 @@ def test_a_finished_training_makes_room_for_a_new_one(store, tmp_path):
     )
     assert same(weights(done), weights(again))  # nothing was left to do
     assert len(history) == 2
+
+
+def test_a_finished_training_says_so_and_leaves_its_model(store, tmp_path, caplog):
+    out, kept = tmp_path / "model.pt", Checkpoints(tmp_path / "state", resume=True)
+    history = fit(made(), loader(store), RECIPE, out=out, checkpoints=kept)
+    before = out.stat().st_mtime_ns, out.read_bytes()
+    for gone in (False, True):
+        if gone:
+            out.unlink()
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            assert fit(made(3), loader(store), RECIPE, out=out, checkpoints=kept) == history
+        assert "is finished already: nothing is left to train" in caplog.text
+        assert "goes on" not in caplog.text
+        assert out.stat().st_mtime_ns == before[0] or gone
+    first = tmp_path / "first.pt"
+    first.write_bytes(before[1])
+    assert same(load_model(out).state_dict(), load_model(first).state_dict())
 
 
 def test_numbers_that_keep_nothing(tmp_path):

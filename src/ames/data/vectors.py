@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,10 @@ from ames.data.descriptors import GlobalFile
 from ames.data.hdf5 import open_hdf5
 from ames.errors import AmesError
 
+_log = logging.getLogger(__name__)
 _BLOCK = 1 << 24  # numbers that are read at a time where nothing else says how many
+TOLERANCE = 1e-3  # of a length, from 1: what rounding to float16 changes, which is left as it is
+_LENGTHS = 4096  # vectors whose lengths are taken in float64 at a time
 
 
 class Vectors:
@@ -20,8 +24,9 @@ class Vectors:
 
     Of several files the images go on counting: the second file's first image comes behind the first
     file's last one. Files whose vectors lie in one piece are mapped, others are read through HDF5.
-    AmesError where the widths differ, and where a vector that is read holds NaN or infinity, or is so long
-    that products with it could.
+    What is read is of unit length (``unit``), so that an inner product is a cosine; where that changes
+    vectors, one line of the log says so of each file. AmesError where the widths differ, and where a vector
+    that is read holds NaN or infinity, or is so long that products with it could.
     """
 
     def __init__(self, parts: list[np.ndarray | GlobalFile], sources: list[str]) -> None:
@@ -35,6 +40,7 @@ class Vectors:
         self.width = widths[0]
         self.sources = sources
         self._parts = parts
+        self._said: set[str] = set()  # sources whose vectors are known not to be of unit length
         self._ends = np.cumsum([len(part) for part in parts])
 
     @classmethod
@@ -63,13 +69,17 @@ class Vectors:
             if low >= high:
                 continue
             piece = found[low - start : high - start]
-            with np.errstate(over="ignore"):  # of float64, which ``_check`` finds
+            with np.errstate(over="ignore"):  # of float64, which ``unit`` finds
                 if isinstance(part, GlobalFile):
                     piece[:] = part.read(range(low - first, high - first))
                 else:
                     piece[:] = part[low - first : high - first]
-            _check(piece, np.arange(low - first, high - first), source)
+            self._normalize(piece, np.arange(low - first, high - first), source)
         return found
+
+    def all(self) -> np.ndarray:
+        """A copy, float32 [len, D], of all images."""
+        return self.read(0, len(self))
 
     def gather(self, images: np.ndarray) -> np.ndarray:
         """A copy, float32 [n, D], of some images in any order, repeated or not."""
@@ -81,7 +91,7 @@ class Vectors:
             rows, place = np.unique(images[here] - first, return_inverse=True)
             with np.errstate(over="ignore"):
                 vectors = _rows(part, rows) if isinstance(part, GlobalFile) else part[rows].astype(np.float32)
-            _check(vectors, rows, source)
+            self._normalize(vectors, rows, source)
             found[here] = vectors[place]
         return found
 
@@ -90,6 +100,15 @@ class Vectors:
         size = max(1, _BLOCK // self.width) if size is None else size
         for start in range(0, len(self), size):
             yield start, self.read(start, start + size)
+
+    def _normalize(self, vectors: np.ndarray, rows: np.ndarray, source: str) -> None:
+        """Brings rows of a source to unit length, in place."""
+        fixed = unit(vectors, lambda row: f"{source}: the vector of image {rows[row]}")
+        if fixed is not vectors:
+            vectors[:] = fixed
+            if source not in self._said:
+                self._said.add(source)
+                say_normalized(source)
 
     def _places(self) -> Iterator[tuple[int, int, np.ndarray | GlobalFile, str]]:
         """(its first image, the next part's, part, source) of each part."""
@@ -115,12 +134,41 @@ def _rows(file: GlobalFile, rows: np.ndarray) -> np.ndarray:
         return np.stack([features[int(row)] for row in rows]).astype(np.float32)
 
 
-def _check(vectors: np.ndarray, rows: np.ndarray, source: str) -> None:
+def unit(vectors: np.ndarray, name: Callable[[int], str]) -> np.ndarray:
+    """Vectors float32 [n, D], brought to unit length.
+
+    Those whose length is within ``TOLERANCE`` of 1 stay as they are, bit for bit, and so do zero vectors (of
+    images without keypoints). Where nothing changes it is the array that was given, else a copy.
+    name: of a row, for the error, "x.hdf5: the vector of image 3". AmesError where a vector holds NaN or
+    infinity, or its squares do.
+    """
     # Where the squares of two vectors have finite sums, their product is finite, too.
     with np.errstate(over="ignore"):
-        bad = ~np.isfinite(np.einsum("nd,nd->n", vectors, vectors))
-    if bad.any():
+        squares = np.einsum("nd,nd->n", vectors, vectors)
+    finite = np.isfinite(squares)
+    if not finite.all():
         raise AmesError(
-            f"{source}: the vector of image {rows[bad][0]} is not finite (NaN or infinity), or its squares "
-            "are not: extract it anew"
+            f"{name(int(np.argmin(finite)))} is not finite (NaN or infinity), or its squares are not: "
+            "extract it anew"
         )
+    found = vectors
+    suspects = np.flatnonzero(np.abs(squares - 1) > 1.9 * TOLERANCE)
+    for start in range(0, len(suspects), _LENGTHS):
+        rows = suspects[start : start + _LENGTHS]
+        # In float64, each row by itself: how many rows are read at a time must not change a bit.
+        wide = vectors[rows].astype(np.float64)
+        lengths = np.sqrt(np.square(wide).sum(1))
+        wrong = (lengths > 0) & (np.abs(lengths - 1) > TOLERANCE)
+        if wrong.any():
+            found = vectors.copy() if found is vectors else found
+            found[rows[wrong]] = wide[wrong] / lengths[wrong, None]
+    return found
+
+
+def say_normalized(source: str) -> None:
+    """One line of the log about vectors that ``unit`` has changed."""
+    _log.warning(
+        "%s: global descriptors that are not of unit length; they are normalized, so that the similarity is "
+        "the cosine",
+        source,
+    )

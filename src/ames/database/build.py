@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from ames.data.descriptors import DescriptorFile, GlobalFile, check_backbone
+from ames.data.images import list_digest
+from ames.data.vectors import say_normalized, unit
 from ames.database.manifest import NAME, Manifest
+from ames.database.segment import Batch
 from ames.database.store import Database, check_codes, projection_fingerprint, read_file
-from ames.database.writer import Batch, Writer, alone, check_free, remove_strangers, writing
-from ames.errors import AmesError
+from ames.database.writer import Writer, alone, check_free, remove_strangers, writing
+from ames.errors import AmesError, naming
 from ames.features import LocalFeatures
 from ames.global_codec import GlobalCodec
 from ames.models.base import Similarity
@@ -25,6 +29,9 @@ log = logging.getLogger(__name__)
 
 SEGMENT_ROWS = 1 << 16  # images of a segment, after which a build that was interrupted goes on
 _BATCH_SLOTS = 1 << 16  # descriptors compressed at a time
+SIMILARITY, COSINE = "similarity", "cosine"  # of the manifest's source: vectors were coded at unit length
+_MEASURED = 1000  # codes that are decoded where the manifest does not say so
+_SHORT, _LONG = 0.3, 1.2  # lengths that a lossy code of a vector of unit length may have
 _TRAINED_ON = 200_000  # global vectors that the codec is fitted on, at most
 
 
@@ -38,6 +45,7 @@ class Source:
     local: DescriptorFile
     vectors: GlobalFile | None = None
     names: list[str] | None = None
+    _said: set[str] = field(default_factory=set, repr=False, compare=False)  # of ``unit_vectors``
 
     def checked(self) -> Source:
         """With names; AmesError where the parts are not of the same images, or a name comes twice, or cannot
@@ -71,6 +79,25 @@ class Source:
                 ) from None
         return replace(self, names=names)
 
+    def unit_vectors(self, rows: np.ndarray) -> np.ndarray:
+        """Global descriptors float32 [n, G] of rising rows, at unit length; what changes them is said once.
+        AmesError names the image whose vector is not finite.
+        """
+        assert self.vectors is not None
+        path, found = str(self.vectors.path), self.vectors.read(rows)
+        fixed = unit(found, lambda row: f"{path}: the vector of {self._image(int(rows[row]))}")
+        if fixed is not found and path not in self._said:
+            self._said.add(path)
+            say_normalized(path)
+        return fixed
+
+    def descriptors_of(self, row: int) -> str:
+        """An image's local descriptors, in a message."""
+        return f"{self.local.path}: the descriptors of {self._image(row)}"
+
+    def _image(self, row: int) -> str:
+        return f"row {row}" if self.names is None else f"{self.names[row]!r} (row {row})"
+
     @property
     def named(self) -> bool:
         """Whether the images have names of their own."""
@@ -91,8 +118,8 @@ def compress(
     """Makes a database of ``desc_num`` local codes an image at most, and opens it.
 
     factory: of the global codes (``ames.global_codec``). A build that was interrupted goes on when it is
-    called again with the same arguments; AmesError where ``out`` holds anything else. Memory is that of a
-    batch and of the names.
+    called again with the same arguments, and one that is finished is left as it is, whatever was appended or
+    deleted since; AmesError where ``out`` holds anything else. Memory is that of a batch and of the names.
     """
     out = Path(out)
     named = source.named
@@ -131,6 +158,8 @@ def compress(
                 manifest.save(out)
                 there = manifest
             _check_same(out, there, manifest)
+        if there.building is None:
+            return Database(out)
         remove_strangers(out, there)
         writer = Writer(out, there)
         codec = _codec(writer, source, seed)
@@ -148,10 +177,11 @@ def compress(
 
 
 def append(source: Source, model: Similarity, folder: Path | str, *, device: str = "cpu") -> int:
-    """Adds the images of ``source`` to a database, all or none; returns how many.
+    """Adds the images of ``source`` to a database, all or none; returns how many: 0 where it holds all of
+    them already, with the same codes.
 
-    AmesError where the model or the descriptors' backbone did not make the database, a name is there
-    already, or global descriptors are missing or not wanted.
+    AmesError where the model or the descriptors' backbone did not make the database, another image of a name
+    is there already, or global descriptors are missing or not wanted.
     """
     source = source.checked()
     _check_source(source, model)
@@ -168,14 +198,34 @@ def append(source: Source, model: Similarity, folder: Path | str, *, device: str
             raise AmesError(
                 f"{folder}: {has} global descriptors; --global must be given where it has them, only there"
             )
-        known = set(database.names)
-        assert source.names is not None
-        both = next((name for name in source.names if name in known), None)
-        if both is not None:
-            raise AmesError(f"{folder}: holds {both!r} already; nothing was added")
         codec = None if database.manifest.codec is None else load_codec(database)
-        rows = range(len(source.local))
-        return writer.append(batches(source, rows, model, database.slots, codec, device))
+        if codec is not None:
+            codes, present = database.global_codes()
+            check_cosines(database, codec, codes[present])
+        assert source.names is not None
+        added = batches(source, range(len(source.local)), model, database.slots, codec, device)
+        known = {name: image for image, name in enumerate(database.names)}
+        both = [name for name in source.names if name in known]
+        if not both:
+            return writer.append(added)
+        other = both[0]
+        if len(both) == len(source.names):
+            found = _first_other(database, known, added)
+            if found is None:
+                return 0
+            other = found
+        raise AmesError(f"{folder}: holds {other!r} already; nothing was added")
+
+
+def _first_other(database: Database, images: Mapping[str, int], added: Iterable[Batch]) -> str | None:
+    """The first of the images to be added that the database holds with another content; None: none."""
+    for batch in added:
+        wanted = database.layout.table(batch)
+        stored = database.rows_as_stored([images[name] for name in batch.names])
+        other = (stored != wanted).any(1)
+        if other.any():
+            return batch.names[int(np.argmax(other))]
+    return None
 
 
 def load_codec(database: Database) -> GlobalCodec:
@@ -183,6 +233,20 @@ def load_codec(database: Database) -> GlobalCodec:
     if database.manifest.codec is None:
         raise AmesError(f"{database.path}: holds no global descriptors; it was made without --global")
     return GlobalCodec.from_bytes(read_file(database.path, database.manifest.codec))
+
+
+def check_cosines(database: Database, codec: GlobalCodec, codes: np.ndarray) -> None:
+    """AmesError where codes uint8 [n, bytes] are of vectors that are far from unit length: earlier versions
+    stored what they were given. Newer databases say that theirs are.
+    """
+    if database.manifest.source.get(SIMILARITY) == COSINE:
+        return
+    length = codec.length(codes[:: max(1, len(codes) // _MEASURED)])
+    if length is not None and not _SHORT <= length <= _LONG:
+        raise AmesError(
+            f"{database.path}: its global codes are of vectors of length {length:.3g}, as an earlier version "
+            "stored them; their similarities are no cosines: compress the descriptors anew"
+        )
 
 
 @torch.inference_mode()
@@ -202,17 +266,15 @@ def batches(
     for start in range(rows.start, rows.stop, step):
         part = range(start, min(start + step, rows.stop))
         local = source.local.read(part, min(slots, source.local.slots), locations=False)
-        _check_finite(source, part, local)
         local = _real_first(local).pad(slots)
-        codes = local if source.local.packed else model.compress(local.to(device)).to("cpu")
+        with naming(source.descriptors_of, lambda image, start=start: start + image):  # type: ignore[misc]
+            codes = local if source.local.packed else model.compress(local.to(device)).to("cpu")
         stored = codes.descriptors.numpy()
         stored = np.ascontiguousarray(stored).view(np.uint8).reshape(*stored.shape[:2], -1)
         stored = np.where(codes.valid.numpy()[..., None], stored, 0).astype(np.uint8)
         vectors = present = None
         if codec is not None and source.vectors is not None:
-            found = source.vectors.read(part)
-            if not np.isfinite(found).all():  # else an image would silently have no global descriptor
-                raise AmesError(f"{source.vectors.path}: holds values that are not finite")
+            found = source.unit_vectors(np.arange(part.start, part.stop))
             present = np.linalg.norm(found, axis=1) > 0
             vectors = codec.encode(found)
         names = source.names[part.start : part.stop]
@@ -224,19 +286,6 @@ def batches(
 def _check_source(source: Source, model: Similarity) -> None:
     check_codes(model, source.local)
     check_backbone(source.local, width=model.local_dim, backbone=None)
-
-
-def _check_finite(source: Source, rows: range, local: LocalFeatures) -> None:
-    if source.local.packed:
-        return
-    bad = (~torch.isfinite(local.descriptors)).flatten(1).any(1).nonzero()
-    if len(bad):
-        row = rows.start + int(bad[0])
-        assert source.names is not None
-        raise AmesError(
-            f"{source.local.path}: the descriptors of {source.names[row]!r} (row {row}) hold values that are "
-            "not finite; extract them anew"
-        )
 
 
 def _real_first(local: LocalFeatures) -> LocalFeatures:
@@ -257,29 +306,76 @@ def _codec(writer: Writer, source: Source, seed: int) -> GlobalCodec | None:
     rng = np.random.default_rng([seed, 21])
     n = len(source.vectors)
     rows = np.sort(rng.choice(n, min(n, _TRAINED_ON), replace=False))
-    codec = GlobalCodec.fit(source.vectors.read(rows), str(writer.manifest.factory), seed=seed)
+    codec = GlobalCodec.fit(source.unit_vectors(rows), str(writer.manifest.factory), seed=seed)
     file = writer.add_file("codec", codec.to_bytes())
     writer.commit(replace(writer.manifest, codec=file, global_bytes=codec.code_bytes))
     return codec
 
 
 def _about(source: Source, named: bool, seed: int) -> dict[str, object]:
+    """What a build is made of, by which the same call is known again."""
+    assert source.names is not None
     about: dict[str, object] = {"images": len(source.local), "named": named, "seed": seed}
+    about["names"] = list_digest(source.names)
     for key, file in (("local", source.local), ("global", source.vectors)):
         if file is not None:
             status = file.path.stat()
             about[key] = {"file": file.path.name, "bytes": status.st_size, "changed": status.st_mtime_ns}
-    return about
+    return about if source.vectors is None else about | {SIMILARITY: COSINE}
+
+
+def finished(out: Path | str) -> int | None:
+    """The generation of the whole database that a folder holds; None where it holds none."""
+    if not (Path(out) / NAME).exists():
+        return None
+    there = Manifest.load(Path(out))
+    return there.generation if there.building is None else None
 
 
 def _check_same(out: Path, there: Manifest, wanted: Manifest) -> None:
-    """A build goes on only where it would have made the same."""
+    """A build goes on only where it would have made the same, and is known again only where it did."""
+    other = _difference(there, wanted)
+    if other is None:
+        return
+    key, what = other
     if there.building is None:
-        raise AmesError(f"{out}: holds a database already; give a new folder, or use ames append")
-    for key in ("slots", "codes", "projection", "factory", "source"):
-        a, b = (json.dumps(getattr(m, key), sort_keys=True) for m in (there, wanted))
+        raise AmesError(
+            f"{out}: holds a database already, made otherwise ({what}); give a new folder, or use ames append"
+        )
+    raise AmesError(
+        f"{out}: holds an unfinished database made otherwise ({key} differs): {what}; remove the folder, or "
+        "give another one"
+    )
+
+
+def _difference(there: Manifest, wanted: Manifest) -> tuple[str, str] | None:
+    """The first key in which two databases differ, and what differs, for people."""
+    for key, what in (
+        ("slots", "descriptors an image"),
+        ("codes", "codes"),
+        ("projection", "the model's projection"),
+        ("factory", "global factory"),
+    ):
+        a, b = getattr(there, key), getattr(wanted, key)
         if a != b:
-            raise AmesError(
-                f"{out}: holds an unfinished database made otherwise ({key} differs); remove the folder, "
-                "or give another one"
-            )
+            told = f"{what}: there {a}, now {b}" if key != "projection" else f"{what} is another"
+            return key, told
+    for key, b in json.loads(json.dumps(wanted.source)).items():
+        a = there.source.get(key)
+        if a != b:
+            return "source", _source_difference(key, a, b)
+    for key in ("local", "global"):
+        if key in there.source and key not in wanted.source:
+            return "source", _source_difference(key, there.source[key], None)
+    return None
+
+
+def _source_difference(key: str, there: Any, now: Any) -> str:
+    if key in ("names", SIMILARITY) and there is None:
+        return "by an earlier version, which did not note of what"
+    if key == "names":
+        return "other names of the images"
+    if isinstance(there, dict) and isinstance(now, dict) and there["file"] == now["file"]:
+        return f"{now['file']} has changed since"
+    told = [x["file"] if isinstance(x, dict) else x for x in (there, now)]
+    return f"{key}: there {told[0]}, now {told[1]}"

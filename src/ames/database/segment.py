@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,6 +27,18 @@ _HEADER = struct.Struct("<8sIIIIIQQI")  # magic, version, row bytes, slots, code
 HEADER_BYTES = 64  # bytes of names, CRC-32 of the header up to here; zeros up to 64
 ROW_HEAD = 8
 HAS_GLOBAL = 1  # flag: the image has a global descriptor (one without keypoints has none)
+
+
+class Batch(NamedTuple):
+    """Images to be added: names, counts int [n], local codes uint8 [n, slots, code_bytes], global codes uint8
+    [n, global_bytes] (None: the database has none) and bool [n], which images have one.
+    """
+
+    names: Sequence[str]
+    counts: np.ndarray
+    local: np.ndarray
+    vectors: np.ndarray | None = None
+    present: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,13 @@ class RowLayout:
         if vectors is not None:
             rows[:, ROW_HEAD + self.local_bytes :] = vectors
         return rows
+
+    def table(self, batch: Batch) -> np.ndarray:
+        """uint8 [n, row_bytes]: the rows of images as a segment holds them, checksums included."""
+        rows = self.rows(batch.counts, batch.local, batch.vectors)
+        if batch.present is not None:
+            rows[:, 2] = np.where(batch.present, HAS_GLOBAL, 0)
+        return sealed(rows)
 
 
 def sealed(rows: np.ndarray) -> np.ndarray:

@@ -10,10 +10,10 @@ import torch
 
 from ames.checkpoints import model_of, read_weights
 from ames.data.shortlist import Shortlist
-from ames.database.build import load_codec
+from ames.database.build import check_cosines, load_codec
 from ames.database.store import Database
 from ames.engine import Compute, Engine
-from ames.errors import AmesError
+from ames.errors import AmesError, naming
 from ames.features import LocalFeatures
 from ames.global_codec import GlobalIndex
 from ames.judging import Blend
@@ -21,13 +21,17 @@ from ames.rerank import blend as blended
 
 
 def open_index(database: Database) -> GlobalIndex:
-    """The global index of a database, in memory; deleted images are not in it."""
+    """The global index of a database, in memory; deleted images are not in it. AmesError where its codes are
+    of vectors that are not of unit length, as an earlier version may have stored them.
+    """
     codes, present = database.global_codes()
-    return load_codec(database).index(codes, present)
+    codec = load_codec(database)
+    check_cosines(database, codec, codes[present])
+    return codec.index(codes, present)
 
 
 def search_database(database: Database, vectors: np.ndarray, k: int | None = None) -> Shortlist:
-    """Global search: vectors float32 [Q, G] of unit length -> the ``k`` most similar images (None: all)."""
+    """Global search by cosine: vectors float32 [Q, G] -> the ``k`` most similar images (None: all)."""
     return open_index(database).search(vectors, len(database) if k is None else k)
 
 
@@ -67,22 +71,46 @@ class Retriever:
     def search(
         self, vectors: np.ndarray, queries: LocalFeatures, *, k: int = 10, num_rerank: int = 100
     ) -> Shortlist:
-        """The best ``k`` images of each query, with blended scores: global vectors float32 [Q, G] of unit
-        length, local descriptors [Q, N, D], or the model's codes of them (uint8, ``ames extract --pack``).
-        ``database.names`` has the names of the ids.
+        """The best ``k`` images of each query, with blended scores: global vectors float32 [Q, G], local
+        descriptors [Q, N, D], or the model's codes of them (uint8, ``ames extract --pack``); of a single
+        image also [G] and [N, D], which gives one row. ``database.names`` has the names of the ids.
+
+        A query without keypoints (a zero vector) finds nothing. AmesError where numbers of queries or widths
+        differ, or a query is not finite.
         """
         if not 1 <= k <= num_rerank:
             raise AmesError(f"k {k} is outside 1 ... {num_rerank}, the number that is re-ranked")
+        vectors, queries = _batch(vectors, queries)
         found: Shortlist = self._index.search(vectors, num_rerank)  # type: ignore[attr-defined]
         rows, columns = np.nonzero(found.ids >= 0)
         images, places = np.unique(found.ids[rows, columns], return_inverse=True)
         logits = np.full(found.ids.shape, -np.inf, np.float32)
-        if len(images):
+        with naming(lambda query: f"the local descriptors of query {query}"):
             encoded = self.engine.queries(queries, coded=queries.descriptors.dtype == torch.uint8)
-            logits[rows, columns] = self.engine.score(
-                encoded, self.database.read(images), rows, places, coded=True
-            )
+        if len(images):
+            scores = self.engine.score(encoded, self.database.read(images), rows, places, coded=True)
+            if not np.isfinite(scores).all():
+                raise AmesError(f"{self.database.path}: a score is not finite: the model's weights are not")
+            logits[rows, columns] = scores
         return rerank_by(found, logits, self.blend, k)
+
+
+def _batch(vectors: np.ndarray, queries: LocalFeatures) -> tuple[np.ndarray, LocalFeatures]:
+    """[Q, G] and [Q, N, D]; a single image becomes a batch of one."""
+    vectors = np.asarray(vectors)
+    vectors = vectors[None] if vectors.ndim == 1 else vectors
+    queries = queries.map(lambda x: x[None]) if queries.valid.ndim == 1 else queries
+    if vectors.ndim != 2 or queries.valid.ndim != 2:
+        raise AmesError(
+            f"global vectors are {list(vectors.shape)}, local descriptors {list(queries.descriptors.shape)}; "
+            "expected [Q, G] and [Q, N, D]"
+        )
+    if len(vectors) != len(queries.valid):
+        raise AmesError(
+            f"{len(vectors)} global vectors, but local descriptors of {len(queries.valid)} images: give both "
+            "of the same queries"
+        )
+    return vectors, queries
 
 
 def rerank_by(found: Shortlist, logits: np.ndarray, blend: Blend, k: int) -> Shortlist:

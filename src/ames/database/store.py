@@ -150,6 +150,10 @@ class Database:
         codes, there = np.concatenate(parts), np.concatenate(present)
         return (codes, there) if self._alive is None else (codes[self._alive], there[self._alive])
 
+    def rows_as_stored(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """uint8 [n, row_bytes] of some images, checked, as their segments hold them."""
+        return self._rows_of(self._raw(rows))
+
     def _raw(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         wanted = np.asarray(rows, np.int64)
         outside = (wanted < 0) | (wanted >= len(self))

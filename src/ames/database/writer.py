@@ -14,14 +14,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from ames.data.atomic import atomic_file
 from ames.data.locking import locked
 from ames.database.manifest import NAME, File, Manifest
-from ames.database.segment import HAS_GLOBAL, RowLayout, SegmentWriter
+from ames.database.segment import Batch, RowLayout, SegmentWriter
 from ames.database.store import Database
 from ames.errors import AmesError
 
@@ -33,18 +32,8 @@ _OURS = re.compile(
 )
 _ROWS = 1 << 18  # rows of a segment at most, when they come by compacting
 _COPIED = 1 << 14  # rows copied at a time
-
-
-class Batch(NamedTuple):
-    """Images to be added: names, counts int [n], local codes uint8 [n, slots, code_bytes], global codes uint8
-    [n, global_bytes] (None: the database has none) and bool [n], which images have one.
-    """
-
-    names: Sequence[str]
-    counts: np.ndarray
-    local: np.ndarray
-    vectors: np.ndarray | None = None
-    present: np.ndarray | None = None
+FINISHED = "finished"  # of the manifest's source: the generation in which the build came to its end
+_DELETED, _CALLS = "deleted", 100  # there: digests of the names that each of the last calls has deleted
 
 
 class Writer:
@@ -77,11 +66,8 @@ class Writer:
         rows = 0
         with _clear(self.folder), SegmentWriter(path, self.layout) as writer:
             for batch in batches:
-                table = self.layout.rows(batch.counts, batch.local, batch.vectors)
-                if batch.present is not None:
-                    table[:, 2] = np.where(batch.present, HAS_GLOBAL, 0)
-                writer.add(table, batch.names)
-                rows += len(table)
+                writer.add(self.layout.table(batch), batch.names)
+                rows += len(batch.names)
             size = writer.finish()
             file = File(path.name, size)
             old = self.manifest
@@ -97,11 +83,13 @@ class Writer:
         return rows
 
     def finish(self) -> None:
-        """A build that has all its rows becomes a database."""
-        self.commit(replace(self.manifest, building=None))
+        """A build that has all its rows becomes a database, which notes the generation that this is."""
+        noted = self.manifest.source | {FINISHED: self.manifest.generation + 1}
+        self.commit(replace(self.manifest, building=None, source=noted))
 
     def delete(self, names: Sequence[str]) -> int:
-        """Deletes images by name, and returns how many; their rows stay until ``compact``.
+        """Deletes images by name, and returns how many: 0 where an earlier call has deleted the same ones.
+        Their rows stay until ``compact``.
 
         AmesError, and nothing is deleted, where one is not there.
         """
@@ -109,18 +97,27 @@ class Writer:
         wanted = set(names)
         rows = [row for row, name in enumerate(database.names) if name in wanted]
         missing = wanted - {database.names[row] for row in rows}
+        noted, digest = self.manifest.source.get(_DELETED, []), _digest(wanted)
+        if not rows and digest in noted:
+            return 0
         if missing:
             raise AmesError(f"{self.folder}: no image {min(missing)!r} in it; nothing was deleted")
         if not rows:
             return 0
         gone = np.concatenate((self._deleted(), database._raw(rows)))
         with _clear(self.folder):
-            self.commit(replace(self.manifest, deleted=self._bitmap(gone, database.rows)))
+            about = self.manifest.source | {_DELETED: [*noted, digest][-_CALLS:]}
+            self.commit(replace(self.manifest, deleted=self._bitmap(gone, database.rows), source=about))
         return len(rows)
 
     def compact(self) -> int:
-        """Writes the images that are left into new segments, full ones; returns how many rows went away."""
+        """Writes the images that are left into new segments, full ones; returns how many rows went away.
+
+        Nothing is written where all rows are images, in as few segments as they need.
+        """
         database = Database(self.folder)
+        if self.manifest.deleted is None and len(self.manifest.segments) <= -(-database.rows // _ROWS):
+            return 0
         alive = database._raw(np.arange(len(database)))
         names = database.names
         segments, rows = [], []
@@ -155,6 +152,10 @@ class Writer:
 
     def _new(self, kind: str, ending: str, number: int = 0) -> Path:
         return self.folder / f"{kind}-{self.manifest.generation + 1:06}-{number:03}{ending}"
+
+
+def _digest(names: set[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(names)).encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from ames.errors import AmesError
 
 FORMAT = 1  # version of the files and of the drawing; sets of other versions are refused
 SPLITS = {"train": 0, "val": 1, "test": 2}
+DESCRIPTION = "dataset.json"  # of a set that is whole
 QUALITY = 90  # of the JPEG files
 
 CANVAS_VIEW = 0  # "view number" that draws the landmark itself; photographs are numbered from 1
@@ -189,7 +190,7 @@ def is_finished(folder: Path, parameters: Parameters) -> bool:
         return False
     if not folder.is_dir():
         raise AmesError(f"{folder} is not a folder; name a new one for the dataset")
-    described = folder / "dataset.json"
+    described = folder / DESCRIPTION
     if not described.is_file():
         if any(folder.iterdir()):
             raise AmesError(f"{folder} is not empty and holds no dataset.json; name a new or empty folder")
@@ -283,5 +284,5 @@ def make_landmarks(
         (aside / "images").mkdir()
         pictures = draw_all(parameters, aside, workers)
         write_lists(parameters, pictures, aside, folder.name)
-        (aside / "dataset.json").write_text(json.dumps(asdict(parameters), indent=2) + "\n")
+        (aside / DESCRIPTION).write_text(json.dumps(asdict(parameters), indent=2) + "\n")
     return folder

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ames.errors import AmesError
 from ames.features import LocalFeatures
-from ames.models.base import PairSimilarity
+from ames.models.base import PairSimilarity, sound
 from ames.nn.attention import PairDecoder
 from ames.nn.binarization import Binarize, fit_itq, pack_bits, unpack_bits
 from ames.nn.initialization import identical_attention, matching, pca_projection
@@ -87,29 +88,37 @@ class AMES(PairSimilarity):
     # ---- projection -----------------------------------------------------------------------------
 
     def tokens(self, local: LocalFeatures) -> LocalFeatures:
-        return local.with_descriptors(self.remap_local(self._normalized(local)))
+        return self._tokens(local)
+
+    def _tokens(self, local: LocalFeatures, *, checked: bool = True) -> LocalFeatures:
+        return local.with_descriptors(self.remap_local(self.normalized(local, self._dtype, checked=checked)))
 
     def compress(self, local: LocalFeatures) -> LocalFeatures:
         """Codes as a database stores them: packed bits, or fp16 tokens (the paper's evaluation rounding)."""
         if self.binarized:
-            signs = self.binarize(self._normalized(local))
+            signs = self.binarize(self.normalized(local, self._dtype))
             return local.with_descriptors(pack_bits(signs))
         return local.with_descriptors(self.tokens(local).descriptors.half())
 
     def expand(self, codes: LocalFeatures) -> LocalFeatures:
-        dtype = self.mtc_token.dtype
-        if self.binarized:
-            signs = unpack_bits(codes.descriptors, dtype)
+        width, packed = self.code_bytes if self.binarized else self.model_dim, self.binarized
+        if codes.width != width or (codes.descriptors.dtype == torch.uint8) != packed:
+            form = f"{width} bytes (uint8)" if packed else f"{width} numbers"
+            raise AmesError(
+                f"codes are {codes.descriptors.dtype} of width {codes.width}; this model's are {form} each"
+            )
+        if packed:
+            signs = unpack_bits(codes.descriptors, self._dtype)
             return codes.with_descriptors(self.norm(self.project(signs)))
-        return codes.with_descriptors(codes.descriptors.to(dtype))
+        values = codes.descriptors.to(self._dtype)
+        return codes.with_descriptors(sound(values, values.sum(-1), codes.valid))
 
     def projection(self) -> dict[str, Tensor]:
         return self.remap_local.state_dict()
 
-    def _normalized(self, local: LocalFeatures) -> Tensor:
-        if local.width != self.local_dim:
-            raise ValueError(f"descriptors are {local.width}-d, this model takes {self.local_dim}-d")
-        return F.normalize(local.descriptors.to(self.mtc_token.dtype), dim=-1)
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.mtc_token.dtype
 
     # ---- similarity -----------------------------------------------------------------------------
 
@@ -147,12 +156,15 @@ class AMES(PairSimilarity):
         **True = padding** -> logits [B]; with ``return_logits`` also the final tokens
         [B, 1 + N + M, d], in the order match token, query, database.
 
-        In evaluation mode full-precision database tokens are rounded to fp16, as stored ones are.
+        In evaluation mode full-precision database tokens are rounded to fp16, as stored ones are. Values that
+        are not finite pass as they are, as in the published code; ``score`` refuses them.
         """
         if tgt_local is None:
             raise ValueError("tgt_local is missing: AMES scores two images")
-        query = self.tokens(LocalFeatures.of(src_local, None if src_mask is None else ~src_mask.bool()))
-        database = self.tokens(LocalFeatures.of(tgt_local, None if tgt_mask is None else ~tgt_mask.bool()))
+        query, database = (
+            self._tokens(LocalFeatures.of(x, None if mask is None else ~mask.bool()), checked=False)
+            for x, mask in ((src_local, src_mask), (tgt_local, tgt_mask))
+        )
         if not (self.training or self.binarized):
             database = database.with_descriptors(_rounded(database.descriptors))
         if not return_logits:

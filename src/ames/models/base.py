@@ -12,11 +12,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from ames.errors import AmesError, NotFiniteError
 from ames.features import LocalFeatures
 
 
 class Similarity(nn.Module):
     """Similarity of a query image to candidate images, from their local descriptors.
+
+    ``score``, ``tokens``, ``compress`` and ``expand`` raise AmesError where shapes do not fit together, and
+    NotFiniteError for NaN or infinity in a real descriptor; padding may hold anything. In training mode
+    values pass as they are, for the loss to show (``ames.training``).
 
     ``local_dim`` is the width of the descriptors it takes, or None where any width will do.
     ``code_bytes`` is what one database descriptor takes in storage; ``code_bits`` are its bits where codes
@@ -39,6 +44,15 @@ class Similarity(nn.Module):
     def expand(self, codes: LocalFeatures) -> LocalFeatures:
         """codes -> tokens [..., M, d], as scoring reads them."""
         raise NotImplementedError
+
+    def normalized(self, local: LocalFeatures, dtype: torch.dtype, *, checked: bool = True) -> Tensor:
+        """L2-normalized descriptors [..., N, D], those of padding finite, too (unless not ``checked``)."""
+        if self.local_dim is not None and local.width != self.local_dim:
+            raise AmesError(f"descriptors are {local.width}-d, this model takes {self.local_dim}-d")
+        values = local.descriptors.to(dtype)
+        length = values.norm(dim=-1, keepdim=True)
+        values = values / length.clamp_min(1e-12)  # as F.normalize, whose lengths show what is not finite
+        return values if self.training or not checked else sound(values, length[..., 0], local.valid)
 
     def projection(self) -> dict[str, Tensor]:
         """The weights on which ``compress`` and ``expand`` depend, by name."""
@@ -76,16 +90,50 @@ class PairSimilarity(Similarity):
 
     def pairs_tokens(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
         """query [P, N, d], database [P, M, d] -> logits [P]."""
+        _check_sides(query, database, listed=False)
         return self.pairs_encoded(self.encode(query), self.encode(database))
 
     def pairs(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
         """query [P, N, D], database [P, M, D] -> logits [P]."""
+        _check_sides(query, database, listed=False)
         return self.pairs_tokens(self.tokens(query), self.tokens(database))
 
     def score(self, query: LocalFeatures, candidates: LocalFeatures) -> Tensor:
+        _check_sides(query, candidates, listed=True)
         return self.score_tokens(self.tokens(query), self.tokens(candidates))
 
     def score_tokens(self, query: LocalFeatures, candidates: LocalFeatures) -> Tensor:
+        _check_sides(query, candidates, listed=True)
         B, K = candidates.valid.shape[:2]
         repeated = self.encode(query).map(lambda x: x.unsqueeze(1).expand(B, K, *x.shape[1:]))
         return self.pairs_encoded(repeated.reshape(-1), self.encode(candidates).reshape(-1)).view(B, K)
+
+
+def sound(values: Tensor, measure: Tensor, valid: Tensor) -> Tensor:
+    """``values`` [..., N, w] as they are; zeros in the padding where it holds NaN or infinity, which masks
+    alone would not keep out of a score.
+
+    measure: [..., N], not finite where a row of values is not: as little work as that. NotFiniteError where
+    a real one is not.
+    """
+    bad = ~torch.isfinite(measure)
+    if not bool(bad.any()):
+        return values
+    images = (bad & valid).any(-1).reshape(-1)
+    if bool(images.any()):
+        raise NotFiniteError(int(images.nonzero()[0]))
+    return values.masked_fill(~valid.unsqueeze(-1), 0)
+
+
+def _check_sides(query: LocalFeatures, others: LocalFeatures, *, listed: bool) -> None:
+    """AmesError unless query [B, N, w] and others [B, M, w] ([B, K, M, w] if ``listed``) go together."""
+    if query.valid.ndim != 2 or others.valid.ndim != 2 + listed:
+        sides = [list(x.descriptors.shape) for x in (query, others)]
+        expected = "[B, N, D] and [B, K, M, D]" if listed else "[P, N, D] and [P, M, D]"
+        raise AmesError(f"query and database descriptors are {sides[0]} and {sides[1]}; expected {expected}")
+    if len(query.valid) != len(others.valid):
+        raise AmesError(
+            f"{len(query.valid)} query images, but database images for {len(others.valid)}: give as many"
+        )
+    if query.width != others.width:
+        raise AmesError(f"query descriptors are {query.width}-d, those of database images {others.width}-d")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
 from ames.features import LocalFeatures
-from ames.models.base import PairSimilarity
+from ames.models.base import PairSimilarity, sound
 
 
 class Chamfer(PairSimilarity):
@@ -23,12 +23,13 @@ class Chamfer(PairSimilarity):
         self.code_bytes = 4 * (local_dim or 0)
 
     def tokens(self, local: LocalFeatures) -> LocalFeatures:
-        return local.with_descriptors(F.normalize(local.descriptors.float(), dim=-1))
+        return local.with_descriptors(self.normalized(local, torch.float32))
 
     compress = tokens
 
     def expand(self, codes: LocalFeatures) -> LocalFeatures:
-        return codes
+        values = codes.descriptors
+        return codes.with_descriptors(sound(values, values.sum(-1), codes.valid))
 
     def pairs_encoded(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
         query, database = query.pad(max(query.size, 1)), database.pad(max(database.size, 1))

@@ -147,6 +147,8 @@ def fit_detector(
     _check(recipe, out)
     run = _Run(detector.to(device), loader, recipe, checkpoints)
     progress = run.progress
+    if out is not None and progress.epoch == recipe.epochs and not Path(out).exists():
+        run.save(out, provenance)  # of a training that is finished, whose file has gone
     with Interruption(kept=checkpoints is not None) as interruption:
         while progress.epoch < recipe.epochs:
             for _ in run.batches():
@@ -165,7 +167,7 @@ def fit_detector(
             log.info(" ".join(f"{k} {v:.4g}" for k, v in record.items()))
             progress.epoch, progress.batch, progress.sums = progress.epoch + 1, 0, [0.0] * 2
             if out is not None:
-                save_detector(out, detector, provenance={"epochs": progress.epoch} | (provenance or {}))
+                run.save(out, provenance)
             run.keep()
             if interruption.asked:
                 interruption.leave()
@@ -193,12 +195,19 @@ class _Run:
             detector.load_state_dict(found["model"])
             self.optimizer.load_state_dict(found["optimizer"])
             self.progress = Progress(**json.loads(found["progress"]))
-            log.info("goes on in epoch %d behind batch %d", self.progress.epoch + 1, self.progress.batch)
+            if self.progress.epoch < recipe.epochs:
+                log.info("goes on in epoch %d behind batch %d", self.progress.epoch + 1, self.progress.batch)
+            else:
+                log.info("is finished already: nothing is left to train")
         self.started = time.perf_counter() - self.progress.seconds
 
     def passed(self) -> float:
         """Seconds of training, those before an interruption included."""
         return time.perf_counter() - self.started
+
+    def save(self, out: Path | str, provenance: dict[str, object] | None) -> None:
+        """Writes the detector."""
+        save_detector(out, self.detector, provenance={"epochs": self.progress.epoch} | (provenance or {}))
 
     def keep(self) -> None:
         """Writes the whole state, if states are kept."""

@@ -255,7 +255,9 @@ class _Training:
         self.learner.ranks.from_first(lambda: kept.save(state, self.settings, self.done))
 
     def resume(self) -> None:
-        """Takes the newest state over, if there is one to go on from."""
+        """Takes the newest state over, if there is one to go on from. Of a training that is finished the
+        model is written if its file has gone.
+        """
         if self.checkpoints is None:
             return
         kept = self.checkpoints
@@ -264,7 +266,13 @@ class _Training:
             return
         self.learner.restore(found)
         self.progress = Progress(**json.loads(found["progress"]))
-        log.info("goes on in epoch %d behind batch %d", self.progress.epoch + 1, self.progress.batch)
+        if self.progress.epoch < self.recipe.epochs:
+            log.info("goes on in epoch %d behind batch %d", self.progress.epoch + 1, self.progress.batch)
+            return
+        log.info("is finished already: nothing is left to train")
+        if self.out is not None:
+            out = self.out
+            self.learner.ranks.from_first(lambda: None if out.exists() else self.save(best=False))
 
     def stopped(self, loss: float, batch: TripletBatch, counts: np.ndarray) -> AmesError:
         """The error for a batch that would spoil the weights; its images are written beside ``out``."""

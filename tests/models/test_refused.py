@@ -1,0 +1,129 @@
+"""What every model refuses: NaN and infinity in a descriptor (not in padding), and sides that do not fit."""
+
+import pytest
+import torch
+
+from ames.errors import AmesError, NotFiniteError
+from ames.features import LocalFeatures
+from ames.models.ames import AMES
+from ames.models.chamfer import Chamfer
+
+WIDTH = 16
+SIZES = {"local_dim": WIDTH, "model_dim": 16, "num_encoder_layers": 2, "dim_feedforward": 32}
+MODELS = {
+    "full": lambda: AMES(**SIZES),
+    "binary": lambda: AMES(**SIZES, binarized=True),
+    "chamfer": lambda: Chamfer(local_dim=WIDTH),
+}
+VALUES = [float("nan"), float("inf"), -float("inf"), 1e30]  # the last one's square is not finite
+models = pytest.mark.parametrize("name", MODELS)
+
+
+def made(name):
+    torch.manual_seed(0)
+    return MODELS[name]().eval()
+
+
+def images(count=4, slots=5, seed=0):
+    """The last slot of each image is padding."""
+    generator = torch.Generator().manual_seed(seed)
+    valid = torch.arange(slots).expand(count, slots) < slots - 1
+    return LocalFeatures.of(torch.randn(count, slots, WIDTH, generator=generator), valid)
+
+
+def spoiled(local, image, slot, value):
+    descriptors = local.descriptors.clone()
+    descriptors[image, slot, 3] = value
+    return local.with_descriptors(descriptors)
+
+
+@models
+@pytest.mark.parametrize("value", VALUES)
+@torch.inference_mode()
+def test_a_descriptor_that_is_not_finite_is_refused_at_every_door(name, value):
+    model, other = made(name), images(seed=1)
+    bad = spoiled(images(), 2, 1, value)
+    for door in (
+        lambda: model.tokens(bad),
+        lambda: model.compress(bad),
+        lambda: model.pairs(bad, other),
+        lambda: model.pairs(other, bad),
+        lambda: model.score(bad, other.reshape(4, 1)),
+        lambda: model.score(other, bad.reshape(4, 1)),
+    ):
+        with pytest.raises(
+            NotFiniteError, match="the descriptors of image 2 hold values that are not finite"
+        ):
+            door()
+    with pytest.raises(NotFiniteError, match="the descriptors of image 0 hold"):
+        model.tokens(bad[2])
+
+
+@models
+@pytest.mark.parametrize("value", VALUES)
+@torch.inference_mode()
+def test_padding_may_hold_anything(name, value):
+    model, query, database = made(name), images(), images(seed=1)
+    expected = model.pairs(query, database)
+    filled = [spoiled(side, 2, 4, value) for side in (query, database)]
+    assert torch.equal(model.pairs(*filled), expected)
+    stored = model.expand(model.compress(filled[1]))
+    assert torch.equal(
+        model.pairs_tokens(model.tokens(query), stored),
+        model.pairs_tokens(model.tokens(query), model.expand(model.compress(database))),
+    )
+
+
+@pytest.mark.parametrize("name", ["full", "chamfer"])
+@torch.inference_mode()
+def test_codes_that_are_not_finite(name):
+    model = made(name)
+    codes = model.compress(images())
+    assert model.expand(spoiled(codes, 1, 4, float("nan"))).descriptors.isfinite().all()  # padding
+    with pytest.raises(NotFiniteError, match="the descriptors of image 1 hold"):
+        model.expand(spoiled(codes, 1, 0, float("nan")))
+
+
+@torch.inference_mode()
+def test_codes_of_another_kind():
+    full, binary = made("full"), made("binary")
+    for model, codes, said in (
+        (
+            full,
+            binary.compress(images()),
+            r"codes are torch.uint8 of width 2; this model's are 16 numbers each",
+        ),
+        (binary, full.compress(images()), r"codes are torch.float16 of width 16; this model's are 2 bytes"),
+        (full, images().trim(3).map(lambda x: x[..., :8] if x.ndim > 2 else x), "torch.float32 of width 8"),
+    ):
+        with pytest.raises(AmesError, match=said):
+            model.expand(codes)
+
+
+@torch.inference_mode()
+def test_the_published_forward_and_training_pass_them_on():
+    bad, model = spoiled(images(), 2, 1, float("nan")), made("full")
+    assert model(bad.descriptors, ~bad.valid, bad.descriptors).isnan().tolist() == [False, False, True, False]
+    assert model.train().pairs(bad, images()).isnan().tolist() == [False, False, True, False]
+    assert made("binary").train().pairs(bad, images()).isnan().tolist() == [False, False, True, False]
+
+
+@models
+@torch.inference_mode()
+def test_sides_that_do_not_fit(name):
+    model, query, database = made(name), images(), images(seed=1)
+    narrow = LocalFeatures.of(torch.ones(4, 5, 8))
+    for door, said in (
+        (lambda: model.score(query, database[:3].reshape(3, 1)), "4 query images, but database images for 3"),
+        (lambda: model.score(query[:1], database.reshape(2, 2)), "1 query images, but database images for 2"),
+        (lambda: model.pairs(query[:1], database), "1 query images, but database images for 4"),
+        (lambda: model.pairs_tokens(model.tokens(query), model.tokens(database[:2])), "4 query images, but"),
+        (lambda: model.score(query, database), r"\[4, 5, 16\] and \[4, 5, 16\]; expected \[B, N, D\] and"),
+        (lambda: model.pairs(query[0], database), r"\[5, 16\] and \[4, 5, 16\]; expected \[P, N, D\] and"),
+        (lambda: model.tokens(narrow), "descriptors are 8-d, this model takes 16-d"),
+        (lambda: model.pairs(query, narrow), "query descriptors are 16-d, those of database images 8-d"),
+    ):
+        with pytest.raises(AmesError, match=said):
+            door()
+    with pytest.raises(AmesError, match="query descriptors are 16-d, those of database images 8-d"):
+        Chamfer().pairs(query, narrow)  # takes any width, but one
