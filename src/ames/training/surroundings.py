@@ -8,7 +8,6 @@ import platform
 import re
 import subprocess
 import sys
-import tomllib
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -94,25 +93,14 @@ def write_surroundings(folder: Path | str, **more: Any) -> Path:
 def _packages() -> dict[str, str]:
     """Versions of ames, of what it needs and of those extras that are there."""
     found = {"ames": ames.__version__}
-    for name in sorted({re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in _needed()}):
+    try:
+        needed = metadata.requires(ames.DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:  # used from its folder, without an installation
+        needed = ["numpy"]
+    for name in sorted({re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in needed}):
         with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found | {"torch": torch.__version__}  # with its build: +cpu, +cu126
-
-
-def _needed() -> list[str]:
-    try:
-        return metadata.requires(ames.DISTRIBUTION) or []
-    except metadata.PackageNotFoundError:  # used from its folder, without an installation
-        pass
-    try:
-        project = tomllib.loads((_HERE.parents[1] / "pyproject.toml").read_text())["project"]
-    except (OSError, ValueError, KeyError):  # copied from there
-        return ["numpy"]
-    return [
-        *project["dependencies"],
-        *(line for extra in project["optional-dependencies"].values() for line in extra),
-    ]
 
 
 def _processor() -> str:
