@@ -56,6 +56,7 @@ def test_what_counts_as_installing_the_other_project(line, bad):
 
 
 def test_no_command_installs_the_other_project():
+    assert {"README.md", "training.md", "trackers.py", "run"} <= {path.name for path, _ in texts()}
     found = [
         f"{path.relative_to(ROOT)}: {line.strip()}"
         for path, text in texts()
