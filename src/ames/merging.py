@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from ames.data.atomic import atomic_path
+from ames.data.claims import parsed
 from ames.data.images import list_digest
 from ames.errors import AmesError
 
@@ -149,7 +150,7 @@ def _common(parts: Sequence[_Part]) -> dict[str, Any]:
 
 def _read_provenance(provenance: object) -> dict[str, Any] | None:
     try:
-        found = json.loads(provenance) if isinstance(provenance, str) else None
+        found = parsed(provenance) if isinstance(provenance, str) else None
     except ValueError:
         return None
     return found if isinstance(found, dict) else None

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ames.data.atomic import atomic_file
-from ames.data.claims import check_npz
+from ames.data.claims import check_npz, parsed
 from ames.data.ground_truth import GroundTruth, load_ground_truth
 from ames.data.shortlist import Shortlist
 from ames.errors import AmesError
@@ -63,7 +63,7 @@ class Run:
         try:
             check_npz(path)
             with np.load(path, allow_pickle=False) as content:
-                meta = json.loads(str(content["meta"][()]))
+                meta = parsed(str(content["meta"][()]))
                 return cls(
                     Shortlist(content["ids"], content["similarities"]),
                     content["logits"],

@@ -25,6 +25,7 @@ import torch
 
 from ames import __version__
 from ames.data.atomic import atomic_path
+from ames.data.claims import parsed
 from ames.data.gather import Memory, gather
 from ames.data.layouts import PADDING, ROW_COL, SCALE, WEIGHT, check_sources, find_layout
 from ames.data.rows import LocalRows
@@ -282,7 +283,7 @@ def recorded(path: Path | str) -> tuple[list[str] | None, dict[str, Any]]:
 
 def _provenance(file: h5py.File) -> dict[str, Any]:
     try:
-        found = json.loads(file.attrs.get("provenance", "{}"))
+        found = parsed(file.attrs.get("provenance", "{}"))
     except (ValueError, TypeError):  # not JSON, or no text: someone else's attribute
         return {}
     return found if isinstance(found, dict) else {}

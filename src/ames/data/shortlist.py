@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ames.data.atomic import atomic_file
-from ames.data.claims import check_npz
+from ames.data.claims import check_npz, parsed
 from ames.data.pickles import load_pickle
 from ames.errors import AmesError
 
@@ -153,7 +153,7 @@ def published_array(content: Any) -> np.ndarray:
 
 def _meta(text: np.ndarray) -> dict[str, Any]:
     try:
-        meta = json.loads(str(text[()]))
+        meta = parsed(str(text[()]))
     except ValueError:
         meta = None
     if not isinstance(meta, dict):
