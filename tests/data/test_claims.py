@@ -27,6 +27,8 @@ from ames.inspection import inspect
 from ames.runs import Run
 from ames.training.journal import read_journal
 
+pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux for its memory")
+
 MEBIBYTE = 2**20
 TERA = 2**40
 
