@@ -23,6 +23,7 @@ from ames.data.resizing import NetworkInput, Sizing, network_inputs
 from ames.errors import AmesError, first_line
 from ames.features import LocalFeatures
 from ames.fingerprints import weights_digest
+from ames.formats import usable
 from ames.per_image import Found, Photo
 
 AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -35,7 +36,8 @@ class NetworkOptions:
     """How a network's features are made.
 
     sizing: None: as the network says. pixels: locations in pixels of the original image instead of shares
-    of its height and width. autocast: None, "bfloat16" or "float16". batch: images computed at a time.
+    of its height and width. autocast: None, "bfloat16" or "float16"; it becomes None where the device only
+    imitates that (``ames.formats``). batch: images computed at a time.
     workers: threads that read and resize. max_pixels: of an image that is read.
     """
 
@@ -50,6 +52,10 @@ class NetworkOptions:
     def __post_init__(self) -> None:
         if self.autocast is not None and self.autocast not in AUTOCAST:
             raise AmesError(f"autocast {self.autocast!r} is none of {', '.join(AUTOCAST)}")
+        if self.autocast is not None:
+            asked = f"autocast {self.autocast}"
+            if not usable(AUTOCAST[self.autocast], [self.device], asked=asked):
+                object.__setattr__(self, "autocast", None)
 
 
 class Batched:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ames.data.archives import reading_npz
 from ames.data.atomic import atomic_path
-from ames.data.claims import check_zip
+from ames.data.claims import check_zip, parsed
 from ames.errors import AmesError, first_line
 from ames.models.ames import AMES
 from ames.state_names import plain_names
@@ -337,8 +337,8 @@ def _begins(path: Path, mark: bytes) -> bool:
 def _description(path: Path, about: object) -> dict[str, Any]:
     """What a file says of itself (JSON text)."""
     try:
-        description = json.loads(about) if isinstance(about, str) else None
-    except (ValueError, RecursionError):  # a number of thousands of digits is a ValueError of its own
+        description = parsed(about) if isinstance(about, str) else None
+    except ValueError:
         description = None
     if not isinstance(description, dict):
         raise AmesError(f"{path}: what it says of itself ('about') is not a JSON object: write the file anew")

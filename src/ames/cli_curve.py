@@ -86,7 +86,7 @@ def _curve(args: argparse.Namespace) -> None:
         "query_desc_num": args.query_desc_num,
         "num_rerank": args.num_rerank,
         "extra_bytes": args.extra_bytes,
-        "precision": args.precision,
+        "precision": compute.precision,
         "device": args.device,
         "rows": rows,
     }

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ames.errors import AmesError, naming
 from ames.features import LocalFeatures
+from ames.formats import usable
 from ames.models.base import PairSimilarity
 
 # tf32: fp32 whose products a GPU rounds to 10 bits of mantissa; elsewhere the same as fp32.
@@ -44,8 +45,10 @@ class Compute:
     """Where and how pairs are scored.
 
     devices: torch's names; several share the database images among them. precision: one of ``PRECISIONS``;
-    projection and codes are always fp32, scores too. batch_size: pairs scored together at most (None: what
-    memory allows). compile: the scoring by ``torch.compile``, which takes a while at first.
+    projection and codes are always fp32, scores too. What a device only imitates is not taken
+    (``ames.formats``): ``precision`` then reads "fp32", as in all that is recorded of it. batch_size: pairs
+    scored together at most (None: what memory allows). compile: the scoring by ``torch.compile``, which takes
+    a while at first.
     """
 
     devices: tuple[str, ...] = ("cpu",)
@@ -60,6 +63,8 @@ class Compute:
             raise AmesError("no device given")
         if self.batch_size is not None and self.batch_size < 1:
             raise AmesError(f"batch_size {self.batch_size} is below 1")
+        if not usable(PRECISIONS[self.precision], self.devices, asked=f"precision={self.precision}"):
+            object.__setattr__(self, "precision", "fp32")
 
 
 class Engine:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ames.data.archives import reading_npz
 from ames.data.atomic import atomic_file
+from ames.data.claims import parsed
 from ames.data.ground_truth import GroundTruth, load_ground_truth
 from ames.data.shortlist import Shortlist, named
 from ames.errors import AmesError
@@ -60,7 +61,7 @@ class Run:
         if not path.is_file():
             raise AmesError(f"{path}: no such file; give the folder of an evaluation's run")
         with reading_npz(path, "the scores of an evaluation"), np.load(path, allow_pickle=False) as content:
-            meta = json.loads(str(content["meta"][()]))
+            meta = parsed(str(content["meta"][()]))
             with named(path):
                 shortlist = Shortlist(content["ids"], content["similarities"])
             return cls(

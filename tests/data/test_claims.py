@@ -17,12 +17,17 @@ from safetensors.torch import save_file
 
 from ames.checkpoints import read_itq, read_weights
 from ames.data import claims, pickles
+from ames.data.ground_truth import load_ground_truth
 from ames.data.neighbours import Neighbours
 from ames.data.pickles import load_pickle
 from ames.data.shortlist import Shortlist
+from ames.database.manifest import NAME, Manifest
 from ames.errors import AmesError
 from ames.inspection import inspect
 from ames.runs import Run
+from ames.training.journal import read_journal
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux for its memory")
 
 MEBIBYTE = 2**20
 TERA = 2**40
@@ -351,3 +356,39 @@ def test_sound_archives_pass(tmp_path):
     for save in (np.savez, np.savez_compressed):
         save(tmp_path / "x.npz", **arrays, zeros=np.zeros(10**6))
         claims.check_npz(tmp_path / "x.npz")
+
+
+# ---- JSON -----------------------------------------------------------------------------------------------
+
+NESTED = "[" * 200_000
+
+
+def test_json_that_is_nested_too_deeply(tmp_path):
+    for text in (NESTED, "1" * 5_000, "{"):
+        with pytest.raises(ValueError, match=r".") as error:
+            claims.parsed(text)
+        assert not isinstance(error.value, RecursionError)
+    assert claims.parsed(b'{"a": [1]}') == {"a": [1]}
+    (tmp_path / NAME).write_text(NESTED)
+    (tmp_path / "gnd.json").write_text(NESTED)
+    (tmp_path / "a-journal.jsonl").write_text(NESTED + "\n{}\n")
+    for read, path, message in (
+        (Manifest.load, tmp_path, r"damaged \(not JSON\)"),
+        (load_ground_truth, tmp_path / "gnd.json", "not a JSON file, so no ground truth: nested too deeply"),
+        (read_journal, tmp_path / "a-journal.jsonl", "journal"),
+    ):
+        with pytest.raises(AmesError, match=message) as error:
+            read(path)
+        assert "\n" not in str(error.value)
+
+
+def test_archives_whose_text_is_nested_too_deeply(tmp_path):
+    path = shortlist(tmp_path / "x.npz")
+    with np.load(path) as archive:
+        arrays = dict(archive) | {"meta": np.array(NESTED)}
+    np.savez(path, **arrays)
+    np.savez(tmp_path / "scores.npz", **arrays, logits=np.zeros((2, 3)))
+    with pytest.raises(AmesError, match="meta of the shortlist is not a JSON dict"):
+        Shortlist.load(path)
+    with pytest.raises(AmesError, match="not the scores of an evaluation"):
+        Run.load(tmp_path)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ames.data.atomic import atomic_file
+from ames.data.claims import parsed
 from ames.data.finding import SUFFIXES
 from ames.data.pickles import load_pickle
 from ames.errors import AmesError
@@ -64,10 +65,10 @@ def load_ground_truth(
         raw = load_pickle(path)
     else:
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
+            raw = parsed(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise AmesError(f"{path}: cannot read the ground truth: {error.strerror or error}") from error
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise AmesError(f"{path}: not a JSON file, so no ground truth: {error}") from error
     return parse_ground_truth(raw, source=str(path), gallery_size=gallery_size, query_size=query_size)
 

@@ -22,6 +22,7 @@ import h5py
 import numpy as np
 
 from ames.data.atomic import atomic_file
+from ames.data.claims import parsed
 from ames.data.descriptors import recorded
 from ames.data.hdf5 import open_hdf5
 from ames.data.names import describe
@@ -120,7 +121,7 @@ class GrowingFiles:
         if not self.plan.state.is_file():
             return None
         try:
-            content = json.loads(self.plan.state.read_text())
+            content = parsed(self.plan.state.read_text())
             state = State(content["done"], [(r, w) for r, w in content["unreadable"]], content["empty"])
             made = content["made"]
         except (ValueError, KeyError, TypeError) as error:

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from ames import __version__
+from ames.data.claims import parsed
 from ames.errors import AmesError
 
 _LONG = 60_000  # bytes of an attribute; HDF5 has no place for more than 64 kB of a fixed length
@@ -62,8 +63,8 @@ def read_provenance(file: h5py.File) -> dict[str, Any]:
     """What the writer recorded; {} where there is nothing, or someone else's attribute."""
     try:
         text = file.attrs.get("provenance", "{}")
-        found = json.loads(text.decode() if isinstance(text, bytes) else text)
-    except (ValueError, TypeError, RecursionError):  # not JSON, or no text
+        found = parsed(text)
+    except (ValueError, TypeError):  # not JSON, or no text
         return {}
     return found if isinstance(found, dict) else {}
 

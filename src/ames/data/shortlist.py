@@ -12,6 +12,7 @@ import torch
 
 from ames.data.archives import read_npz
 from ames.data.atomic import atomic_file
+from ames.data.claims import parsed
 from ames.data.pickles import load_pickle
 from ames.errors import AmesError
 
@@ -166,7 +167,7 @@ def published_array(content: Any) -> np.ndarray:
 
 def _meta(text: np.ndarray) -> dict[str, Any]:
     try:
-        meta = json.loads(str(text[()]))
+        meta = parsed(str(text[()]))
     except ValueError:
         meta = None
     if not isinstance(meta, dict):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ames.data.atomic import atomic_file
+from ames.data.claims import parsed
 from ames.errors import AmesError
 
 NAME, FORMAT, VERSION = "manifest.json", "ames database", 1
@@ -77,7 +78,7 @@ class Manifest:
         """AmesError where there is none, or it is damaged or of another version."""
         path = folder / NAME
         try:
-            content = json.loads(path.read_bytes())
+            content = parsed(path.read_bytes())
         except FileNotFoundError:
             raise AmesError(f"{folder}: no database (no {NAME}); make one with ames compress") from None
         except NotADirectoryError:

@@ -21,7 +21,7 @@ from ames.fingerprints import weights_digest
 from ames.models.ames import AMES
 from ames.training.learner import Learner
 from ames.training.ranks import Ranks
-from ames.training.recipe import Recipe, check
+from ames.training.recipe import Recipe, check, on
 from ames.training.resuming import Checkpoints, Interruption
 from ames.training.steps import descriptor_counts, total_pairs
 from ames.training.watch import Watch
@@ -90,12 +90,16 @@ def fit(
         it and raises KeyboardInterrupt.
     """
     check(recipe, model, teacher, out)
+    ranks, provenance = ranks or Ranks(), provenance or {}
+    if recipe.autocast is not None:  # decided once: processes that differ would not train one model
+        recipe = ranks.from_first(lambda: on(ranks.device, recipe))
+        provenance = provenance | {"autocast": recipe.autocast}
     training = _Training(
-        learner=Learner(model, teacher, recipe, ranks or Ranks()),
+        learner=Learner(model, teacher, recipe, ranks),
         loader=loader,
         recipe=recipe,
         out=None if out is None else Path(out),
-        provenance=provenance or {},
+        provenance=provenance,
         checkpoints=checkpoints,
         watch=watch or Watch(),
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ames.data.atomic import atomic_file
+from ames.data.claims import parsed
 from ames.errors import AmesError
 
 ENDING = "-journal.jsonl"
@@ -100,7 +101,7 @@ def read_journal(path: Path | str) -> list[dict[str, Any]]:
 
 def _record(line: bytes, where: str) -> dict[str, Any]:
     try:
-        found = json.loads(line)
+        found = parsed(line)
     except ValueError:
         found = None
     if not isinstance(found, dict) or not _sound(found):

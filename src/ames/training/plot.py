@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ames.data.atomic import atomic_file
+from ames.data.claims import parsed
 from ames.drawing import COLOURS, new_figure, plain, tidy
 from ames.errors import AmesError
 from ames.training.journal import ENDING, journal_of, read_journal
@@ -90,7 +90,7 @@ def _named_in(environment: Path) -> list[Path]:
     if not environment.is_file():
         return []
     try:
-        name = json.loads(environment.read_bytes()).get("journal")
+        name = parsed(environment.read_bytes()).get("journal")
     except (OSError, ValueError, AttributeError) as error:
         raise AmesError(f"{environment}: not what a training writes ({error})") from error
     if not isinstance(name, str):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from ames.errors import AmesError
+from ames.formats import usable
 from ames.models.ames import AMES
 
 NON_FINITE = ("stop", "skip")
@@ -27,7 +28,7 @@ class Recipe:
         optimizer. clip: bound of the gradient norm (None: none).
     freeze: beginnings of the names of parameters that stay as they are.
     ema: decay of an exponential average of the weights, which is then what is measured and kept (None: none).
-    autocast: None, "bf16", or "fp16" with a scaled loss. compile: losses through torch.compile.
+    autocast: None, "bf16", or "fp16" with a scaled loss (see ``on``). compile: losses through torch.compile.
     non_finite: a batch whose loss or gradient is not finite stops the training ("stop") or is left out and
         counted ("skip").
     val_freq: epochs between validations. print_freq: batches between lines of the log (0: no such lines).
@@ -53,6 +54,14 @@ class Recipe:
     val_freq: int = 1
     print_freq: int = 0
     seed: int = 0
+
+
+def on(device: torch.device, recipe: Recipe) -> Recipe:
+    """The recipe as it is followed on a device: without an autocast that it only imitates."""
+    dtype = AUTOCAST[recipe.autocast]
+    if dtype is None or usable(dtype, [device], asked=f"autocast={recipe.autocast}"):
+        return recipe
+    return replace(recipe, autocast=None)
 
 
 def check(recipe: Recipe, model: AMES, teacher: AMES | None, out: Path | str | None) -> None:

@@ -1,0 +1,115 @@
+"""Number formats: whether a device computes in one, or only imitates it.
+
+A processor without instructions for bf16 or fp16 takes 10 to 200 times as long in them as in fp32, with the
+same scores at best. Which processors have them no name tells: it is measured.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+
+# What is slower than fp32 by more is imitated. With instructions for the conversion alone a processor takes
+# up to twice fp32's time, without any ten times it and more: noise of the measurement moves nothing across.
+SLOWER = 4.0
+_SHAPE = (512, 128, 128)  # of the products: some hundred tokens of AMES through a layer
+_PATIENCE = 0.1  # seconds of measuring after which no further round is begun
+_BESIDE = 10  # products in fp32 beside each of the format, which may take as long as all of them
+_NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16"}
+
+log = logging.getLogger(__name__)
+
+
+class Rates(NamedTuple):
+    """Operations a second of matrix products: in the format that is asked for, and in fp32."""
+
+    wanted: float
+    fp32: float
+
+    @property
+    def slow(self) -> bool:
+        return self.wanted * SLOWER < self.fp32
+
+
+def usable(dtype: torch.dtype, devices: Iterable[str | torch.device], *, asked: str) -> bool:
+    """Whether all devices compute in ``dtype`` at a sensible speed; if not, a log line says why, once.
+
+    asked: the setting that asks for it, as a person wrote it. The caller then computes in fp32, and says fp32
+    wherever it records what it did.
+    """
+    for device in devices:
+        why = _why_not(dtype, torch.device(device))
+        if why is not None:
+            _say(asked, why)
+            return False
+    return True
+
+
+def _why_not(dtype: torch.dtype, device: torch.device) -> str | None:
+    name = _NAMES.get(dtype)
+    if name is None:
+        return None
+    if device.type == "cpu":
+        rates = measured(dtype)
+        if rates.slow:
+            return (
+                f"this processor reaches {rates.wanted / 1e9:.3g} billion operations a second and core in "
+                f"{name}, {rates.fp32 / 1e9:.3g} in fp32"
+            )
+    elif device.type == "cuda" and dtype == torch.bfloat16 and torch.cuda.is_available():
+        with torch.cuda.device(device):
+            if not torch.cuda.is_bf16_supported(including_emulation=False):
+                return f"{torch.cuda.get_device_name(device)} has no bf16 and would imitate it"
+    return None
+
+
+@functools.cache
+def _say(asked: str, why: str) -> None:
+    log.warning("%s: %s; fp32 is taken instead", asked, why)
+
+
+@functools.cache
+def measured(dtype: torch.dtype) -> Rates:
+    """Rates of one thread of the CPU; takes a quarter of a second at most.
+
+    Of one thread: where other processes want the cores, several wait for each other at the end of a product,
+    which takes a hundred times as long as the product.
+    """
+    with _one_thread(), torch.inference_mode(), torch.autocast("cpu", enabled=False):
+        wanted, fp32 = (
+            (torch.ones(_SHAPE[:2], dtype=kind), torch.ones(_SHAPE[1:], dtype=kind))
+            for kind in (dtype, torch.float32)
+        )
+        _seconds(*wanted), _seconds(*fp32)  # the first calls set the library up
+        in_wanted: list[float] = []
+        in_fp32: list[float] = []
+        begun = time.perf_counter()
+        # The least counts, of a time in which other processes come and go. In turns, so that a busy spell
+        # slows both down.
+        while not in_wanted or time.perf_counter() - begun < _PATIENCE:
+            in_wanted.append(_seconds(*wanted))
+            in_fp32 += [_seconds(*fp32) for _ in range(_BESIDE)]
+    operations = 2 * _SHAPE[0] * _SHAPE[1] * _SHAPE[2]
+    return Rates(operations / min(in_wanted), operations / min(in_fp32))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _seconds(a: torch.Tensor, b: torch.Tensor) -> float:
+    begun = time.perf_counter()
+    a @ b
+    return time.perf_counter() - begun
