@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -16,6 +18,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
+from yaml import Mark, MarkedYAMLError, YAMLError
+from yaml.reader import ReaderError
 
 from ames.arguments import OneLineParser, run_script
 from ames.errors import AmesError, first_line
@@ -37,7 +41,7 @@ def launch(command: str, main: Callable[[], Any]) -> None:
         with _folders_of_others() as more:
             sys.argv[1:] = run_script(command, lambda: arranged(command, sys.argv[1:], more))
             main()
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, OSError, ValueError) as error:
         text = _said(error)
         if full or text is None:
             raise
@@ -52,9 +56,34 @@ def _said(error: Exception) -> str | None:
         if isinstance(error, MissingConfigException) and error.options:
             parts.append(f"choose one of {', '.join(error.options)}")
         return _with_key(": ".join(parts), error)
+    if isinstance(error, MarkedYAMLError):
+        return f"{_place(error.problem_mark)}: not YAML ({error.problem or error.context})"
+    if isinstance(error, ReaderError):
+        return f"{error.name}: not YAML, at character {error.position} ({error.reason})"
+    if isinstance(error, UnicodeDecodeError):  # which file it is of, only another look can tell
+        return f"{_undecodable(sys.argv[1:])}: not a text file ({error.reason})"
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return f"{str(error.filename)[-100:]}: the name of a file of conf/ that is too long"
     if str(error).startswith("Config group override must be"):
         return str(group_without_file(sys.argv[1:]))
     return None
+
+
+def _place(mark: Mark | None) -> str:
+    return (
+        "a configuration" if mark is None else f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}"
+    )
+
+
+def _undecodable(words: Sequence[str]) -> str:
+    """The first file below the folder of one's own configurations that is not UTF-8."""
+    folder = get_args_parser().parse_known_args(list(words))[0].config_dir
+    for path in sorted(Path(folder).rglob("*.yaml")) if folder else ():
+        try:
+            path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            return str(path)
+    return "a file of conf/"
 
 
 def _with_key(line: str, error: Exception) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from ames.data.atomic import atomic_path
 from ames.data.hdf5 import find_features, open_hdf5
 from ames.data.images import list_digest
-from ames.data.names import describe, read_names, read_provenance
+from ames.data.names import describe, read_description
 from ames.errors import AmesError
 
 _BLOCK = 1 << 26  # bytes copied at a time
@@ -147,8 +147,7 @@ def _equal_rows(target: Path, parts: Sequence[_Part]) -> bool:
 def _inspect(path: Path) -> _Part:
     with open_hdf5(path) as file:
         features = find_features(file)
-        names = read_names(file, len(features))
-        return _Part(path, features.shape, features.dtype, names, read_provenance(file))
+        return _Part(path, features.shape, features.dtype, *read_description(file, features))
 
 
 def _common(parts: Sequence[_Part]) -> dict[str, Any]:

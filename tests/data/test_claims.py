@@ -305,7 +305,7 @@ VASTLY = npy(f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({2**37},), }}
 
 
 def shortlist(path):
-    Shortlist(np.zeros((2, 3), np.int64), np.zeros((2, 3), np.float32)).save(path)
+    Shortlist(np.tile(np.arange(3), (2, 1)), np.zeros((2, 3), np.float32)).save(path)
     return path
 
 

@@ -16,6 +16,7 @@ RNG = np.random.default_rng(0)
 LOCAL = RNG.random((6, 3, 5 + 4)).astype(np.float32)
 LOCAL[..., 3] = 0  # all real
 VECTORS = RNG.random((6, 4)).astype(np.float32)
+VECTORS /= np.linalg.norm(VECTORS, axis=1, keepdims=True)
 
 
 def plain(path, data=LOCAL, **storage):
@@ -175,16 +176,20 @@ def test_names_of_any_length(tmp_path, names):
 
 
 @pytest.mark.parametrize("word", [b"\0" * 16, b"\1\0" + b"\0" * 6 + b"\xf0" + b"\xff" * 7])
-def test_a_heap_without_an_end(tmp_path, word):
+@pytest.mark.parametrize("text", [b"2.jpg", b'{"of"'])
+@pytest.mark.parametrize("storage", [{}, {"chunks": (1, *LOCAL.shape[1:])}], ids=["contiguous", "chunked"])
+def test_a_heap_without_an_end(tmp_path, word, text, storage):
     """Text of variable length, as others write it; HDF5 would walk in circles."""
-    plain(tmp_path / "x.hdf5")
+    plain(tmp_path / "x.hdf5", **storage)
     with h5py.File(tmp_path / "x.hdf5", "a") as file:
         file.create_dataset("names", data=[f"{i}.jpg" for i in range(6)], dtype=h5py.string_dtype())
+        file.attrs["provenance"] = '{"of": "x"}'
     assert DescriptorFile(tmp_path / "x.hdf5").names == [f"{i}.jpg" for i in range(6)]
+    assert DescriptorFile(tmp_path / "x.hdf5").provenance == {"of": "x"}
     content = (tmp_path / "x.hdf5").read_bytes()
-    place = content.index(b"2.jpg") - 16
+    place = content.index(text) - 16
     (tmp_path / "x.hdf5").write_bytes(content[:place] + word + content[place + 16 :])
-    with pytest.raises(AmesError, match=r"x.hdf5: its names are damaged"):
+    with pytest.raises(AmesError, match=r"x.hdf5: its names or its provenance are damaged"):
         DescriptorFile(tmp_path / "x.hdf5")
 
 

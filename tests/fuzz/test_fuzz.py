@@ -106,5 +106,5 @@ def test_the_watch_sees_a_planted_fault(tmp_path, monkeypatch, fault, seen):
     found = watched(tmp_path, 0, 0, 4, "fuzz.planted")
     assert [bool(found[case]["fault"]) for case in range(4)] == [False, True, False, False]
     assert seen in found[1]["fault"]
-    with pytest.raises(AssertionError, match=r"1 faults\ncase 1 \(planted\)"):
+    with pytest.raises(AssertionError, match=r"1 faults\s+case 1 \(planted\)"):
         check(found, range(4))

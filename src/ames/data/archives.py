@@ -6,11 +6,9 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import numpy as np
 
 from ames.data.claims import check_npz
 from ames.errors import AmesError
@@ -37,12 +35,3 @@ def reading_npz(path: Path | str, what: str) -> Iterator[None]:
         raise
     except _DAMAGE as error:
         raise AmesError(f"{path}: broken, or not {what}: make the file anew") from error
-
-
-def read_npz(path: Path | str, names: Sequence[str], what: str) -> dict[str, np.ndarray]:
-    """The arrays ``names`` of the archive; AmesError names the first that it lacks."""
-    with reading_npz(path, what), np.load(path, allow_pickle=False) as archive:
-        missing = [name for name in names if name not in archive]
-        if missing:
-            raise AmesError(f"{path}: not {what}, it lacks {', '.join(missing)}")
-        return {name: archive[name] for name in names}

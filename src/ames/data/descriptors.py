@@ -26,7 +26,7 @@ from ames.data.atomic import atomic_path
 from ames.data.gather import Memory, gather
 from ames.data.hdf5 import find_features, find_place, open_hdf5, reading
 from ames.data.layouts import PADDING, ROW_COL, SCALE, WEIGHT, find_layout
-from ames.data.names import describe, read_names, read_provenance
+from ames.data.names import Description, describe, read_description
 from ames.data.rows import LocalRows
 from ames.errors import AmesError
 from ames.features import LocalFeatures
@@ -101,8 +101,7 @@ class DescriptorFile:
             self.images, self.slots = self.layout.images, self.layout.slots
             self.width, self.dtype = self.layout.width, self.layout.dtype
             self.packed = self.layout.packed
-            self.provenance = read_provenance(file)
-            self.names = read_names(file, self.images)
+            self.names, self.provenance = read_description(file, features)
             self._place = find_place(features)
             self._stored = features.dtype, features.shape
         self.bytes_read = 0
@@ -251,10 +250,10 @@ def check_backbone(file: Any, *, width: int | None, backbone: str | None) -> Non
         raise AmesError(f"{file.path}: descriptors are {file.width}-d, but the model takes {width}-d")
 
 
-def recorded(path: Path | str) -> tuple[list[str] | None, dict[str, Any]]:
+def recorded(path: Path | str) -> Description:
     """What a file of local or global descriptors says of itself: names (None: none) and provenance."""
     with open_hdf5(path) as file:
-        return read_names(file, len(find_features(file))), read_provenance(file)
+        return read_description(file, find_features(file))
 
 
 class GlobalFile:
@@ -272,7 +271,7 @@ class GlobalFile:
                     "expected float (images, width)"
                 )
             self.images, self.width = features.shape
-            self.names = read_names(file, self.images)
+            self.names = read_description(file, features).names
             self._stored = features.dtype
             self._place = find_place(features)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ames.data.archives import read_npz
+from ames.data.archives import reading_npz
 from ames.data.atomic import atomic_file
 from ames.data.claims import parsed
 from ames.data.pickles import load_pickle
@@ -248,4 +248,8 @@ def _read(path: Path, names: tuple[str, ...] = ("ids", "similarities", "meta")) 
     """Arrays of the file."""
     if not path.is_file():
         raise AmesError(f"{path}: there is no such shortlist file")
-    return read_npz(path, names, "an .npz file of a shortlist")
+    with reading_npz(path, "an .npz file of a shortlist"), np.load(path, allow_pickle=False) as archive:
+        missing = [name for name in names if name not in archive]
+        if missing:
+            raise AmesError(f"{path}: not the file of a shortlist: it lacks {', '.join(missing)}")
+        return {name: archive[name] for name in names}
