@@ -63,6 +63,7 @@ def test_a_gpu_is_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: f"device {i}")
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91900)  # a build for GPUs would look for one
     assert surroundings()["cuda"]["devices"] == ["device 0", "device 1"]
 
 
