@@ -8,6 +8,7 @@ import torch
 
 import photos
 from ames import __version__
+from ames.arguments import tell
 from ames.checkpoints import save_weights
 from ames.cli import main
 from ames.data.descriptors import DescriptorFile, read_globals
@@ -300,3 +301,12 @@ def test_demo_with_a_checkpoint_that_does_not_fit(tmp_path, capsys, models, make
     words[words.index("--model") + 1] = make(tmp_path)
     refused(capsys, message, *words)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_the_system_says_of_a_file_is_a_line(tmp_path, capsys):
+    """A name that is too long, wherever it is met first; what names no file is a defect."""
+    name = "x" * 5000
+    for words in (["inspect", name], ["report", name], ["extract", "--images", name, "-o", tmp_path / "x"]):
+        refused(capsys, "File name too long", *words)
+    assert tell("ames x", OSError("no file's")) is None
+    assert tell("ames x", ValueError("a defect")) is None

@@ -34,7 +34,7 @@ def texts():
     for path in (below for top in tops for below in (top.rglob("*") if top.is_dir() else [top])):
         if path.is_file() and path != Path(__file__):
             known = path.suffix in {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".cfg", ".sh"}
-            if (known or path.name in ("Makefile", "run")) and path.name != "CHANGELOG.md":
+            if known or path.name in ("Makefile", "run"):
                 yield path, path.read_text(encoding="utf-8")
 
 

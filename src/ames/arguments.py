@@ -23,12 +23,28 @@ def run_script(command: str, main: Callable[[], T]) -> T:
     """Calls a script's ``main``; wrong input is one line on stderr and status 2, Ctrl-C one and 130."""
     try:
         return main()
-    except AmesError as error:
-        print(f"{command}: {first_line(error)}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print(f"{command}: interrupted", file=sys.stderr)
-        sys.exit(130)
+    except (AmesError, OSError, KeyboardInterrupt) as error:
+        status = tell(command, error)
+        if status is None:
+            raise
+        sys.exit(status)
+
+
+def tell(command: str, error: BaseException) -> int | None:
+    """Prints on stderr, in one line, why a command ends; the exit status. None for a defect of the library.
+
+    An OSError that names a file is the system's word on that file: a name that is too long, no permission.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        text, status = "interrupted", 130
+    elif isinstance(error, AmesError):
+        text, status = first_line(error), 2
+    elif isinstance(error, OSError) and error.filename is not None:
+        text, status = f"{error.filename}: {error.strerror}", 2
+    else:
+        return None
+    print(f"{command}: {text}", file=sys.stderr)
+    return status
 
 
 def positive(text: str) -> int:

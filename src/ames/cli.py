@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ames import __version__, cli_curve, cli_extract, cli_files, cli_plot, cli_prepare, cli_store
-from ames.arguments import OneLineParser, check_device, natural, positive
+from ames.arguments import OneLineParser, check_device, natural, positive, tell
 from ames.errors import AmesError
 
 
@@ -18,12 +18,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         args.run(args)
-    except AmesError as error:
-        print(f"ames {args.command}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"ames {args.command}: interrupted", file=sys.stderr)
-        return 130
+    except (AmesError, OSError, KeyboardInterrupt) as error:
+        status = tell(f"ames {args.command}", error)
+        if status is None:
+            raise
+        return status
     return 0
 
 

@@ -4,15 +4,19 @@ A kind writes its files into a folder once. A case damages one of them in a fold
 asks every question of that file; an AmesError is an answer, and the other questions are asked all the same.
 """
 
+import contextlib
 import json
 import pickle
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
+import h5py
 import numpy as np
 import torch
 
+from ames.backbones import make_backbone
 from ames.backbones.detector import SpatialAttention, load_detector, save_detector
 from ames.checkpoints import load_model, read_itq, save_checkpoint, save_state, save_weights
 from ames.conversion import convert
@@ -28,13 +32,15 @@ from ames.data.vectors import Vectors
 from ames.database.build import Source, compress
 from ames.database.serve import search_database
 from ames.database.store import Database
+from ames.demo.dataset import Parameters, is_finished
 from ames.errors import AmesError
 from ames.evaluation import Scoring, evaluate_folder, judge_run
-from ames.extraction import extract
+from ames.extraction import Images, Target, extract, run
 from ames.inspection import inspect
 from ames.merging import merge_parts
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
+from ames.per_image import PerImage
 from ames.protocols import Protocol
 from ames.runs import Run
 from ames.search import search_blocks
@@ -133,8 +139,6 @@ def _descriptors(folder: Path) -> dict[str, list[Question]]:
         _local(folder, f"part_{number}_local.hdf5", IMAGES // 2)
     merge_parts(folder / "part_local.hdf5", [folder / f"part_{number}_local.hdf5" for number in range(2)])
     with_names = _local(folder, "named.hdf5", chunks=True)
-    import h5py
-
     with h5py.File(with_names, "a") as file:
         file.create_dataset("names", data=NAMES, dtype=h5py.string_dtype())
         file.attrs["provenance"] = json.dumps({"backbone": "rootsift", "max_size": 640})
@@ -324,6 +328,42 @@ def _use(path: Path) -> None:
     database.verify()
 
 
+class Stopped(PerImage):
+    """As if somebody had pressed Ctrl-C at the first image."""
+
+    def chunks(self, *_):
+        raise KeyboardInterrupt
+        yield
+
+
+PARAMETERS = Parameters("test", 2, 1, 1, 1, 1, 0, (48, 64))
+
+
+def _unfinished(folder: Path) -> dict[str, list[Question]]:
+    """An extraction that was broken off, and a data set of drawn landmarks."""
+    for number in range(3):
+        picture = np.random.default_rng(number).integers(0, 256, (32, 32, 3), np.uint8)
+        cv2.imwrite(str(folder / f"{number}.png"), picture)
+    state = folder / "x.unfinished.json"
+    if not state.exists():
+        images = Images(folder, ["0.png", "1.png", "2.png"])
+        with contextlib.suppress(KeyboardInterrupt):
+            run(images, Stopped(make_backbone("rootsift"), 5), Target(folder / "x_local.hdf5", keep=True))
+    (folder / "set").mkdir(exist_ok=True)
+    (folder / "set" / "dataset.json").write_text(json.dumps(asdict(PARAMETERS)))
+
+    def go_on(path: Path) -> None:
+        images = Images(path.parent, ["0.png", "1.png", "2.png"])
+        source = PerImage(make_backbone("rootsift"), 5)
+        run(images, source, Target(path.parent / "x_local.hdf5", keep=True))
+
+    return {
+        "x.unfinished.json": [go_on],
+        "x_local.hdf5.unfinished": [go_on],
+        "set/dataset.json": [lambda path: is_finished(path.parent, PARAMETERS)],
+    }
+
+
 # ---- images -----------------------------------------------------------------------------------------
 
 
@@ -342,8 +382,6 @@ def _images(folder: Path) -> dict[str, list[Question]]:
 
 
 def _extract(path: Path) -> None:
-    from ames.backbones import make_backbone
-
     extract(path.parent, [path.name], make_backbone("rootsift"), local=path.parent / "x_local.hdf5")
 
 
@@ -359,6 +397,7 @@ KINDS: dict[str, Files | Words] = {
     "database of SQ4": Files(_database("SQ4")),
     "database of fp16": Files(_database("SQfp16")),
     "images": Files(_images),
+    "what is unfinished": Files(_unfinished),
     "commands": Words(lambda work, rng: ask_words(COMMANDS, work, rng)),
     "YAML": Words(lambda work, rng: ask_yaml(YAML, work, rng)),
 }

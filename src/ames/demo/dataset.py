@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from ames.data.claims import parsed
 from ames.demo.landmarks import draw_landmark
 from ames.demo.textures import Array
 from ames.demo.views import render_clutter, render_view
@@ -196,7 +197,7 @@ def is_finished(folder: Path, parameters: Parameters) -> bool:
             raise AmesError(f"{folder} is not empty and holds no dataset.json; name a new or empty folder")
         return False
     try:
-        found = json.loads(described.read_text())
+        found = parsed(described.read_text())
     except ValueError:
         raise AmesError(f"{described} is not valid JSON; name a new folder or delete this one") from None
     wanted = json.loads(json.dumps(asdict(parameters)))
