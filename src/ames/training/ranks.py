@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -107,6 +108,9 @@ def joined(device: str) -> Iterator[Ranks]:
             raise AmesError(f"process {local} of this machine has no GPU: it has {torch.cuda.device_count()}")
         device = f"cuda:{local}"
         torch.cuda.set_device(local)
+    # Its functions have the group of the day as a default argument. Imported later, by torch.optim, it would keep
+    # this one's threads until the interpreter's end, which they do not always survive.
+    importlib.import_module("torch.distributed.nn.functional")
     store, rank, count = next(dist.rendezvous("env://", timeout=PATIENCE))
     # Several trainings of a process (--multirun) share torchrun's store: each one's addresses under its name.
     store = dist.PrefixStore(f"training-{next(_trainings)}", store)
