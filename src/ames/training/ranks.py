@@ -108,8 +108,8 @@ def joined(device: str) -> Iterator[Ranks]:
             raise AmesError(f"process {local} of this machine has no GPU: it has {torch.cuda.device_count()}")
         device = f"cuda:{local}"
         torch.cuda.set_device(local)
-    # Its functions have the group of the day as a default argument. Imported later, by torch.optim, it would keep
-    # this one's threads until the interpreter's end, which they do not always survive.
+    # Its functions have the group of the day as a default argument. Imported later, by torch.optim, it would
+    # keep this one's threads until the interpreter's end, which they do not always survive.
     importlib.import_module("torch.distributed.nn.functional")
     store, rank, count = next(dist.rendezvous("env://", timeout=PATIENCE))
     # Several trainings of a process (--multirun) share torchrun's store: each one's addresses under its name.
