@@ -27,7 +27,7 @@ def run(
     """One row: the teacher's step, BCE on ``pairs`` pairs of ``counts`` descriptors (query, database)."""
     torch.manual_seed(seed)
     model = AMES().train().to(device)
-    twin = ReleasedAMES(copy.deepcopy(model)).train()
+    twin = ReleasedAMES(copy.deepcopy(model)).train().to(device)
     query, database = (torch.randn(pairs, n, 768, device=device) for n in counts)
     masks = [torch.zeros(pairs, n, dtype=torch.bool, device=device) for n in counts]
     labels = (torch.arange(pairs, device=device) % 2).float()
