@@ -40,7 +40,7 @@ def _is_own(file):
 
 def _released(name, pretrained):
     with _library():
-        released = importlib.import_module("ames.released")
+        released = importlib.import_module("ames.weights.released")
         return released.load(name) if pretrained else released.build(name)
 
 
@@ -48,7 +48,7 @@ def _shipped(name, binarized, pretrained):
     with _library():
         if pretrained:
             path = importlib.import_module("ames.weights").path_of(name)
-            return importlib.import_module("ames.checkpoints").load_model(path)
+            return importlib.import_module("ames.models.checkpoints").load_model(path)
         # The size of the shipped models: conf/model/rootsift.yaml.
         sizes = {"local_dim": 128, "num_encoder_layers": 3, "dim_feedforward": 256, "init": "matching"}
         return importlib.import_module("ames.models.ames").AMES(**sizes, binarized=binarized).eval()

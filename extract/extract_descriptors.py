@@ -15,14 +15,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
-from ames.arguments import OneLineParser, check_device, run_script
 from ames.backbones import NAMES
-from ames.data.boxes import read_boxes
-from ames.data.folder import DatasetFolder
-from ames.data.images import read_list
+from ames.cli.options import OneLineParser, check_device, run_script
+from ames.datasets.boxes import read_boxes
+from ames.datasets.images import read_list
+from ames.datasets.layout import DatasetFolder
 from ames.errors import AmesError
-from ames.extraction import Images, Target, run
-from ames.sources import Wanted, open_source
+from ames.extraction.factory import Wanted, open_source
+from ames.extraction.pipeline import Images, Target, run
 
 
 def main() -> None:

@@ -16,10 +16,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
-from ames.arguments import OneLineParser, run_script
-from ames.data.folder import DatasetFolder
+from ames.cli.options import OneLineParser, run_script
+from ames.datasets.layout import DatasetFolder
+from ames.descriptors.merge import merge_parts, parts_of
 from ames.errors import AmesError
-from ames.merging import merge_parts, parts_of
 
 
 def main() -> None:

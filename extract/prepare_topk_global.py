@@ -15,12 +15,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
-from ames.arguments import OneLineParser, check_device, natural, positive, run_script
-from ames.data.folder import DatasetFolder
+from ames.cli.options import OneLineParser, check_device, natural, positive, run_script
+from ames.datasets.layout import DatasetFolder
 from ames.errors import AmesError
-from ames.search import BLOCK
-from ames.shortlists import Source, existing, make, make_superglobal
-from ames.superglobal import Reranking
+from ames.search.build import Source, existing, make, make_superglobal
+from ames.search.exact import BLOCK
+from ames.search.superglobal import Reranking
 
 MILLION = "revisitop1m"  # the distractors that the published names call +1M
 

@@ -20,9 +20,9 @@ import torch
 from benchmarks import machine
 
 import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
-from ames.arguments import OneLineParser, positive, run_script
+from ames.cli.options import OneLineParser, positive, run_script
 from ames.errors import AmesError
-from ames.report import format_table
+from ames.reporting.report import format_table
 
 
 def main() -> None:

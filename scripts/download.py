@@ -16,10 +16,10 @@ from pathlib import Path, PurePosixPath
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
-from ames import released
-from ames.arguments import OneLineParser, run_script
-from ames.download import download, pinned
+from ames.cli.options import OneLineParser, run_script
 from ames.errors import AmesError
+from ames.io.download import download, pinned
+from ames.weights import released
 
 
 def main() -> None:

@@ -24,28 +24,28 @@ import torch
 import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
 from ames.backbones.rootsift import RootSift
 from ames.backbones.vlad import Vlad
-from ames.checkpoints import arguments, load_model, save_weights
-from ames.data.candidates import LabelledNeighbours
-from ames.data.descriptors import DescriptorFile, write_globals
-from ames.data.folder import DatasetFolder
-from ames.data.ground_truth import load_ground_truth
-from ames.data.images import read_labels, read_list
-from ames.data.neighbours import Neighbours
-from ames.data.sampling import TripletSampler
-from ames.data.shortlist import Shortlist
-from ames.data.triplets import TripletLoader
-from ames.demo.dataset import make_landmarks
-from ames.engine import Compute, Engine
+from ames.datasets.ground_truth import load_ground_truth
+from ames.datasets.images import read_labels, read_list
+from ames.datasets.landmarks.build import make_landmarks
+from ames.datasets.layout import DatasetFolder
+from ames.descriptors.local import DescriptorFile, write_globals
 from ames.errors import AmesError
-from ames.extraction import extract
-from ames.judging import judge, judge_ideal, judge_initial, tune
+from ames.evaluation.protocols import MEDIUM, REVISITED
+from ames.evaluation.sweep import judge, judge_ideal, judge_initial, tune
+from ames.extraction.pipeline import extract
 from ames.models.ames import AMES
 from ames.models.base import PairSimilarity
 from ames.models.chamfer import Chamfer
-from ames.preparation import make_shortlist
-from ames.protocols import MEDIUM, REVISITED
-from ames.rerank import needed, score_shortlist
+from ames.models.checkpoints import arguments, load_model, save_weights
+from ames.pipelines.prepare import make_shortlist
+from ames.reranking.scorer import Compute, Engine
+from ames.reranking.shortlist_scores import needed, score_shortlist
+from ames.search.shortlist import Shortlist
 from ames.training import Recipe, fit
+from ames.training.data.candidates import LabelledNeighbours
+from ames.training.data.loader import TripletLoader
+from ames.training.data.neighbours import Neighbours
+from ames.training.data.sampler import TripletSampler
 
 SIZE = {"local_dim": 128, "model_dim": 128, "nhead": 2, "num_encoder_layers": 3, "dim_feedforward": 256}
 DESCRIPTORS = 400  # stored an image

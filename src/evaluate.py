@@ -6,11 +6,11 @@ import hydra
 from omegaconf import DictConfig
 
 import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
-from ames import config as door
-from ames.config_command import launch, run
-from ames.evaluation import evaluate_folder, objective, readable
-from ames.protocols import left_out
-from ames.report import format_table
+from ames.config import evaluation as door
+from ames.config.launch import launch, run
+from ames.evaluation.evaluate import evaluate_folder, objective, readable
+from ames.evaluation.protocols import left_out
+from ames.reporting.report import format_table
 
 
 def evaluate(config: DictConfig) -> float:

@@ -6,9 +6,9 @@ import hydra
 from omegaconf import DictConfig
 
 import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
-from ames.cli_extract import extract_images
-from ames.config_command import launch, run
-from ames.config_extraction import arguments
+from ames.cli.extract import extract_images
+from ames.config.extraction import arguments
+from ames.config.launch import launch, run
 
 
 @hydra.main(config_path="../conf", config_name="extract", version_base="1.3")

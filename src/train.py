@@ -13,15 +13,15 @@ import torch
 from omegaconf import DictConfig
 
 import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
-from ames import config as door
-from ames import config_training as training
-from ames.checkpoints import model_of, weights_for
-from ames.config_command import launch, run
-from ames.data.descriptors import DescriptorFile, check_backbone
+from ames.config import evaluation as door
+from ames.config import training
+from ames.config.launch import launch, run
+from ames.descriptors.local import DescriptorFile, check_backbone
 from ames.errors import AmesError
 from ames.models.ames import AMES
+from ames.models.checkpoints import model_of, weights_for
 from ames.training import Recipe, fit
-from ames.training.ranks import Ranks, joined
+from ames.training.distributed import Ranks, joined
 
 
 def train(config: DictConfig) -> float:

@@ -7,15 +7,15 @@ import torch
 from omegaconf import DictConfig
 
 import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
-from ames import config as door
-from ames import config_training as training
 from ames.backbones.detector import SpatialAttention, load_detector
-from ames.config_command import launch, run
-from ames.data.descriptors import DescriptorFile, check_backbone
-from ames.pooling import PooledSearch
-from ames.protocols import left_out, query_counts
+from ames.config import evaluation as door
+from ames.config import training
+from ames.config.launch import launch, run
+from ames.descriptors.local import DescriptorFile, check_backbone
+from ames.evaluation.global_search import PooledSearch
+from ames.evaluation.protocols import left_out, query_counts
 from ames.training.detector import DetectorRecipe, fit_detector
-from ames.training.ranks import alone
+from ames.training.distributed import alone
 
 
 def train(config: DictConfig) -> float:

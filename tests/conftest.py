@@ -6,6 +6,6 @@ import pytest
 @pytest.fixture(autouse=True)
 def every_format_is_fast(monkeypatch):
     """What is tested is the same on every processor: none falls back to fp32, unless a test says so."""
-    from ames import formats
+    from ames import precision as formats
 
     monkeypatch.setattr(formats, "measured", lambda dtype: formats.Rates(1.0, 1.0))

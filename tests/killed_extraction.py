@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 
 from ames.backbones.selection import Selection
-from ames.batched import Batched, NetworkOptions
-from ames.data.finding import find_images
-from ames.extraction import Images, Target, run
+from ames.datasets.finding import find_images
+from ames.extraction.batched import Batched, NetworkOptions
+from ames.extraction.pipeline import Images, Target, run
 from backbones.brightness import Brightness
 
 

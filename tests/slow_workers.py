@@ -4,9 +4,9 @@ import sys
 import time
 from pathlib import Path
 
-import ames.sources
+import ames.extraction.factory
 from ames.backbones.rootsift import RootSift
-from ames.cli import main
+from ames.cli.main import main
 
 
 class Noting(RootSift):
@@ -23,5 +23,5 @@ class Noting(RootSift):
 
 
 if __name__ == "__main__":
-    ames.sources.make_backbone = lambda name, **options: Noting(sys.argv[3], 0.5)
+    ames.extraction.factory.make_backbone = lambda name, **options: Noting(sys.argv[3], 0.5)
     sys.exit(main(["extract", "--images", sys.argv[1], "-o", sys.argv[2], "--workers", "1"]))

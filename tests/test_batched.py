@@ -11,12 +11,12 @@ from torch import nn
 import photos
 from ames.backbones.detector import SpatialAttention
 from ames.backbones.selection import Selection
-from ames.batched import Batched, NetworkOptions
-from ames.data.finding import find_images
-from ames.data.images import read_image
-from ames.data.resizing import Sizing
+from ames.datasets.finding import find_images
+from ames.datasets.images import read_image
 from ames.errors import AmesError
-from ames.per_image import Photo
+from ames.extraction.batched import Batched, NetworkOptions
+from ames.extraction.preprocessing import Sizing
+from ames.extraction.process_pool import Photo
 from backbones.brightness import Brightness
 from data.image_files import with_orientation
 

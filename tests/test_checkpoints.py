@@ -9,8 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ames import checkpoints
-from ames.checkpoints import (
+from ames.errors import AmesError
+from ames.models import checkpoints
+from ames.models.ames import AMES
+from ames.models.checkpoints import (
     arguments,
     arguments_of_state,
     load_model,
@@ -21,8 +23,6 @@ from ames.checkpoints import (
     save_checkpoint,
     save_weights,
 )
-from ames.errors import AmesError
-from ames.models.ames import AMES
 from golden import rebuild
 
 TINY = {"local_dim": 12, "model_dim": 16, "num_encoder_layers": 2, "dim_feedforward": 24}

@@ -8,12 +8,12 @@ import torch
 
 import photos
 from ames import __version__
-from ames.arguments import tell
-from ames.checkpoints import save_weights
-from ames.cli import main
-from ames.data.descriptors import DescriptorFile, read_globals
-from ames.data.shortlist import Shortlist
+from ames.cli.main import main
+from ames.cli.options import tell
+from ames.descriptors.local import DescriptorFile, read_globals
 from ames.models.ames import AMES
+from ames.models.checkpoints import save_weights
+from ames.search.shortlist import Shortlist
 
 
 def run(*words):

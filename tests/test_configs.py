@@ -15,17 +15,17 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from ames import config as door
 from ames.backbones.detector import SpatialAttention, load_detector, save_detector
-from ames.checkpoints import load_model, read_weights, save_weights
-from ames.cli import main
-from ames.config_command import GROUPS, arranged, read_override
-from ames.data.descriptors import DescriptorFile
-from ames.data.shortlist import Shortlist
-from ames.demo.dataset import make_landmarks
+from ames.cli.main import main
+from ames.config import evaluation as door
+from ames.config.launch import GROUPS, arranged, read_override
+from ames.datasets.landmarks.build import make_landmarks
+from ames.descriptors.local import DescriptorFile
+from ames.evaluation.protocols import GLDV2, PUBLIC, REVISITED, Protocol
 from ames.models.ames import AMES
 from ames.models.base import Similarity
-from ames.protocols import GLDV2, PUBLIC, REVISITED, Protocol
+from ames.models.checkpoints import load_model, read_weights, save_weights
+from ames.search.shortlist import Shortlist
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"

@@ -9,17 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from ames.checkpoints import save_weights
-from ames.cli import main
-from ames.curve import Contender, curve, draw, load_contenders
-from ames.data.folder import DatasetFolder
-from ames.data.ground_truth import GroundTruth, load_ground_truth, save_ground_truth
+from ames.cli.main import main
+from ames.datasets.ground_truth import GroundTruth, load_ground_truth, save_ground_truth
+from ames.datasets.layout import DatasetFolder
 from ames.errors import AmesError
-from ames.evaluation import Scoring, evaluate_folder, open_test_set
-from ames.judging import Blend
-from ames.models.ames import AMES
-from ames.models.chamfer import Chamfer
-from ames.protocols import (
+from ames.evaluation.evaluate import Scoring, evaluate_folder, open_test_set
+from ames.evaluation.memory_curve import Contender, curve, draw, load_contenders
+from ames.evaluation.protocols import (
     ALL,
     GLDV2,
     HARD,
@@ -28,6 +24,10 @@ from ames.protocols import (
     REVISITED,
     choose_protocols,
 )
+from ames.evaluation.sweep import Blend
+from ames.models.ames import AMES
+from ames.models.chamfer import Chamfer
+from ames.models.checkpoints import save_weights
 from test_runs import made
 
 BLEND = Blend(0.3, 2.0)

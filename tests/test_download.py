@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from ames import download as downloads
-from ames import released
-from ames.download import download, pinned, sha256
 from ames.errors import AmesError
+from ames.io import download as downloads
+from ames.io.download import download, pinned, sha256
+from ames.weights import released
 from processes import ROOT, refused, run_here
 from servers import serve
 

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from ames.engine import PRECISIONS, Compute, Engine, _split
 from ames.errors import AmesError, NotFiniteError
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
+from ames.reranking import scorer
+from ames.reranking.scorer import PRECISIONS, Compute, Engine, _split
 from golden import rebuild
 
 CASES = rebuild.cases("forward.json")
@@ -171,7 +172,7 @@ def test_other_errors_are_not_taken_for_want_of_memory():
 
 
 def test_pairs_of_equal_counts_go_together_and_padding_is_cut(monkeypatch):
-    monkeypatch.setitem(__import__("ames.engine").engine._CPU_TOKENS, torch.float32, 40)
+    monkeypatch.setitem(scorer._CPU_TOKENS, torch.float32, 40)
     model = Recorder()
     scores(model)
     counts = [images(n, seed).counts for n, seed in ((QUERIES, 1), (IMAGES, 2))]
@@ -230,7 +231,7 @@ def test_images_of_another_shape():
 @MODELS
 @pytest.mark.parametrize("devices", [("cpu",), ("cpu", "cpu")])
 def test_an_image_that_is_not_finite_is_named_by_its_number(monkeypatch, model, devices):
-    monkeypatch.setitem(__import__("ames.engine").engine._CPU_TOKENS, torch.float32, 2 * (SLOTS + 1))
+    monkeypatch.setitem(scorer._CPU_TOKENS, torch.float32, 2 * (SLOTS + 1))
     engine = Engine(model(), Compute(devices=devices))
     local = images(IMAGES, 2, padded=False)
     local.descriptors[5, 3, 2] = float("nan")

@@ -7,13 +7,12 @@ import h5py
 import numpy as np
 import pytest
 
-from ames.checkpoints import load_state
-from ames.data.descriptors import DescriptorFile
-from ames.data.ground_truth import GroundTruth, load_ground_truth, save_ground_truth
-from ames.data.shortlist import Shortlist
+from ames.datasets.ground_truth import GroundTruth, load_ground_truth, save_ground_truth
+from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError
-from ames.evaluation import Scoring, evaluate_folder
-from ames.judging import (
+from ames.evaluation.evaluate import Scoring, evaluate_folder
+from ames.evaluation.protocols import ALL, GLDV2, LEAVE_ONE_OUT, MEDIUM, PUBLIC, REVISITED, Protocol
+from ames.evaluation.sweep import (
     GAMMAS,
     LAMBDAS,
     Blend,
@@ -29,7 +28,8 @@ from ames.judging import (
 )
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
-from ames.protocols import ALL, GLDV2, LEAVE_ONE_OUT, MEDIUM, PUBLIC, REVISITED, Protocol
+from ames.models.checkpoints import load_state
+from ames.search.shortlist import Shortlist
 from golden import data_root, rebuild
 
 K1 = Protocol("k1", positives=("easy",), junk=("junk",), cutoff=1)

@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 import photos
-from ames.cli import main
-from ames.cli_extract import add_options
-from ames.data.descriptors import DescriptorFile, read_globals
+from ames.cli.extract import add_options
+from ames.cli.main import main
+from ames.descriptors.local import DescriptorFile, read_globals
 from processes import ROOT, call, refused, run_here
 
 SCRIPT = ROOT / "src" / "extract.py"

@@ -7,8 +7,8 @@ import pytest
 import photos
 from ames.backbones import NETWORKS
 from ames.backbones.detector import SpatialAttention, save_detector
-from ames.cli import main
-from ames.data.descriptors import DescriptorFile, read_globals
+from ames.cli.main import main
+from ames.descriptors.local import DescriptorFile, read_globals
 
 TINY = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3}
 NAMES = {

@@ -6,12 +6,12 @@ import pytest
 import photos
 from ames.backbones import make_backbone
 from ames.backbones.rootsift import RootSift
-from ames.checkpoints import load_model
-from ames.data.descriptors import DescriptorFile, read_globals
+from ames.descriptors.local import DescriptorFile, read_globals
 from ames.errors import AmesError
-from ames.extraction import Images, Target, extract
-from ames.extraction import run as run_all
-from ames.per_image import PerImage
+from ames.extraction.pipeline import Images, Target, extract
+from ames.extraction.pipeline import run as run_all
+from ames.extraction.process_pool import PerImage
+from ames.models.checkpoints import load_model
 from ames.weights import path_of
 
 

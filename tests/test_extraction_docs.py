@@ -2,8 +2,8 @@
 
 import re
 
-from ames.data.growing import size_text
-from ames.data.rows import LocalRows, VectorRows, row_bytes
+from ames.descriptors.encoding import LocalRows, VectorRows, row_bytes
+from ames.descriptors.resumable import size_text
 from processes import ROOT
 
 ROWS = {

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from ames import formats
-from ames.batched import NetworkOptions
-from ames.checkpoints import read_weights
-from ames.data.folder import DatasetFolder
-from ames.engine import Compute, Engine
-from ames.evaluation import Scoring, evaluate_folder
-from ames.formats import Rates, usable
+from ames import precision as formats
+from ames.datasets.layout import DatasetFolder
+from ames.evaluation.evaluate import Scoring, evaluate_folder
+from ames.evaluation.protocols import REVISITED
+from ames.extraction.batched import NetworkOptions
 from ames.models.chamfer import Chamfer
-from ames.protocols import REVISITED
+from ames.models.checkpoints import read_weights
+from ames.precision import Rates, usable
+from ames.reranking.scorer import Compute, Engine
 from ames.training import fit
 from ames.training.resuming import Checkpoints
 from test_runs import made as made_data
@@ -37,7 +37,7 @@ def imitated(monkeypatch):
 
 
 def lines(caplog):
-    return [record.getMessage() for record in caplog.records if record.name == "ames.formats"]
+    return [record.getMessage() for record in caplog.records if record.name == "ames.precision"]
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_the_measurement():
 def test_a_processor_without_bf16():
     """A process that may not use what a newer processor has."""
     code = (
-        "from ames.engine import Compute\n"
-        "import ames.formats, torch\n"
+        "from ames.reranking.scorer import Compute\n"
+        "import ames.precision, torch\n"
         "assert Compute(precision='bf16').precision == 'fp32'\n"
         "assert Compute(precision='fp16').precision == 'fp32'\n"
     )

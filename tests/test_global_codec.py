@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ames.errors import AmesError
-from ames.global_codec import GlobalCodec
-from ames.search import search
+from ames.search.codes import GlobalCodec
+from ames.search.exact import search
 
 FACTORIES = ["Flat", "SQfp16", "SQ8", "SQ4", "PCA16,SQ8", "RaBitQ", "IVF8,SQ8", "PCA16,IVF8,SQ8", "PQ8x4"]
 

@@ -6,8 +6,8 @@ import textwrap
 import pytest
 import torch
 
-from ames import released
 from ames.models.ames import AMES
+from ames.weights import released
 from processes import ROOT, call
 from servers import serve
 

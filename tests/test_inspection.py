@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from ames.checkpoints import load_model, read_weights, save_checkpoint, save_weights
-from ames.cli import main
-from ames.comparison import CLOSE, DIFFERENT, MAPPED, SAME, compare
-from ames.conversion import convert
-from ames.data.descriptors import DescriptorWriter, write_globals
-from ames.data.ground_truth import load_ground_truth
-from ames.data.shortlist import Shortlist
+from ames.cli.main import main
+from ames.datasets.ground_truth import load_ground_truth
+from ames.descriptors.local import DescriptorWriter, write_globals
 from ames.errors import AmesError
 from ames.features import LocalFeatures
-from ames.inspection import inspect
+from ames.inspection.compare import CLOSE, DIFFERENT, MAPPED, SAME, compare
+from ames.inspection.convert import convert
+from ames.inspection.inspect import inspect
 from ames.models.ames import AMES
+from ames.models.checkpoints import load_model, read_weights, save_checkpoint, save_weights
+from ames.search.shortlist import Shortlist
 from golden.data_root import laid_out, write_local
 
 TINY = {"local_dim": 12, "model_dim": 16, "num_encoder_layers": 2, "dim_feedforward": 24}

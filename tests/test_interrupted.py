@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import photos
-from ames.data.finding import find_images
-from ames.data.growing import GrowingFiles
+from ames.datasets.finding import find_images
+from ames.descriptors.resumable import GrowingFiles
 from ames.errors import AmesError
-from ames.extraction import Images, Target, run
+from ames.extraction.pipeline import Images, Target, run
 from backbones.brightness import Brightness
 from dying import dies_at
 from killed_extraction import extract, source

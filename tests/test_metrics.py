@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ames.errors import AmesError
-from ames.metrics import average_precision, precision_at
+from ames.evaluation.metrics import average_precision, precision_at
 
 
 def naive_average_precision(relevant, num_positives, rule, cutoff):

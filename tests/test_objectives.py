@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
-from ames.objectives import distillation_objective, pair_objective
+from ames.training.losses import distillation_objective, pair_objective
 from golden import rebuild
 
 CASES = rebuild.cases("train_step.json")

@@ -5,15 +5,15 @@ import json
 import numpy as np
 import pytest
 
-import ames.sources
+import ames.extraction.factory
 import photos
-from ames.cli import main
-from ames.data.descriptors import DescriptorFile, read_globals
-from ames.data.folder import DatasetFolder
-from ames.data.shortlist import Shortlist
+from ames.cli.main import main
+from ames.datasets.layout import DatasetFolder
+from ames.descriptors.local import DescriptorFile, read_globals
 from ames.errors import AmesError
-from ames.preparation import extract_split
-from ames.sources import Wanted, open_source
+from ames.extraction.factory import Wanted, open_source
+from ames.pipelines.prepare import extract_split
+from ames.search.shortlist import Shortlist
 from backbones.brightness import Brightness
 
 NAMES = [f"{number:02}.png" for number in range(6)]
@@ -22,7 +22,7 @@ NAMES = [f"{number:02}.png" for number in range(6)]
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Lists of two queries and four images; `--backbone brightness`."""
-    monkeypatch.setattr(ames.sources, "make_backbone", lambda name, **_: Brightness())
+    monkeypatch.setattr(ames.extraction.factory, "make_backbone", lambda name, **_: Brightness())
     for number, name in enumerate(NAMES):
         photos.save(tmp_path / "photos" / name, photos.scene(number, size=(112, 84)))
     path = tmp_path / "toy"

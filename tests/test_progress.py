@@ -1,12 +1,12 @@
 """What long work shows where nobody watches."""
 
-import ames.progress
-from ames.progress import progress
+import ames.io.progress
+from ames.io.progress import progress
 
 
 def test_a_line_each_minute_in_a_log(monkeypatch, capsys):
     now = [100.0]
-    monkeypatch.setattr(ames.progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(ames.io.progress.time, "monotonic", lambda: now[0])
     with progress("score", 5_000, "pairs", done=1_000) as tick:
         for _ in range(4):
             now[0] += 31

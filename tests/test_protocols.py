@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ames.data.ground_truth import GroundTruth, parse_ground_truth
+from ames.datasets.ground_truth import GroundTruth, parse_ground_truth
 from ames.errors import AmesError
-from ames.protocols import (
+from ames.evaluation.protocols import (
     ALL,
     EASY,
     GLDV2,

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 import photos
-from ames.checkpoints import load_model, read_weights
-from ames.data.descriptors import DescriptorFile, read_globals, write_globals
-from ames.data.folder import DatasetFolder
-from ames.data.ground_truth import GroundTruth, save_ground_truth
-from ames.data.images import write_names
-from ames.data.shortlist import Shortlist
+from ames.datasets.ground_truth import GroundTruth, save_ground_truth
+from ames.datasets.images import write_names
+from ames.datasets.layout import DatasetFolder
+from ames.descriptors.local import DescriptorFile, read_globals, write_globals
 from ames.models.ames import AMES
-from ames.search import search
+from ames.models.checkpoints import load_model, read_weights
+from ames.search.exact import search
+from ames.search.shortlist import Shortlist
 from golden import data_root, rebuild
 from processes import ROOT, call, refused, run_here
 

@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from ames.checkpoints import load_model
-from ames.data.descriptors import DescriptorFile
-from ames.data.ground_truth import load_ground_truth
-from ames.data.shortlist import Shortlist
-from ames.engine import Engine
+from ames.datasets.ground_truth import load_ground_truth
+from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError
+from ames.evaluation.protocols import HARD, MEDIUM
+from ames.evaluation.sweep import sweep
 from ames.features import LocalFeatures
-from ames.judging import sweep
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
-from ames.protocols import HARD, MEDIUM
-from ames.rerank import needed, score_shortlist
+from ames.models.checkpoints import load_model
+from ames.reranking.scorer import Engine
+from ames.reranking.shortlist_scores import needed, score_shortlist
+from ames.search.shortlist import Shortlist
 from golden import data_root, rebuild
 
 FULL, BINARY = rebuild.cases("evaluate.json")

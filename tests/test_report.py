@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ames.errors import AmesError
-from ames.report import Hit, Strip, format_table, write_report
+from ames.reporting.report import Hit, Strip, format_table, write_report
 from data.image_files import turned_avif, with_orientation
 
 ROWS = [

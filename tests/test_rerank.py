@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from ames.data.descriptors import DescriptorFile, DescriptorWriter
-from ames.data.ground_truth import GroundTruth
-from ames.data.shortlist import Shortlist
-from ames.engine import Compute, Engine
+from ames.datasets.ground_truth import GroundTruth
+from ames.descriptors.local import DescriptorFile, DescriptorWriter
 from ames.errors import AmesError
+from ames.evaluation.protocols import EASY, HARD, MEDIUM
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
 from ames.models.base import PairSimilarity
 from ames.models.chamfer import Chamfer
-from ames.protocols import EASY, HARD, MEDIUM
-from ames.rerank import blend, junk_behind, needed, rerank, score_shortlist
+from ames.reranking.scorer import Compute, Engine
+from ames.reranking.shortlist_scores import blend, junk_behind, needed, rerank, score_shortlist
+from ames.search.shortlist import Shortlist
 
 
 def shortlist_of(*rows):
@@ -128,8 +128,10 @@ def files(tmp_path):
 
 def test_a_pair_is_scored_once_and_a_gallery_image_read_once(files, monkeypatch):
     queries, gallery = files
-    monkeypatch.setattr("ames.rerank._BLOCK_SLOTS", 4 * gallery.slots)  # several reads of a small gallery
-    monkeypatch.setattr("ames.rerank._QUERY_SLOTS", 99)
+    monkeypatch.setattr(
+        "ames.reranking.shortlist_scores._BLOCK_SLOTS", 4 * gallery.slots
+    )  # several reads of a small gallery
+    monkeypatch.setattr("ames.reranking.shortlist_scores._QUERY_SLOTS", 99)
     read = []
     original = DescriptorFile.read
 

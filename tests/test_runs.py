@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from ames.checkpoints import save_weights
-from ames.cli import main
-from ames.data.folder import DatasetFolder
-from ames.data.ground_truth import GroundTruth, load_ground_truth, save_ground_truth
-from ames.data.shortlist import Shortlist
-from ames.engine import Engine
+from ames.cli.main import main
+from ames.config.sweep_table import SweepTable, table_of
+from ames.datasets.ground_truth import GroundTruth, load_ground_truth, save_ground_truth
+from ames.datasets.layout import DatasetFolder
 from ames.errors import AmesError
-from ames.evaluation import (
+from ames.evaluation.evaluate import (
     Choice,
     Scoring,
     choose,
@@ -25,14 +23,16 @@ from ames.evaluation import (
     open_test_set,
     readable,
 )
-from ames.judging import Blend
+from ames.evaluation.protocols import ALL, GLDV2, HARD, MEDIUM, PUBLIC, REVISITED
+from ames.evaluation.runs import Run
+from ames.evaluation.sweep import Blend
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
-from ames.protocols import ALL, GLDV2, HARD, MEDIUM, PUBLIC, REVISITED
-from ames.rerank import needed, score_shortlist
-from ames.runs import Run
-from ames.sweeps import SweepTable, table_of
-from ames.training.journal import read_journal
+from ames.models.checkpoints import save_weights
+from ames.reranking.scorer import Engine
+from ames.reranking.shortlist_scores import needed, score_shortlist
+from ames.search.shortlist import Shortlist
+from ames.training.logging.journal import read_journal
 from golden import data_root
 from processes import ROOT, refused, run_here
 

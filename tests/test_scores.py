@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from ames.data.descriptors import DescriptorFile, DescriptorWriter
-from ames.data.shortlist import Shortlist
-from ames.engine import Compute, Engine
+from ames.descriptors.local import DescriptorFile, DescriptorWriter
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
-from ames.rerank import score_shortlist
-from ames.scores import KeptScores, scores_key
+from ames.reranking.score_cache import KeptScores, scores_key
+from ames.reranking.scorer import Compute, Engine
+from ames.reranking.shortlist_scores import score_shortlist
+from ames.search.shortlist import Shortlist
 
 QUERIES, GALLERY = 3, 40
 
@@ -83,7 +83,7 @@ def test_a_record_that_a_crash_cut_off_is_left_out(tmp_path):
 
 
 def test_an_interrupted_call_continues(tmp_path, files, shortlist, monkeypatch):
-    monkeypatch.setattr("ames.rerank._BLOCK_SLOTS", 20)
+    monkeypatch.setattr("ames.reranking.shortlist_scores._BLOCK_SLOTS", 20)
     expected = score_shortlist(Engine(Chamfer(local_dim=8)), *files, shortlist)
     stopped = Counted(most=25)
     with pytest.raises(KeyboardInterrupt):
@@ -105,14 +105,14 @@ from pathlib import Path
 import numpy as np
 sys.path.insert(0, {tests!r})
 import test_scores as t
-from ames.data.descriptors import DescriptorFile
+from ames.descriptors.local import DescriptorFile
 folder = Path({folder!r})
 class Slow(t.Counted):
     def pairs_encoded(self, query, database):
         time.sleep(0.02)
         return super().pairs_encoded(query, database)
-import ames.rerank
-ames.rerank._BLOCK_SLOTS = 8
+import ames.reranking.shortlist_scores
+ames.reranking.shortlist_scores._BLOCK_SLOTS = 8
 ids = np.load(folder / "ids.npy")
 shortlist = t.Shortlist(ids, np.zeros(ids.shape, np.float32))
 files = DescriptorFile(folder / "q.hdf5"), DescriptorFile(folder / "g.hdf5")

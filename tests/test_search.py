@@ -8,10 +8,10 @@ import h5py
 import numpy as np
 import pytest
 
-from ames.data.descriptors import write_globals
-from ames.data.vectors import Vectors, digest, unit
+from ames.descriptors.local import write_globals
+from ames.descriptors.vectors import Vectors, digest, unit
 from ames.errors import AmesError
-from ames.search import search, search_blocks
+from ames.search.exact import search, search_blocks
 
 
 def units(n, dim, seed):

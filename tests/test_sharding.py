@@ -16,16 +16,16 @@ import numpy as np
 import pytest
 import torch
 
-import ames.sources
+import ames.extraction.factory
 import photos
-from ames.checkpoints import save_weights
-from ames.cli import main
-from ames.data.descriptors import DescriptorFile, read_globals
-from ames.data.finding import find_images
+from ames.cli.main import main
+from ames.datasets.finding import find_images
+from ames.descriptors.local import DescriptorFile, read_globals
+from ames.descriptors.merge import merge_parts
 from ames.errors import AmesError
-from ames.merging import merge_parts
+from ames.extraction.shards import Part
 from ames.models.ames import AMES
-from ames.sharding import Part
+from ames.models.checkpoints import save_weights
 from backbones.brightness import Brightness
 from processes import ROOT, refused, run_here
 
@@ -47,12 +47,12 @@ def root(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def network(monkeypatch):
     """`--backbone brightness`."""
-    made = ames.sources.make_backbone
+    made = ames.extraction.factory.make_backbone
 
     def make(name, **options):
         return Brightness() if name == "brightness" else made(name, **options)
 
-    monkeypatch.setattr(ames.sources, "make_backbone", make)
+    monkeypatch.setattr(ames.extraction.factory, "make_backbone", make)
 
 
 def ames_extract(root, out, *words):

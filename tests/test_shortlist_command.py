@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 import torch
 
-from ames.data.descriptors import write_globals
-from ames.data.folder import DatasetFolder
-from ames.data.locking import exclusively
-from ames.data.neighbours import Neighbours
-from ames.data.shortlist import Shortlist, read_meta
-from ames.data.vectors import Vectors
-from ames.preparation import make_shortlist
-from ames.search import search
-from ames.shortlists import Source, make, make_superglobal, rerank_blocks
-from ames.superglobal import Reranking
+from ames.datasets.layout import DatasetFolder
+from ames.descriptors.local import write_globals
+from ames.descriptors.vectors import Vectors
+from ames.io.locks import exclusively
+from ames.pipelines.prepare import make_shortlist
+from ames.search.build import Source, make, make_superglobal, rerank_blocks
+from ames.search.exact import search
+from ames.search.shortlist import Shortlist, read_meta
+from ames.search.superglobal import Reranking
+from ames.training.data.neighbours import Neighbours
 
 SCRIPT = Path(__file__).parents[1] / "extract" / "prepare_topk_global.py"
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from ames.data.descriptors import DescriptorFile, DescriptorWriter
-from ames.data.shortlist import Shortlist
-from ames.engine import Engine
+from ames.descriptors.local import DescriptorFile, DescriptorWriter
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
-from ames.rerank import score_shortlist
+from ames.reranking.scorer import Engine
+from ames.reranking.shortlist_scores import score_shortlist
+from ames.search.shortlist import Shortlist
 
 QUERIES, GALLERY, SLOTS, WIDTH = 4, 9, 6, 16
 

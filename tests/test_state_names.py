@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import save_file
 from torch.optim.swa_utils import AveragedModel
 
-from ames.checkpoints import load_model, read_detector, read_itq, read_weights
 from ames.errors import AmesError
-from ames.inspection import inspect
+from ames.inspection.inspect import inspect
 from ames.models.ames import AMES
-from ames.state_names import plain_names
+from ames.models.checkpoints import load_model, read_detector, read_itq, read_weights
+from ames.weights.tensor_names import plain_names
 
 PREFIXES = [
     "module.",
@@ -148,7 +148,7 @@ def test_prefixes_of_some_inside_one_of_all():
 
 
 def test_the_released_models(tmp_path, monkeypatch):
-    from ames import released
+    from ames.weights import released
 
     state = released.build("cvnet_ames").state_dict()
     path = tmp_path / "cvnet_ames.pt"

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from ames import shortlists
-from ames.data.descriptors import write_globals
-from ames.data.folder import DatasetFolder
-from ames.data.shortlist import Shortlist
-from ames.data.vectors import Vectors
+from ames.datasets.layout import DatasetFolder
+from ames.descriptors.local import write_globals
+from ames.descriptors.vectors import Vectors
 from ames.errors import AmesError
-from ames.search import search
-from ames.shortlists import rerank_blocks
-from ames.superglobal import (
+from ames.search import build as shortlists
+from ames.search.build import rerank_blocks
+from ames.search.exact import search
+from ames.search.shortlist import Shortlist
+from ames.search.superglobal import (
     Pooling,
     Reranking,
     describe,
@@ -228,7 +228,7 @@ def made(q=5, n=40, width=8):
 @pytest.mark.parametrize("top", [1, 7, 40, 400])
 @pytest.mark.parametrize("bytes_", [1, 1 << 27])
 def test_a_shortlist(monkeypatch, top, bytes_):
-    monkeypatch.setattr("ames.shortlists._BYTES", bytes_)
+    monkeypatch.setattr("ames.search.build._BYTES", bytes_)
     queries, gallery, found = made()
     settings = Reranking(top=top)
     after = reranked(found, queries, gallery, settings)

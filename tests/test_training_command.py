@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from ames.checkpoints import read_weights
-from ames.cli import main
-from ames.data.descriptors import DescriptorWriter
-from ames.data.locking import exclusively
-from ames.data.shortlist import Shortlist
+from ames.cli.main import main
+from ames.descriptors.local import DescriptorWriter
+from ames.evaluation.sweep import Blend
 from ames.features import LocalFeatures
-from ames.judging import Blend
-from ames.training.journal import read_journal
+from ames.io.locks import exclusively
+from ames.models.checkpoints import read_weights
+from ames.search.shortlist import Shortlist
+from ames.training.logging.journal import read_journal
 
 ROOT = Path(__file__).parents[1]
 IMAGES, WIDTH, SLOTS = 24, 24, 12

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ames.errors import AmesError
-from ames.tuning import Measured, Pick, measure, pick
+from ames.search.choose_code import Measured, Pick, measure, pick
 from test_global_codec import unit
 
 

@@ -13,7 +13,7 @@ import pytest
 import photos
 from ames.backbones.rootsift import RootSift
 from ames.errors import AmesError
-from ames.per_image import PerImage, Photo
+from ames.extraction.process_pool import PerImage, Photo
 from slow_workers import Noting
 
 

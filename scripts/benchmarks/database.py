@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from benchmarks.machine import alternate, in_process, memory_now, peak_memory
 
-from ames.data.atomic import atomic_path
-from ames.data.descriptors import DescriptorFile, GlobalFile
 from ames.database.build import Source, compress
-from ames.database.serve import Retriever
 from ames.database.store import Database
-from ames.engine import Engine
+from ames.descriptors.local import DescriptorFile, GlobalFile
+from ames.evaluation.sweep import Blend
 from ames.features import LocalFeatures
-from ames.judging import Blend
+from ames.io.atomic import atomic_path
 from ames.models.ames import AMES
+from ames.reranking.scorer import Engine
+from ames.retrieval.retriever import Retriever
 
 SLOTS, QUERY, WIDTH, CANDIDATES, BLEND = 50, 600, 128, 400, Blend(0.5, 0.5)
 _BLOCK = 1 << 15

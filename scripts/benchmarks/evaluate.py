@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ames.data.folder import DatasetFolder
-from ames.engine import Compute
-from ames.evaluation import Scoring, open_test_set
-from ames.judging import sweep
+from ames.datasets.layout import DatasetFolder
+from ames.evaluation.evaluate import Scoring, open_test_set
+from ames.evaluation.protocols import HARD, MEDIUM
+from ames.evaluation.sweep import sweep
 from ames.models.ames import AMES
-from ames.protocols import HARD, MEDIUM
+from ames.reranking.scorer import Compute
 from golden import data_root
 from twins.released_evaluation import released_evaluation
 from twins.released_model import ReleasedAMES

@@ -12,9 +12,9 @@ import h5py
 import numpy as np
 import torch
 
-from ames.data.atomic import atomic_path
-from ames.data.descriptors import DescriptorFile
-from ames.data.layouts import METADATA, PADDING
+from ames.descriptors.layouts import METADATA, PADDING
+from ames.descriptors.local import DescriptorFile
+from ames.io.atomic import atomic_path
 from twins import released_reads
 
 SLOTS, WIDTH = 400, 768  # as published, DINOv2

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from benchmarks.machine import alternate, matrix_rate, peak_memory, ratio
 
-from ames.engine import PRECISIONS, Compute, Engine
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
+from ames.reranking.scorer import PRECISIONS, Compute, Engine
 from twins.released_model import ReleasedAMES
 
 SIZES = ((600, 600), (400, 400), (600, 50), (100, 100))

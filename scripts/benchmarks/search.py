@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from benchmarks.machine import alternate, ratio
 
-from ames.data.vectors import Vectors
-from ames.search import search, search_blocks
+from ames.descriptors.vectors import Vectors
+from ames.search.exact import search, search_blocks
 
 WIDTH, QUERIES = 256, 4096
 

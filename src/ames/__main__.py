@@ -2,6 +2,6 @@
 
 import sys
 
-from ames.cli import main
+from ames.cli.main import main
 
 sys.exit(main())

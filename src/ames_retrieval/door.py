@@ -44,7 +44,7 @@ def foreign() -> str | None:
 
 def main() -> int:
     """The command ``ames``."""
-    from ames.cli import main as run
+    from ames.cli.main import main as run
 
     return run()
 

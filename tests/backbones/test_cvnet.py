@@ -8,7 +8,7 @@ import torch
 from ames.backbones.cvnet import CvNet
 from ames.backbones.selection import Selection, select
 from ames.errors import AmesError
-from ames.superglobal import describe
+from ames.search.superglobal import describe
 from golden import backbones as golden
 
 FIGURES = golden.FIGURES["cvnet"]

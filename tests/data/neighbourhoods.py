@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from ames.data.candidates import LabelledNeighbours
-from ames.data.neighbours import Neighbours
-from ames.data.sampling import TripletSampler
-from ames.data.shortlist import Shortlist
+from ames.search.shortlist import Shortlist
+from ames.training.data.candidates import LabelledNeighbours
+from ames.training.data.neighbours import Neighbours
+from ames.training.data.sampler import TripletSampler
 
 
 def everyone(images, classes, seed=0):

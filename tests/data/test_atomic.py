@@ -1,7 +1,7 @@
 import pytest
 
-from ames.data.atomic import atomic_file
 from ames.errors import AmesError
+from ames.io.atomic import atomic_file
 
 
 def interrupted_write(path):

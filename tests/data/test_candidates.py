@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from neighbourhoods import everyone, one_row, sampled
 
-from ames.data import candidates
-from ames.data.candidates import LabelledNeighbours, nth_free
-from ames.data.neighbours import Neighbours
-from ames.data.sampling import TripletSampler, describe
-from ames.data.shortlist import Shortlist, repeated
 from ames.errors import AmesError
+from ames.search.shortlist import Shortlist, repeated
+from ames.training.data import candidates
+from ames.training.data.candidates import LabelledNeighbours, nth_free
+from ames.training.data.neighbours import Neighbours
+from ames.training.data.sampler import TripletSampler, describe
 
 LOOSE = {"min_positives": 1, "min_negatives": 1}
 

@@ -15,17 +15,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ames.checkpoints import read_itq, read_weights
-from ames.data import claims, pickles
-from ames.data.ground_truth import load_ground_truth
-from ames.data.neighbours import Neighbours
-from ames.data.pickles import load_pickle
-from ames.data.shortlist import Shortlist
 from ames.database.manifest import NAME, Manifest
+from ames.datasets.ground_truth import load_ground_truth
 from ames.errors import AmesError
-from ames.inspection import inspect
-from ames.runs import Run
-from ames.training.journal import read_journal
+from ames.evaluation.runs import Run
+from ames.inspection.inspect import inspect
+from ames.io import claims, pickles
+from ames.io.pickles import load_pickle
+from ames.models.checkpoints import read_itq, read_weights
+from ames.search.shortlist import Shortlist
+from ames.training.data.neighbours import Neighbours
+from ames.training.logging.journal import read_journal
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux for its memory")
 

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ames.data.collections import open_collection
+from ames.datasets.photo_folder import open_collection
 from ames.errors import AmesError
 
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from ames.data.descriptors import (
+from ames.descriptors.layouts import METADATA, PADDING
+from ames.descriptors.local import (
     DescriptorFile,
     DescriptorWriter,
     check_backbone,
     read_globals,
     write_globals,
 )
-from ames.data.layouts import METADATA, PADDING
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from image_files import tiff
 
-from ames.data.decoding import UnreadableImage, decode
-from ames.data.finding import find_images, is_image_file
+from ames.datasets.decoding import UnreadableImage, decode
+from ames.datasets.finding import find_images, is_image_file
 from ames.errors import AmesError
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ames.data.folder import DatasetFolder
+from ames.datasets.layout import DatasetFolder
 from ames.errors import AmesError
 
 

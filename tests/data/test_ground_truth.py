@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
-from ames.data.ground_truth import check_names, ids, load_ground_truth, save_ground_truth
+from ames.datasets.ground_truth import check_names, ids, load_ground_truth, save_ground_truth
 from ames.errors import AmesError
 
 RAW = {

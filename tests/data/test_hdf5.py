@@ -6,11 +6,11 @@ import h5py
 import numpy as np
 import pytest
 
-from ames.cli import main
-from ames.data.descriptors import DescriptorFile, GlobalFile, read_globals, recorded, write_globals
-from ames.data.vectors import Vectors
+from ames.cli.main import main
+from ames.descriptors.local import DescriptorFile, GlobalFile, read_globals, recorded, write_globals
+from ames.descriptors.merge import merge_parts
+from ames.descriptors.vectors import Vectors
 from ames.errors import AmesError
-from ames.merging import merge_parts
 
 RNG = np.random.default_rng(0)
 LOCAL = RNG.random((6, 3, 5 + 4)).astype(np.float32)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from image_files import turned_avif
 
-from ames.data import heif
-from ames.data.decoding import UnreadableImage, decode
-from ames.data.headers import is_image, size_of
+from ames.datasets import heif
+from ames.datasets.decoding import UnreadableImage, decode
+from ames.datasets.image_headers import is_image, size_of
 
 SIZE = (40, 60)
 

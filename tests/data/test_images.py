@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from image_files import cmyk_jpeg, with_orientation
 
-from ames.data.finding import find_images
-from ames.data.headers import is_cut_off, size_of
-from ames.data.images import (
+from ames.datasets.finding import find_images
+from ames.datasets.image_headers import is_cut_off, size_of
+from ames.datasets.images import (
     ListedImage,
     UnreadableImage,
     check_all_exist,

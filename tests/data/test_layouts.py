@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ames.data.descriptors import DescriptorFile, check_backbone
+from ames.descriptors.local import DescriptorFile, check_backbone
 from ames.errors import AmesError
 from golden.data_root import laid_out
 

@@ -5,10 +5,10 @@ import pickle
 import numpy as np
 import pytest
 
-from ames.data import pickles
-from ames.data.neighbours import Neighbours
-from ames.data.shortlist import Shortlist
 from ames.errors import AmesError
+from ames.io import pickles
+from ames.search.shortlist import Shortlist
+from ames.training.data.neighbours import Neighbours
 
 IMAGES, ENTRIES = 40, 12
 

@@ -5,11 +5,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ames.data import pairs
-from ames.data.neighbours import Neighbours
-from ames.data.pairs import ListedPairs, read_pairs
-from ames.data.sampling import TripletSampler, describe
 from ames.errors import AmesError
+from ames.training.data import pairs
+from ames.training.data.neighbours import Neighbours
+from ames.training.data.pairs import ListedPairs, read_pairs
+from ames.training.data.sampler import TripletSampler, describe
 
 NAMES = ["a.jpg", "b.jpg", "c, d.jpg", "e.jpg", "f.jpg", "g.jpg"]
 A, B, C, E, F, G = range(6)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from ames.data import pickles
-from ames.data.pickles import load_pickle
 from ames.errors import AmesError
+from ames.io import pickles
+from ames.io.pickles import load_pickle
 
 CONTENT = {
     "containers": {

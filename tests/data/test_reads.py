@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ames.data import gather as gathering
-from ames.data.ahead import ahead
-from ames.data.descriptors import DescriptorFile
+from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError
+from ames.io import gather as gathering
+from ames.io.prefetch import ahead
 from golden.data_root import laid_out
 from twins import released_reads
 
@@ -147,7 +147,7 @@ def test_blocks_through_hdf5(tmp_path, monkeypatch):
     file = written(tmp_path / "x.hdf5", "float16", chunks=True)
     rows = [8, 1, 1, 6, 0, 3, 2]
     whole = file.read(rows)
-    monkeypatch.setattr("ames.data.descriptors._BLOCK", 2 * file.image_bytes)
+    monkeypatch.setattr("ames.descriptors.local._BLOCK", 2 * file.image_bytes)
     assert torch.equal(file.read(rows).descriptors, whole.descriptors)
 
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import photos
-from ames.data.images import UnreadableImage
-from ames.data.resizing import Placement, Sizing, network_inputs, whole_pixels
+from ames.datasets.images import UnreadableImage
+from ames.extraction.preprocessing import Placement, Sizing, network_inputs, whole_pixels
 
 
 def inputs(shape, box=None, **sizing):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from neighbourhoods import everyone, one_row, sampled
 
-from ames.data.shortlist import Shortlist
 from ames.errors import AmesError
+from ames.search.shortlist import Shortlist
 
 LOOSE = {"min_positives": 1, "min_negatives": 1}
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from ames.data.candidates import LabelledNeighbours
-from ames.data.descriptors import DescriptorFile, DescriptorWriter
-from ames.data.neighbours import Neighbours
-from ames.data.sampling import TripletSampler
-from ames.data.triplets import TripletLoader
+from ames.descriptors.local import DescriptorFile, DescriptorWriter
 from ames.errors import AmesError
 from ames.features import LocalFeatures
+from ames.training.data.candidates import LabelledNeighbours
+from ames.training.data.loader import TripletLoader
+from ames.training.data.neighbours import Neighbours
+from ames.training.data.sampler import TripletSampler
 
 IMAGES = 30
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from neighbourhoods import everyone, sampled
 
-from ames.data.descriptors import DescriptorFile, DescriptorWriter
-from ames.data.triplets import TripletLoader
+from ames.descriptors.local import DescriptorFile, DescriptorWriter
 from ames.errors import AmesError
 from ames.features import LocalFeatures
+from ames.training.data.loader import TripletLoader
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from ames.data.descriptors import DescriptorFile, GlobalFile
 from ames.database import build
 from ames.database.build import Source, append, compress
 from ames.database.writer import writing
+from ames.descriptors.local import DescriptorFile, GlobalFile
 from database.made import model
 
 build.SEGMENT_ROWS, build._BATCH_SLOTS = 200, 64

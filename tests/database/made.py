@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from ames.data.descriptors import DescriptorFile, DescriptorWriter, GlobalFile, write_globals
 from ames.database.build import Source, compress
+from ames.descriptors.local import DescriptorFile, DescriptorWriter, GlobalFile, write_globals
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
 

@@ -5,17 +5,17 @@ import json
 import numpy as np
 import pytest
 
-from ames.checkpoints import save_weights
-from ames.cli import main
-from ames.data.descriptors import write_globals
-from ames.data.folder import DatasetFolder
-from ames.data.ground_truth import GroundTruth, save_ground_truth
-from ames.data.shortlist import Shortlist
+from ames.cli.main import main
 from ames.database.build import compress
 from ames.database.store import Database
+from ames.datasets.ground_truth import GroundTruth, save_ground_truth
+from ames.datasets.layout import DatasetFolder
+from ames.descriptors.local import write_globals
 from ames.errors import AmesError
-from ames.evaluation import Scoring, evaluate_folder, open_test_set
-from ames.protocols import MEDIUM
+from ames.evaluation.evaluate import Scoring, evaluate_folder, open_test_set
+from ames.evaluation.protocols import MEDIUM
+from ames.models.checkpoints import save_weights
+from ames.search.shortlist import Shortlist
 from database.made import database, model, source
 
 

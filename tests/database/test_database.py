@@ -10,21 +10,21 @@ import numpy as np
 import pytest
 import torch
 
-from ames import inspection
-from ames.data.descriptors import DescriptorFile, DescriptorWriter, GlobalFile, write_globals
-from ames.data.shortlist import Shortlist
 from ames.database import build
 from ames.database.build import Source, append, compress
 from ames.database.manifest import Manifest
 from ames.database.segment import HEADER_BYTES
-from ames.database.serve import Retriever, open_index, search_database
 from ames.database.store import Database, projection_fingerprint
 from ames.database.writer import writing
-from ames.engine import Engine
+from ames.descriptors.local import DescriptorFile, DescriptorWriter, GlobalFile, write_globals
 from ames.errors import AmesError
+from ames.evaluation.sweep import Blend
 from ames.features import LocalFeatures
-from ames.judging import Blend
-from ames.rerank import score_shortlist
+from ames.inspection import inspect as inspection
+from ames.reranking.scorer import Engine
+from ames.reranking.shortlist_scores import score_shortlist
+from ames.retrieval.retriever import Retriever, open_index, search_database
+from ames.search.shortlist import Shortlist
 from database.made import SLOTS, WIDTH, database, model, source, state
 
 
@@ -276,10 +276,8 @@ def test_a_database_of_raw_vectors_is_refused(tmp_path, monkeypatch):
     db_source = {k: v for k, v in db.manifest.source.items() if k != "similarity"}
     replace(db.manifest, source=db_source).save(tmp_path / "db")
     assert open_index(Database(tmp_path / "db")).search(made.vectors.read()[:1], 1).ids.tolist() == [[0]]
-    for place in ("build", "global_codec"):
-        monkeypatch.setattr(
-            f"ames.{'database.' if place == 'build' else ''}{place}.unit", lambda vectors, name: vectors
-        )
+    for place in ("database.build", "search.codes"):
+        monkeypatch.setattr(f"ames.{place}.unit", lambda vectors, name: vectors)
     write_globals(tmp_path / "raw.hdf5", 40 * made.vectors.read())
     raw = Source(made.local, GlobalFile(tmp_path / "raw.hdf5"))
     old = compress(raw, model(), tmp_path / "raw", desc_num=4)

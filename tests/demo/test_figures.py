@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ames.demo.showcase import run_demo
+from ames.pipelines.demo import run_demo
 
 
 @pytest.mark.slow

@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 import pytest
 
-from ames.demo import dataset
-from ames.demo.dataset import make_landmarks
-from ames.demo.landmarks import FAMILIES, draw_landmark
-from ames.demo.textures import draw_tones
-from ames.demo.views import DIFFICULTIES, render_clutter, render_view
+from ames.datasets.landmarks import build as dataset
+from ames.datasets.landmarks.build import make_landmarks
+from ames.datasets.landmarks.facades import FAMILIES, draw_landmark
+from ames.datasets.landmarks.textures import draw_tones
+from ames.datasets.landmarks.views import DIFFICULTIES, render_clutter, render_view
 from ames.errors import AmesError
 
 SMALL = {"landmarks": 3, "easy": 2, "hard": 2, "junk": 1, "distractors": 6, "size": (96, 128)}

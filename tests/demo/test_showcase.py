@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import photos
-from ames.checkpoints import save_weights
-from ames.demo.showcase import run_demo
 from ames.errors import AmesError
 from ames.models.ames import AMES
+from ames.models.checkpoints import save_weights
+from ames.pipelines.demo import run_demo
 
 METHODS = ["global only", *["Chamfer, float"] * 2, *["AMES"] * 2, "AMES binary", "perfect re-ranking"]
 
@@ -112,8 +112,8 @@ def test_a_second_run_extracts_nothing_and_says_the_same(copy, models, monkeypat
         raise AssertionError("extracted again")
 
     # The folder has moved, its photos are the same: no reason to do anything again.
-    monkeypatch.setattr("ames.per_image.PerImage.chunks", refuse)
-    monkeypatch.setattr("ames.shortlists.search_blocks", refuse)
+    monkeypatch.setattr("ames.extraction.process_pool.PerImage.chunks", refuse)
+    monkeypatch.setattr("ames.search.build.search_blocks", refuse)
     again(copy, models)
     after = json.loads((copy / "out" / "results.json").read_text())
     for first, second in zip(before["rows"], after["rows"], strict=True):

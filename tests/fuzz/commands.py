@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from hydra.core.global_hydra import GlobalHydra
 
-from ames.checkpoints import save_weights
-from ames.cli import main
-from ames.data.descriptors import write_globals
-from ames.data.shortlist import Shortlist
+from ames.cli.main import main
+from ames.descriptors.local import write_globals
+from ames.evaluation.protocols import Protocol
+from ames.evaluation.runs import Run
 from ames.models.ames import AMES
-from ames.protocols import Protocol
-from ames.runs import Run
+from ames.models.checkpoints import save_weights
+from ames.search.shortlist import Shortlist
 from fuzz.mutation import damaged, spoilt
 from golden.data_root import write_local
 

@@ -18,33 +18,33 @@ import torch
 
 from ames.backbones import make_backbone
 from ames.backbones.detector import SpatialAttention, load_detector, save_detector
-from ames.checkpoints import load_model, read_itq, save_checkpoint, save_state, save_weights
-from ames.conversion import convert
-from ames.data.boxes import read_boxes
-from ames.data.descriptors import DescriptorFile, GlobalFile, write_globals
-from ames.data.folder import DatasetFolder
-from ames.data.ground_truth import load_ground_truth
-from ames.data.images import UnreadableImage, read_image, read_list, read_training_list
-from ames.data.neighbours import Neighbours
-from ames.data.pairs import read_pairs
-from ames.data.shortlist import Shortlist
-from ames.data.vectors import Vectors
 from ames.database.build import Source, compress
-from ames.database.serve import search_database
 from ames.database.store import Database
-from ames.demo.dataset import Parameters, is_finished
+from ames.datasets.boxes import read_boxes
+from ames.datasets.ground_truth import load_ground_truth
+from ames.datasets.images import UnreadableImage, read_image, read_list, read_training_list
+from ames.datasets.landmarks.build import Parameters, is_finished
+from ames.datasets.layout import DatasetFolder
+from ames.descriptors.local import DescriptorFile, GlobalFile, write_globals
+from ames.descriptors.merge import merge_parts
+from ames.descriptors.vectors import Vectors
 from ames.errors import AmesError
-from ames.evaluation import Scoring, evaluate_folder, judge_run
-from ames.extraction import Images, Target, extract, run
-from ames.inspection import inspect
-from ames.merging import merge_parts
+from ames.evaluation.evaluate import Scoring, evaluate_folder, judge_run
+from ames.evaluation.protocols import Protocol
+from ames.evaluation.runs import Run
+from ames.extraction.pipeline import Images, Target, extract, run
+from ames.extraction.process_pool import PerImage
+from ames.inspection.convert import convert
+from ames.inspection.inspect import inspect
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
-from ames.per_image import PerImage
-from ames.protocols import Protocol
-from ames.runs import Run
-from ames.search import search_blocks
-from ames.training.journal import Journal, read_journal
+from ames.models.checkpoints import load_model, read_itq, save_checkpoint, save_state, save_weights
+from ames.retrieval.retriever import search_database
+from ames.search.exact import search_blocks
+from ames.search.shortlist import Shortlist
+from ames.training.data.neighbours import Neighbours
+from ames.training.data.pairs import read_pairs
+from ames.training.logging.journal import Journal, read_journal
 from ames.training.resuming import Checkpoints
 from fuzz.commands import COMMANDS, YAML, ask_words, ask_yaml
 from fuzz.mutation import damaged

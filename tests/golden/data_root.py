@@ -13,9 +13,9 @@ import h5py
 import numpy as np
 import torch
 
-from ames.data.folder import DatasetFolder
-from ames.data.ground_truth import parse_ground_truth, save_ground_truth
-from ames.data.shortlist import Shortlist
+from ames.datasets.ground_truth import parse_ground_truth, save_ground_truth
+from ames.datasets.layout import DatasetFolder
+from ames.search.shortlist import Shortlist
 from golden.rebuild import valid
 
 LAYOUTS = ("float16", "float32", "compound", "compound by image")

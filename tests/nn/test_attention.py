@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ames.nn.attention import PairAttention, PairDecoder, attend
+from ames.models.layers.attention import PairAttention, PairDecoder, attend
 from twins.released_model import DenseLayer
 
 B, N, M, D, HEADS = 3, 5, 4, 16, 2

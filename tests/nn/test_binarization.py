@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ames.nn.binarization import Binarize, fit_itq, pack_bits, unpack_bits
+from ames.models.layers.binarization import Binarize, fit_itq, pack_bits, unpack_bits
 
 
 def near_corners(n, width, bits, seed):

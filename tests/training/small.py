@@ -5,14 +5,14 @@ import math
 import numpy as np
 import torch
 
-from ames.data.candidates import LabelledNeighbours
-from ames.data.descriptors import DescriptorFile, DescriptorWriter
-from ames.data.neighbours import Neighbours
-from ames.data.sampling import TripletSampler
-from ames.data.triplets import TripletLoader
+from ames.descriptors.local import DescriptorFile, DescriptorWriter
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
 from ames.training import Recipe
+from ames.training.data.candidates import LabelledNeighbours
+from ames.training.data.loader import TripletLoader
+from ames.training.data.neighbours import Neighbours
+from ames.training.data.sampler import TripletSampler
 
 IMAGES, CLASSES, SLOTS, WIDTH = 32, 4, 8, 16
 SIZE = {"local_dim": WIDTH, "model_dim": 16, "num_encoder_layers": 2, "dim_feedforward": 32}

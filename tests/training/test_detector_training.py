@@ -11,18 +11,18 @@ import pytest
 import torch
 
 from ames.backbones.detector import SpatialAttention, load_detector
-from ames.checkpoints import read_weights
-from ames.data.candidates import LabelledNeighbours
-from ames.data.descriptors import DescriptorFile, DescriptorWriter
-from ames.data.folder import DatasetFolder
-from ames.data.ground_truth import GroundTruth, save_ground_truth
-from ames.data.neighbours import Neighbours
-from ames.data.sampling import TripletSampler
-from ames.data.triplets import TripletLoader
+from ames.datasets.ground_truth import GroundTruth, save_ground_truth
+from ames.datasets.layout import DatasetFolder
+from ames.descriptors.local import DescriptorFile, DescriptorWriter
 from ames.errors import AmesError
+from ames.evaluation.global_search import PooledSearch, pool
+from ames.evaluation.protocols import ALL, LEAVE_ONE_OUT, Protocol
 from ames.features import LocalFeatures
-from ames.pooling import PooledSearch, pool
-from ames.protocols import ALL, LEAVE_ONE_OUT, Protocol
+from ames.models.checkpoints import read_weights
+from ames.training.data.candidates import LabelledNeighbours
+from ames.training.data.loader import TripletLoader
+from ames.training.data.neighbours import Neighbours
+from ames.training.data.sampler import TripletSampler
 from ames.training.detector import DetectorRecipe, fit_detector, triplet_objective
 from ames.training.resuming import TERMINATED, Checkpoints
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ames.errors import AmesError
-from ames.training.journal import Journal, journal_of, read_journal
+from ames.training.logging.journal import Journal, journal_of, read_journal
 
 
 def step(number, **figures):

@@ -8,15 +8,15 @@ import pytest
 import torch
 from small import RECIPE, loader, made, same, weights
 
-from ames.checkpoints import load_model, read_weights
 from ames.errors import AmesError
+from ames.evaluation.sweep import Blend
 from ames.features import LocalFeatures
-from ames.judging import Blend
+from ames.models.checkpoints import load_model, read_weights
 from ames.training import Recipe, fit
+from ames.training.distributed import Ranks
 from ames.training.learner import Learner
-from ames.training.ranks import Ranks
 from ames.training.resuming import Checkpoints
-from ames.training.steps import descriptor_counts
+from ames.training.step import descriptor_counts
 
 # ---- averaged weights -----------------------------------------------------------------------------------
 

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from ames.cli import main
+from ames.cli.main import main
 from ames.errors import AmesError
-from ames.training.journal import Journal
-from ames.training.plot import draw, find_journals, load_curves, picture, run_names, smooth
+from ames.reporting.training_plot import draw, find_journals, load_curves, picture, run_names, smooth
+from ames.training.logging.journal import Journal
 
 figures = pytest.importorskip("matplotlib.figure")
 

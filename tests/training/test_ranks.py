@@ -13,10 +13,10 @@ import pytest
 import torch
 from small import loader, write_store
 
-from ames.checkpoints import load_model
 from ames.errors import AmesError
 from ames.features import LocalFeatures
-from ames.training.ranks import Ranks, joined
+from ames.models.checkpoints import load_model
+from ames.training.distributed import Ranks, joined
 from ames.training.resuming import TERMINATED
 
 SCRIPT = """
@@ -26,11 +26,11 @@ torch.set_num_threads(1)
 from dataclasses import replace
 from pathlib import Path
 from small import DescriptorFile, RECIPE, loader, made
-from ames.checkpoints import load_model
+from ames.models.checkpoints import load_model
 from ames.errors import AmesError
 from ames.training import fit
 from ames.features import LocalFeatures
-from ames.training.ranks import joined
+from ames.training.distributed import joined
 from ames.training.resuming import Checkpoints
 folder, options = Path({folder!r}), json.loads({options!r})
 model = made(options["seed"] and int(os.environ["RANK"]), binarized=options["distilled"])

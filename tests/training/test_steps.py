@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from ames.data.triplets import TripletBatch
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
-from ames.objectives import distillation_objective, pair_objective
-from ames.training.steps import step_losses
+from ames.training.data.loader import TripletBatch
+from ames.training.losses import distillation_objective, pair_objective
+from ames.training.step import step_losses
 
 SLOTS, WIDTH, B, NEGATIVES = 7, 16, 4, 2
 SIZE = {"local_dim": WIDTH, "model_dim": 16, "num_encoder_layers": 2, "dim_feedforward": 32}

@@ -14,8 +14,8 @@ import torch
 
 import ames
 from ames.errors import AmesError
-from ames.training import surroundings as module
-from ames.training.surroundings import surroundings, write_surroundings
+from ames.training.logging import environment as module
+from ames.training.logging.environment import surroundings, write_surroundings
 
 
 def git(folder, *words):

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from ames.errors import AmesError
-from ames.training import trackers
-from ames.training.trackers import TensorBoard, WandB, make_trackers
+from ames.training.logging import trackers
+from ames.training.logging.trackers import TensorBoard, WandB, make_trackers
 
 
 def scalars(folder):
@@ -171,7 +171,7 @@ def test_an_event_file_that_cannot_grow(tensorboard, tmp_path, caplog):
 
 def test_training_loads_no_tracker_and_a_tracker_says_nothing(tensorboard, tmp_path):
     code = (
-        "import sys, ames.training.trackers as t\n"
+        "import sys, ames.training.logging.trackers as t\n"
         "assert not {'tensorboard', 'wandb', 'torch.utils.tensorboard'} & set(sys.modules)\n"
         "t.make_trackers('auto', folder=sys.argv[1], config={})[0].close()\n"
         "assert 'tensorflow' not in sys.modules\n"

@@ -7,8 +7,8 @@ import pytest
 import torch
 from small import RECIPE, loader, made, same, weights, write_store
 
-from ames.checkpoints import load_model
 from ames.errors import AmesError
+from ames.models.checkpoints import load_model
 from ames.training import Recipe, fit
 
 

@@ -7,9 +7,9 @@ again. For tests and benchmarks.
 import numpy as np
 import torch
 
-from ames.judging import figures
-from ames.protocols import evaluate
-from ames.rerank import junk_behind, junk_of
+from ames.evaluation.protocols import evaluate
+from ames.evaluation.sweep import figures
+from ames.reranking.shortlist_scores import junk_behind, junk_of
 from twins.released_reads import read
 
 

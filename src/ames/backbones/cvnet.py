@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from ames.backbones.base import FeatureMaps
 from ames.backbones.pretrained import PUBLISHED, Network, Row, converted, fingerprint, library, seeded
-from ames.checkpoints import read_as_written
 from ames.errors import AmesError
-from ames.state_names import plain_names
-from ames.superglobal import pooled
+from ames.models.checkpoints import read_as_written
+from ames.search.superglobal import pooled
+from ames.weights.tensor_names import plain_names
 
 # Of a cell of the third stage, in pixels, as the released extraction has it.
 RECEPTIVE_FIELD = 291
@@ -49,7 +49,7 @@ class CvNet(Network):
     local_dim = 1024
     global_dim = 2048
     superglobal = (
-        False  # whether the vector is pooled as ``ames.superglobal`` does; no other weights are needed
+        False  # whether the vector is pooled as ``ames.search.superglobal`` does; no other weights are needed
     )
 
     def __init__(self, name: str, *, weights: str | Path | None = PUBLISHED, seed: int = 0) -> None:
@@ -138,8 +138,8 @@ def _names(depths: Any) -> dict[str, str]:
 
 def _released(name: str) -> Path:
     """AMES' released file of the ResNet-101, in torch hub's cache; downloaded unless it is there."""
-    from ames.download import download, pinned
-    from ames.released import BASE, files
+    from ames.io.download import download, pinned
+    from ames.weights.released import BASE, files
 
     if name != "cvnet":
         raise AmesError(f"{name}: no address of its weights is known: give the authors' file as weights")

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ames.checkpoints import read_detector, save_content, weights_for
 from ames.errors import AmesError
+from ames.models.checkpoints import read_detector, save_content, weights_for
 
 _COUNT = "bn.num_batches_tracked"
 

@@ -1,8 +1,9 @@
 """Networks of the transformers library: where their weights come from, strict loading, what is noted of them.
 
 Weights are a file of a network's authors, a Hugging Face folder (config.json, *.safetensors), a name of the
-hub, or none. Files are read by ``ames.checkpoints``, so that nothing in them is executed; transformers gets
-tensors under the names of the hub's files, which it knows in every version, and puts them where they belong.
+hub, or none. Files are read by ``ames.models.checkpoints``, so that nothing in them is executed; transformers
+gets tensors under the names of the hub's files, which it knows in every version, and puts them where they
+belong.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ import torch
 from torch import Tensor
 
 from ames.backbones.base import MapBackbone
-from ames.checkpoints import check_shapes, read_as_written
-from ames.download import sha256
 from ames.errors import AmesError, first_line, installing
+from ames.io.download import sha256
+from ames.models.checkpoints import check_shapes, read_as_written
 
 PUBLISHED = (
     "published"  # the weights that a backbone's authors released: fetched where they are not there yet

@@ -14,7 +14,7 @@ from ames.backbones.base import FeatureMaps
 from ames.backbones.detector import SpatialAttention, global_descriptor
 from ames.errors import AmesError
 from ames.features import LocalFeatures
-from ames.superglobal import scale_gem
+from ames.search.superglobal import scale_gem
 
 WEIGHTS = ("detector", "attention", "norm", "cls")
 DESCRIPTORS = ("raw", "projected")
@@ -34,8 +34,8 @@ class Selection:
     descriptors: "raw" (the cell's features, L2-normalized) or "projected" (the detector's).
     vector: the global descriptor: "cls" (the network's), "average" (of the descriptors of all cells, by their
         weights), "gem" (generalized mean of all cells' features, power 3), "superglobal" (the network's, as
-        ``ames.superglobal`` pools it), or None. It is the mean over scales of unit vectors (superglobal:
-        Scale-GeM), L2-normalized.
+        ``ames.search.superglobal`` pools it), or None. It is the mean over scales of unit vectors
+        (superglobal: Scale-GeM), L2-normalized.
     suppression: a cell counts only as the largest of k x k cells of its scale; 1: all of them do.
     detector_input: features "network" (as the network gives them) or "normalized" (L2, what files of raw
         descriptors hold, and so what a detector was trained on from such a file).

@@ -1,0 +1,1 @@
+"""The compact store, about 1 KB per image."""

@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from ames.data.descriptors import DescriptorFile, GlobalFile, check_backbone
-from ames.data.images import list_digest
-from ames.data.vectors import say_normalized, unit
 from ames.database.manifest import NAME, Manifest
 from ames.database.segment import Batch
 from ames.database.store import Database, check_codes, projection_fingerprint, read_file
 from ames.database.writer import Writer, alone, check_free, remove_strangers, writing
+from ames.datasets.images import list_digest
+from ames.descriptors.local import DescriptorFile, GlobalFile, check_backbone
+from ames.descriptors.vectors import say_normalized, unit
 from ames.errors import AmesError, naming
 from ames.features import LocalFeatures
-from ames.global_codec import GlobalCodec
+from ames.io.progress import Tick, progress
 from ames.models.base import Similarity
-from ames.progress import Tick, progress
+from ames.search.codes import GlobalCodec
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ def compress(
 ) -> Database:
     """Makes a database of ``desc_num`` local codes an image at most, and opens it.
 
-    factory: of the global codes (``ames.global_codec``). A build that was interrupted goes on when it is
+    factory: of the global codes (``ames.search.codes``). A build that was interrupted goes on when it is
     called again with the same arguments, and one that is finished is left as it is, whatever was appended or
     deleted since; AmesError where ``out`` holds anything else. Memory is that of a batch and of the names.
     """

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ames.data.atomic import atomic_file
-from ames.data.claims import parsed
 from ames.errors import AmesError
+from ames.io.atomic import atomic_file
+from ames.io.claims import parsed
 
 NAME, FORMAT, VERSION = "manifest.json", "ames database", 1
 

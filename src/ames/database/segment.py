@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ames.data.gather import Memory, gather
 from ames.errors import AmesError
+from ames.io.gather import Memory, gather
 
 MAGIC, VERSION = b"AMESSEG\0", 1
 _HEADER = struct.Struct("<8sIIIIIQQI")  # magic, version, row bytes, slots, code bytes, global bytes, rows,

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ames.data.descriptors import DescriptorFile
-from ames.data.gather import Memory
 from ames.database.manifest import NAME, File, Manifest
 from ames.database.segment import HAS_GLOBAL, ROW_HEAD, RowLayout, Segment
+from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError
 from ames.features import LocalFeatures
-from ames.fingerprints import add_tensors
+from ames.io.gather import Memory
+from ames.io.hashing import add_tensors
 from ames.models.base import Similarity
 
 _OPENINGS = 5  # while a writer replaces the files

@@ -17,15 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ames.data.atomic import atomic_file
-from ames.data.locking import locked
 from ames.database.manifest import NAME, File, Manifest
 from ames.database.segment import Batch, RowLayout, SegmentWriter
 from ames.database.store import Database
 from ames.errors import AmesError
+from ames.io.atomic import atomic_file
+from ames.io.locks import locked
 
 _LOCK = "lock"
-# What a change makes (Writer._new), and temporary files of ames.data.atomic on the way to it or the manifest.
+# What a change makes (Writer._new), and temporary files of ames.io.atomic on the way to it or the manifest.
 _OURS = re.compile(
     r"(segment-\d{6,}-\d{3,}\.rows|(deleted|codec)-\d{6,}-\d{3,}\.bin"
     r"|\.(manifest\.json|(deleted|codec)-\d{6,}-\d{3,}\.bin)\.\d+\.part)"

@@ -1,0 +1,1 @@
+"""Similarity of a query and candidates from local features."""

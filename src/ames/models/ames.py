@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.models.base import PairSimilarity, sound
-from ames.nn.attention import PairDecoder
-from ames.nn.binarization import Binarize, fit_itq, pack_bits, unpack_bits
-from ames.nn.initialization import identical_attention, matching, pca_projection
+from ames.models.layers.attention import PairDecoder
+from ames.models.layers.binarization import Binarize, fit_itq, pack_bits, unpack_bits
+from ames.models.layers.initialization import identical_attention, matching, pca_projection
 
 INITS = ("paper", "matching")
 
@@ -28,7 +28,8 @@ class AMES(PairSimilarity):
     match token gives the logit. The score depends neither on the order of descriptors nor on padding.
 
     ``init``: "paper" starts every layer from the same attention weights, as the released code does;
-    "matching" starts from a soft matcher (``ames.nn.initialization``) and learns many times faster.
+    "matching" starts from a soft matcher (``ames.models.layers.initialization``) and learns many times
+    faster.
     """
 
     def __init__(

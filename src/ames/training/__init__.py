@@ -1,6 +1,6 @@
 """Training: the teacher by cross-entropy, the binary student by distillation."""
 
-from ames.training.fit import fit
 from ames.training.recipe import Recipe
+from ames.training.trainer import fit
 
 __all__ = ["Recipe", "fit"]

@@ -26,7 +26,7 @@ from ames.backbones.detector import SpatialAttention, global_descriptor, save_de
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.training.resuming import Checkpoints, Interruption
-from ames.training.steps import lr_factor
+from ames.training.step import lr_factor
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Triplets(Protocol):
 
 
 class Loader(Protocol):
-    """Where batches come from: ``ames.data.triplets.TripletLoader``, or what makes features on the fly."""
+    """Where batches come from: ``training.data.loader.TripletLoader``, or what makes features on the fly."""
 
     def __len__(self) -> int: ...
 

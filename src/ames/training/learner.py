@@ -11,13 +11,13 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ames.data.triplets import TripletBatch
 from ames.errors import AmesError
 from ames.models.ames import AMES
-from ames.objectives import Losses
-from ames.training.ranks import Ranks
+from ames.training.data.loader import TripletBatch
+from ames.training.distributed import Ranks
+from ames.training.losses import Losses
 from ames.training.recipe import AUTOCAST, Recipe
-from ames.training.steps import lr_factor, step_losses
+from ames.training.step import lr_factor, step_losses
 
 
 class Learner:

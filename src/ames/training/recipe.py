@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from ames.errors import AmesError
-from ames.formats import usable
 from ames.models.ames import AMES
+from ames.precision import usable
 
 NON_FINITE = ("stop", "skip")
 COUNTS = ("batch", "pair")

@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 
 import torch
 
-from ames.data.atomic import atomic_path
 from ames.errors import AmesError, first_line
+from ames.io.atomic import atomic_path
 
 log = logging.getLogger(__name__)
 

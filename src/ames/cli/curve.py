@@ -1,0 +1,130 @@
+"""The command that measures memory against accuracy: ``ames curve``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ames.cli.options import check_device, natural, positive
+from ames.errors import AmesError
+
+
+def register(commands: Any) -> None:
+    """Adds the command to the sub-parsers of ``ames``."""
+    curve = commands.add_parser(
+        "curve",
+        help="bytes an image against mAP, at several numbers of database descriptors",
+        description="Scores models on a prepared test set at each count; writes OUT.json and OUT.png.",
+    )
+    curve.add_argument("folder", type=Path, help="a prepared test set")
+    curve.add_argument("--descriptors", default="rootsift", help="of the folder's files (rootsift)")
+    curve.add_argument(
+        "--models", type=Path, nargs="+", metavar="FILE", help="checkpoints (default: the shipped two)"
+    )
+    curve.add_argument(
+        "--db-desc-num", type=positive, nargs="+", default=[10, 25, 50, 100, 200], help="(10 25 50 100 200)"
+    )
+    curve.add_argument("--query-desc-num", type=positive, default=200, help="descriptors of a query (200)")
+    curve.add_argument("--num-rerank", type=positive, default=100, help="candidates re-ranked a query (100)")
+    curve.add_argument("--lamb", type=float, default=0.0, help="lambda for checkpoints without their own (0)")
+    curve.add_argument("--temp", type=float, default=1.0, help="gamma for checkpoints without their own (1)")
+    curve.add_argument(
+        "--protocol", nargs="+", default=[], metavar="NAME", help="(default: those for the ground truth)"
+    )
+    curve.add_argument(
+        "--extra-bytes", type=natural, default=0, help="bytes an image beside local descriptors (0)"
+    )
+    curve.add_argument("--precision", default="fp32", help="fp32, tf32, bf16, fp16 (fp32)")
+    curve.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (cpu)")
+    curve.add_argument("--workers", type=natural, default=0, help="threads that read ahead (0)")
+    curve.add_argument("-o", "--out", type=Path, required=True, help="OUT.json and OUT.png are written")
+    curve.set_defaults(run=_curve)
+
+
+def _curve(args: argparse.Namespace) -> None:
+    from ames.datasets.layout import DatasetFolder
+    from ames.evaluation.evaluate import open_test_set, readable
+    from ames.evaluation.memory_curve import curve, draw, load_contenders
+    from ames.evaluation.protocols import choose_protocols, left_out, query_counts
+    from ames.evaluation.sweep import Blend
+    from ames.io.atomic import atomic_file
+    from ames.reporting.report import format_table
+    from ames.reranking.scorer import Compute
+
+    table, picture = _outputs(args.out)
+    check_device(args.device)
+    compute = Compute(devices=(args.device,), precision=args.precision)
+    folder = DatasetFolder(args.folder, args.descriptors)
+    contenders = load_contenders(
+        args.models or _shipped(args.descriptors),
+        backbone=args.descriptors,
+        blend=Blend(args.lamb, args.temp),
+    )
+    test = open_test_set(folder, contenders[0].model)
+    protocols = choose_protocols(test.ground_truth, args.protocol)
+    rows = curve(
+        test,
+        contenders,
+        protocols,
+        database_counts=args.db_desc_num,
+        query_count=args.query_desc_num,
+        num_rerank=args.num_rerank,
+        extra_bytes=args.extra_bytes,
+        compute=compute,
+        workers=args.workers,
+    )
+    names = [p.name for p in protocols]
+    counts = query_counts(test.ground_truth, protocols)
+    results = {
+        "dataset": folder.name,
+        "shortlist": test.shortlist_file.name,
+        "protocols": names,
+        "queries": counts,
+        "query_desc_num": args.query_desc_num,
+        "num_rerank": args.num_rerank,
+        "extra_bytes": args.extra_bytes,
+        "precision": compute.precision,
+        "device": args.device,
+        "rows": rows,
+    }
+    with atomic_file(table) as file:
+        file.write(json.dumps(results, indent=1).encode())
+    top = f"{folder.name}: {args.query_desc_num} query descriptors, first {args.num_rerank} re-ranked"
+    print(f"{top} (%)")
+    print(format_table(readable(rows)))
+    for line in left_out(counts):
+        print(line)
+    print(f"figures: {table}")
+    mean = f"mean mAP of {', '.join(names)} (%)" if len(names) > 1 else f"mAP, {names[0]} (%)"
+    print(f"picture: {draw(rows, picture, label=mean, title=top)}")
+
+
+def _shipped(descriptors: str) -> list[Path]:
+    from ames.weights import SHIPPED, path_of
+
+    names = [f"{descriptors}_ames", f"{descriptors}_ames_dist"]
+    if not set(names) <= set(SHIPPED):
+        raise AmesError(f"--models is missing: no weights for {descriptors} descriptors are shipped")
+    return [path_of(name) for name in names]
+
+
+def _outputs(out: Path) -> tuple[Path, Path]:
+    """OUT.json and OUT.png; AmesError where they cannot be written, before scoring takes its time."""
+    if out.suffix in (".json", ".png"):
+        out = out.with_suffix("")
+    if not out.name:
+        raise AmesError(f"--out {out}: is a folder; give the beginning of the files' names, DIR/NAME")
+    paths = [out.with_name(out.name + ending) for ending in (".json", ".png")]
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise AmesError(f"{paths[0]}: cannot be written ({error.strerror or error})") from error
+    for path in paths:
+        if path.is_dir():
+            raise AmesError(f"{path}: is a folder; give another --out")
+    return paths[0], paths[1]

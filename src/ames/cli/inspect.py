@@ -1,0 +1,93 @@
+"""Commands that look at files and convert them: ``ames inspect``, ``ames convert``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from ames.errors import AmesError
+
+
+def register(commands: Any) -> None:
+    """Adds the commands to the sub-parsers of ``ames``."""
+    inspect = commands.add_parser(
+        "inspect",
+        help="what a file is: descriptors, shortlist, ground truth, checkpoint, list",
+        description="Says what a file is and whether its content looks right; or compares an image in two.",
+    )
+    inspect.add_argument("file", type=Path)
+    inspect.add_argument("--all", action="store_true", help="read every image, not a sample of 1000")
+    inspect.add_argument("--against", type=Path, help="a second file of local descriptors")
+    inspect.add_argument("--image", help="with --against: the name or the row of the image to compare")
+    inspect.add_argument("--against-image", help="its name or row in the second file, where it differs")
+    inspect.add_argument("--verify", action="store_true", help="compare every checksum of a database")
+    inspect.add_argument("--json", action="store_true", help="print JSON")
+    inspect.set_defaults(run=_inspect)
+
+    convert = commands.add_parser(
+        "convert",
+        help="a published pickle or checkpoint into .npz, .json or .safetensors",
+        description="Shortlist .pkl -> .npz, ground truth .pkl -> .json, checkpoint .pt -> .safetensors.",
+    )
+    convert.add_argument("file", type=Path)
+    convert.add_argument("-o", "--out", type=Path, help="the file to write (default: beside it, same name)")
+    convert.add_argument("--columns", type=int, help="entries a query to keep of a shortlist (all)")
+    convert.set_defaults(run=_convert)
+
+
+def _inspect(args: argparse.Namespace) -> None:
+    if args.against is None and (args.image or args.against_image):
+        raise AmesError("--image and --against-image go with --against FILE")
+    if args.against is not None:
+        from ames.inspection.compare import compare
+
+        if args.image is None:
+            raise AmesError("--against needs --image: the name or the row of the image to compare")
+        found = compare(args.file, args.against, args.image, args.against_image)
+    else:
+        from ames.inspection.inspect import SAMPLE, inspect
+
+        found = inspect(args.file, sample=None if args.all else SAMPLE)
+        if args.verify:
+            found["checksums"] = _verified(args.file)
+    print(json.dumps(found, indent=1) if args.json else text(found))
+
+
+def _verified(path: Path) -> str:
+    from ames.database.store import Database
+
+    if not path.is_dir():
+        raise AmesError(f"{path}: --verify is for databases, the folders that ames compress makes")
+    Database(path, unfinished=True).verify()
+    return "as they should be"
+
+
+def _convert(args: argparse.Namespace) -> None:
+    from ames.inspection.convert import convert
+
+    if args.columns is not None and args.columns < 1:
+        raise AmesError(f"--columns {args.columns}: give at least 1")
+    path, what = convert(args.file, args.out, columns=args.columns)
+    print(f"{path}: {what}")
+
+
+def text(found: dict[str, Any]) -> str:
+    """One line a figure; what is None, empty or nothing to say is left out."""
+    lines = [f"{key.replace('_', ' '):26} {_value(v)}" for key, v in found.items() if v not in (None, {}, [])]
+    return "\n".join(lines)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_value(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return " / ".join(_value(item) for item in value)
+    return str(value)

@@ -1,0 +1,1 @@
+"""Where Hydra stops: from its tree to plain arguments."""

@@ -1,0 +1,247 @@
+"""Where configuration stops: from Hydra's tree to plain arguments, with errors that people can read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import hydra
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from ames.datasets.layout import DatasetFolder
+from ames.errors import AmesError, first_line
+from ames.evaluation.evaluate import Choice, Scoring, choose, open_test_set
+from ames.evaluation.protocols import Protocol, left_out, query_counts
+from ames.evaluation.sweep import Blend, check_sweep, columns, with_positives
+from ames.models.ames import AMES
+from ames.models.base import PairSimilarity
+from ames.models.checkpoints import load_state, weights_for
+from ames.reranking.scorer import Compute
+from ames.weights import SHIPPED, path_of
+from ames.weights.released import RELEASED
+
+log = logging.getLogger(__name__)
+_PROTOCOL = "{name: NAME, positives: [KEY], junk: [KEY]}"
+
+
+def plain(config: Any) -> Any:
+    """A sub-tree as plain Python, interpolations resolved."""
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def dataset_folder(config: DictConfig, dataset: DictConfig) -> DatasetFolder:
+    """``data_root/desc_dir`` under ``desc_name``; AmesError if one of them is not given or the folder is not
+    there.
+    """
+    if OmegaConf.is_missing(config, "data_root") or config.data_root is None:
+        raise AmesError("data_root is missing: give the folder that holds the data sets, data_root=DIR")
+    for key, value in (("desc_dir", dataset.desc_dir), ("desc_name", config.desc_name)):
+        if value is None:
+            raise AmesError(f"{key} is missing: give {key}=NAME")
+    path = Path(str(config.data_root)) / str(dataset.desc_dir)
+    if not path.is_dir():
+        raise AmesError(f"{path}: no such folder; data_root must hold a folder {str(dataset.desc_dir)!r}")
+    return DatasetFolder(path, str(config.desc_name))
+
+
+def test_files(dataset: DictConfig) -> dict[str, Any]:
+    """Keywords of ``ames.evaluation.evaluate.open_test_set``."""
+    return {
+        "shortlist": file_name(dataset, "nn_file"),
+        "ground_truth": file_name(dataset, "test_gnd_file"),
+        "distractors": "distractors" in dataset and flag(dataset, "distractors"),
+    }
+
+
+def database(config: DictConfig) -> Path | None:
+    """The database that stands for the test gallery's descriptor file, if one is given."""
+    return None if config.database is None else Path(str(config.database))
+
+
+def file_name(dataset: DictConfig, key: str) -> str | None:
+    """The name of a file, None where it is the usual one."""
+    return None if dataset.get(key) is None else str(dataset[key])
+
+
+def chooser(
+    config: DictConfig, model: PairSimilarity, num_rerank: list[int]
+) -> Callable[[PairSimilarity], Choice] | None:
+    """What chooses a combination on ``val_dataset`` for models like this one; None where none is given.
+
+    Its keys and files are checked at once.
+    """
+    val = validation_set(config)
+    if val is None:
+        return None
+    judged, how = protocols(val), scoring(config, val)
+    test = open_test_set(dataset_folder(config, val), model, **test_files(val))
+    check_sweep(test.shortlist, num_rerank, [0.0], [1.0])
+    with_positives(test.shortlist, test.ground_truth, judged)
+    for line in left_out(query_counts(test.ground_truth, judged)):
+        log.info("%s: %s", test.folder.name, line)
+    return lambda model: choose(test, model, judged, how, num_rerank=num_rerank)
+
+
+def validation_set(config: DictConfig) -> DictConfig | None:
+    """``val_dataset``, None where none is given."""
+    return None if config.val_dataset is None else dataset_of(config, "val_dataset")
+
+
+def dataset_of(config: DictConfig, key: str) -> DictConfig:
+    """The data set under ``key``; AmesError where it is something else, such as its name."""
+    dataset = config[key]
+    if not isinstance(dataset, DictConfig):
+        name = dataset if isinstance(dataset, str) else "NAME"
+        raise AmesError(f"{key} is {dataset!r}: choose a file of conf/dataset, dataset@{key}={name}")
+    return dataset
+
+
+def scoring(config: DictConfig, dataset: DictConfig) -> Scoring:
+    """How the pairs of a test set are scored."""
+    unfinished = config.get("unfinished")
+    return Scoring(
+        query_count=whole(dataset, "query_desc_num"),
+        database_count=whole(dataset, "db_desc_num"),
+        compute=compute(config, dataset),
+        workers=whole(config, "num_workers", least=0),
+        unfinished=None if unfinished is None else Path(str(unfinished)),
+    )
+
+
+def compute(config: DictConfig, dataset: DictConfig) -> Compute:
+    """Where and how pairs are scored."""
+    first, count = device(config), whole(config, "num_gpus")
+    devices = [first]
+    if first == "cuda":
+        if count > torch.cuda.device_count():
+            raise AmesError(f"num_gpus {count}: this machine has {torch.cuda.device_count()}")
+        devices = [f"cuda:{i}" for i in range(count)]
+    return Compute(
+        devices=tuple(devices),
+        precision=str(config.precision),
+        batch_size=None if dataset.batch_size is None else whole(dataset, "batch_size"),
+        compile=flag(config, "compile"),
+    )
+
+
+def whole(config: DictConfig, key: str, *, least: int = 1) -> int:
+    """A whole number of the configuration, checked."""
+    value = config[key]
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise AmesError(f"{key} is {value!r}: give a whole number of at least {least}")
+    return value
+
+
+def flag(config: DictConfig, key: str) -> bool:
+    """True or false of the configuration, checked: other words, "no" among them, would count as true."""
+    value = config[key]
+    if not isinstance(value, bool):
+        raise AmesError(f"{key} is {value!r}: give true or false")
+    return value
+
+
+def number(config: DictConfig, key: str, *, least: float = 0.0) -> float:
+    """A number of the configuration, checked; inf and nan are refused."""
+    value = config[key]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < float("inf"):
+        raise AmesError(f"{key} is {value!r}: give a number of at least {least:g}")
+    return float(value)
+
+
+def several(config: DictConfig, key: str) -> list[Any]:
+    """A list of the configuration; a single value is a list of one."""
+    value = value_of(config, key)
+    return value if isinstance(value, list) else [value]
+
+
+def value_of(config: DictConfig, key: str) -> Any:
+    """What stands under a key, as plain Python; a key that was taken out (``~key``) is OmegaConf's error."""
+    value = config[key]
+    return plain(value) if OmegaConf.is_config(value) else value
+
+
+def protocols(dataset: DictConfig) -> list[Protocol]:
+    """The protocols that a data set's file describes."""
+    listed = value_of(dataset, "protocols")
+    if not isinstance(listed, list) or not listed:
+        raise AmesError(f"protocols of {dataset.name} is {listed!r}: give a list of {_PROTOCOL}")
+    found = []
+    for item in listed:
+        if not isinstance(item, dict):
+            raise AmesError(f"protocol {item!r} of {dataset.name}: give {_PROTOCOL}")
+        item = {key: tuple(value) if isinstance(value, list) else value for key, value in item.items()}
+        try:
+            found.append(Protocol(**item))
+        except TypeError as error:
+            raise AmesError(f"protocol {item.get('name')!r} of {dataset.name}: {error}") from error
+    columns(found)
+    return found
+
+
+def device(config: DictConfig) -> str:
+    return "cuda" if not flag(config, "cpu") and torch.cuda.is_available() else "cpu"
+
+
+def run_folder() -> Path:
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def build_model(config: DictConfig) -> PairSimilarity:
+    """The model of ``config.model``, new."""
+    if OmegaConf.is_interpolation(config, "dim_local_features") and config.desc_name not in config.local_dims:
+        raise AmesError(
+            f"desc_name {config.desc_name!r} is none of {', '.join(config.local_dims)}: give "
+            "dim_local_features too"
+        )
+    try:
+        return hydra.utils.instantiate(config.model)
+    except (HydraException, ValueError) as error:
+        raise AmesError(f"model: {first_line(error.__cause__ or error)}") from error
+
+
+class Trained(NamedTuple):
+    """A model with its weights, a name for reports, and the blend that its checkpoint brings."""
+
+    model: PairSimilarity
+    name: str
+    blend: Blend | None
+
+
+def trained_model(config: DictConfig, path: Path | str | None) -> Trained:
+    """The model with its weights.
+
+    A checkpoint that describes itself decides the structure; for others (published ones)
+    ``config.model`` does. ``path`` None: the shipped weights; a model without weights needs none.
+    """
+    if not config.model._target_.endswith(".AMES"):
+        if path is not None:
+            raise AmesError(f"{config.model._target_} has no weights: leave model_path={path} out")
+        return Trained(build_model(config).eval(), config.model._target_.rsplit(".", 1)[-1], None)
+    if path is None:
+        name = f"{config.desc_name}_ames" + ("_dist" if config.model.binarized else "")
+        if name not in SHIPPED:
+            hint = f" (scripts/download.py {name} fetches the released ones)" if name in RELEASED else ""
+            raise AmesError(f"model_path is missing, and no weights {name} are shipped{hint}")
+        path = path_of(name)
+    weights = weights_for(config.desc_name, path)
+    try:
+        model = AMES(**weights.about["model"]) if "model" in weights.about else build_model(config)
+    except TypeError as error:
+        raise AmesError(f"{path}: describes a model that this version cannot build ({error})") from error
+    load_state(model, weights.state, source=str(path))
+    return Trained(model.eval(), Path(path).name, Blend.stored(weights.about, source=str(path)))
+
+
+def blends(dataset: DictConfig, stored: Blend | None) -> dict[str, list[Any]]:
+    """lamb and temp to be judged: as given, else those of the checkpoint, else the data set's defaults."""
+    default = value_of(dataset, "default_blend") if stored is None else asdict(stored)
+    if not isinstance(default, dict) or not {"lamb", "temp"} <= set(default):
+        raise AmesError(f"default_blend is {default!r}: give {{lamb: NUMBER, temp: NUMBER}}")
+    given = {key: dataset[key] for key in ("lamb", "temp")}
+    return {key: [default[key]] if x is None else several(dataset, key) for key, x in given.items()}

@@ -1,0 +1,192 @@
+"""A Hydra command: its words, its launch, and what it says in one line where one of them is wrong."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf.errors import OmegaConfBaseException
+from yaml import Mark, MarkedYAMLError, YAMLError
+from yaml.reader import ReaderError
+
+from ames.cli.options import OneLineParser, run_script
+from ames.errors import AmesError, first_line
+
+GROUPS = ("dataset", "descriptors", "experiment", "model")  # folders of conf/
+
+
+# ---- launching ----------------------------------------------------------------------------------------
+
+
+def launch(command: str, main: Callable[[], Any]) -> None:
+    """Calls a Hydra entry point; what Hydra refuses (unknown keys, values, files of conf/) becomes one
+    line on stderr and exit status 2 as well, unless HYDRA_FULL_ERROR asks for the traceback.
+    """
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which build it is does not matter to anyone
+    full = os.environ.setdefault("HYDRA_FULL_ERROR", "0") not in ("", "0")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints several lines itself and exits with 1
+    try:
+        with _folders_of_others() as more:
+            sys.argv[1:] = run_script(command, lambda: arranged(command, sys.argv[1:], more))
+            main()
+    except (HydraException, OmegaConfBaseException, YAMLError, OSError, ValueError) as error:
+        text = _said(error)
+        if full or text is None:
+            raise
+        print(f"{command}: {text}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _said(error: Exception) -> str | None:
+    """One line for what configuration was wrong about; None for what is a defect."""
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        parts = [first_line(x).rstrip(".") for x in (error, error.__cause__) if x is not None]
+        if isinstance(error, MissingConfigException) and error.options:
+            parts.append(f"choose one of {', '.join(error.options)}")
+        return _with_key(": ".join(parts), error)
+    if isinstance(error, MarkedYAMLError):
+        return f"{_place(error.problem_mark)}: not YAML ({error.problem or error.context})"
+    if isinstance(error, ReaderError):
+        return f"{error.name}: not YAML, at character {error.position} ({error.reason})"
+    if isinstance(error, UnicodeDecodeError):  # which file it is of, only another look can tell
+        return f"{_undecodable(sys.argv[1:])}: not a text file ({error.reason})"
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return f"{str(error.filename)[-100:]}: the name of a file of conf/ that is too long"
+    if str(error).startswith("Config group override must be"):
+        return str(group_without_file(sys.argv[1:]))
+    return None
+
+
+def _place(mark: Mark | None) -> str:
+    return (
+        "a configuration" if mark is None else f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}"
+    )
+
+
+def _undecodable(words: Sequence[str]) -> str:
+    """The first file below the folder of one's own configurations that is not UTF-8."""
+    folder = get_args_parser().parse_known_args(list(words))[0].config_dir
+    for path in sorted(Path(folder).rglob("*.yaml")) if folder else ():
+        try:
+            path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            return str(path)
+    return "a file of conf/"
+
+
+def _with_key(line: str, error: Exception) -> str:
+    """The first line of an error, and the key: OmegaConf says it on a further one."""
+    key = getattr(error, "full_key", None)
+    return f"{key}: {line}" if key and key not in line else line
+
+
+@contextmanager
+def _folders_of_others() -> Iterator[list[str]]:
+    """Of several processes (torchrun) the first one's folder is kept; the others' hold nothing of use: the
+    overrides that see to it.
+    """
+    if int(os.environ.get("RANK", 0)) == 0:
+        yield []
+        return
+    with TemporaryDirectory() as folder:
+        words = [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]
+        yield [*words, "hydra.output_subdir=null", "hydra/job_logging=none"]
+
+
+def run(command: str, task: Callable[[], Any]) -> Any:
+    """``run_script``, for what configuration can be wrong about too."""
+
+    def told() -> Any:
+        try:
+            return task()
+        except OmegaConfBaseException as error:
+            raise AmesError(_with_key(first_line(error), error)) from error
+
+    return run_script(command, told)
+
+
+# ---- words --------------------------------------------------------------------------------------------
+
+
+def arranged(command: str, words: Sequence[str], more: Sequence[str] = ()) -> list[str]:
+    """The same words, overrides before flags: Hydra refuses overrides on both sides of a flag.
+
+    more: overrides behind the given ones, over which they win. AmesError for an override that Hydra cannot
+    read; flags that it does not have end the process with one line and status 2.
+    """
+    parser = OneLineParser(prog=command, add_help=False, parents=[get_args_parser()])
+    args = parser.parse_intermixed_args(words)
+    if args.shell_completion:
+        return [*words, *more]
+    flags = list(words)
+    for word in reversed(args.overrides):
+        del flags[len(flags) - 1 - flags[::-1].index(word)]
+    found = [read_override(word) for word in args.overrides]
+    if not args.multirun and not any(one.key_or_group == "hydra.mode" for one in found):
+        for word, one in zip(args.overrides, found, strict=True):
+            if one.is_sweep_override():
+                raise AmesError(
+                    f"{word}: several values; add --multirun for a job each, write [A,B] for a list, or "
+                    f"quote what is text{_quoted(word)}"
+                )
+    return [*args.overrides, *more, *flags]
+
+
+def read_override(word: str) -> Override:
+    """What Hydra makes of KEY=VALUE. AmesError that names the word, and says how text is quoted."""
+    key, equals, value = word.partition("=")
+    try:
+        found = OverridesParser.create().parse_override(word)
+        if key:
+            return found
+        reason = "the key is missing"
+    except HydraException as error:
+        reason = first_line(error)
+    if not equals or not _is_key(key):
+        raise AmesError(f"{word}: cannot be read ({reason}); give KEY=VALUE")
+    if "${" in value:
+        raise AmesError(f"{word}: cannot be read ({reason}); ${{KEY}} stands for another key's value")
+    close = "close the bracket, or " if value[:1] in ("[", "{") else ""
+    raise AmesError(f"{word}: cannot be read ({reason}); {close}quote what is text{_quoted(word)}")
+
+
+def group_without_file(words: Sequence[str]) -> AmesError:
+    """For what Hydra raises where a group of files is given something else than a name, such as null."""
+    wrong = [word for word in words if word.split("=")[0].split("@")[0].lstrip("+") in GROUPS]
+    wrong = [word for word in wrong if not isinstance(read_override(word).value(), (str, list))]
+    group = wrong[-1].split("@")[0].split("=")[0].lstrip("+") if wrong else "GROUP"
+    return AmesError(f"{' '.join(wrong)}: give the name of a file of conf/{group}, or leave it out")
+
+
+def _is_key(key: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(f"{key}=1")
+    except HydraException:
+        return False
+    return bool(key)
+
+
+def _quoted(word: str) -> str:
+    """The override with quotes, as a shell takes it, behind a colon; nothing where it would be read as
+    something else.
+    """
+    key, _, value = word.partition("=")
+    text = value.replace('"', '\\"')
+    quoted = f'{key}="{text}"'
+    try:
+        same = OverridesParser.create().parse_override(quoted).value()
+    except HydraException:
+        return ""
+    return f": {shlex.quote(quoted)}" if str(same) == value else ""

@@ -1,0 +1,75 @@
+"""One table over the jobs of a Hydra sweep, whatever launcher ran them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from ames.evaluation.evaluate import readable
+from ames.evaluation.protocols import left_out
+from ames.evaluation.runs import RESULTS
+from ames.io.atomic import atomic_file
+from ames.reporting.report import format_table
+
+
+class SweepTable(Callback):
+    """When a sweep ends, prints the rows of its jobs' results.json as one table, kept as table.txt.
+
+    It reads files, so that jobs may run anywhere; results that were there before the sweep are left out.
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[Path, int] = {}
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        self._before = _found(Path(config.hydra.sweep.dir))
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        folder = Path(config.hydra.sweep.dir)
+        found = [path for path, time in _found(folder).items() if self._before.get(path) != time]
+        if not found:
+            return
+        files = sorted(found, key=_number)
+        table = "\n".join([format_table(table_of(files)), *_left_out(files)])
+        with atomic_file(folder / "table.txt") as file:
+            file.write(f"{table}\n".encode())
+        print(f"{len(found)} jobs in {folder}\n{table}")
+
+
+def table_of(files: list[Path]) -> list[dict[str, Any]]:
+    """The rows of several results.json, each with its job and data set; the same columns in all."""
+    rows = []
+    for path in files:
+        results = json.loads(path.read_text())
+        head = {"job": path.parent.name, "dataset": results["dataset"], "model": results["model"]}
+        head |= {"shortlist": results["shortlist"], "desc_num": _counts(results)}
+        rows += [head | row for row in readable(results["rows"])]
+        if results["chosen"]:
+            rows.append(head | {"job": f"{path.parent.name} (chosen)"} | readable([results["chosen"]])[0])
+    columns = dict.fromkeys(key for row in rows for key in row)
+    return [{key: row.get(key) for key in columns} for row in rows]
+
+
+def _left_out(files: list[Path]) -> list[str]:
+    """What the figures of each data set leave out, once; results of earlier versions do not say it."""
+    every = [json.loads(path.read_text()) for path in files]
+    said = [f"{x['dataset']}: {line}" for x in every for line in left_out(x.get("queries", {}))]
+    return list(dict.fromkeys(said))
+
+
+def _counts(results: dict[str, Any]) -> str:
+    return f"{results['query_desc_num']} x {results['db_desc_num']}"
+
+
+def _found(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.glob(f"**/{RESULTS}")}
+
+
+def _number(path: Path) -> tuple[bool, int, str]:
+    """Job 10 after job 9; folders that are no numbers by name, behind."""
+    name = path.parent.name
+    return not name.isdigit(), int(name) if name.isdigit() else 0, str(path)

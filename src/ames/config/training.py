@@ -1,0 +1,145 @@
+"""What the training commands share between configuration and plain arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ames.config.evaluation import file_name, number, plain, run_folder, whole
+from ames.datasets.images import read_list, read_training_list
+from ames.datasets.layout import DatasetFolder
+from ames.descriptors.local import DescriptorFile
+from ames.errors import AmesError
+from ames.io.locks import exclusively
+from ames.training.data.candidates import Candidates, LabelledNeighbours
+from ames.training.data.loader import TripletLoader
+from ames.training.data.neighbours import Neighbours
+from ames.training.data.pairs import ListedPairs, read_pairs
+from ames.training.data.sampler import TripletSampler, describe
+from ames.training.distributed import Ranks
+from ames.training.logging.environment import write_surroundings
+from ames.training.logging.journal import Journal, journal_of
+from ames.training.logging.monitor import Watch
+from ames.training.logging.trackers import make_trackers
+from ames.training.resuming import Checkpoints
+
+
+def optional(config: DictConfig, key: str) -> int | None:
+    """A whole number of at least 1, or none."""
+    return None if config[key] is None else whole(config, key)
+
+
+def optional_number(config: DictConfig, key: str) -> float | None:
+    """A number of at least 0, or none."""
+    return None if config[key] is None else number(config, key)
+
+
+def take_width(config: DictConfig, width: int) -> None:
+    """Descriptors of a backbone that the configuration does not know are as wide as their file says."""
+    if OmegaConf.is_interpolation(config, "dim_local_features") and config.desc_name not in config.local_dims:
+        config.dim_local_features = width
+
+
+def triplets(
+    config: DictConfig, folder: DatasetFolder, descriptors: DescriptorFile, ranks: Ranks, *, seed: int
+) -> TripletLoader:
+    """Batches of ``train_dataset``, whose folder and descriptors are open; says how many there are.
+
+    One process looks through all images for valid anchors and tells the others.
+    """
+    data = config.train_dataset
+    candidates = _candidates(data, folder)
+    options: dict[str, Any] = {
+        "min_positives": optional(data, "min_positives"),
+        "min_negatives": optional(data, "min_negatives"),
+        "negatives": whole(data, "negatives"),
+        "hard_share": number(data, "hard_share"),
+    }
+    summary = ranks.from_first(lambda: TripletSampler(candidates, **options).summary())
+    images = 2 + options["negatives"]  # of a triplet
+    loader = TripletLoader(
+        TripletSampler(candidates, **options, summary=summary),
+        descriptors,
+        triplets=whole(data, "batch_size", least=images) // images,
+        count=min(whole(data, "desc_num"), descriptors.slots),
+        seed=seed,
+        workers=whole(config, "num_workers", least=0),
+        rank=ranks.rank,
+        ranks=ranks.count,
+    )
+    if ranks.first:
+        print(f"{describe(loader.sampler.statistics)}; {len(loader)} batches an epoch")
+    return loader
+
+
+def _candidates(data: DictConfig, folder: DatasetFolder) -> Candidates:
+    """Listed pairs where there are any, else neighbours with labels."""
+    images = folder.image_list() if data.list is None else folder.file(str(data.list))
+    power, columns = number(data, "power"), whole(data, "neighbours")
+    highest = optional_number(data, "max_similarity")
+    if data.pairs is None:
+        labels, first = read_training_list(images)
+        shortlist = folder.find_shortlist(file_name(data, "nn_file"))
+        return LabelledNeighbours(
+            Neighbours.open(shortlist, images=len(labels), columns=columns),
+            labels,
+            first=first,
+            power=power,
+            max_similarity=highest,
+        )
+    names = [item.path for item in read_list(images)]
+    neighbours = None
+    there = [folder.shortlist.with_suffix(ending).is_file() for ending in (".npz", ".pkl")]
+    if data.nn_file is not None or any(there):
+        shortlist = folder.find_shortlist(file_name(data, "nn_file"))
+        neighbours = Neighbours.open(shortlist, images=len(names), columns=columns)
+    pairs = read_pairs(folder.file(str(data.pairs)), names)
+    return ListedPairs(pairs, neighbours=neighbours, power=power, max_similarity=highest)
+
+
+def trained_file(config: DictConfig, name: str, ranks: Ranks) -> Path:
+    """Where training writes: ``model_path``, else ``name`` in the first process's run folder."""
+    given = None if config.model_path is None else Path(str(config.model_path))
+    out = ranks.from_first(lambda: given or run_folder() / name)
+    if out.is_dir():  # said before an epoch of training, not after it
+        raise AmesError(f"model_path {out} is a folder: give the name of a file in it")
+    return out
+
+
+@contextmanager
+def undisturbed(out: Path, ranks: Ranks) -> Iterator[None]:
+    """Keeps other trainings away from ``out`` and its states; AmesError, in all ranks, where one is there."""
+    with ExitStack() as held:
+        ranks.from_first(lambda: held.enter_context(exclusively(out)))
+        yield
+
+
+def checkpoints(config: DictConfig, out: Path) -> Checkpoints:
+    """Where the state of the training of ``out`` is kept: ``state_dir``, else beside it."""
+    if config.resume not in (None, "auto"):
+        raise AmesError(f"resume is {config.resume!r}: give auto, which goes on where it was interrupted")
+    resume = config.resume is not None
+    if resume and config.state_dir is None and config.model_path is None:
+        raise AmesError("resume=auto finds nothing in a new run folder: give model_path, or state_dir")
+    folder = out.with_name(f"{out.stem}-state") if config.state_dir is None else Path(str(config.state_dir))
+    every, keep = whole(config, "save_every", least=0), whole(config, "keep")
+    return Checkpoints(folder, every=every, keep=keep, resume=resume)
+
+
+def watch(config: DictConfig, out: Path, ranks: Ranks) -> Watch:
+    """What shows the training: the first process alone, which also notes what it runs with."""
+    if not ranks.first:
+        return Watch(quiet=True)
+    journal, settings = journal_of(out), plain(config)
+    noted = {"model": out, "journal": journal, "seed": config.seed, "processes": ranks.count}
+    write_surroundings(run_folder(), **noted)
+    return Watch(
+        Journal(journal),
+        lambda step: make_trackers(
+            settings["tracker"], folder=out.with_name(f"{out.stem}-tracked"), config=settings, step=step
+        ),
+    )

@@ -1,0 +1,1 @@
+"""What a data set is on disk: images, lists, boxes, ground truth, folders of photos."""

@@ -1,0 +1,70 @@
+"""From the bytes of an image file to its pixels."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from ames.datasets import heif
+from ames.datasets.image_headers import JPEG, is_cut_off, is_preview, size_of
+from ames.datasets.jpegs import decode_jpeg
+
+MAX_PIXELS = 200_000_000  # of an image, 600 MB once decoded: a small file may claim any size
+_FLOATS = (b"PF", b"Pf")
+
+
+class UnreadableImage(Exception):  # noqa: N818 - it is a finding about a file, counted and reported
+    """An image that cannot be decoded; the message says why."""
+
+
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """uint8 [H, W, 3], BGR, upright; ``ames.datasets.images.read_image`` has the conventions, UnreadableImage
+    says why not.
+    """
+    if not data:
+        raise UnreadableImage("empty file")
+    size = size_of(data)
+    if size is not None:
+        _check_size(size, max_pixels)
+    if is_cut_off(data):
+        raise UnreadableImage("cut off: the end of the file is missing")
+    if is_preview(data):
+        raise UnreadableImage("a camera's raw file, or another TIFF that begins with a preview")
+    if data[:2] in _FLOATS and data[2:3].isspace():
+        raise UnreadableImage("numbers of no known range (PFM), which become black")
+    try:
+        image = _pixels(data)
+    except cv2.error as error:
+        raise UnreadableImage("too large to decode") from error
+    if image is None:
+        raise UnreadableImage("not an image that OpenCV can decode")
+    _check_size(image.shape[:2], max_pixels)  # of a format whose header is not known here
+    return image
+
+
+def _pixels(data: bytes) -> np.ndarray | None:
+    """Turned once: OpenCV does it for EXIF and TIFF orientations, pillow-heif for HEIC, nobody for AVIF."""
+    kind = heif.kind_of(data)
+    if kind == "heic":
+        try:
+            return heif.decode_heic(data)
+        except heif.HeicError as error:
+            raise UnreadableImage(str(error)) from error
+    if kind == "avif":
+        image = _by_opencv(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        return None if image is None else heif.upright(image, data)
+    if data.startswith(JPEG):
+        image, complaint = decode_jpeg(data)
+        if complaint is not None:
+            raise UnreadableImage(f"damaged: {complaint}")
+        return image
+    return _by_opencv(data, cv2.IMREAD_COLOR)
+
+
+def _by_opencv(data: bytes, how: int) -> np.ndarray | None:
+    return cv2.imdecode(np.frombuffer(data, np.uint8), how)
+
+
+def _check_size(size: tuple[int, ...], max_pixels: int) -> None:
+    if size[0] * size[1] > max_pixels:
+        raise UnreadableImage(f"{size[1]} x {size[0]} pixels, more than {max_pixels:,}")

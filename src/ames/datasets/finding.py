@@ -1,0 +1,137 @@
+"""Images in a folder: what is one, and what was left out."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from mmap import ACCESS_READ, mmap
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from ames.datasets.image_headers import HEAD, is_image, is_preview
+from ames.errors import AmesError
+
+# Endings of files that somebody takes for images: one that is none is named as unreadable.
+_USUAL = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"}
+_SELDOM = {".avif", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".pbm", ".pgm", ".ppm", ".pnm", ".pam"}
+SUFFIXES = frozenset(_USUAL | _SELDOM)
+_ALONE = {"thumbs.db", "desktop.ini"}  # what systems leave in folders, beside hidden files
+_NAMED = 5
+
+
+class FoundImages(NamedTuple):
+    """names: images, relative to the folder, sorted. left_out: everything else in it but hidden files,
+    sorted; of folders that were not looked into the names end in a slash.
+    """
+
+    names: list[str]
+    left_out: list[str]
+
+    def notes(self) -> list[str]:
+        """Lines about what was left out, one of files and one of folders; none where nothing was."""
+        folders = [name for name in self.left_out if name.endswith("/")]
+        files = [name for name in self.left_out if not name.endswith("/")]
+        notes = []
+        if files:
+            said = (
+                "1 file is no image that can be read and was"
+                if len(files) == 1
+                else f"{len(files):,} files are no images that can be read and were"
+            )
+            kinds = f"{_kinds(files)}; first: " if len(files) > _NAMED else ""
+            notes.append(f"{said} left out: {kinds}{_first(files)}")
+        if folders:
+            said = "1 folder was" if len(folders) == 1 else f"{len(folders):,} folders were"
+            notes.append(f"{said} not looked into, a link or not readable: {_first(folders)}")
+        return notes
+
+
+def find_images(folder: Path | str) -> FoundImages:
+    """All images below ``folder``; hidden files and folders are passed over, links to folders are left out.
+
+    A file whose ending is none of ``SUFFIXES`` is opened and its first bytes are read; an image is what they
+    say, whatever the ending. AmesError where there is no image, or a name that a list cannot hold.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise AmesError(f"{folder}: no such folder")
+    names: list[str] = []
+    left_out: list[str] = []
+    for name, taken in _entries(str(folder), ""):
+        (names if taken else left_out).append(name)
+    found = FoundImages(sorted(names), sorted(left_out))
+    for name in found.names:
+        # Lists, ground truth and descriptor files hold names as UTF-8, one a line.
+        if "\n" in name or "\r" in name or not _is_utf8(name):
+            raise AmesError(f"{folder}: {name!a} is not a name that a list can hold; rename it")
+    if not found.names:
+        raise AmesError("; ".join([f"{folder}: no images in it or below", *found.notes()]))
+    return found
+
+
+def is_image_file(path: Path | str) -> bool:
+    """Whether a file is an image by its ending, or by its first bytes; cameras' raw files are none."""
+    path = Path(path)
+    return path.suffix.lower() in SUFFIXES or _says_so(path)
+
+
+def _entries(folder: str, prefix: str) -> Iterator[tuple[str, bool]]:
+    """(name, whether it is an image) of what is in a folder and below."""
+    waiting = [(folder, prefix)]
+    while waiting:
+        folder, prefix = waiting.pop()
+        try:
+            entries = list(os.scandir(folder))
+        except OSError as error:
+            if not prefix:
+                raise AmesError(f"{folder}: cannot be read ({error.strerror})") from error
+            yield prefix, False
+            continue
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            name = prefix + entry.name
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append((entry.path, f"{name}/"))
+            elif entry.is_dir():  # a link, which may lead to where one is already
+                yield f"{name}/", False
+            elif entry.name.lower() not in _ALONE:
+                yield name, entry.is_file() and is_image_file(entry.path)
+
+
+def _says_so(path: Path) -> bool:
+    try:
+        with path.open("rb", buffering=0) as file:
+            head = file.read(HEAD)
+            if not is_image(head):
+                return False
+            if head[:2] not in (b"II", b"MM"):
+                return True
+            with mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+                return not is_preview(content)
+    except (OSError, ValueError):  # ValueError: a name with a zero byte
+        return False
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(name if name.isprintable() else ascii(name) for name in names[:_NAMED]) + (
+        ", ..." if len(names) > _NAMED else ""
+    )
+
+
+def _kinds(names: list[str]) -> str:
+    """How many there are of the most frequent endings."""
+    endings = (PurePosixPath(name).suffix.lower() for name in names)
+    kinds = Counter(x if x.isprintable() and x else "without an ending" for x in endings).most_common()
+    others = sum(number for _, number in kinds[_NAMED:])
+    most = [f"{number:,} {kind}" for kind, number in kinds[:_NAMED]]
+    return ", ".join(most + ([f"{others:,} others"] if others else []))
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes of another encoding, which Python keeps as lone surrogates
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""The generated data set: landmarks that are drawn, seen from several places."""

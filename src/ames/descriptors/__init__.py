@@ -1,0 +1,1 @@
+"""Descriptor files (HDF5): layouts, reading, growing, merging, provenance."""

@@ -1,0 +1,101 @@
+"""Rows of descriptor files, one an image, as bytes of a known size: a file's size is known before it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ames.descriptors.layouts import FIELDS, METADATA, PADDING, ROW_COL, SCALE, WEIGHT
+from ames.features import LocalFeatures
+
+
+@dataclass(frozen=True)
+class LocalRows:
+    """Local descriptors of an image, at most ``slots``, the strongest first.
+
+    width: columns of a descriptor; dtype: "float16" or "float32" (the flat layout), or "uint8" (packed bits,
+    compound by image).
+    """
+
+    slots: int
+    width: int
+    dtype: str = "float16"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a row, as the dataset has it behind the axis of images."""
+        return () if self.dtype == "uint8" else (self.slots, METADATA + self.width)
+
+    @property
+    def stored(self) -> np.dtype:
+        """Of the dataset."""
+        if self.dtype != "uint8":
+            return np.dtype(self.dtype)
+        columns = (("<f4", (self.slots, METADATA)), ("u1", (self.slots, self.width)))
+        return np.dtype([(name, *column) for name, column in zip(FIELDS, columns, strict=True)])
+
+    def holds(self, local: LocalFeatures) -> bool:
+        """Whether no descriptor is beyond the dtype's largest number: it would be infinite in the file."""
+        found = local.descriptors
+        if self.dtype != "float16" or not found.numel():
+            return True
+        return bool(found.abs().max() <= torch.finfo(torch.float16).max)
+
+    def encode(self, images: Sequence[LocalFeatures | None]) -> np.ndarray:
+        """Features [N, D] of each image -> [images, *shape]; None and what is missing become padding,
+        metadata that an image does not have zeros.
+        """
+        out = np.zeros((len(images), *self.shape), self.stored)
+        if self.dtype == "uint8":
+            metadata, descriptors = out["metadata"], out["descriptor"]
+        else:
+            metadata, descriptors = out[..., :METADATA], out[..., METADATA:]
+        metadata[..., PADDING] = 1
+        for row, local in enumerate(images):
+            if local is not None:
+                self._fill(metadata[row], descriptors[row], local.trim(self.slots))
+        return out
+
+    def _fill(self, metadata: np.ndarray, descriptors: np.ndarray, local: LocalFeatures) -> None:
+        n = local.size
+        # float16 ends at 65,504: pixels of a longer image and large weights become that, where a cast would
+        # make them infinite.
+        most = float(np.finfo(metadata.dtype).max)
+        for columns, value in ((ROW_COL, local.xy), (SCALE, local.scale), (WEIGHT, local.weight)):
+            if value is not None:
+                metadata[:n, columns] = value.cpu().float().clamp(-most, most).numpy()
+        metadata[:n, PADDING] = ~local.valid.cpu().numpy()
+        found = local.descriptors.cpu()
+        descriptors[:n] = (found if self.dtype == "uint8" else found.float()).numpy()
+
+
+@dataclass(frozen=True)
+class VectorRows:
+    """Global descriptors, float32; an image without one gets zeros."""
+
+    width: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.width,)
+
+    @property
+    def stored(self) -> np.dtype:
+        return np.dtype(np.float32)
+
+    def encode(self, images: Sequence[np.ndarray | None]) -> np.ndarray:
+        """float [width] of each image -> [images, width]."""
+        out = np.zeros((len(images), self.width), np.float32)
+        for row, vector in enumerate(images):
+            if vector is not None:
+                out[row] = vector
+        return out
+
+
+def row_bytes(rows: LocalRows | VectorRows) -> int:
+    """Bytes that an image takes in the file."""
+    return rows.stored.itemsize * math.prod(rows.shape)

@@ -1,0 +1,300 @@
+"""The descriptor store: HDF5 files of local and of global descriptors, as the published ones are laid out.
+
+Local descriptors: dataset ``features``, written in the flat layout, [images, K, 5 + D] float16 or float32,
+contiguous; columns 0, 1 location (row, col), 2 scale, 3 mask (1 = padding), 4 weight, then the descriptor;
+rows sorted by falling weight. The other layouts (``ames.descriptors.layouts``) are read too. Global
+descriptors: ``features`` [images, D] float32. Files that the library writes carry a ``provenance`` attribute
+(JSON) and a dataset ``names``; files without them are read too.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+
+from ames.descriptors.encoding import LocalRows
+from ames.descriptors.layouts import PADDING, ROW_COL, SCALE, WEIGHT, find_layout
+from ames.descriptors.metadata import Description, describe, read_description
+from ames.errors import AmesError
+from ames.features import LocalFeatures
+from ames.io.atomic import atomic_path
+from ames.io.gather import Memory, gather
+from ames.io.hdf5 import find_features, find_place, open_hdf5, reading
+
+_log = logging.getLogger(__name__)
+_BLOCK = 1 << 26  # bytes of a file that are read through HDF5 at a time
+
+
+class DescriptorWriter:
+    """Writes local descriptors of ``images`` images, row by row; the file appears when all is well.
+
+    Used as a context manager. ``slots`` is K; a shorter image is padded, a longer one cut to its
+    strongest. Rows that are never written stay empty (all padding).
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        images: int,
+        slots: int,
+        width: int,
+        dtype: str = "float16",
+        names: Sequence[str] | None = None,
+        provenance: dict[str, Any] | None = None,
+    ) -> None:
+        self._path, self._images = path, images
+        self.slots, self.width = slots, width
+        self._rows = LocalRows(slots, width, dtype)
+        self._names, self._provenance = names, provenance
+
+    def __enter__(self) -> DescriptorWriter:
+        with ExitStack() as opening:  # closes and removes the file if the disk is full already here
+            temporary = opening.enter_context(atomic_path(self._path))
+            file = opening.enter_context(h5py.File(temporary, "w"))
+            shape = (self._images, *self._rows.shape)
+            self._features = file.create_dataset("features", shape, self._rows.stored)
+            empty = self._rows.encode([None])[0]
+            for row in range(self._images):
+                self._features[row] = empty
+            describe(file, self._names, self._provenance)
+            self._open = opening.pop_all()
+        return self
+
+    def write(self, row: int, local: LocalFeatures) -> None:
+        """One image's features [N, D]; its metadata columns are zero where it has none."""
+        self._features[row] = self._rows.encode([local])[0]
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, error, trace)
+
+
+class DescriptorFile:
+    """Reads local descriptors of any layout; contiguous files through a memory map, others through HDF5.
+
+    ``len(file)`` images of up to ``slots`` descriptors of ``width`` dimensions; ``provenance`` is what
+    the writer recorded ({} for published files). Where ``packed``, the file holds a binary model's codes:
+    ``read`` gives uint8 [..., width / 8], which ``Similarity.expand`` takes, and nothing is left to
+    compress. ``bytes_read`` counts what ``read`` has gathered so far in this process, in bytes as stored.
+
+    The file is opened on first use, in whichever process uses it, so that the object can be handed to
+    worker processes, spawned or forked. Threads may share it.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        with open_hdf5(self.path) as file:
+            features = find_features(file)
+            self.layout = find_layout(features, self.path)
+            self.images, self.slots = self.layout.images, self.layout.slots
+            self.width, self.dtype = self.layout.width, self.layout.dtype
+            self.packed = self.layout.packed
+            self.names, self.provenance = read_description(file, features)
+            self._place = find_place(features)
+            self._stored = features.dtype, features.shape
+        self.bytes_read = 0
+        self._said_few = False
+        self._rows: Any = None
+        self._process = os.getpid()
+        self._memory = Memory()
+
+    def __len__(self) -> int:
+        return self.images
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__ | {"_rows": None, "bytes_read": 0}
+        del state["_memory"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _memory=Memory())
+
+    def _features(self) -> Any:
+        if self._place is None and self._process != os.getpid():
+            # Forked since: a map is as good as before, but HDF5 would go on with the parent's open file,
+            # also for a second handle. Closed here, it stays open there.
+            inherited, self._rows = self._rows, None
+            if inherited is not None:
+                inherited.file.close()
+            self._process = os.getpid()
+        if self._rows is None:
+            if self._place is None:
+                self._rows = h5py.File(self.path, "r")["features"]
+            else:
+                dtype, shape = self._stored
+                self._rows = np.memmap(self._place.path, dtype, "r", self._place.offset, shape)
+        return self._rows
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes that an image takes in the file, uncompressed."""
+        dtype, shape = self._stored
+        return dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
+
+    def read(
+        self, rows: Sequence[int] | np.ndarray, count: int | None = None, *, locations: bool = True
+    ) -> LocalFeatures:
+        """The ``count`` strongest descriptors (None: all) of some images, in any order, repeated or not:
+        [len(rows), count, D] float16 or float32 as they are stored (wider floats as float32), or uint8 codes
+        [len(rows), count, D / 8] of a packed file. What lies in padding comes as zeros.
+
+        xy, scale and weight are float32; without ``locations`` they are left out, which is faster.
+        A file of fewer descriptors an image gives what it has, and says so once. AmesError for rows that
+        the file does not have.
+        """
+        if count is not None and count > self.slots and not self._said_few:
+            _log.warning("%s: holds %d descriptors an image, %d asked for", self.path, self.slots, count)
+            self._said_few = True
+        count = self.slots if count is None else min(count, self.slots)
+        rows = np.array(rows, np.int64, order="C")
+        outside = (rows < 0) | (rows >= self.images)
+        if outside.any():
+            raise AmesError(f"{self.path}: holds {self.images} images, there is no row {rows[outside][0]}")
+        with reading(self.path):
+            pieces = self._through_hdf5(rows, count) if self._place is None else self._mapped(rows, count)
+        self.bytes_read += sum(piece.nbytes for piece in pieces)  # no call in between: not torn by threads
+        metadata, data = self.layout.split(pieces)
+        kept = self.dtype if self.packed else np.float16 if self.dtype.itemsize == 2 else np.float32
+        data = data.astype(kept, copy=False)
+        if not data.flags.aligned or any(stride % data.itemsize for stride in data.strides):
+            data = data.copy()  # records of an odd size, which torch does not take
+        descriptors = torch.from_numpy(data)
+        if metadata is None:
+            return LocalFeatures.of(descriptors)
+        padding = np.ascontiguousarray(metadata[..., PADDING]) != 0
+        # Padding may hold anything, and 0 * NaN is NaN: masks alone would not keep it out of a score.
+        if padding.any():
+            data[padding] = 0
+        valid = torch.from_numpy(~padding)
+        if not locations:
+            return LocalFeatures(descriptors, valid)
+        # First together, then converted: rows lie far apart, and each of them is fetched once that way.
+        table = torch.from_numpy(np.ascontiguousarray(metadata).astype(np.float32))
+        return LocalFeatures(
+            descriptors=descriptors,
+            valid=valid,
+            xy=table[..., ROW_COL],
+            scale=table[..., SCALE],
+            weight=table[..., WEIGHT],
+        )
+
+    def _mapped(self, rows: np.ndarray, count: int) -> list[np.ndarray]:
+        """The layout's pieces, each [n, ...], as copies from the memory map."""
+        table = self._features().view(np.ndarray).reshape(-1).view(np.uint8).reshape(self.images, -1)
+        return [
+            gather(table, rows, start, dtype.itemsize * math.prod(shape), self._memory)
+            .reshape(-1)
+            .view(dtype)
+            .reshape(len(rows), *shape)
+            for start, dtype, shape in self.layout.spans(self._stored[0], count)
+        ]
+
+    def _through_hdf5(self, rows: np.ndarray, count: int) -> list[np.ndarray]:
+        """The same through HDF5, which wants rising rows, and reads a chunk of the file once a call then."""
+        spans = self.layout.spans(self._stored[0], count)
+        pieces = [np.empty((len(rows), *shape), dtype) for _, dtype, shape in spans]
+        wanted, place = np.unique(rows, return_inverse=True)
+        step = max(1, _BLOCK // max(self.image_bytes, 1))
+        for first in range(0, len(wanted), step):
+            block = wanted[first : first + step]
+            run = slice(int(block[0]), int(block[-1]) + 1)  # a slice is read faster than the rows one by one
+            found = self.layout.through_hdf5(
+                self._features(), run if run.stop - run.start == len(block) else block, count
+            )
+            here = np.flatnonzero((place >= first) & (place < first + step))
+            for piece, part in zip(pieces, found, strict=True):
+                piece[here] = part[place[here] - first]
+        return pieces
+
+
+def write_globals(
+    path: Path | str,
+    vectors: np.ndarray,
+    *,
+    names: Sequence[str] | None = None,
+    provenance: dict[str, Any] | None = None,
+) -> None:
+    """Global descriptors [images, D], as float32."""
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        file.create_dataset("features", data=np.asarray(vectors, np.float32))
+        describe(file, names, provenance)
+
+
+def read_globals(path: Path | str) -> np.ndarray:
+    """Global descriptors float32 [images, D]."""
+    return GlobalFile(path).read()
+
+
+def check_backbone(file: Any, *, width: int | None, backbone: str | None) -> None:
+    """Refuses descriptors (``DescriptorFile``, or a database) that a model was not made for.
+
+    ``width``: the model's descriptor width, None where any will do; ``backbone``: the one it was
+    trained on, None where unknown. Packed files hold codes of a width of their own, which scoring checks.
+    """
+    found = file.provenance.get("backbone")
+    if backbone and found and backbone != found:
+        raise AmesError(f"{file.path}: made by backbone {found!r}, but the model was trained on {backbone!r}")
+    if width is not None and not file.packed and file.width != width:
+        raise AmesError(f"{file.path}: descriptors are {file.width}-d, but the model takes {width}-d")
+
+
+def recorded(path: Path | str) -> Description:
+    """What a file of local or global descriptors says of itself: names (None: none) and provenance."""
+    with open_hdf5(path) as file:
+        return read_description(file, find_features(file))
+
+
+class GlobalFile:
+    """Reads global descriptors [images, D] piece by piece; ``len`` images of ``width`` dimensions, with
+    ``names`` (None: the file has none).
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        with open_hdf5(self.path) as file:
+            features = find_features(file)
+            if features.ndim != 2 or features.dtype.kind != "f" or not features.shape[1]:
+                raise AmesError(
+                    f"{self.path}: 'features' is {features.dtype} {features.shape}; "
+                    "expected float (images, width)"
+                )
+            self.images, self.width = features.shape
+            self.names = read_description(file, features).names
+            self._stored = features.dtype
+            self._place = find_place(features)
+
+    def __len__(self) -> int:
+        return self.images
+
+    def mapped(self) -> np.ndarray | None:
+        """The vectors [images, D] as they are stored, left in the file; None where HDF5 has to fetch them."""
+        if self._place is None or not self.images:
+            return None
+        return np.memmap(self._place.path, self._stored, "r", self._place.offset, (self.images, self.width))
+
+    def read(self, rows: range | np.ndarray | None = None) -> np.ndarray:
+        """float32 [n, D] of rows that rise (None: all)."""
+        wanted = np.arange(self.images) if rows is None else np.asarray(rows, np.int64)
+        found = np.empty((len(wanted), self.width), np.float32)
+        with open_hdf5(self.path) as file:
+            features = file["features"]
+            # By slices: HDF5 takes ages over single rows.
+            step = max(1, _BLOCK // (4 * self.width))
+            for start in range(0, self.images, step):
+                first, last = np.searchsorted(wanted, [start, start + step])
+                if first < last:
+                    low, high = int(wanted[first]), int(wanted[last - 1]) + 1
+                    found[first:last] = features[low:high][wanted[first:last] - low]
+        return found

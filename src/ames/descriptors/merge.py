@@ -1,0 +1,171 @@
+"""Parts of a descriptor file, merged into one virtual HDF5 file without copying."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+
+from ames.datasets.images import list_digest
+from ames.descriptors.metadata import describe, read_description
+from ames.errors import AmesError
+from ames.io.atomic import atomic_path
+from ames.io.hdf5 import find_features, open_hdf5
+
+_BLOCK = 1 << 26  # bytes copied at a time
+
+
+class _Part(NamedTuple):
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    names: list[str] | None
+    provenance: dict[str, Any]
+
+
+def parts_of(target: Path, *, expected: int | None = None) -> list[Path]:
+    """The parts of ``target`` in order: for x_local.hdf5, files x_local_<i>.hdf5 or x_<i>_local.hdf5.
+
+    [] if there is none. AmesError if numbers from 0 or 1 on are missing or double, one is still being
+    extracted, or there are not ``expected`` of them.
+    """
+    stem, kind = target.stem.rsplit("_", 1)
+    pattern = re.compile(rf"{re.escape(stem)}(?:_{kind}_(\d+)|_(\d+)_{kind}){re.escape(target.suffix)}")
+    found: dict[int, Path] = {}
+    for path in sorted(target.parent.iterdir()):
+        if path.suffix == ".unfinished" and pattern.fullmatch(path.stem):
+            raise AmesError(f"{path}: a part that is not whole; go on with its extraction, or remove it")
+        match = pattern.fullmatch(path.name)
+        if match is None:
+            continue
+        number = int(match[1] or match[2])
+        if number in found:
+            raise AmesError(f"{path}: the same part as {found[number].name}; remove one of them")
+        found[number] = path
+    if not found:
+        return []
+    first = min(found)
+    missing = sorted(set(range(min(first, 1), max(found) + 1)) - set(found))
+    if missing:
+        raise AmesError(f"{target}: part {missing[0]} is missing, the last one is {found[max(found)].name}")
+    if expected is not None and len(found) != expected:
+        raise AmesError(f"{target}: {len(found)} parts are there, not {expected}")
+    return [found[number] for number in sorted(found)]
+
+
+def merge_parts(target: Path, parts: Sequence[Path], *, copy: bool = False) -> int:
+    """Writes ``target``, a virtual file of ``parts``, which lie beside it; returns the number of images.
+
+    copy: a file of its own instead, which no longer needs the parts; one that is there already stays if it
+    holds what they hold. AmesError if ``target`` is there and no merged file, or the parts differ in their
+    layout, or are not the whole list that they say they are of.
+    """
+    own = target.exists() and not is_merged(target)
+    if own and not copy:
+        raise AmesError(f"{target}: is there already and holds descriptors itself; move it away to merge")
+    read = [_inspect(path) for path in parts]
+    for part in read[1:]:
+        if part.shape[1:] != read[0].shape[1:] or part.dtype != read[0].dtype:
+            raise AmesError(
+                f"{part.path}: {part.dtype} {list(part.shape[1:])} an image, but {read[0].path.name} has "
+                f"{read[0].dtype} {list(read[0].shape[1:])}"
+            )
+    if not copy and any("%b" in part.path.name for part in read):
+        raise AmesError(f"{target}: HDF5 takes %b in a part's name for a number; rename them, or copy")
+    images = sum(part.shape[0] for part in read)
+    names = [name for part in read for name in part.names or []]
+    about = _common(read)
+    if about.get("list") and not about.get("boxes") and list_digest(names) != about["list"]:
+        raise AmesError(
+            f"{target}: its {len(read)} parts hold {images} images, which are not those of their list: one "
+            "is missing, or left from an extraction in another number of parts"
+        )
+    if own:
+        _check_copy(target, read, names)
+        return images
+    version = None if copy else "latest"
+    with atomic_path(target) as temporary, h5py.File(temporary, "w", libver=version) as file:
+        if copy:
+            _copy(file, read, images)
+        else:
+            file.create_virtual_dataset("features", _virtual(read, images))
+        describe(file, names if len(names) == images else None, about)
+    return images
+
+
+def _virtual(parts: Sequence[_Part], images: int) -> h5py.VirtualLayout:
+    layout = h5py.VirtualLayout((images, *parts[0].shape[1:]), parts[0].dtype)
+    start = 0
+    for part in parts:
+        # Without a folder: HDF5 looks beside the merged file.
+        source = h5py.VirtualSource(part.path.name, "features", part.shape, part.dtype)
+        layout[start : start + part.shape[0]] = source
+        start += part.shape[0]
+    return layout
+
+
+def _copy(file: h5py.File, parts: Sequence[_Part], images: int) -> None:
+    features = file.create_dataset("features", (images, *parts[0].shape[1:]), parts[0].dtype)
+    for start, block in _blocks(parts):
+        features[start : start + len(block)] = block
+
+
+def _blocks(parts: Sequence[_Part]) -> Iterator[tuple[int, np.ndarray]]:
+    """(row of the merged file, rows from there on), piece by piece."""
+    row = parts[0].dtype.itemsize * int(np.prod(parts[0].shape[1:], dtype=np.int64))
+    step, start = max(1, _BLOCK // max(row, 1)), 0
+    for part in parts:
+        with open_hdf5(part.path) as source:
+            for first in range(0, part.shape[0], step):
+                block = source["features"][first : first + step]
+                yield start, block
+                start += len(block)
+
+
+def _check_copy(target: Path, parts: Sequence[_Part], names: list[str]) -> None:
+    """AmesError where a file that is there does not hold the parts' rows and names."""
+    there, images = _inspect(target), sum(part.shape[0] for part in parts)
+    same = there.shape == (images, *parts[0].shape[1:]) and there.dtype == parts[0].dtype
+    if not (same and (there.names or []) == names and _equal_rows(target, parts)):
+        raise AmesError(f"{target}: is there already and holds something else than its parts; move it away")
+
+
+def _equal_rows(target: Path, parts: Sequence[_Part]) -> bool:
+    with h5py.File(target, "r") as file:
+        features = file["features"]
+        # As bytes: NaN in padding is equal to itself.
+        return all(
+            features[start : start + len(block)].tobytes() == block.tobytes()
+            for start, block in _blocks(parts)
+        )
+
+
+def _inspect(path: Path) -> _Part:
+    with open_hdf5(path) as file:
+        features = find_features(file)
+        return _Part(path, features.shape, features.dtype, *read_description(file, features))
+
+
+def _common(parts: Sequence[_Part]) -> dict[str, Any]:
+    """The parts' provenance, {} if they differ in more than the release that wrote them and the list that
+    they are of: parts may have been extracted as lists of their own, and are then of none.
+    """
+    made = [part.provenance for part in parts]
+    if any(one | {"ames": None, "list": None} != made[0] | {"ames": None, "list": None} for one in made):
+        return {}
+    lists = {one.get("list") for one in made}
+    return {key: value for key, value in made[0].items() if key != "list" or len(lists) == 1}
+
+
+def is_merged(path: Path) -> bool:
+    """Whether it is a virtual file, which other files hold the content of."""
+    try:
+        with open_hdf5(path) as file:
+            features = file.get("features")
+            return isinstance(features, h5py.Dataset) and bool(features.is_virtual)
+    except AmesError:
+        return False

@@ -1,0 +1,240 @@
+"""HDF5 files that are filled from the first row on, over several processes' lives if need be.
+
+While they grow they lie beside their place as NAME.unfinished, in their full (sparse) size, with names and
+provenance, and HDF5 does not hold them open: rows are plain bytes at a known place, so that no crash can tear
+the file. Behind each block the bytes are made durable, and then the state is replaced, a small JSON file that
+says how many rows there are. A process that is killed loses what it wrote after that; the next one writes the
+same rows to the same place.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ames.descriptors.encoding import LocalRows, VectorRows, row_bytes
+from ames.descriptors.local import recorded
+from ames.descriptors.metadata import describe
+from ames.errors import AmesError
+from ames.io.atomic import atomic_file
+from ames.io.claims import parsed
+from ames.io.hdf5 import open_hdf5
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Files to be filled together, one row an image in each.
+
+    rows: what a row is, by the file's final path. state: the JSON file that is there while they grow.
+    provenance: how they are made; files of another are never continued.
+    """
+
+    state: Path
+    rows: dict[Path, LocalRows | VectorRows]
+    names: Sequence[str]
+    provenance: dict[str, Any]
+
+    @property
+    def image_bytes(self) -> int:
+        return sum(row_bytes(rows) for rows in self.rows.values())
+
+
+@dataclass
+class State:
+    """done: rows that are on the disk. unreadable: (row, why); empty: rows without descriptors."""
+
+    done: int = 0
+    unreadable: list[tuple[int, str]] = field(default_factory=list)
+    empty: list[int] = field(default_factory=list)
+
+    def check(self, images: int) -> None:
+        """ValueError or TypeError where this is no state of a pass over ``images`` images."""
+        if type(self.done) is not int or not 0 <= self.done <= images:
+            raise ValueError(f"done is {self.done!r} of {images} images")
+        for row in [*(row for row, _ in self.unreadable), *self.empty]:
+            if type(row) is not int or not 0 <= row < self.done:
+                raise ValueError(f"row {row!r} is none of the {self.done} that are done")
+        if not all(isinstance(why, str) for _, why in self.unreadable):
+            raise TypeError("a reason is no text")
+
+
+class GrowingFiles:
+    """The files of a plan; ``state.done`` rows are there already. Used under ``locking.exclusively``."""
+
+    def __init__(self, plan: Plan, *, discard: bool = False) -> None:
+        """Goes on with what is there, or begins; AmesError where what is there was made otherwise, unless
+        it may be discarded.
+        """
+        self.plan = plan
+        self._offsets: dict[Path, int] = {}
+        self.state = self._found(discard) or self._begun()
+
+    def check_space(self, copies: int = 1) -> None:
+        """AmesError if the disk has no room for what is missing, ``copies`` times (of other processes)."""
+        needed = (len(self.plan.names) - self.state.done) * self.plan.image_bytes * copies
+        folder = self.plan.state.parent
+        free = shutil.disk_usage(folder).free
+        if needed > free:
+            if not self.state.done:
+                self.remove()
+            raise AmesError(
+                f"{folder}: {size_text(needed)} are needed there, {size_text(free)} are free; take fewer "
+                "descriptors, packed ones, or another disk"
+            )
+
+    def append(
+        self, blocks: Sequence[np.ndarray], unreadable: Sequence[tuple[int, str]], empty: Sequence[int]
+    ) -> None:
+        """The next rows of each file, durable when this returns; rows of what is unreadable and empty count
+        from the first image.
+        """
+        try:
+            for path, block in zip(self.plan.rows, blocks, strict=True):
+                with open(unfinished(path), "r+b") as file:
+                    file.seek(self._offsets[path] + self.state.done * row_bytes(self.plan.rows[path]))
+                    file.write(np.ascontiguousarray(block).view(np.uint8).data)
+                    file.flush()
+                    os.fsync(file.fileno())
+        except OSError as error:
+            raise AmesError(
+                f"{path}: cannot be written ({error.strerror or error}); what is done stays, the same "
+                "command goes on"
+            ) from error
+        self.state.done += len(blocks[0])
+        self.state.unreadable += unreadable
+        self.state.empty += empty
+        self._save()
+
+    def finish(self) -> None:
+        """All files take their names. One that was killed in between finds the rest still to be renamed."""
+        for path in self.plan.rows:
+            if unfinished(path).exists():
+                os.replace(unfinished(path), path)
+        self.plan.state.unlink()
+
+    def remove(self) -> None:
+        """Leaves nothing of the unfinished files behind."""
+        self.plan.state.unlink(missing_ok=True)
+        for path in self.plan.rows:
+            unfinished(path).unlink(missing_ok=True)
+
+    def _found(self, discard: bool) -> State | None:
+        if not self.plan.state.is_file():
+            return None
+        try:
+            content = parsed(self.plan.state.read_text())
+            state = State(content["done"], [(r, w) for r, w in content["unreadable"]], content["empty"])
+            state.check(len(self.plan.names))
+            made = content["made"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise AmesError(f"{self.plan.state}: cannot be read; remove it to begin anew") from error
+        other = differing(made, self._made())
+        if other is not None:
+            if discard:
+                return None
+            raise AmesError(
+                f"{self.plan.state}: an unfinished extraction made otherwise ({other}); give the same "
+                "settings to go on, or --overwrite to begin anew"
+            )
+        for path in self.plan.rows:
+            if unfinished(path).exists():
+                self._offsets[path] = _offset(unfinished(path))
+                if recorded(unfinished(path))[0] != list(self.plan.names):
+                    if discard:
+                        return None
+                    raise AmesError(
+                        f"{unfinished(path)}: of other images, or in another order; give the same list to go "
+                        "on, or --overwrite to begin anew"
+                    )
+            elif state.done < len(self.plan.names) or not path.exists():
+                raise AmesError(f"{unfinished(path)}: is missing; remove {self.plan.state} to begin anew")
+        return state
+
+    def _begun(self) -> State:
+        self.state = State()
+        try:
+            self.plan.state.unlink(missing_ok=True)
+            for path, rows in self.plan.rows.items():
+                self._offsets[path] = _create(unfinished(path), rows, self.plan)
+        except (OSError, RuntimeError, ValueError, OverflowError) as error:  # what HDF5 raises differs
+            self.remove()
+            raise AmesError(f"{path}: cannot be written ({_why(error)})") from error
+        self._save()
+        return self.state
+
+    def _made(self) -> dict[str, Any]:
+        """What has to be the same for going on."""
+        files = {path.name: [str(x.stored), list(x.shape)] for path, x in self.plan.rows.items()}
+        made = {"images": len(self.plan.names), "files": files} | self.plan.provenance
+        return json.loads(json.dumps(made))
+
+    def _save(self) -> None:
+        with atomic_file(self.plan.state) as file:
+            file.write(json.dumps({"made": self._made()} | vars(self.state)).encode())
+
+
+def unfinished(path: Path) -> Path:
+    """Where a file lies while it grows."""
+    return path.with_name(path.name + ".unfinished")
+
+
+def differing(made: dict[str, Any], wanted: dict[str, Any]) -> str | None:
+    """The first thing in which two descriptions differ, for people; None if they are equal."""
+    for key in [*wanted, *made]:
+        if made.get(key) != wanted.get(key):
+            return f"{key}: there {_short(made.get(key))}, now {_short(wanted.get(key))}"
+    return None
+
+
+def size_text(size: float) -> str:
+    """Bytes for people: 5.1 GB."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
+
+
+def _create(path: Path, rows: LocalRows | VectorRows, plan: Plan) -> int:
+    """A file in its full size, its rows not written; returns where they begin."""
+    with h5py.File(path, "w") as file:
+        describe(file, plan.names, plan.provenance)
+        creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        creation.set_layout(h5py.h5d.CONTIGUOUS)
+        creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)  # else all of it would be written twice
+        space = h5py.h5s.create_simple((len(plan.names), *rows.shape))
+        kind = h5py.h5t.py_create(rows.stored, logical=True)
+        h5py.h5d.create(file.id, b"features", kind, space, creation)
+    with open(path, "rb+") as written:
+        os.fsync(written.fileno())
+    return _offset(path)
+
+
+def _offset(path: Path) -> int:
+    try:
+        with open_hdf5(path) as file:
+            return file["features"].id.get_offset()
+    except AmesError as error:
+        raise AmesError(f"{path}: damaged ({error}); remove it and its state to begin anew") from error
+
+
+def _why(error: Exception) -> str:
+    """One line, the system's where HDF5 quotes it among much else."""
+    text = getattr(error, "strerror", None) or str(error)
+    quoted = re.search(r"error message = '([^']+)'", text)
+    return quoted[1] if quoted else text.splitlines()[0]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

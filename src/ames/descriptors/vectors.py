@@ -1,0 +1,174 @@
+"""Global descriptors that stay where they are stored: one file, several behind each other, or an array."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ames.descriptors.local import GlobalFile
+from ames.errors import AmesError
+from ames.io.hdf5 import open_hdf5
+
+_log = logging.getLogger(__name__)
+_BLOCK = 1 << 24  # numbers that are read at a time where nothing else says how many
+TOLERANCE = 1e-3  # of a length, from 1: what rounding to float16 changes, which is left as it is
+_LENGTHS = 4096  # vectors whose lengths are taken in float64 at a time
+
+
+class Vectors:
+    """Global descriptors of ``len`` images, ``width`` dimensions each, read piece by piece.
+
+    Of several files the images go on counting: the second file's first image comes behind the first
+    file's last one. Files whose vectors lie in one piece are mapped, others are read through HDF5.
+    What is read is of unit length (``unit``), so that an inner product is a cosine; where that changes
+    vectors, one line of the log says so of each file. AmesError where the widths differ, and where a vector
+    that is read holds NaN or infinity, or is so long that products with it could.
+    """
+
+    def __init__(self, parts: list[np.ndarray | GlobalFile], sources: list[str]) -> None:
+        widths = [part.shape[1] if isinstance(part, np.ndarray) else part.width for part in parts]
+        for width, source in zip(widths, sources, strict=True):
+            if width != widths[0]:
+                raise AmesError(
+                    f"{source}: holds {width}-d global descriptors, {sources[0]} {widths[0]}-d: they were "
+                    "not made by the same backbone"
+                )
+        self.width = widths[0]
+        self.sources = sources
+        self._parts = parts
+        self._said: set[str] = set()  # sources whose vectors are known not to be of unit length
+        self._ends = np.cumsum([len(part) for part in parts])
+
+    @classmethod
+    def of(cls, array: np.ndarray, source: str = "global descriptors") -> Vectors:
+        """From an array [n, D] in memory."""
+        if array.ndim != 2 or array.dtype.kind != "f" or not array.shape[1]:
+            raise AmesError(f"{source}: {array.dtype} {array.shape}; expected float (images, width)")
+        return cls([array], [source])
+
+    @classmethod
+    def open(cls, *paths: Path | str) -> Vectors:
+        """From one file of global descriptors or more."""
+        files = [GlobalFile(path) for path in paths]
+        parts = [file if (stored := file.mapped()) is None else stored for file in files]
+        return cls(parts, [str(file.path) for file in files])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """A copy, float32 [n, D], of the images start ... stop - 1; ``stop`` may lie behind the last."""
+        stop = min(stop, len(self))
+        found = np.empty((max(stop - start, 0), self.width), np.float32)
+        for first, end, part, source in self._places():
+            low, high = max(start, first), min(stop, end)
+            if low >= high:
+                continue
+            piece = found[low - start : high - start]
+            with np.errstate(over="ignore"):  # of float64, which ``unit`` finds
+                if isinstance(part, GlobalFile):
+                    piece[:] = part.read(range(low - first, high - first))
+                else:
+                    piece[:] = part[low - first : high - first]
+            self._normalize(piece, np.arange(low - first, high - first), source)
+        return found
+
+    def all(self) -> np.ndarray:
+        """A copy, float32 [len, D], of all images."""
+        return self.read(0, len(self))
+
+    def gather(self, images: np.ndarray) -> np.ndarray:
+        """A copy, float32 [n, D], of some images in any order, repeated or not."""
+        found = np.empty((len(images), self.width), np.float32)
+        for first, end, part, source in self._places():
+            here = np.flatnonzero((images >= first) & (images < end))
+            if not len(here):
+                continue
+            rows, place = np.unique(images[here] - first, return_inverse=True)
+            with np.errstate(over="ignore"):
+                vectors = _rows(part, rows) if isinstance(part, GlobalFile) else part[rows].astype(np.float32)
+            self._normalize(vectors, rows, source)
+            found[here] = vectors[place]
+        return found
+
+    def blocks(self, size: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
+        """(first image, vectors float32 [<= size, D]) from the first image to the last."""
+        size = max(1, _BLOCK // self.width) if size is None else size
+        for start in range(0, len(self), size):
+            yield start, self.read(start, start + size)
+
+    def _normalize(self, vectors: np.ndarray, rows: np.ndarray, source: str) -> None:
+        """Brings rows of a source to unit length, in place."""
+        fixed = unit(vectors, lambda row: f"{source}: the vector of image {rows[row]}")
+        if fixed is not vectors:
+            vectors[:] = fixed
+            if source not in self._said:
+                self._said.add(source)
+                say_normalized(source)
+
+    def _places(self) -> Iterator[tuple[int, int, np.ndarray | GlobalFile, str]]:
+        """(its first image, the next part's, part, source) of each part."""
+        first = 0
+        for end, part, source in zip(self._ends.tolist(), self._parts, self.sources, strict=True):
+            yield first, end, part, source
+            first = end
+
+
+def digest(*vectors: Vectors) -> str:
+    """16 hexadecimal digits of all that the vectors hold, in their order: others give others."""
+    found = hashlib.sha256()
+    for each in vectors:
+        for _, block in each.blocks():
+            found.update(block.tobytes())
+    return found.hexdigest()[:16]
+
+
+def _rows(file: GlobalFile, rows: np.ndarray) -> np.ndarray:
+    """Rising rows through HDF5: one by one, since a list of them takes it longer than that."""
+    with open_hdf5(file.path) as opened:
+        features = opened["features"]
+        return np.stack([features[int(row)] for row in rows]).astype(np.float32)
+
+
+def unit(vectors: np.ndarray, name: Callable[[int], str]) -> np.ndarray:
+    """Vectors float32 [n, D], brought to unit length.
+
+    Those whose length is within ``TOLERANCE`` of 1 stay as they are, bit for bit, and so do zero vectors (of
+    images without keypoints). Where nothing changes it is the array that was given, else a copy.
+    name: of a row, for the error, "x.hdf5: the vector of image 3". AmesError where a vector holds NaN or
+    infinity, or its squares do.
+    """
+    # Where the squares of two vectors have finite sums, their product is finite, too.
+    with np.errstate(over="ignore"):
+        squares = np.einsum("nd,nd->n", vectors, vectors)
+    finite = np.isfinite(squares)
+    if not finite.all():
+        raise AmesError(
+            f"{name(int(np.argmin(finite)))} is not finite (NaN or infinity), or its squares are not: "
+            "extract it anew"
+        )
+    found = vectors
+    suspects = np.flatnonzero(np.abs(squares - 1) > 1.9 * TOLERANCE)
+    for start in range(0, len(suspects), _LENGTHS):
+        rows = suspects[start : start + _LENGTHS]
+        # In float64, each row by itself: how many rows are read at a time must not change a bit.
+        wide = vectors[rows].astype(np.float64)
+        lengths = np.sqrt(np.square(wide).sum(1))
+        wrong = (lengths > 0) & (np.abs(lengths - 1) > TOLERANCE)
+        if wrong.any():
+            found = vectors.copy() if found is vectors else found
+            found[rows[wrong]] = wide[wrong] / lengths[wrong, None]
+    return found
+
+
+def say_normalized(source: str) -> None:
+    """One line of the log about vectors that ``unit`` has changed."""
+    _log.warning(
+        "%s: global descriptors that are not of unit length; they are normalized, so that the similarity is "
+        "the cosine",
+        source,
+    )

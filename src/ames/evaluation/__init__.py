@@ -1,0 +1,1 @@
+"""Rankings to metrics: protocols, metrics, sweeps, runs."""

@@ -1,0 +1,331 @@
+"""Evaluation: a test set opened, each pair scored once, the figures written and read again."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ames.database.manifest import NAME
+from ames.database.store import Database
+from ames.datasets.ground_truth import GroundTruth, check_names, load_ground_truth
+from ames.datasets.layout import DatasetFolder
+from ames.descriptors.local import DescriptorFile, check_backbone
+from ames.descriptors.vectors import Vectors
+from ames.errors import AmesError
+from ames.evaluation.protocols import Protocol, query_counts
+from ames.evaluation.runs import RESULTS, Run, padded
+from ames.evaluation.sweep import (
+    Blend,
+    check_sweep,
+    columns,
+    figures,
+    judge,
+    judge_initial,
+    sweep,
+    tune,
+    validation_figures,
+)
+from ames.io.atomic import atomic_file
+from ames.models.base import PairSimilarity, Similarity
+from ames.reranking.score_cache import KeptScores, scores_key
+from ames.reranking.scorer import Compute, Engine
+from ames.reranking.shortlist_scores import needed, score_shortlist
+from ames.retrieval.retriever import search_database
+from ames.search.shortlist import Shortlist
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class TestSet:
+    """The files of a prepared test set, opened and checked against each other and a model."""
+
+    __test__ = False  # no test, whatever pytest reads into the name
+    folder: DatasetFolder
+    ground_truth_file: Path
+    shortlist_file: Path
+    ground_truth: GroundTruth
+    shortlist: Shortlist
+    queries: DescriptorFile
+    gallery: DescriptorFile | Database
+
+
+def open_test_set(
+    folder: DatasetFolder,
+    model: Similarity,
+    *,
+    shortlist: str | None = None,
+    ground_truth: str | None = None,
+    distractors: bool = False,
+    database: Path | None = None,
+) -> TestSet:
+    """Opens a prepared test set. shortlist, ground_truth: names of other files than the usual ones.
+
+    distractors: the gallery goes on behind the images that the ground truth names. database: stands for the
+    gallery's descriptor file; with the shortlist "database" its global codes are searched, too. AmesError if
+    files are missing, or not of the same images, or not made for the model.
+    """
+    truth_file = folder.find_ground_truth(ground_truth)
+    held = None if database is None else Database(database)
+    searched = held if shortlist == "database" else None
+    shortlist_file = folder.find_shortlist(shortlist) if searched is None else searched.path / NAME
+    queries = DescriptorFile(folder.local("query"))
+    gallery = DescriptorFile(folder.local("gallery")) if held is None else held
+    truth = load_ground_truth(truth_file)
+    if not truth.imlist:  # GLDv2's file names no images
+        truth = load_ground_truth(truth_file, gallery_size=len(gallery), query_size=len(queries))
+    listed = len(truth.imlist)
+    if distractors:
+        truth = padded(truth, len(gallery))
+    for file, images, split in (
+        (queries, truth.qimlist, "queries"),
+        (gallery, truth.imlist, "gallery images"),
+    ):
+        check_backbone(file, width=model.local_dim, backbone=folder.descriptors)
+        if len(file) != len(images):
+            raise AmesError(f"{file.path}: {len(file)} images, but {len(images)} {split} in the ground truth")
+        names = file.names if not isinstance(file, Database) or file.is_named else None
+        if names is not None:  # distractors have no names in it
+            known = images[:listed] if file is gallery else images
+            check_names(names[: len(known)], known, source=str(file.path), truth=str(truth_file))
+    if isinstance(gallery, Database):
+        gallery.check_model(model)
+    if searched is not None:
+        entries = search_database(searched, Vectors.open(folder.vectors("query")).all())
+    else:
+        entries = Shortlist.load(shortlist_file, gallery_size=len(truth.imlist))
+    if len(entries.ids) != len(truth.queries):
+        raise AmesError(
+            f"{shortlist_file}: {len(entries.ids)} queries, but {len(truth.queries)} in the ground truth"
+        )
+    return TestSet(folder, truth_file, shortlist_file, truth, entries, queries, gallery)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """How pairs are scored.
+
+    query_count, database_count: descriptors used of each image. workers: threads that read ahead.
+    unfinished: folder for the scores of calls that were interrupted, from which the same call continues;
+    None: nothing is kept.
+    """
+
+    query_count: int
+    database_count: int
+    compute: Compute = field(default_factory=Compute)
+    workers: int = 0
+    unfinished: Path | None = None
+
+    def __call__(
+        self, model: PairSimilarity, test: TestSet, protocols: Sequence[Protocol], num_rerank: Sequence[int]
+    ) -> Scores:
+        """Scores every pair that some protocol re-ranks at some k."""
+        engine = Engine(model, self.compute)
+        counts = {"query_count": self.query_count, "database_count": self.database_count}
+        kept = None
+        if self.unfinished is not None:
+            kept = KeptScores(self.unfinished, scores_key(engine, test.queries, test.gallery, **counts))
+            if len(kept):
+                log.info("%d pairs were scored by an interrupted call: taken from there", len(kept))
+        mask = needed(test.shortlist, test.ground_truth, protocols, num_rerank)
+        logits = score_shortlist(
+            engine,
+            test.queries,
+            test.gallery,
+            test.shortlist,
+            mask=mask,
+            workers=self.workers,
+            kept=kept,
+            **counts,
+        )
+        return Scores(logits, kept)
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Logits float32 [Q, M] of a shortlist, NaN where no protocol needs the pair; ``kept`` until they are
+    written elsewhere.
+    """
+
+    logits: np.ndarray
+    kept: KeptScores | None
+
+    def safe(self) -> None:
+        """To be called when the scores are written, or needed no more."""
+        if self.kept is not None:
+            self.kept.forget()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The combination that a validation split picked, its mean mAP there, the figures of
+    ``validation_figures`` behind the mean, and the scores behind those.
+    """
+
+    num_rerank: int
+    blend: Blend
+    dataset: str
+    reached: float
+    figures: Mapping[str, float] = field(default_factory=dict)
+    scores: Scores | None = field(default=None, compare=False)
+
+
+def choose(
+    test: TestSet,
+    model: PairSimilarity,
+    protocols: Sequence[Protocol],
+    scoring: Scoring,
+    *,
+    num_rerank: Sequence[int],
+) -> Choice:
+    """The best of the grid of ``tune`` at each of ``num_rerank``, the earlier one where two are equal."""
+    check_sweep(test.shortlist, num_rerank, [0.0], [1.0])
+    columns(protocols)
+    scores = scoring(model, test, protocols, num_rerank)
+    ranked = (test.shortlist, scores.logits, test.ground_truth, protocols)
+    best: tuple[int, Blend, float] | None = None
+    for k in num_rerank:
+        blend, reached = tune(*ranked, num_rerank=k)
+        if best is None or reached > best[2] + 1e-9:
+            best = k, blend, reached
+    assert best is not None, "check_sweep refuses empty lists"
+    k, blend, reached = best
+    found = validation_figures(judge(*ranked, num_rerank=k, blend=blend))
+    return Choice(k, blend, test.folder.name, reached, found, scores)
+
+
+def evaluate_folder(
+    folder: DatasetFolder,
+    model: PairSimilarity,
+    protocols: Sequence[Protocol],
+    scoring: Scoring,
+    *,
+    out: Path,
+    num_rerank: Sequence[int],
+    lamb: Sequence[float],
+    temp: Sequence[float],
+    description: str = "",
+    files: Mapping[str, Any] | None = None,
+    choice: Callable[[PairSimilarity], Choice] | None = None,
+) -> dict[str, Any]:
+    """Scores a prepared test set once, and judges every combination, and the one that ``choice`` makes.
+
+    Writes ``out/results.json`` (what is returned) and ``out/scores.npz`` (``ames.evaluation.runs.Run``), from
+    which other combinations follow. files: keywords of ``open_test_set``. ``choice`` is called when all else
+    has been checked: it may take long. In the results, ``queries`` has what ``query_counts`` counts: the
+    means leave queries without positives out.
+    """
+    columns(protocols)
+    test = open_test_set(folder, model, **files or {})
+    check_sweep(test.shortlist, num_rerank, lamb, temp)
+    counts = query_counts(test.ground_truth, protocols)
+    chosen = None if choice is None else choice(model)
+    scores = scoring(model, test, protocols, num_rerank)
+    about = {
+        "dataset": folder.name,
+        "model": description,
+        "shortlist": test.shortlist_file.name,
+        "query_desc_num": scoring.query_count,
+        "db_desc_num": scoring.database_count,
+        "precision": scoring.compute.precision,
+    }
+    asked = {"num_rerank": list(num_rerank), "lamb": list(lamb), "temp": list(temp)}
+    judged = _judged(test, scores.logits, protocols, asked, chosen)
+    results = about | {"queries": counts} | judged
+    Run(
+        test.shortlist,
+        scores.logits,
+        test.ground_truth_file,
+        len(test.ground_truth.imlist),
+        tuple(protocols),
+        about | asked,
+    ).save(out)
+    with atomic_file(out / RESULTS) as text:
+        text.write(json.dumps(results, indent=1).encode())
+    for done in (scores, chosen.scores if chosen else None):
+        if done is not None:
+            done.safe()
+    return results
+
+
+def _judged(
+    test: TestSet,
+    logits: np.ndarray,
+    protocols: Sequence[Protocol],
+    asked: Mapping[str, Any],
+    chosen: Choice | None,
+) -> dict[str, Any]:
+    """The figures of results: of the shortlist as it is, of every combination, of the chosen one."""
+    ranked = (test.shortlist, logits, test.ground_truth, protocols)
+    found: dict[str, Any] = {
+        "initial": figures(judge_initial(test.shortlist, test.ground_truth, protocols)),
+        "rows": sweep(*ranked, **asked),
+        "chosen": None,
+    }
+    if chosen is not None:
+        k, blend = chosen.num_rerank, chosen.blend
+        row = sweep(*ranked, num_rerank=[k], lamb=[blend.lamb], temp=[blend.temp])[0]
+        found["chosen"] = row | {"val_dataset": chosen.dataset, "val_map": round(chosen.reached, 3)}
+    return found
+
+
+def judge_run(
+    run: Run,
+    *,
+    num_rerank: Sequence[int] | None = None,
+    lamb: Sequence[float] | None = None,
+    temp: Sequence[float] | None = None,
+    protocols: Sequence[str] = (),
+    ground_truth: Path | None = None,
+) -> list[dict[str, Any]]:
+    """Rows of a finished run, without its model: the initial ranking (num_rerank 0), then every combination.
+
+    What is not given is as it was in the run. AmesError where a pair was not scored in the run.
+    """
+    grid: dict[str, Any] = {
+        "num_rerank": run.about["num_rerank"] if num_rerank is None else num_rerank,
+        "lamb": run.about["lamb"] if lamb is None else lamb,
+        "temp": run.about["temp"] if temp is None else temp,
+    }
+    check_sweep(run.shortlist, *grid.values())
+    judged, truth = run.choose(protocols), run.truth(ground_truth)
+    columns(judged)
+    if len(truth.queries) != len(run.logits):
+        raise AmesError(f"the run has {len(run.logits)} queries, its ground truth {len(truth.queries)}")
+    initial = figures(judge_initial(run.shortlist, truth, judged))
+    try:
+        rows = sweep(run.shortlist, run.logits, truth, judged, **grid)
+    except AmesError as error:
+        most = max(run.about["num_rerank"])
+        raise AmesError(f"{error}: the run scored what it re-ranks up to {most}; evaluate anew") from error
+    return [{"num_rerank": 0, "lamb": None, "temp": None} | initial, *rows]
+
+
+def readable(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows for a table of text: no nested figures, lambda and gamma in full."""
+    found = []
+    for row in rows:
+        flat = {key: value for key, value in row.items() if not isinstance(value, dict)}
+        blends = {k: "-" if row.get(k) is None else f"{row[k]:g}" for k in ("lamb", "temp") if k in row}
+        found.append(flat | blends)
+    return found
+
+
+def objective(results: Mapping[str, Any]) -> float:
+    """What a sweeper maximizes: the mean of medium and hard mAP (else ``map``, else the mean of all) of the
+    chosen row, of the best where none was chosen; NaN where there is no figure.
+    """
+    rows = [results["chosen"]] if results["chosen"] else results["rows"]
+    means = []
+    for row in rows:
+        names = [k for k in ("M_map", "H_map") if k in row] or [k for k in ("map",) if k in row]
+        names = names or [k for k in row if k.endswith("_map") and k != "val_map"]
+        values = [row[k] for k in names if row[k] is not None]
+        means += [float(np.mean(values))] if values else []
+    return max(means, default=float("nan"))

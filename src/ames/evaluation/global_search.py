@@ -1,0 +1,104 @@
+"""Global search with local descriptors summed to one vector an image, and how good it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ames.backbones.detector import SpatialAttention, global_descriptor
+from ames.datasets.ground_truth import GroundTruth, load_ground_truth
+from ames.datasets.layout import DatasetFolder
+from ames.descriptors.local import DescriptorFile
+from ames.errors import AmesError
+from ames.evaluation.protocols import Protocol, Result, evaluate
+from ames.evaluation.sweep import validation_figures
+from ames.search.exact import search
+
+_IMAGES_AT_ONCE = 64
+
+
+@torch.no_grad()
+def pool(
+    file: DescriptorFile,
+    detector: SpatialAttention | None = None,
+    *,
+    uniform: bool = False,
+    count: int | None = None,
+) -> np.ndarray:
+    """float32 [images, D], unit length: the sum of each image's ``count`` strongest descriptors (None: all).
+
+    detector: its projected features by its weights, or with ``uniform`` by equal weights. None: the
+    L2-normalized descriptors of the file, by equal weights. AmesError names an image whose sum is not finite.
+    """
+    if file.packed:
+        raise AmesError(f"{file.path}: holds packed bits; their sum says nothing, give descriptors")
+    device = "cpu" if detector is None else detector.conv1.weight.device
+    vectors = np.empty((len(file), file.width), np.float32)
+    for start in range(0, len(file), _IMAGES_AT_ONCE):
+        rows = np.arange(start, min(start + _IMAGES_AT_ONCE, len(file)))
+        local = file.read(rows, count, locations=False).to(device)
+        if detector is None:
+            features, weights = F.normalize(local.descriptors.float(), dim=-1), local.valid.float()
+        else:
+            features, weights = detector.locations(local.descriptors, local.valid)
+        vectors[rows] = global_descriptor(features, local.valid.float() if uniform else weights).cpu()
+        spoiled = ~np.isfinite(vectors[rows]).all(1)
+        if spoiled.any():
+            raise AmesError(
+                f"{file.path}: the sum of the descriptors of image {rows[spoiled][0]} is not finite: extract "
+                "it anew"
+            )
+    return vectors
+
+
+@dataclass(frozen=True, eq=False)
+class PooledSearch:
+    """A test set on which a detector is judged by the search with its global descriptors."""
+
+    queries: DescriptorFile
+    gallery: DescriptorFile
+    ground_truth: GroundTruth
+    protocols: Sequence[Protocol]
+    count: int | None = None
+
+    @classmethod
+    def open(
+        cls,
+        folder: DatasetFolder,
+        protocols: Sequence[Protocol],
+        *,
+        ground_truth: str | None = None,
+        count: int | None = None,
+    ) -> PooledSearch:
+        """From a prepared folder. ground_truth: name of another file than the usual one; count: descriptors
+        used an image. AmesError if files are missing or not of the same images.
+        """
+        queries, gallery = (DescriptorFile(folder.local(split)) for split in ("query", "gallery"))
+        truth = load_ground_truth(
+            folder.find_ground_truth(ground_truth), gallery_size=len(gallery), query_size=len(queries)
+        )
+        return cls(queries, gallery, truth, protocols, count)
+
+    def judge(self, detector: SpatialAttention | None, *, uniform: bool = False) -> dict[Protocol, Result]:
+        """Figures of the search with ``pool``'s vectors."""
+        queries, gallery = (
+            pool(file, detector, uniform=uniform, count=self.count) for file in (self.queries, self.gallery)
+        )
+        ids = search(queries, gallery).ids
+        return {protocol: evaluate(ids, self.ground_truth, protocol) for protocol in self.protocols}
+
+    def map(self, detector: SpatialAttention | None, *, uniform: bool = False) -> float:
+        """Mean mAP over the protocols under which some query has a positive, in percent."""
+        return validation_figures(self.judge(detector, uniform=uniform))["val_map"]
+
+    def __call__(self, detector: SpatialAttention) -> dict[str, float]:
+        """For validation: ``validation_figures`` with the detector's weights, and the mAP with equal ones of
+        the same features.
+        """
+        return validation_figures(self.judge(detector)) | {
+            "val_map_uniform": self.map(detector, uniform=True)
+        }

@@ -1,0 +1,216 @@
+"""Memory against accuracy: models at several numbers of database descriptors, as rows and as a picture."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ames.database.store import check_codes
+from ames.descriptors.local import check_backbone
+from ames.errors import AmesError
+from ames.evaluation.evaluate import Scoring, TestSet
+from ames.evaluation.protocols import Protocol, Result
+from ames.evaluation.sweep import Blend, check_sweep, columns, figures, judge, judge_initial
+from ames.io.atomic import atomic_file
+from ames.models.base import PairSimilarity
+from ames.models.checkpoints import model_of, weights_for
+from ames.reporting.style import COLOURS, MARKERS, new_figure, plain, tidy
+from ames.reranking.scorer import Compute
+
+GLOBAL = "global only"
+
+
+@dataclass(frozen=True, eq=False)
+class Contender:
+    """A line of the curve: a model under a name, and the blend it is judged with at every count."""
+
+    name: str
+    model: PairSimilarity
+    blend: Blend
+
+    @property
+    def kind(self) -> str:
+        return "full precision" if self.model.code_bits is None else "binary"
+
+
+def load_contenders(paths: Sequence[Path | str], *, backbone: str, blend: Blend) -> list[Contender]:
+    """Checkpoints under their file names without endings, or as given where two are alike.
+
+    backbone: the descriptors that they must have been trained on, where they say so. blend: for files that
+    bring none of their own. AmesError names the file that is missing, no checkpoint, or for others.
+    """
+    stems = [Path(path).stem for path in paths]
+    names = [stem if stems.count(stem) == 1 else str(path) for stem, path in zip(stems, paths, strict=True)]
+    found = []
+    for name, path in zip(names, paths, strict=True):
+        weights = weights_for(backbone, path)
+        chosen = Blend.stored(weights.about, source=str(path)) or blend
+        found.append(Contender(name, model_of(weights, source=str(path)), chosen))
+    return found
+
+
+def curve(
+    test: TestSet,
+    contenders: Sequence[Contender],
+    protocols: Sequence[Protocol],
+    *,
+    database_counts: Sequence[int],
+    query_count: int,
+    num_rerank: int,
+    extra_bytes: int = 0,
+    compute: Compute | None = None,
+    workers: int = 0,
+) -> list[dict[str, Any]]:
+    """One row a model and count, behind the row of the global ranking alone (``db_desc_num`` 0).
+
+    A row has model, kind ("binary", "full precision"), db_desc_num, bytes, lamb, temp, the figures of each
+    protocol in percent as ``ames.evaluation.sweep.figures`` gives them, their ``mean_map``, and seconds of
+    scoring, reading included. bytes: what an image of db_desc_num descriptors takes in a database, with
+    ``extra_bytes`` for its global descriptor and whatever else is kept of it.
+
+    Everything is checked before the first pair is scored. AmesError for counts that the files do not hold,
+    a model made for other descriptors, and two models of one name.
+    """
+    _check(test, contenders, protocols, database_counts, query_count, num_rerank)
+    start = _point(GLOBAL, None, 0, extra_bytes, None)
+    initial = judge_initial(test.shortlist, test.ground_truth, protocols)
+    rows = [start | _judged(initial) | {"seconds": None}]
+    for one in contenders:
+        for count in dict.fromkeys(database_counts):
+            scoring = Scoring(
+                query_count=query_count, database_count=count, compute=compute or Compute(), workers=workers
+            )
+            began = time.perf_counter()
+            logits = scoring(one.model, test, protocols, [num_rerank]).logits
+            seconds = time.perf_counter() - began
+            results = judge(
+                test.shortlist, logits, test.ground_truth, protocols, num_rerank=num_rerank, blend=one.blend
+            )
+            size = count * one.model.code_bytes + extra_bytes
+            point = _point(one.name, one.kind, count, size, one.blend)
+            rows.append(point | _judged(results) | {"seconds": round(seconds, 4)})
+    return rows
+
+
+def _point(model: str, kind: str | None, count: int, size: int, blend: Blend | None) -> dict[str, Any]:
+    """What a row says before its figures; the same keys for all, since the first row heads the table."""
+    lamb, temp = (None, None) if blend is None else (blend.lamb, blend.temp)
+    return {
+        "model": model,
+        "kind": kind,
+        "db_desc_num": count,
+        "bytes": size,
+        "lamb": lamb,
+        "temp": temp,
+    }
+
+
+def _check(
+    test: TestSet,
+    contenders: Sequence[Contender],
+    protocols: Sequence[Protocol],
+    database_counts: Sequence[int],
+    query_count: int,
+    num_rerank: int,
+) -> None:
+    for what, values in (("model", contenders), ("protocol", protocols), ("count", database_counts)):
+        if not len(values):
+            raise AmesError(f"no {what} given: a curve needs at least one")
+    columns(protocols)
+    for file, what, counts in (
+        (test.queries, "query_desc_num", [query_count]),
+        (test.gallery, "db_desc_num", database_counts),
+    ):
+        for count in counts:
+            if not 1 <= count <= file.slots:
+                raise AmesError(
+                    f"{what} {count} is outside 1 ... {file.slots}, what {file.path} holds of an image"
+                )
+    names = [one.name for one in contenders]
+    for one in contenders:
+        if names.count(one.name) > 1 or one.name == GLOBAL:
+            raise AmesError(f"two lines of the curve are called {one.name!r}: give each model a name")
+        if not one.model.code_bytes:
+            raise AmesError(f"{one.name}: does not say what it stores of a descriptor (code_bytes is 0)")
+        check_sweep(test.shortlist, [num_rerank], [one.blend.lamb], [one.blend.temp])
+        for file in (test.queries, test.gallery):
+            check_backbone(file, width=one.model.local_dim, backbone=None)
+            check_codes(one.model, file)
+
+
+def _judged(results: Mapping[Protocol, Result]) -> dict[str, Any]:
+    """Figures of each protocol, and the mean of the mAPs there are (None: no query has a positive)."""
+    row = figures(dict(results))
+    maps = [row[key] for key in columns(results).values() if row[key] is not None]
+    return row | {"mean_map": round(float(np.mean(maps)), 3) if maps else None}
+
+
+def draw(
+    rows: Sequence[Mapping[str, Any]],
+    path: Path | str,
+    *,
+    figure: str = "mean_map",
+    label: str = "mAP (%)",
+    title: str = "",
+) -> Path:
+    """Draws rows of ``curve`` as a PNG, whole or not at all, and returns its path.
+
+    Bytes an image (logarithmic) against ``figure``, the key of a mAP; one line a model, each point with its
+    number of descriptors; the global ranking as a dashed line. label: of the vertical axis. AmesError
+    without matplotlib, for a figure that the rows lack, or where the file cannot be written.
+    """
+    missing = [row for row in rows if figure not in row]
+    if missing:
+        raise AmesError(f"no figure {figure!r} in the rows; they have {', '.join(missing[0])}")
+
+    picture = new_figure(8, 5)
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+    axes = picture.add_subplot()
+    models = list(dict.fromkeys(row["model"] for row in rows if row["db_desc_num"]))
+    for number, name in enumerate(models):
+        line = sorted((row for row in rows if row["model"] == name), key=lambda row: row["bytes"])
+        colour, marker = (kinds[number % len(kinds)] for kinds in (COLOURS, MARKERS))
+        look: dict[str, Any] = {"color": colour, "marker": marker, "linewidth": 2, "markersize": 7}
+        x, y = [row["bytes"] for row in line], [_drawn(row[figure]) for row in line]
+        axes.plot(x, y, **look, label=plain(f"{name} ({line[0]['kind']})"))
+        words: dict[str, Any] = {
+            "xytext": (0, 8),
+            "textcoords": "offset points",
+            "ha": "center",
+            "fontsize": 9,
+        }
+        for row, point in zip(line, zip(x, y, strict=True), strict=True):
+            axes.annotate(str(row["db_desc_num"]), point, color=colour, **words)
+    for row in rows:
+        if not row["db_desc_num"] and row[figure] is not None:
+            look = {"color": "#555555", "linestyle": "--", "linewidth": 1.5}
+            axes.axhline(row[figure], **look, label=plain(row["model"]))
+
+    stored = [row["bytes"] for row in rows if row["db_desc_num"]]
+    steps = (1.0, 2.0, 5.0) if stored and max(stored) / min(stored) < 1e4 else (1.0,)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=steps, numticks=20))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.margins(x=0.06, y=0.12)
+    axes.set_xlabel("bytes an image (points: database descriptors)")
+    axes.set_ylabel(plain(label))
+    axes.set_title(plain(title))
+    tidy(axes)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False)
+    path = Path(path)
+    with atomic_file(path) as file:
+        picture.canvas.print_png(file)
+    return path
+
+
+def _drawn(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -1,0 +1,280 @@
+"""Evaluation protocols as data, and their evaluation of a ranking.
+
+A protocol says which keys of the ground truth hold the positives and which the junk (images that are
+neither right nor wrong: they are taken out before positions are counted), where the ranking is cut and
+how the area under precision and recall is summed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+
+from ames.datasets.ground_truth import GroundTruth, ids
+from ames.errors import AmesError
+from ames.evaluation.metrics import AP_RULES, average_precision, precision_at
+from ames.search.shortlist import first_repeated
+
+_POSITIVE, _JUNK = 1, 2
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a ranking is judged.
+
+    positives, junk: keys of the ground truth; an image under both is junk.
+    cutoff, ap: `cutoff` and `rule` of `ames.evaluation.metrics.average_precision`.
+    queries: (start, stop) of the part of the queries that is judged, as in a slice; None: all of them.
+    Raises AmesError for an unknown `ap`, when `positives` is empty, and for what is of another type.
+    """
+
+    name: str
+    positives: tuple[str, ...]
+    junk: tuple[str, ...] = ()
+    cutoff: int | None = None
+    ap: str = "trapezoid"
+    queries: tuple[int | None, int | None] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise AmesError(f"a protocol is called {self.name!r}: give a name, as text")
+        for key, value, right in (
+            ("positives", self.positives, _is_keys(self.positives)),
+            ("junk", self.junk, _is_keys(self.junk)),
+            ("cutoff", self.cutoff, self.cutoff is None or (_is_whole(self.cutoff) and self.cutoff >= 1)),
+            ("queries", self.queries, self.queries is None or _is_part(self.queries)),
+        ):
+            if not right:
+                raise AmesError(f"protocol {self.name!r} has {key} {value!r}: give {_EXPECTED[key]}")
+        if not self.positives:
+            raise AmesError(f"protocol {self.name!r} has no positives: name the keys of the ground truth")
+        if self.ap not in AP_RULES:
+            raise AmesError(f"protocol {self.name!r} has ap {self.ap!r}: choose one of {', '.join(AP_RULES)}")
+
+
+_EXPECTED = {
+    "positives": "a list of keys of the ground truth",
+    "junk": "a list of keys of the ground truth",
+    "cutoff": "a whole number of at least 1, or null",
+    "queries": "[start, stop], whole numbers or null",
+}
+
+
+def _is_keys(value: Any) -> bool:
+    return isinstance(value, (tuple, list)) and all(isinstance(key, str) for key in value)
+
+
+def _is_part(value: Any) -> bool:
+    return (
+        isinstance(value, (tuple, list)) and len(value) == 2 and all(x is None or _is_whole(x) for x in value)
+    )
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+EASY = Protocol("easy", positives=("easy",), junk=("junk", "hard"))
+MEDIUM = Protocol("medium", positives=("easy", "hard"), junk=("junk",))
+HARD = Protocol("hard", positives=("hard",), junk=("junk", "easy"))
+REVISITED = (EASY, MEDIUM, HARD)
+
+NUM_PRIVATE = 750  # the last queries of the GLDv2 test set; the first 379 are public
+PUBLIC = Protocol("public", positives=("ok",), cutoff=100, ap="rectangle", queries=(None, -NUM_PRIVATE))
+PRIVATE = Protocol("private", positives=("ok",), cutoff=100, ap="rectangle", queries=(-NUM_PRIVATE, None))
+ALL = Protocol("all", positives=("ok",), cutoff=100, ap="rectangle")
+GLDV2 = (PUBLIC, PRIVATE, ALL)
+
+LEAVE_ONE_OUT = Protocol("leave-one-out", positives=("ok",), junk=("junk",))  # junk: the image itself
+
+
+def choose_protocols(ground_truth: GroundTruth, names: Sequence[str] = ()) -> tuple[Protocol, ...]:
+    """Protocols by name; without names, the usual ones for the keys that the ground truth has.
+
+    easy, hard and junk: REVISITED; ok and junk: LEAVE_ONE_OUT; ok alone: GLDV2, or ALL where there are no
+    more queries than GLDv2's private part. AmesError for an unknown name, and for other keys.
+    """
+    known = {p.name: p for p in (*REVISITED, *GLDV2, LEAVE_ONE_OUT)}
+    for name in names:
+        if name not in known:
+            raise AmesError(f"protocol {name!r} is none of {', '.join(known)}")
+    if names:
+        return tuple(known[name] for name in dict.fromkeys(names))
+    keys = set(ground_truth.queries[0]) if ground_truth.queries else set()
+    if {"easy", "hard", "junk"} <= keys:
+        return REVISITED
+    if {"ok", "junk"} <= keys:
+        return (LEAVE_ONE_OUT,)
+    if "ok" in keys:
+        return GLDV2 if len(ground_truth.queries) > NUM_PRIVATE else (ALL,)
+    raise AmesError(
+        f"no protocol fits the ground truth: its keys are {', '.join(sorted(keys)) or 'none'}; "
+        "expected easy, hard and junk, or ok"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """Figures of a ranking under one protocol, in percent.
+
+    map: mean of `aps` over the queries with a positive; NaN if there is none.
+    mp: k -> mean precision at k over the same queries.
+    aps: float64 [num_queries], one a judged query in order, NaN for those without a positive.
+    num_queries, num_skipped: judged queries, and how many of them have no positive.
+    """
+
+    map: float
+    mp: dict[int, float]
+    aps: np.ndarray
+    num_queries: int
+    num_skipped: int
+
+
+def evaluate(
+    ranking: np.ndarray, ground_truth: GroundTruth, protocol: Protocol, ks: Sequence[int] = (1, 5, 10)
+) -> Result:
+    """Judge `ranking` by `protocol`.
+
+    ranking: int [Q, M] gallery ids, best first; -1 is no entry and takes no position. M may be below the
+    size of the gallery: positives that are missing count as not found. Q is the number of all queries of the
+    ground truth, whatever part of them the protocol judges.
+    Raises AmesError when sizes disagree, an id is out of range or listed twice in the row of a query, the
+    ground truth lacks a key of the protocol, or the protocol selects no query.
+    """
+    ranking = _checked(ranking, ground_truth)
+    judged = _judged(len(ranking), protocol)
+    labels = _Labels(ranking, ground_truth, protocol)
+    aps = np.full(len(judged), np.nan)
+    precisions = np.full((len(judged), len(ks)), np.nan)
+    for row, number in enumerate(judged):
+        label, num_positives = labels.of_row(number)
+        ranks = np.flatnonzero(label[label != _JUNK] == _POSITIVE)
+        aps[row] = average_precision(ranks, num_positives, rule=protocol.ap, cutoff=protocol.cutoff)
+        precisions[row] = precision_at(ranks, ks, num_positives=num_positives)
+    kept = ~np.isnan(aps)
+    means = precisions[kept].mean(axis=0) if kept.any() else np.full(len(ks), np.nan)
+    return Result(
+        map=float(aps[kept].mean()) if kept.any() else float("nan"),
+        mp={int(k): float(mean) for k, mean in zip(ks, means, strict=True)},
+        aps=aps,
+        num_queries=len(judged),
+        num_skipped=int((~kept).sum()),
+    )
+
+
+def query_counts(ground_truth: GroundTruth, protocols: Sequence[Protocol]) -> dict[str, dict[str, int]]:
+    """Name of each protocol -> {"judged": how many queries it judges, "without_positive": how many of them
+    have no positive, so that its means leave them out}. The queries that its part does not name count in
+    neither. Raises AmesError as `evaluate` does.
+    """
+    counts = {}
+    for protocol in protocols:
+        judged = _judged(len(ground_truth.queries), protocol)
+        found = (_keys(ground_truth.queries[number], number, protocol) for number in judged)
+        empty = sum(not set(positives.tolist()) - set(junk.tolist()) for positives, junk in found)
+        counts[protocol.name] = {"judged": len(judged), "without_positive": empty}
+    return counts
+
+
+def left_out(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """A sentence for each protocol whose means leave queries out; ``counts`` of `query_counts`."""
+    said = []
+    for name, count in counts.items():
+        judged, empty = count["judged"], count["without_positive"]
+        if empty == judged:
+            said.append(f"{name}: none of {judged} queries has a positive, so that there is no figure")
+        elif empty:
+            verbs = ("has", "is") if empty == 1 else ("have", "are")
+            said.append(f"{name}: {empty} of {judged} queries {verbs[0]} no positive and {verbs[1]} left out")
+    return said
+
+
+def ideal(ranking: np.ndarray, ground_truth: GroundTruth, protocol: Protocol, k: int) -> np.ndarray:
+    """The ranking, int64 [Q, M], that a perfect re-ranking of the first `k` of each row would give.
+
+    First the junk of the protocol moves behind the rest of its row, as it does before a re-ranking; then the
+    positives among the first `k` move to the front. The order is kept otherwise; entries of -1 come last.
+    `evaluate` of it is the most that re-ranking `k` images can reach. Raises AmesError as `evaluate` does.
+    """
+    if k < 0:
+        raise AmesError(f"number of images to re-rank is {k}: give 0 or more")
+    ranking = _checked(ranking, ground_truth)
+    labels = _Labels(ranking, ground_truth, protocol)
+    result = np.full_like(ranking, -1)
+    for number, row in enumerate(ranking):
+        label, _ = labels.of_row(number)
+        entries = row[row >= 0]
+        behind = np.argsort(label == _JUNK, kind="stable")
+        label, entries = label[behind], entries[behind]
+        front = (label == _POSITIVE) & (np.arange(len(label)) < k)
+        result[number, : len(entries)] = entries[np.argsort(~front, kind="stable")]
+    return result
+
+
+class _Labels:
+    """Looks up which entries of a row are positives and which junk, in time linear in the row."""
+
+    def __init__(self, ranking: np.ndarray, ground_truth: GroundTruth, protocol: Protocol) -> None:
+        self.ranking, self.protocol, self.queries = ranking, protocol, ground_truth.queries
+        highest = [int(i.max()) for query in self.queries for i in query.values() if len(i)]
+        self.table = np.zeros(max([int(ranking.max(initial=-1)), *highest]) + 1, dtype=np.int8)
+
+    def of_row(self, number: int) -> tuple[np.ndarray, int]:
+        """Labels int8 [entries that are not -1] of row `number`, and how many positives its query has."""
+        positives, junk = _keys(self.queries[number], number, self.protocol)
+        row = self.ranking[number]
+        row = row[row >= 0]
+        self.table[positives] = _POSITIVE
+        self.table[junk] = _JUNK
+        label = self.table[row]
+        num_positives = int((self.table[np.unique(positives)] == _POSITIVE).sum())
+        self.table[positives] = self.table[junk] = 0
+        return label, num_positives
+
+
+def _judged(queries: int, protocol: Protocol) -> range:
+    """The numbers of the queries that a protocol judges; AmesError if there are none."""
+    judged = range(queries)[slice(*protocol.queries) if protocol.queries else slice(None)]
+    if not judged:
+        raise AmesError(
+            f"protocol {protocol.name!r} selects no query: its part {protocol.queries} of "
+            f"{queries} queries is empty; choose another protocol or another part"
+        )
+    return judged
+
+
+def _keys(query: Mapping[str, np.ndarray], number: int, protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of positives and of junk of query ``number``, int64 [n] each."""
+    try:
+        return ids(query, protocol.positives), ids(query, protocol.junk)
+    except AmesError as error:
+        raise AmesError(f"protocol {protocol.name!r}, query {number}: {error}") from error
+
+
+def _checked(ranking: np.ndarray, ground_truth: GroundTruth) -> np.ndarray:
+    """`ranking` as int64 [Q, M], its sizes and ids checked against the ground truth."""
+    ranking = np.asarray(ranking)
+    if ranking.ndim != 2 or ranking.dtype.kind not in "iu":
+        raise AmesError(
+            f"ranking must be integer gallery ids [queries, entries], not {ranking.dtype} "
+            f"of shape {list(ranking.shape)}"
+        )
+    if len(ranking) != len(ground_truth.queries):
+        raise AmesError(
+            f"ranking has {len(ranking)} rows but ground truth {len(ground_truth.queries)} queries"
+        )
+    ranking = ranking.astype(np.int64, copy=False)
+    if ranking.size and ranking.min() < -1:
+        raise AmesError(f"ranking holds the id {ranking.min()}: ids start at 0, and -1 is no entry")
+    size = len(ground_truth.imlist)
+    if size and ranking.size and ranking.max() >= size:
+        raise AmesError(
+            f"ranking holds the id {ranking.max()} but the gallery of the ground truth has {size} images: "
+            "use the shortlist and the ground truth of the same dataset"
+        )
+    twice = first_repeated(ranking)
+    if twice is not None:
+        raise AmesError(f"ranking of query {twice[0]} lists gallery image {twice[1]} more than once")
+    return ranking

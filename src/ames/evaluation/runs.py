@@ -1,0 +1,97 @@
+"""What an evaluation leaves behind: ``scores.npz`` in its folder, for figures without the model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ames.datasets.ground_truth import GroundTruth, load_ground_truth
+from ames.errors import AmesError
+from ames.evaluation.protocols import GLDV2, REVISITED, Protocol
+from ames.io.archives import reading_npz
+from ames.io.atomic import atomic_file
+from ames.io.claims import parsed
+from ames.search.shortlist import Shortlist, named
+
+SCORES, RESULTS = "scores.npz", "results.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Scores of one evaluation, and what is needed to judge them.
+
+    logits: float32 [Q, M] as the shortlist, NaN where no protocol needed the pair. gallery_size: images of
+    the gallery, more than the ground truth names where distractors lie behind. about: dataset, model,
+    descriptor counts, and the rows that were asked for.
+    """
+
+    shortlist: Shortlist
+    logits: np.ndarray
+    ground_truth: Path
+    gallery_size: int
+    protocols: tuple[Protocol, ...]
+    about: dict[str, Any]
+
+    def save(self, folder: Path) -> None:
+        """Writes ``folder/scores.npz``."""
+        meta = {
+            "ground_truth": str(self.ground_truth.resolve()),
+            "gallery_size": self.gallery_size,
+            "protocols": [asdict(p) for p in self.protocols],
+            "about": self.about,
+        }
+        with atomic_file(folder / SCORES) as file:
+            np.savez(
+                file,
+                ids=self.shortlist.ids,
+                similarities=self.shortlist.similarities,
+                logits=self.logits,
+                meta=np.array(json.dumps(meta)),
+            )
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Run:
+        """Reads what ``save`` wrote; AmesError names what is missing or broken."""
+        path = Path(folder) / SCORES
+        if not path.is_file():
+            raise AmesError(f"{path}: no such file; give the folder of an evaluation's run")
+        with reading_npz(path, "the scores of an evaluation"), np.load(path, allow_pickle=False) as content:
+            meta = parsed(str(content["meta"][()]))
+            with named(path):
+                shortlist = Shortlist(content["ids"], content["similarities"])
+            return cls(
+                shortlist,
+                content["logits"],
+                Path(meta["ground_truth"]),
+                int(meta["gallery_size"]),
+                tuple(_protocol(item) for item in meta["protocols"]),
+                dict(meta["about"]),
+            )
+
+    def truth(self, path: Path | None = None) -> GroundTruth:
+        """The ground truth of the run; ``path`` where it is elsewhere by now."""
+        return padded(load_ground_truth(path or self.ground_truth), self.gallery_size)
+
+    def choose(self, names: Sequence[str]) -> tuple[Protocol, ...]:
+        """Protocols by name: the run's own first, then those of ROxford/RParis and GLDv2."""
+        known = {p.name: p for p in (*REVISITED, *GLDV2, *self.protocols)}
+        for name in names:
+            if name not in known:
+                raise AmesError(f"protocol {name!r} is none of {', '.join(known)}")
+        return tuple(known[name] for name in dict.fromkeys(names)) or self.protocols
+
+
+def padded(truth: GroundTruth, gallery_size: int) -> GroundTruth:
+    """The ground truth with a name for each distractor behind the gallery that it lists."""
+    names = [f"distractor {i}" for i in range(len(truth.imlist), gallery_size)]
+    return replace(truth, imlist=[*truth.imlist, *names]) if names else truth
+
+
+def _protocol(item: dict[str, Any]) -> Protocol:
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in item.items()}
+    return Protocol(**values)

@@ -1,0 +1,190 @@
+"""Features of images by a backbone that takes one at a time, in this process or in several."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import replace
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+
+from ames.backbones.base import Backbone, ImageFeatures
+from ames.datasets.images import MAX_PIXELS, UnreadableImage, read_image
+from ames.errors import AmesError
+from ames.extraction.preprocessing import Box, whole_pixels
+from ames.features import LocalFeatures
+
+_TAKEN = 16  # images a worker takes at a time
+_AHEAD = 4  # times that many a worker are done, or begun, before they are asked for
+
+Found = ImageFeatures | str  # or why there are none
+
+
+class Photo(NamedTuple):
+    """An image, or what a box in it shows."""
+
+    path: Path
+    box: Box | None = None
+
+
+class PerImage:
+    """The ``count`` strongest descriptors of ``backbone``, by ``workers`` processes beside this one.
+
+    What a source of features offers: ``name``, ``slots``, ``local_dim``, ``global_dim`` (None: no global
+    descriptor), ``provenance`` and ``chunks``.
+    """
+
+    def __init__(
+        self, backbone: Backbone, count: int, workers: int = 0, max_pixels: int = MAX_PIXELS
+    ) -> None:
+        self._backbone, self._workers, self._max_pixels = backbone, workers, max_pixels
+        self.slots, self.local_dim, self.global_dim = count, backbone.local_dim, backbone.global_dim
+        self.name = backbone.name
+
+    def provenance(self) -> dict[str, Any]:
+        return self._backbone.provenance() | {"descriptors": self.slots}
+
+    def chunks(
+        self, photos: Sequence[Photo], size: int, tick: Callable[[], object] = lambda: None
+    ) -> Iterator[list[Found]]:
+        """What each photo has, in order, ``size`` of them at a time; ``tick`` is called for each. Locations
+        are shares of the whole image, for boxes too.
+        """
+        workers = min(self._workers, -(-len(photos) // _TAKEN))
+        with _mapper(self._backbone, self.slots, self._max_pixels, workers) as mapper:
+            chunk = []
+            for found in mapper(photos):
+                tick()
+                chunk.append(found)
+                if len(chunk) == size:
+                    yield chunk
+                    chunk = []
+            if chunk:
+                yield chunk
+
+
+@contextmanager
+def _mapper(backbone: Backbone, count: int, max_pixels: int, workers: int):
+    if not workers:
+        yield lambda photos: (_extract_one(backbone, count, max_pixels, photo) for photo in photos)
+        return
+    context = get_context("spawn")
+    # Not among what a process is started with: one that died over it would be waited for without end.
+    copies = context.Queue()
+    copies.cancel_join_thread()
+    for _ in range(workers):
+        copies.put((backbone, count, max_pixels))
+    ended = context.RawValue("b", 0)  # without a lock, which a worker that is killed could hold
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (copies, ended))
+    try:
+        yield lambda photos: map(_received, _by_workers(pool, photos, _AHEAD * workers))
+    except BrokenProcessPool as error:
+        raise AmesError("a worker process died, perhaps for lack of memory: use fewer workers") from error
+    finally:
+        ended.value = 1
+        pool.shutdown(cancel_futures=True)
+
+
+def _by_workers(pool: ProcessPoolExecutor, photos: Sequence[Photo], reach: int) -> Iterator[_Sent | str]:
+    """What workers send, in order; at most ``reach`` of their tasks are ahead of whoever iterates, for
+    results that wait are in memory.
+    """
+    waiting: deque[Future[list[_Sent | str]]] = deque()
+    for first in range(0, len(photos), _TAKEN):
+        with _interruptions_held():
+            waiting.append(pool.submit(_in_worker, photos[first : first + _TAKEN]))
+        if len(waiting) > reach:
+            yield from waiting.popleft().result()
+    while waiting:
+        yield from waiting.popleft().result()
+
+
+@contextmanager
+def _interruptions_held() -> Iterator[None]:
+    """Ctrl-C, which the terminal sends to all processes, comes when the block ends, lest it leave a pool half
+    made; processes that begin in it never get it: this one says that it was interrupted, and ends them.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    held: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: held.append(number))  # any thread receives it
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which processes inherit
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler or signal.SIG_DFL)
+        if held:
+            signal.raise_signal(signal.SIGINT)
+
+
+def _extract_one(backbone: Backbone, count: int, max_pixels: int, photo: Photo) -> Found:
+    try:
+        image = read_image(photo.path, max_pixels=max_pixels)
+        if photo.box is None:
+            return backbone.extract(image, count)
+        top, left, bottom, right = whole_pixels(photo.box, *image.shape[:2])
+    except UnreadableImage as error:
+        return str(error)
+    found = backbone.extract(np.ascontiguousarray(image[top:bottom, left:right]), count)
+    if found.local.xy is None:
+        return found
+    xy = found.local.xy * torch.tensor([bottom - top, right - left]) + torch.tensor([top, left])
+    return found._replace(local=replace(found.local, xy=xy / torch.tensor(image.shape[:2])))
+
+
+_worker: tuple[Backbone, int, int]
+_ended: Any  # its value: whether nobody wants results any more
+
+
+def _start_worker(copies: Any, ended: Any) -> None:
+    global _worker, _ended
+    _ended = ended
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _worker = copies.get()
+    cv2.setNumThreads(1)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # damaged files are listed
+    torch.set_num_threads(1)
+
+
+def _end_with_parent() -> None:
+    """A worker of a process that was killed would wait for tasks forever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+# Tensors would travel between processes as shared memory files, thousands of them: arrays are copied.
+_Sent = tuple[dict[str, np.ndarray | None], np.ndarray | None]
+
+
+def _in_worker(photos: Sequence[Photo]) -> list[_Sent | str]:
+    return [_sent(_extract_one(*_worker, photo)) for photo in photos if not _ended.value]
+
+
+def _sent(result: Found) -> _Sent | str:
+    if isinstance(result, str):
+        return result
+    arrays = {name: None if x is None else x.numpy() for name, x in vars(result.local).items()}
+    return arrays, result.vector
+
+
+def _received(sent: _Sent | str) -> Found:
+    if isinstance(sent, str):
+        return sent
+    arrays, vector = sent
+    tensors: dict[str, Any] = {k: None if x is None else torch.from_numpy(x) for k, x in arrays.items()}
+    return ImageFeatures(LocalFeatures(**tensors), vector)

@@ -1,0 +1,1 @@
+"""Look at, compare and convert files."""

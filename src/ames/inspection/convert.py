@@ -1,0 +1,82 @@
+"""Published pickles and checkpoints into files that hold data alone: .npz, .json, .safetensors."""
+
+from __future__ import annotations
+
+import filecmp
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ames.datasets.ground_truth import parse_ground_truth, save_ground_truth
+from ames.errors import AmesError
+from ames.io.pickles import load_pickle
+from ames.models.checkpoints import arguments_of_state, read_weights, save_state
+from ames.search.shortlist import Shortlist
+
+
+def convert(
+    path: Path | str, out: Path | str | None = None, *, columns: int | None = None
+) -> tuple[Path, str]:
+    """Writes the safe twin of a file and returns its path and what it is: a shortlist ``.pkl`` becomes
+    .npz, a ground truth ``.pkl`` .json, a checkpoint .safetensors (weights alone). One that is there already
+    stays if it is what would be written.
+
+    out: where to (None: beside the file, same name). columns: entries a query that a shortlist keeps.
+    AmesError if the file is none of these, or something else is at ``out`` already.
+    """
+    path = Path(path)
+    if path.suffix == ".pkl":
+        return _pickle(path, out, columns)
+    if path.suffix in (".pt", ".pth"):
+        weights = read_weights(path)
+        target = _target(path, out, ".safetensors")
+        about: dict[str, Any] = dict(weights.about)
+        if "mtc_token" in weights.state and "model" not in about:
+            about["model"] = arguments_of_state(weights.state, source=str(path))
+        about["converted_from"] = path.name
+        what = f"weights, {len(weights.state)} tensors"
+        return target, what + _written(target, path, lambda place: save_state(place, weights.state, about))
+    raise AmesError(f"{path}: only .pkl, .pt and .pth files are converted")
+
+
+def _pickle(path: Path, out: Path | str | None, columns: int | None) -> tuple[Path, str]:
+    content = load_pickle(path)
+    if isinstance(content, dict):
+        truth = parse_ground_truth(content, source=str(path))
+        target, what = _target(path, out, ".json"), f"ground truth of {len(truth.queries)} queries"
+        return target, what + _written(target, path, lambda place: save_ground_truth(place, truth))
+    try:
+        shortlist = Shortlist.from_array(content, columns=columns)
+    except AmesError as error:
+        raise AmesError(f"{path}: {error}") from error
+    target, meta = _target(path, out, ".npz"), {"converted_from": path.name}
+    what = f"shortlist of {shortlist.ids.shape[0]} queries, {shortlist.ids.shape[1]} entries each"
+    return target, what + _written(target, path, lambda place: shortlist.save(place, meta=meta))
+
+
+def _target(path: Path, out: Path | str | None, suffix: str) -> Path:
+    target = path.with_suffix(suffix) if out is None else Path(out)
+    if target.suffix != suffix:
+        raise AmesError(f"{target}: {path.name} becomes a {suffix} file; give a name that ends so")
+    return target
+
+
+def _written(target: Path, path: Path, save: Callable[[Path], object]) -> str:
+    """What there is to say of it: nothing where it was written, or that the same is there already."""
+    if not target.exists():
+        save(target)
+        return ""
+    if target.is_file():
+        try:
+            with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+                twin = Path(folder) / target.name
+                save(twin)
+                if filecmp.cmp(twin, target, shallow=False):
+                    return "; is there already"
+        except OSError as error:
+            raise AmesError(f"{target.parent}: cannot be written ({error.strerror or error})") from error
+    raise AmesError(
+        f"{target}: is there already, and not what {path.name} gives; move it away, or give another name "
+        "with -o"
+    )

@@ -1,0 +1,1 @@
+"""Files: written whole, locked, fetched, and read safely; progress."""

@@ -1,0 +1,106 @@
+"""Where a similarity transformer starts from.
+
+Attention from random weights takes thousands of steps to discover that equal descriptors should find
+each other. ``matching`` writes that much into the initial weights: a soft matcher with the match token
+as its dustbin, from which training refines everything. Every weight stays trainable.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ames.models.layers.attention import PairDecoder
+
+
+@torch.no_grad()
+def identical_attention(decoder: PairDecoder) -> None:
+    """All layers start from the first one's weights (the released code copies one layer)."""
+    first, *others = decoder.stack
+    weights = first.state_dict()
+    for layer in others:
+        layer.load_state_dict(weights)
+
+
+@torch.no_grad()
+def pca_projection(linear: nn.Linear, x: Tensor) -> None:
+    """Rows of ``linear`` become the main directions of x [n, D] (centred), zero rows stay zero."""
+    mean = x.mean(0)
+    centred = (x - mean).double()
+    values, vectors = torch.linalg.eigh(centred.T @ centred / len(x))  # rising eigenvalues
+    used = linear.weight.abs().sum(1) > 0
+    count = min(int(used.sum()), x.shape[1])
+    # Half-whitened: the leading directions of local descriptors would else drown the rest.
+    half = values.flip(0)[:count].clamp(min=1e-9) ** -0.25
+    basis = (vectors.flip(1)[:, :count] * half).T.float()
+    rows = used.nonzero().squeeze(1)[:count]
+    linear.weight.zero_()
+    linear.weight[rows] = basis
+    linear.bias.copy_(-linear.weight @ mean)
+
+
+@torch.no_grad()
+def matching(
+    decoder: PairDecoder,
+    token: nn.Parameter,
+    project: nn.Linear,
+    norm: nn.LayerNorm,
+    head: nn.Linear,
+    *,
+    sharpness: float = 1.2,
+    threshold: float = 0.5,
+    quiet: float = 0.1,
+) -> None:
+    """Starts AMES, given its match token, the ends of its projection and its head, as a soft matcher.
+
+    The last 2h of the d dimensions (h = heads) are set aside: one *flag* a head, which marks the match
+    token, and one *evidence* a head. In cross-attention queries and keys share one orthogonal
+    projection, so that like finds like, and the match token's key has the constant score of a pair
+    with cosine ``threshold``: a descriptor whose best match is worse attends to the match token. Its
+    flag is copied into the descriptor's evidence ("unmatched"); self-attention carries the mean
+    evidence to the match token, where the head reads it. All other outputs start at ``quiet`` times
+    their usual size.
+    """
+    d, heads = len(token), decoder.stack[0].cross_attn.heads
+    main = d - 2 * heads
+    flags, evidence = torch.arange(main, main + heads), torch.arange(main + heads, d)
+    width = d // heads
+    if width < 4:
+        raise ValueError(f"init 'matching' needs at least 4 dimensions a head, has {width}")
+    sign = 1.0 - 2.0 * (torch.arange(heads) % 2)  # alternating, so that LayerNorm's mean stays near 0
+
+    token.zero_()
+    token[flags] = math.sqrt(d / heads) * sign
+    nn.init.orthogonal_(project.weight)
+    project.weight[main:] = 0
+    nn.init.zeros_(project.bias)
+    norm.weight[main:] = 0
+
+    # A pair of cosine c scores sharpness^2 * (d / heads) * c / sqrt(width) in a head.
+    token_key = sharpness * math.sqrt(d / heads)
+    token_query = sharpness**2 * threshold * (d / heads) / token_key
+    for layer in decoder.stack:
+        shared = torch.zeros(d, d)
+        rotation = nn.init.orthogonal_(torch.empty(main, main))
+        per_head = width - 2
+        for h in range(heads):
+            shared[h * width : h * width + per_head, :main] = rotation[h * per_head : (h + 1) * per_head]
+        flag_rows = torch.arange(heads) * width + per_head
+        cross = layer.cross_attn
+        cross.in_proj_weight[:d] = sharpness * shared
+        cross.in_proj_weight[d : 2 * d] = sharpness * shared
+        cross.in_proj_weight[d + flag_rows, flags] = sharpness * sign
+        cross.in_proj_bias[flag_rows] = token_query
+        for attention, source in ((cross, flags), (layer.self_attn, evidence)):
+            value = attention.in_proj_weight[2 * d :]
+            value[flag_rows] = 0
+            value[flag_rows, source] = sign if attention is cross else 1.0
+            attention.out_proj.weight *= quiet
+            attention.out_proj.weight[evidence, :] = 0
+            attention.out_proj.weight[evidence, flag_rows] = 1.0
+        layer.linear2.weight *= quiet
+    nn.init.zeros_(head.weight)
+    head.weight[0, evidence] = -1.0
+    nn.init.zeros_(head.bias)

@@ -1,0 +1,341 @@
+"""The main job on real input: from images to a re-ranked, measured result and a page to look at."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ames.backbones import make_backbone
+from ames.datasets.ground_truth import GroundTruth, ids, load_ground_truth, save_ground_truth
+from ames.datasets.images import write_names
+from ames.datasets.landmarks.build import make_landmarks
+from ames.datasets.layout import DatasetFolder
+from ames.datasets.photo_folder import Collection, open_collection
+from ames.descriptors.local import DescriptorFile
+from ames.errors import AmesError
+from ames.evaluation.protocols import (
+    LEAVE_ONE_OUT,
+    MEDIUM,
+    REVISITED,
+    Protocol,
+    Result,
+    left_out,
+    query_counts,
+)
+from ames.evaluation.sweep import Blend, judge, judge_ideal, judge_initial
+from ames.extraction.process_pool import PerImage
+from ames.io.atomic import atomic_file
+from ames.models.base import PairSimilarity
+from ames.models.chamfer import Chamfer
+from ames.models.checkpoints import model_of, read_weights
+from ames.pipelines.prepare import extract_split, make_shortlist
+from ames.reporting.report import Hit, Strip, format_table, write_report
+from ames.reranking.scorer import Compute, Engine
+from ames.reranking.shortlist_scores import blend as blend_scores
+from ames.reranking.shortlist_scores import junk_of, needed, rerank, score_shortlist
+from ames.search.shortlist import Shortlist
+from ames.weights import path_of
+
+# Descriptors used of a query, and of a database image in the small and in the large setting.
+QUERY_DESC, FEW, MANY = 200, 50, 200
+# Chosen on the validation landmarks at each database count; scripts/train_rootsift.py prints them.
+CHAMFER_BLENDS = {FEW: Blend(0.05, 1.0), MANY: Blend(0.0, 0.1)}
+STORED = 400  # descriptors extracted an image
+SHOWN = 8  # results in a strip
+STRIPS = 12
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table: a model, its descriptor count in the database, and its blend."""
+
+    name: str
+    model: PairSimilarity
+    database_count: int
+    blend: Blend
+
+    @property
+    def bytes_an_image(self) -> int:
+        return self.database_count * self.model.code_bytes
+
+
+@dataclass(frozen=True)
+class DemoSet:
+    """A prepared test set: files, truth, and how it is judged."""
+
+    folder: DatasetFolder
+    images: Path
+    ground_truth: GroundTruth
+    protocols: Sequence[Protocol]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a method reached: figures by protocol, logits [Q, M], seconds of scoring."""
+
+    method: Method
+    results: dict[Protocol, Result]
+    logits: np.ndarray
+    seconds: float
+
+
+def run_demo(
+    out: Path | str,
+    *,
+    images: Path | str | None = None,
+    distractors: str = "distractors",
+    landmarks: int = 40,
+    num_rerank: int = 100,
+    seed: int = 0,
+    workers: int = 2,
+    device: str = "cpu",
+    model: Path | str | None = None,
+    binary_model: Path | str | None = None,
+) -> Path:
+    """Runs every stage below ``out``, prints the table, and returns the path of ``report.html``.
+
+    images: a folder of photos with one sub-folder an object; None: generated test landmarks. model,
+    binary_model: checkpoints in place of the shipped ones. Finished stages are reused.
+    """
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise AmesError(f"{out}: is not a folder; give a folder to write to")
+    methods = _methods(model, binary_model)
+    if images is None:
+        test = generated_landmarks(out, landmarks=landmarks, seed=seed, workers=workers)
+    else:
+        test = own_photos(out, Path(images), distractors=distractors)
+    shortlist = _prepare(test, workers=workers)
+    k = min(num_rerank, shortlist.ids.shape[1])
+    outcomes = [_measure(method, test, shortlist, k, device) for method in methods]
+    rows = _rows(test, shortlist, outcomes, k)
+    notes = _notes(test, shortlist, k)
+    print(format_table(rows))
+    print("\n".join(notes))
+    with atomic_file(out / "results.json") as file:
+        file.write(json.dumps({"images": str(test.images), "rows": rows, "notes": notes}, indent=1).encode())
+    report = write_report(
+        out / "report.html",
+        title=f"ames demo: {test.folder.name}",
+        rows=rows,
+        strips=_strips(test, shortlist, outcomes[-1], k),
+        notes=notes,
+    )
+    print(f"report: {report}")
+    return report
+
+
+# ---- test sets ------------------------------------------------------------------------------------
+
+
+def generated_landmarks(out: Path, *, landmarks: int, seed: int, workers: int) -> DemoSet:
+    """Test landmarks with easy, hard and junk views, which no shipped weights have seen."""
+    folder = DatasetFolder(out / "landmarks-test", "rootsift")
+    make_landmarks(
+        folder.path,
+        split="test",
+        landmarks=landmarks,
+        easy=4,
+        hard=6,
+        junk=2,
+        distractors=500,
+        seed=seed,
+        workers=workers,
+    )
+    truth = load_ground_truth(folder.ground_truth)
+    return DemoSet(folder, folder.path, truth, REVISITED, [])
+
+
+def own_photos(out: Path, images: Path, *, distractors: str) -> DemoSet:
+    """A test set of one's own photos, leave-one-out over its objects."""
+    collection = open_collection(images, distractors=distractors)
+    folder = DatasetFolder(out / "photos", "rootsift")
+    truth = collection.leave_one_out()
+    _check_unchanged(folder.path / "photos.json", collection, truth)
+    write_names(folder.image_list("gallery"), truth.imlist)
+    write_names(folder.image_list("query"), truth.qimlist)
+    save_ground_truth(folder.ground_truth, truth)
+    sizes = ", ".join(f"{name} {len(found)}" for name, found in collection.objects.items())
+    notes = [f"{len(collection.images)} images of {images}; objects: {sizes}", *collection.notes]
+    if collection.unreadable:
+        named = "; ".join(f"{name}: {why}" for name, why in collection.unreadable.items())
+        notes.append(f"{len(collection.unreadable)} images could not be read and were left out: {named}")
+    return DemoSet(folder, images, truth, (LEAVE_ONE_OUT,), notes)
+
+
+def _check_unchanged(path: Path, collection: Collection, truth: GroundTruth) -> None:
+    """Refuses to reuse what was made from other photos; ``path`` records names and contents."""
+    contents = {
+        name: hashlib.sha256((collection.root / name).read_bytes()).hexdigest() for name in truth.imlist
+    }
+    record = {"images": contents, "queries": truth.qimlist}
+    if not path.exists():
+        with atomic_file(path) as file:
+            file.write(json.dumps(record).encode())
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        before = None
+    if before != record:
+        raise AmesError(
+            f"{path.parent}: made from other photos than {collection.root} holds now; "
+            "delete this folder or give another --out"
+        )
+
+
+def _prepare(test: DemoSet, *, workers: int) -> Shortlist:
+    source = PerImage(make_backbone(test.folder.descriptors), STORED, workers)
+    for split in ("query", "gallery"):
+        done = extract_split(test.folder, split, source, images=test.images)
+        if not done.already:
+            print(done.summary())
+    return Shortlist.load(make_shortlist(test.folder), gallery_size=len(test.ground_truth.imlist))
+
+
+# ---- methods --------------------------------------------------------------------------------------
+
+
+def _methods(model: Path | str | None, binary_model: Path | str | None) -> list[Method]:
+    """Rows of the table below the global one, the binary model last."""
+    full, full_blend = _ames(model or path_of("rootsift_ames"), binarized=False)
+    binary, binary_blend = _ames(binary_model or path_of("rootsift_ames_dist"), binarized=True)
+    chamfer = Chamfer(local_dim=128)
+    return [
+        Method("Chamfer, float", chamfer, MANY, CHAMFER_BLENDS[MANY]),
+        Method("Chamfer, float", chamfer, FEW, CHAMFER_BLENDS[FEW]),
+        Method("AMES", full, MANY, full_blend),
+        Method("AMES", full, FEW, full_blend),
+        Method("AMES binary", binary, FEW, binary_blend),
+    ]
+
+
+def _ames(path: Path | str, *, binarized: bool) -> tuple[PairSimilarity, Blend]:
+    weights = read_weights(path)
+    backbone = weights.about.get("backbone")
+    if backbone not in (None, "rootsift"):
+        raise AmesError(f"{path}: weights for {backbone} descriptors; the demo extracts rootsift")
+    model = model_of(weights, source=str(path))
+    if model.local_dim != 128 or model.binarized != binarized:
+        kind = "binary" if model.binarized else "full-precision"
+        expected = "binary" if binarized else "full-precision"
+        raise AmesError(
+            f"{path}: a {kind} model of {model.local_dim}-d descriptors; expected a {expected} one of 128-d"
+        )
+    return model, Blend.stored(weights.about, source=str(path)) or Blend(0.0, 1.0)
+
+
+def _measure(method: Method, test: DemoSet, shortlist: Shortlist, k: int, device: str) -> Outcome:
+    start = time.perf_counter()
+    logits = score_shortlist(
+        Engine(method.model, Compute(devices=(device,))),
+        DescriptorFile(test.folder.local("query")),
+        DescriptorFile(test.folder.local("gallery")),
+        shortlist,
+        mask=needed(shortlist, test.ground_truth, test.protocols, [k]),
+        query_count=QUERY_DESC,
+        database_count=method.database_count,
+    )
+    seconds = time.perf_counter() - start
+    results = judge(shortlist, logits, test.ground_truth, test.protocols, num_rerank=k, blend=method.blend)
+    return Outcome(method, results, logits, seconds)
+
+
+# ---- what a person sees ---------------------------------------------------------------------------
+
+
+def _rows(test: DemoSet, shortlist: Shortlist, outcomes: Sequence[Outcome], k: int) -> list[dict[str, Any]]:
+    """One row a method; mAP by protocol, mP@10 of the main one."""
+    truth, protocols = test.ground_truth, test.protocols
+
+    def row(name: str, results: dict[Protocol, Result], **figures: Any) -> dict[str, Any]:
+        alone = len(protocols) == 1
+        maps = {"mAP" if alone else f"mAP {p.name}": results[p].map for p in protocols}
+        columns = {
+            "method": name,
+            "query x database": figures.get("counts"),
+            "bytes/image": figures.get("size"),
+        }
+        precision = {"mP@10": results[_main(protocols)].mp[10]}
+        return columns | maps | precision | {"seconds": figures.get("seconds")}
+
+    rows = [row("global only", judge_initial(shortlist, truth, protocols))]
+    for outcome in outcomes:
+        method = outcome.method
+        rows.append(
+            row(
+                method.name,
+                outcome.results,
+                counts=f"{QUERY_DESC} x {method.database_count}",
+                size=method.bytes_an_image,
+                seconds=outcome.seconds,
+            )
+        )
+    rows.append(row("perfect re-ranking", judge_ideal(shortlist, truth, protocols, k)))
+    return rows
+
+
+def _main(protocols: Sequence[Protocol]) -> Protocol:
+    return MEDIUM if MEDIUM in protocols else protocols[0]
+
+
+def _notes(test: DemoSet, shortlist: Shortlist, k: int) -> list[str]:
+    queries, size = shortlist.ids.shape
+    return [
+        *test.notes,
+        f"{queries} queries, {size} database images; each method re-ranks the first {k} of the same "
+        "shortlist. bytes/image: local descriptors as each method stores them; seconds: scoring alone.",
+        *left_out(query_counts(test.ground_truth, test.protocols)),
+    ]
+
+
+def _strips(test: DemoSet, shortlist: Shortlist, outcome: Outcome, k: int) -> list[Strip]:
+    """Some queries with the first results before and after re-ranking."""
+    protocol = _main(test.protocols)
+    truth, blend = test.ground_truth, outcome.method.blend
+    after = rerank(
+        shortlist,
+        outcome.logits,
+        junk_of(truth, protocol),
+        num_rerank=k,
+        lamb=blend.lamb,
+        temp=blend.temp,
+    )
+    before_aps = judge_initial(shortlist, truth, [protocol])[protocol].aps
+    after_aps = outcome.results[protocol].aps
+    chosen = np.unique(np.linspace(0, len(truth.queries) - 1, STRIPS).astype(int))
+    strips = []
+    for q in chosen:
+        similarities = shortlist.similarities[q]
+        blended = blend_scores(similarities, outcome.logits[q], blend.lamb, blend.temp)
+        score = [dict(zip(shortlist.ids[q], x, strict=True)) for x in (similarities, blended)]
+        rankings = [
+            (f"global: AP {before_aps[q]:.1f}", _hits(test, protocol, q, shortlist.ids[q], score[0])),
+            (f"{outcome.method.name}: AP {after_aps[q]:.1f}", _hits(test, protocol, q, after[q], score[1])),
+        ]
+        strips.append(Strip(test.images / truth.qimlist[q], truth.qimlist[q], rankings))
+    return strips
+
+
+def _hits(
+    test: DemoSet, protocol: Protocol, q: int, ranking: np.ndarray, score: dict[int, float]
+) -> list[Hit]:
+    """The first results of a ranking, without the query itself; ``score`` by gallery id."""
+    truth = test.ground_truth
+    right, junk = ids(truth.queries[q], protocol.positives), ids(truth.queries[q], protocol.junk)
+    hits: list[Hit] = []
+    for image in ranking[: SHOWN + 1]:
+        name = truth.imlist[image]
+        if name == truth.qimlist[q] or len(hits) == SHOWN:
+            continue
+        label = "junk" if image in junk else "right" if image in right else "wrong"
+        hits.append(Hit(test.images / name, label, float(score[image]), name))
+    return hits

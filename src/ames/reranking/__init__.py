@@ -1,0 +1,1 @@
+"""Shortlist and model to scores: scorer, shortlist scores, score cache."""

@@ -1,0 +1,294 @@
+"""The engine: scores pairs of images on the devices there are, in the number format asked for.
+
+Work that concerns one image alone is done once an image (``PairSimilarity.encode``); pairs are put together
+by their numbers of descriptors, in chunks that fit the memory, and no pair is scored twice.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ames.errors import AmesError, naming
+from ames.features import LocalFeatures
+from ames.models.base import PairSimilarity
+from ames.precision import usable
+
+# tf32: fp32 whose products a GPU rounds to 10 bits of mantissa; elsewhere the same as fp32.
+PRECISIONS = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+
+# Tokens worked on together. On a CPU what lies between two layers should stay in its caches; a GPU wants
+# to be full, and beyond that more only takes memory (docs/performance.md).
+_CPU_TOKENS = {torch.float32: 2560, torch.bfloat16: 6144, torch.float16: 6144}
+_GPU_TOKENS = 1 << 19
+_GPU_PROBE = 1 << 13  # of the first chunk, from which the memory of a token is known
+_GPU_SHARE = 0.6  # of the free memory
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """Where and how pairs are scored.
+
+    devices: torch's names; several share the database images among them. precision: one of ``PRECISIONS``;
+    projection and codes are always fp32, scores too. What a device only imitates is not taken
+    (``ames.precision``): ``precision`` then reads "fp32", as in all that is recorded of it. batch_size: pairs
+    scored together at most (None: what memory allows). compile: the scoring by ``torch.compile``, which takes
+    a while at first.
+    """
+
+    devices: tuple[str, ...] = ("cpu",)
+    precision: str = "fp32"
+    batch_size: int | None = None
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise AmesError(f"precision {self.precision!r} is none of {', '.join(PRECISIONS)}")
+        if not self.devices:
+            raise AmesError("no device given")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise AmesError(f"batch_size {self.batch_size} is below 1")
+        if not usable(PRECISIONS[self.precision], self.devices, asked=f"precision={self.precision}"):
+            object.__setattr__(self, "precision", "fp32")
+
+
+class Engine:
+    """A model ready to score: ``queries`` once, then ``score`` against any number of database images.
+
+    The model is moved to the first device and put into evaluation mode; other devices and number formats
+    get copies of it.
+    """
+
+    def __init__(self, model: PairSimilarity, compute: Compute | None = None) -> None:
+        self.compute = compute or Compute()
+        self.model = model.eval()
+        first, *others = self.compute.devices
+        models = [model.to(first), *(copy.deepcopy(model).to(device) for device in others)]
+        self._lanes = [_Lane(m, d, self.compute) for m, d in zip(models, self.compute.devices, strict=True)]
+
+    def queries(self, local: LocalFeatures, *, coded: bool = False) -> list[LocalFeatures]:
+        """What every pair of these images [Q, N, D] needs, on each device; handed to ``score``.
+
+        coded: ``local`` holds codes of ``Similarity.compress`` in place of descriptors. AmesError for another
+        shape or width, NotFiniteError for an image with NaN or infinity.
+        """
+        _check_images(local, "queries")
+        with self._mode():
+            return [lane.encode(local, coded, database=False) for lane in self._lanes]
+
+    def score(
+        self,
+        queries: list[LocalFeatures],
+        images: LocalFeatures,
+        query_rows: np.ndarray,
+        image_rows: np.ndarray,
+        *,
+        coded: bool = False,
+    ) -> np.ndarray:
+        """Logits float32 [P] of the pairs (query_rows[p], image_rows[p]), both int [P].
+
+        queries: of ``queries``; images: descriptors [I, M, D] of database images, or their codes where
+        ``coded``. Descriptors are scored as a database stores them (compressed and expanded). AmesError for
+        shapes and rows that do not fit, NotFiniteError for an image with NaN or infinity.
+        """
+        _check_images(images, "database images")
+        if len(queries) != len(self._lanes):
+            raise AmesError("queries: give what Engine.queries returned, one for each device")
+        query_rows = _rows(query_rows, len(queries[0].valid), "query_rows")
+        image_rows = _rows(image_rows, len(images.valid), "image_rows")
+        if len(query_rows) != len(image_rows):
+            raise AmesError(f"{len(query_rows)} query_rows, but {len(image_rows)} image_rows: give pairs")
+        order = np.argsort(image_rows, kind="stable")
+        logits = np.empty(len(order), np.float32)
+
+        def work(part: tuple[_Lane, LocalFeatures, np.ndarray]) -> None:
+            lane, encoded, pairs = part
+            if not len(pairs):
+                return
+            first, last = image_rows[pairs[0]], image_rows[pairs[-1]] + 1
+            with naming(place=lambda image: int(first) + image):
+                database = lane.encode(images[first:last], coded, database=True)
+            if encoded.width != database.width:
+                raise AmesError(f"queries are {encoded.width}-d, database images {database.width}-d")
+            logits[pairs] = lane.score(encoded, database, query_rows[pairs], image_rows[pairs] - first)
+
+        shares = _split(image_rows[order], len(self._lanes))
+        parts = [
+            (lane, encoded, order[share])
+            for lane, encoded, share in zip(self._lanes, queries, shares, strict=True)
+        ]
+        with self._mode():
+            if len(parts) == 1:
+                work(parts[0])
+            else:
+                with ThreadPoolExecutor(len(parts)) as pool:
+                    list(pool.map(work, parts))
+        return logits
+
+    @contextmanager
+    def _mode(self) -> Iterator[None]:
+        """The number format of products, which torch keeps as one global setting."""
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high" if self.compute.precision == "tf32" else "highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+
+
+class _Lane:
+    """One device: its copy of the model, and how much of the work fits at a time."""
+
+    def __init__(self, model: PairSimilarity, device: str, compute: Compute) -> None:
+        self.model, self.device = model, torch.device(device)
+        dtype = PRECISIONS[compute.precision]
+        changed = compute.compile or dtype != torch.float32
+        self.scorer = copy.deepcopy(model) if changed else model
+        if dtype != torch.float32:
+            self.scorer.lower(dtype)
+        if compute.compile:
+            self.scorer.compile_pairs()
+        self.batch_size = compute.batch_size
+        self.tokens = _CPU_TOKENS[dtype] if self.device.type == "cpu" else _GPU_PROBE
+        self._probed = False
+
+    @torch.inference_mode()
+    def encode(self, local: LocalFeatures, coded: bool, *, database: bool) -> LocalFeatures:
+        """Images [I, N, ...] -> ``PairSimilarity.encode`` of them, on the device."""
+        local = LocalFeatures(local.descriptors, local.valid).trim_padding()
+        step = max(1, self.tokens // (local.size + 1))
+        parts = []
+        for start in range(0, len(local.valid), step):
+            part = self._here(local[start : start + step])
+            with naming(place=lambda image, start=start: start + image):  # type: ignore[misc]
+                if database and not coded:
+                    tokens = self.model.expand(self.model.compress(part))
+                else:
+                    tokens = self.model.expand(part) if coded else self.model.tokens(part)
+            parts.append(self.scorer.encode(tokens))
+        return LocalFeatures.cat(parts)
+
+    @torch.inference_mode()
+    def score(
+        self,
+        queries: LocalFeatures,
+        database: LocalFeatures,
+        query_rows: np.ndarray,
+        image_rows: np.ndarray,
+    ) -> np.ndarray:
+        """Logits float32 [P] of pairs of encoded images."""
+        query_lengths = queries.lengths.cpu().numpy()[query_rows]
+        image_lengths = database.lengths.cpu().numpy()[image_rows]
+        # Pairs of one size together, largest first: what is going to run out of memory does so at once.
+        order = np.lexsort((image_rows, query_rows, -image_lengths, -query_lengths))
+        sorted_lengths = query_lengths[order], image_lengths[order]
+        logits = np.empty(len(order), np.float32)
+        start = 0
+        while start < len(order):
+            size = self._size(*(lengths[start:] for lengths in sorted_lengths))
+            pairs = order[start : start + size]
+
+            def run(pairs: np.ndarray = pairs) -> Tensor:
+                sides = (
+                    (queries, query_rows[pairs], query_lengths[pairs]),
+                    (database, image_rows[pairs], image_lengths[pairs]),
+                )
+                gathered = (
+                    x.trim(max(int(lengths.max()), 1))[torch.from_numpy(rows).to(self.device)]
+                    for x, rows, lengths in sides
+                )
+                return self.scorer.pairs_encoded(*gathered).float().cpu()
+
+            tokens = size * int(query_lengths[pairs[0]] + image_lengths[pairs].max() + 1)
+            found = self._within_memory(run, size, tokens)
+            if found is None:
+                continue
+            logits[pairs] = found.numpy()
+            start += size
+        return logits
+
+    def _size(self, query_lengths: np.ndarray, image_lengths: np.ndarray) -> int:
+        """How many of the pairs to score together; lengths are of each, falling."""
+        within = 1 + int(self.tokens // (query_lengths[0] + 1))  # no more fit, however short the images
+        most = max(1, int(self.tokens // (query_lengths[0] + image_lengths[:within].max() + 1)))
+        if self.batch_size is not None:
+            most = min(most, self.batch_size)
+        # Pairs of equal lengths need no mask: a chunk ends where they do, unless it would be a small one.
+        unequal = np.flatnonzero(
+            (query_lengths[:most] != query_lengths[0]) | (image_lengths[:most] != image_lengths[0])
+        )
+        return int(unequal[0]) if len(unequal) and unequal[0] >= most / 2 else min(most, len(query_lengths))
+
+    def _within_memory(self, run: Callable[[], T], size: int, tokens: int) -> T | None:
+        """The result of a chunk of ``size`` pairs; None where it has to be tried again in smaller ones."""
+        probe = self.device.type == "cuda" and not self._probed and tokens > _GPU_PROBE // 2
+        if probe:
+            torch.cuda.reset_peak_memory_stats(self.device)
+            before = torch.cuda.memory_allocated(self.device)
+        try:
+            result = run()
+        except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+            if not _out_of_memory(error):
+                raise
+            if size == 1:
+                raise AmesError(
+                    f"a single pair does not fit the memory of {self.device}: use fewer descriptors"
+                ) from error
+            self.tokens, self.batch_size = max(self.tokens // 2, 1), size // 2
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            return None
+        if probe:
+            taken = torch.cuda.max_memory_allocated(self.device) - before
+            fits = _GPU_SHARE * torch.cuda.mem_get_info(self.device)[0] * tokens / max(taken, 1)
+            self.tokens, self._probed = int(min(max(fits, tokens), _GPU_TOKENS)), True
+        return result
+
+    def _here(self, local: LocalFeatures) -> LocalFeatures:
+        if self.device.type != "cuda":
+            return local.to(self.device)
+        return local.map(lambda x: x.pin_memory().to(self.device, non_blocking=True))
+
+
+def _check_images(local: LocalFeatures, what: str) -> None:
+    if local.valid.ndim != 2:
+        raise AmesError(f"{what} are {list(local.descriptors.shape)}; expected [images, descriptors, width]")
+
+
+def _rows(rows: np.ndarray, count: int, name: str) -> np.ndarray:
+    """int64 [P], each of them of ``count`` images."""
+    rows = np.asarray(rows)
+    if rows.ndim != 1 or (rows.dtype.kind not in "iu" and rows.size):
+        raise AmesError(f"{name} are {rows.dtype} {list(rows.shape)}; expected int [pairs]")
+    outside = (rows < 0) | (rows >= count)
+    if outside.any():
+        raise AmesError(f"{name}: there is no image {rows[outside][0]} among {count}")
+    return rows.astype(np.int64, copy=False)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    said = str(error).lower()
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in said
+
+
+def _split(images: np.ndarray, parts: int) -> list[np.ndarray]:
+    """Positions of rising image rows [P] in parts of about as many pairs, the pairs of an image in one."""
+    cuts = np.arange(1, parts) * len(images) // parts
+    if len(images):
+        cuts = np.searchsorted(images, images[cuts])
+    return np.split(np.arange(len(images)), cuts)

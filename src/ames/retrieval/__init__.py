@@ -1,0 +1,1 @@
+"""Ask with a photo: the global index, then re-ranking."""

@@ -1,0 +1,123 @@
+"""Answers from a database: global search in its codes, then re-ranking by its local codes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ames.database.build import check_cosines, load_codec
+from ames.database.store import Database
+from ames.errors import AmesError, naming
+from ames.evaluation.sweep import Blend
+from ames.features import LocalFeatures
+from ames.models.checkpoints import model_of, read_weights
+from ames.reranking.scorer import Compute, Engine
+from ames.reranking.shortlist_scores import blend as blended
+from ames.search.codes import GlobalIndex
+from ames.search.shortlist import Shortlist
+
+
+def open_index(database: Database) -> GlobalIndex:
+    """The global index of a database, in memory; deleted images are not in it. AmesError where its codes are
+    of vectors that are not of unit length, as an earlier version may have stored them.
+    """
+    codes, present = database.global_codes()
+    codec = load_codec(database)
+    check_cosines(database, codec, codes[present])
+    return codec.index(codes, present)
+
+
+def search_database(database: Database, vectors: np.ndarray, k: int | None = None) -> Shortlist:
+    """Global search by cosine: vectors float32 [Q, G] -> the ``k`` most similar images (None: all)."""
+    return open_index(database).search(vectors, len(database) if k is None else k)
+
+
+@dataclass(frozen=True)
+class Retriever:
+    """Searches a database: global codes first, then the local codes of the best.
+
+    blend: lambda and gamma of the final score. Nothing but the global index is held in memory. AmesError
+    where the engine's model did not make the database.
+    """
+
+    database: Database
+    engine: Engine
+    blend: Blend
+
+    def __post_init__(self) -> None:
+        self.database.check_model(self.engine.model)
+        object.__setattr__(self, "_index", open_index(self.database))
+
+    @classmethod
+    def open(
+        cls,
+        database: Path | str,
+        model: Path | str,
+        *,
+        compute: Compute | None = None,
+        blend: Blend | None = None,
+    ) -> Retriever:
+        """From paths; ``blend`` None: the one that the checkpoint brings, AmesError if it brings none."""
+        weights = read_weights(model)
+        blend = blend or Blend.stored(weights.about, source=str(model))
+        if blend is None:
+            raise AmesError(f"{model}: brings no lambda and gamma: give a blend")
+        engine = Engine(model_of(weights, source=str(model)), compute or Compute())
+        return cls(Database(database), engine, blend)
+
+    def search(
+        self, vectors: np.ndarray, queries: LocalFeatures, *, k: int = 10, num_rerank: int = 100
+    ) -> Shortlist:
+        """The best ``k`` images of each query, with blended scores: global vectors float32 [Q, G], local
+        descriptors [Q, N, D], or the model's codes of them (uint8, ``ames extract --pack``); of a single
+        image also [G] and [N, D], which gives one row. ``database.names`` has the names of the ids.
+
+        A query without keypoints (a zero vector) finds nothing. AmesError where numbers of queries or widths
+        differ, or a query is not finite.
+        """
+        if not 1 <= k <= num_rerank:
+            raise AmesError(f"k {k} is outside 1 ... {num_rerank}, the number that is re-ranked")
+        vectors, queries = _batch(vectors, queries)
+        found: Shortlist = self._index.search(vectors, num_rerank)  # type: ignore[attr-defined]
+        rows, columns = np.nonzero(found.ids >= 0)
+        images, places = np.unique(found.ids[rows, columns], return_inverse=True)
+        logits = np.full(found.ids.shape, -np.inf, np.float32)
+        with naming(lambda query: f"the local descriptors of query {query}"):
+            encoded = self.engine.queries(queries, coded=queries.descriptors.dtype == torch.uint8)
+        if len(images):
+            scores = self.engine.score(encoded, self.database.read(images), rows, places, coded=True)
+            if not np.isfinite(scores).all():
+                raise AmesError(f"{self.database.path}: a score is not finite: the model's weights are not")
+            logits[rows, columns] = scores
+        return rerank_by(found, logits, self.blend, k)
+
+
+def _batch(vectors: np.ndarray, queries: LocalFeatures) -> tuple[np.ndarray, LocalFeatures]:
+    """[Q, G] and [Q, N, D]; a single image becomes a batch of one."""
+    vectors = np.asarray(vectors)
+    vectors = vectors[None] if vectors.ndim == 1 else vectors
+    queries = queries.map(lambda x: x[None]) if queries.valid.ndim == 1 else queries
+    if vectors.ndim != 2 or queries.valid.ndim != 2:
+        raise AmesError(
+            f"global vectors are {list(vectors.shape)}, local descriptors {list(queries.descriptors.shape)}; "
+            "expected [Q, G] and [Q, N, D]"
+        )
+    if len(vectors) != len(queries.valid):
+        raise AmesError(
+            f"{len(vectors)} global vectors, but local descriptors of {len(queries.valid)} images: give both "
+            "of the same queries"
+        )
+    return vectors, queries
+
+
+def rerank_by(found: Shortlist, logits: np.ndarray, blend: Blend, k: int) -> Shortlist:
+    """The best ``k`` of a shortlist by the blended score; empty entries stay last."""
+    scores = blended(found.similarities, logits, blend.lamb, blend.temp)
+    scores = np.where(found.ids >= 0, scores, -np.inf)
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return Shortlist(
+        np.take_along_axis(found.ids, order, 1), np.take_along_axis(scores, order, 1).astype(np.float32)
+    )

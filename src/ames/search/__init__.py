@@ -1,0 +1,1 @@
+"""Global descriptors to shortlists: exact search, codes, SuperGlobal."""

@@ -1,0 +1,256 @@
+"""Shortlists of a data set's files: the search for them, and their re-ranking by SuperGlobal."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ames.datasets.layout import DatasetFolder
+from ames.descriptors.vectors import Vectors, digest
+from ames.errors import AmesError
+from ames.io.atomic import remove_leftovers
+from ames.io.locks import exclusively
+from ames.io.pickles import load_pickle
+from ames.io.progress import progress
+from ames.search.exact import BLOCK, entries_of, search_blocks
+from ames.search.shortlist import Shortlist, named, published_array, read_meta
+from ames.search.shortlist_writer import Write, write_npz, write_pkl
+from ames.search.superglobal import Reranking, rescore
+
+_log = logging.getLogger(__name__)
+_TRAINING = 300  # what the sampler reads
+_BYTES = 1 << 27  # of the descriptors that are re-ranked together, several times of which are in memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The global descriptors of a data set, and where shortlists of them are written.
+
+    training: the data set's images are the queries and the gallery. more: files of a gallery that goes on
+    behind its own. target: the folder that the shortlist is for, the data set's own if None. kind: "npz", or
+    "pkl" for the published layout.
+    """
+
+    folder: DatasetFolder
+    training: bool = False
+    more: Sequence[Path] = ()
+    target: DatasetFolder | None = None
+    kind: str = "npz"
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("npz", "pkl"):
+            raise AmesError(f"shortlists are written as npz or pkl, not {self.kind!r}")
+
+    @property
+    def files(self) -> list[Path]:
+        """All files of global descriptors: the queries' first, unless they are the gallery."""
+        splits = ("",) if self.training else ("query", "gallery")
+        return [*(self.folder.vectors(split) for split in splits), *self.more]
+
+    def open(self) -> tuple[Vectors, Vectors]:
+        """(queries, gallery)."""
+        return Vectors.open(self.files[0]), Vectors.open(*self.files[0 if self.training else 1 :])
+
+    def about(self, queries: Vectors, gallery: Vectors) -> dict[str, Any]:
+        """What a shortlist says about its origin."""
+        held = (gallery,) if self.training else (queries, gallery)
+        return {
+            "dataset": self.place.name,
+            "descriptors": self.folder.descriptors,
+            "gallery_size": len(gallery),
+            "digest": digest(*held),
+        }
+
+    @property
+    def place(self) -> DatasetFolder:
+        return self.target or self.folder
+
+    @contextmanager
+    def write(self, path: Path, queries: int, entries: int, meta: Mapping[str, Any]) -> Iterator[Write]:
+        """As ``write_npz``. AmesError where another process writes the file already."""
+        writer: AbstractContextManager[Write]
+        if self.kind == "npz":
+            writer = write_npz(path, queries, entries, meta=meta)
+        else:
+            size = meta["gallery_size"]
+            writer = write_pkl(path, queries, entries, training=self.training, gallery_size=size)
+        with exclusively(path):
+            remove_leftovers(path)  # gigabytes, of a call that was killed
+            with writer as write:
+                yield write
+
+
+def make(
+    source: Source,
+    *,
+    size: int | None = None,
+    skip_self: bool = False,
+    overwrite: bool = False,
+    device: str = "cpu",
+    block: int = BLOCK,
+) -> Path:
+    """Writes ``nn_<descriptors>``, the shortlist of each query, and returns its path.
+
+    size: entries a query; None is the whole gallery for a test set, 300 for a training set (what the sampler
+    reads), besides the image itself. skip_self: of a training set, the images do not find themselves (by
+    number: others of the same vector are found). A shortlist that is there already is kept; one that was made
+    here from other descriptors, or otherwise than is asked for, is an AmesError, as far as the file shows it
+    (a pickle shows its shape alone), unless ``overwrite``, which makes it anew. ``block`` and memory:
+    ``search_blocks``.
+    """
+    kept = None if overwrite else existing(source)
+    if kept is not None and not all(file.exists() for file in source.files):
+        return kept
+    if skip_self and not source.training:
+        raise AmesError(f"{source.folder.path}: the queries of a test set are not in its gallery")
+    queries, gallery = source.open()
+    if kept is not None and kept.suffix == ".pkl":
+        _check_shape(kept, len(queries), size and entries_of(gallery, size, skip_self))
+        return kept
+    about = source.about(queries, gallery)
+    if kept is not None:
+        # What the call leaves to us may be otherwise in the file.
+        about |= {} if size is None else {"entries": entries_of(gallery, size, skip_self)}
+        _check_same(kept, about | ({"skip_self": True} if skip_self else {}))
+        return kept
+    if source.training and size is None:
+        size = _TRAINING + (not skip_self)
+    entries = entries_of(gallery, size, skip_self)
+    if size is not None and size > entries and not source.training:
+        _log.warning("%d entries asked for, the gallery has %d images: all are taken", size, len(gallery))
+    about |= {"entries": entries, "skip_self": skip_self}
+    path = source.place.path / f"nn_{source.folder.descriptors}.{source.kind}"
+    with source.write(path, len(queries), entries, about) as write:
+        found = search_blocks(queries, gallery, size, block=block, skip_self=skip_self, device=device)
+        for ids, similarities in _shown(found, len(queries), "search"):
+            write(ids, similarities)
+    return path
+
+
+def make_superglobal(
+    source: Source,
+    shortlist: Path,
+    settings: Reranking | None = None,
+    *,
+    device: str = "cpu",
+) -> Path:
+    """Writes ``nn_superglobal``: ``shortlist`` re-ranked by the descriptors it was made from; returns its
+    path.
+
+    A file that is there already is kept; one that was made here from other descriptors or with other
+    settings is an AmesError, and so are a shortlist of another gallery, and training sets.
+    """
+    if source.training:
+        raise AmesError(f"{source.folder.path}: SuperGlobal re-ranks the shortlists of test sets")
+    settings = settings or Reranking()
+    queries, gallery = source.open()
+    about = source.about(queries, gallery)
+    if shortlist.suffix == ".npz":
+        _check_same(shortlist, {"digest": about["digest"]})
+    about |= {"superglobal": asdict(settings)}
+    path = source.place.path / f"nn_superglobal.{source.kind}"
+    if path.is_file():
+        if path.suffix == ".npz":
+            _check_same(path, about)
+        return path
+    found = Shortlist.load(shortlist, gallery_size=len(gallery))
+    if len(found.ids) != len(queries):
+        raise AmesError(f"{shortlist}: {len(found.ids)} queries, but {source.files[0]} holds {len(queries)}")
+    blocks = rerank_blocks(found, queries, gallery, settings, device=device)
+    with source.write(path, len(queries), found.ids.shape[1], about) as write:
+        for ids, similarities in _shown(blocks, len(queries), "re-rank"):
+            write(ids, similarities)
+    return path
+
+
+@torch.inference_mode()
+def rerank_blocks(
+    found: Shortlist, queries: Vectors, gallery: Vectors, settings: Reranking, *, device: str = "cpu"
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(ids int64 [b, M], similarities float32 [b, M]) of the queries' blocks, as in ``found``; the first
+    ``settings.top`` entries of each query are re-ranked.
+
+    Their similarities are SuperGlobal's scores; equal ones stay in their order. Those of the other entries
+    are lowered by one number a query, where need be, so that they do not stand above. Images without a
+    vector, on either side, are not re-ranked.
+    """
+    top = min(settings.top, found.ids.shape[1])
+    block = max(1, _BYTES // (4 * max(top, 1) * (gallery.width + top)))
+    for start in range(0, len(queries), block):
+        asked = torch.from_numpy(queries.read(start, start + block)).to(device)
+        rows = slice(start, start + len(asked))
+        ids, similarities = found.ids[rows].copy(), found.similarities[rows].copy()
+        if not top:
+            yield ids, similarities
+            continue
+        head = np.where(ids[:, :top] < 0, 0, ids[:, :top])
+        vectors = torch.from_numpy(gallery.gather(head.ravel())).to(device).view(*head.shape, -1)
+        there = torch.from_numpy(ids[:, :top] >= 0).to(device) & vectors.any(2) & asked.any(1)[:, None]
+        scores = rescore(asked, vectors, there, settings).cpu().numpy()
+        yield _reordered(ids, similarities, scores)
+
+
+def _reordered(
+    ids: np.ndarray, similarities: np.ndarray, scores: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """With the first entries by ``scores`` [b, top], those of -inf behind, unchanged."""
+    top = scores.shape[1]
+    order = np.argsort(-scores, axis=1, kind="stable")
+    ids[:, :top] = np.take_along_axis(ids[:, :top], order, 1)
+    old = np.take_along_axis(similarities[:, :top], order, 1)
+    new = np.take_along_axis(scores, order, 1)
+    ranked = np.isfinite(new)
+    similarities[:, :top] = np.where(ranked, new, old)
+    for row, count in zip(similarities, ranked.sum(1), strict=True):
+        if 0 < count < len(row):
+            row[count:] -= max(row[count] - row[count - 1], 0)
+            np.minimum(row[count:], row[count - 1], out=row[count:])  # the difference was rounded
+    return ids, similarities
+
+
+def existing(source: Source) -> Path | None:
+    """The shortlist that ``make`` would keep."""
+    if source.kind == "pkl":  # asked for by name: one of the other kind does not stand in for it
+        path = source.place.path / f"nn_{source.folder.descriptors}.pkl"
+        return path if path.is_file() else None
+    try:
+        return source.place.find_shortlist()
+    except AmesError:
+        return None
+
+
+def _check_shape(path: Path, queries: int, entries: int | None) -> None:
+    """Of a pickle; entries: None is any number."""
+    with named(path):
+        _, rows, columns = published_array(load_pickle(path)).shape
+    for what, held, wanted in (("queries", rows, queries), ("entries", columns, entries)):
+        if wanted is not None and held != wanted:
+            raise AmesError(f"{path}: has {held} {what}, not {wanted}; move it away to make it anew")
+
+
+def _check_same(path: Path, wanted: Mapping[str, Any]) -> None:
+    """What the file does not say, of earlier versions, is taken for the same."""
+    held = read_meta(path)
+    if held.get("digest", wanted["digest"]) != wanted["digest"]:
+        raise AmesError(f"{path}: made from other descriptors; move it away to make it anew")
+    for key in ("entries", "skip_self", "superglobal"):
+        if key in wanted and held.get(key, wanted[key]) != wanted[key]:
+            raise AmesError(
+                f"{path}: made with {key} {held[key]}, not {wanted[key]}; move it away to make it anew"
+            )
+
+
+def _shown(
+    blocks: Iterator[tuple[np.ndarray, np.ndarray]], total: int, what: str
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    with progress(what, total, "queries") as tick:
+        for ids, similarities in blocks:
+            yield ids, similarities
+            tick(len(ids))

@@ -1,0 +1,1 @@
+"""Neighbours to batches: what an anchor may be paired with, triplets, reading."""

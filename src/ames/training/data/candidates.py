@@ -1,0 +1,192 @@
+"""What an anchor of a triplet may be paired with: neighbours that share its label, and those that do not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from ames.errors import AmesError
+from ames.io.prefetch import ahead
+from ames.search.shortlist import repeated
+from ames.training.data.neighbours import Neighbours
+
+_ROWS_AT_ONCE = 2048  # of the pass over all images: bounds the memory that it takes
+
+
+class Weighted(NamedTuple):
+    """Images that B anchors may be paired with, C each: ids int64 [B, C]; positive, negative float64 [B, C],
+    in proportion to which they are drawn, 0 for what is none. No image has a weight twice in a row.
+    """
+
+    ids: np.ndarray
+    positive: np.ndarray
+    negative: np.ndarray
+
+
+class Survey(NamedTuple):
+    """One pass over all images: anchors int64 [n] that there could be, how many positives and negatives each
+    has, int64 [n]; where they were looked for, in words; what was found, for ``describe``.
+    """
+
+    anchors: np.ndarray
+    positives: np.ndarray
+    negatives: np.ndarray
+    where: str
+    statistics: dict[str, Any]
+
+
+class Candidates(Protocol):
+    """Where triplets come from. images: of the training list; least: positives and negatives that an anchor
+    needs unless somebody says otherwise.
+    """
+
+    images: int
+    least: tuple[int, int]
+
+    def of(self, anchors: np.ndarray) -> Weighted:
+        """What anchors int [B] may be paired with."""
+
+    def others(self, anchors: np.ndarray, numbers: np.ndarray, taken: np.ndarray) -> np.ndarray:
+        """int64 [B]: any images that do not match anchors int [B], uniformly by numbers [B] in [0, 1); none
+        of taken int [k, B] as long as there are others.
+        """
+
+    def survey(self) -> Survey:
+        """What there is, in one pass."""
+
+    def settings(self) -> dict[str, Any]:
+        """What the weights depend on, apart from the files."""
+
+
+class LabelledNeighbours:
+    """Positives are an image's neighbours of its label, negatives its others; weights are similarity^power.
+
+    labels: int [n]. first: int [n], of ``read_training_list``: rows that are one image. An image is never its
+    own neighbour, whichever row names it, and counts once in a row. Neighbours of similarity <= 0 are left
+    out, and those above ``max_similarity`` (near-duplicates; None: they stay).
+    """
+
+    least = (5, 5)  # AMES' training
+
+    def __init__(
+        self,
+        neighbours: Neighbours,
+        labels: np.ndarray,
+        *,
+        first: np.ndarray | None = None,
+        power: float = 3.0,
+        max_similarity: float | None = None,
+    ) -> None:
+        if neighbours.images != len(labels):
+            raise AmesError(f"shortlist of {neighbours.images} images, but {len(labels)} labels")
+        self.neighbours, self.power, self.max_similarity = neighbours, power, max_similarity
+        self.images = len(labels)
+        self._labels = np.unique(labels, return_inverse=True)[1].astype(np.int32)
+        # Only where a row repeats another: each lookup costs a pass over everything.
+        repeats = first is not None and (first != np.arange(len(first))).any()
+        self._first = np.asarray(first) if repeats else None
+        # Rows by label: those of an image's own label are a block of this order.
+        self._by_label = np.argsort(self._labels, kind="stable").astype(np.int32)
+        self._place = np.empty_like(self._by_label)
+        self._place[self._by_label] = np.arange(self.images, dtype=np.int32)
+        self._sizes = np.bincount(self._labels)
+        self._starts = np.cumsum(self._sizes) - self._sizes
+
+    def of(self, anchors: np.ndarray) -> Weighted:
+        ids, weight, _ = self._weighted(anchors)
+        same = self._labels[ids] == self._labels[anchors][:, None]
+        return Weighted(ids, np.where(same, weight, 0), np.where(same, 0, weight))
+
+    def _weighted(self, index: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+        """ids and weights [B, C] of rows, and how many entries were repeated and near-duplicates."""
+        ids, similarities = self.neighbours.rows(index)
+        rows = np.arange(self.images)[index]
+        images = ids
+        if self._first is not None:
+            images, rows = np.where(ids >= 0, self._first[ids], -1), self._first[rows]
+        usable = (ids >= 0) & (images != rows[:, None])
+        again = repeated(images)
+        twice = near = 0
+        if again.any():
+            twice = int((again & usable).sum())
+            usable &= ~again
+        if self.max_similarity is not None:
+            close = similarities > self.max_similarity
+            near = int((close & usable).sum())
+            usable &= ~close
+        return ids, powers(np.where(usable, similarities, 0), self.power), (twice, near)
+
+    def others(self, anchors: np.ndarray, numbers: np.ndarray, taken: np.ndarray) -> np.ndarray:
+        labels = self._labels[anchors]
+        start, size = self._starts[labels], self._sizes[labels]
+        places = self._place[taken]
+        places = (places - np.where(places >= start, size, 0)).T  # among the images of other labels
+        chosen = nth_free(numbers, self.images - size, places)
+        return self._by_label[chosen + np.where(chosen >= start, size, 0)].astype(np.int64)
+
+    def survey(self) -> Survey:
+        positives, negatives = (np.zeros(self.images, np.int64) for _ in range(2))
+        twice = near = 0
+        for block, (same, others, found) in self._blocks():
+            positives[block], negatives[block] = same, others
+            twice, near = twice + found[0], near + found[1]
+        listed = np.arange(self.images) if self._first is None else np.unique(self._first)
+        statistics = {
+            "source": "labels",
+            "images": self.images,
+            "labels": len(self._sizes),
+            "single_labels": int((np.bincount(self._labels[listed]) == 1).sum()),
+            "duplicates": self.images - len(listed),
+            "repeated": twice,
+            "near_duplicates": near,
+        }
+        where = f"among the first {self.neighbours.columns} neighbours"
+        return Survey(np.arange(self.images), positives, negatives, where, statistics)
+
+    def _blocks(self) -> Iterator[tuple[slice, tuple[np.ndarray, np.ndarray, tuple[int, int]]]]:
+        def count(block: slice) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+            ids, weight, found = self._weighted(block)
+            near = weight > 0
+            same = near & (self._labels[ids] == self._labels[block][:, None])
+            positives = same.sum(1)
+            return positives, near.sum(1) - positives, found
+
+        starts = range(0, self.images, _ROWS_AT_ONCE)
+        blocks = [slice(start, min(start + _ROWS_AT_ONCE, self.images)) for start in starts]
+        counted = ahead(count, blocks, min(4, os.cpu_count() or 1))
+        bar = tqdm(counted, "neighbours", len(blocks), unit="block", disable=None, delay=2)
+        return zip(blocks, bar, strict=True)
+
+    def settings(self) -> dict[str, Any]:
+        columns = self.neighbours.columns
+        return {"neighbours": columns, "power": self.power, "max_similarity": self.max_similarity}
+
+
+def powers(similarities: np.ndarray, power: float) -> np.ndarray:
+    """similarity^power float64, 0 of those that are not above 0: also with the power 0, for which all others
+    are alike.
+    """
+    weight = similarities.clip(min=0).astype(np.float64) ** power
+    if not power:  # 0^0 is 1
+        weight[similarities <= 0] = 0
+    return weight
+
+
+def nth_free(numbers: np.ndarray, count: np.ndarray, taken: np.ndarray) -> np.ndarray:
+    """int64 [B]: one of 0 ... count - 1, count int [B], without those of taken int [B, k], repeated or out of
+    range as they may be; uniformly by numbers [B] in [0, 1). Where nothing is left, one of them all.
+    """
+    taken = np.sort(taken, axis=1)
+    counts = (taken >= 0) & (taken < count[:, None])
+    counts[:, 1:] &= taken[:, 1:] != taken[:, :-1]
+    left = count - counts.sum(1)
+    counts[left <= 0] = False
+    left = np.where(left > 0, left, count)
+    chosen = np.minimum((numbers * left).astype(np.int64), left - 1)
+    for column in range(taken.shape[1]):  # rising: each one that is passed moves the choice up by one
+        chosen += counts[:, column] & (taken[:, column] <= chosen)
+    return chosen

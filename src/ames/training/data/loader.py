@@ -1,0 +1,160 @@
+"""Batches of triplets (anchor, positive, negatives) with the descriptors of their images."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ames.descriptors.local import DescriptorFile
+from ames.errors import AmesError
+from ames.features import LocalFeatures
+from ames.io.prefetch import ahead
+from ames.training.data.sampler import TripletSampler
+
+_SAMPLED = 8  # images that stand for a file
+
+
+@dataclass(frozen=True)
+class TripletBatch:
+    """Features of B triplets of an anchor, a positive and n negatives, all of one size N.
+
+    images int64 [2 + n, B]: their numbers, in that order. anchor, positive: [B, N, D]; negatives:
+    [n * B, N, D], the first one of every anchor, then the second. ``first`` is the place of the first triplet
+    in the global batch of ``triplets`` triplets (None: this is all of it), of which ranks have a part each.
+    """
+
+    images: np.ndarray
+    anchor: LocalFeatures
+    positive: LocalFeatures
+    negatives: LocalFeatures
+    first: int = 0
+    triplets: int | None = None
+
+    def pairs(self) -> tuple[LocalFeatures, LocalFeatures]:
+        """(1 + n) * B pairs (query, database): B matching ones, then n * B that do not match."""
+        return (
+            LocalFeatures.cat((self.anchor,) * (len(self.images) - 1)),
+            LocalFeatures.cat((self.positive, self.negatives)),
+        )
+
+    @property
+    def labels(self) -> Tensor:
+        """float32 [(1 + n) * B] on the batch's device: 1 for the pairs that match, 0 for the others."""
+        matching, pairs = self.images.shape[1], self.images[1:].size
+        return (torch.arange(pairs, device=self.anchor.valid.device) < matching).float()
+
+    @property
+    def positions(self) -> np.ndarray:
+        """int64 [(1 + n) * B]: the places of ``pairs`` among the pairs of the global batch."""
+        blocks, B = len(self.images) - 1, self.images.shape[1]
+        whole = B if self.triplets is None else self.triplets
+        return (np.arange(blocks)[:, None] * whole + self.first + np.arange(B)).reshape(-1)
+
+    @property
+    def share(self) -> float:
+        """The batch's pairs over those of the global batch."""
+        return 1.0 if self.triplets is None else self.images.shape[1] / self.triplets
+
+    @property
+    def longest(self) -> int:
+        """N: the descriptor slots of its images, as many as the longest of them needs."""
+        return self.anchor.size
+
+    def trimmed(self, size: int) -> TripletBatch:
+        """The same with ``size`` slots an image: cut off behind them, or filled up with padding. The ranks of
+        a global batch agree on the largest ``longest``, for the distillation compares padded tokens too.
+        """
+        return self if size == self.longest else self._changed(lambda x: x.trim(size).pad(size))
+
+    def to(self, device: Any) -> TripletBatch:
+        """Features on another device."""
+        return self._changed(lambda x: x.to(device))
+
+    def _changed(self, function: Callable[[LocalFeatures], LocalFeatures]) -> TripletBatch:
+        anchor, positive, negatives = map(function, (self.anchor, self.positive, self.negatives))
+        return replace(self, anchor=anchor, positive=positive, negatives=negatives)
+
+
+class TripletLoader:
+    """Batches of triplets with their descriptors; one pass over it is one epoch.
+
+    count: descriptors read an image. workers: threads that read ahead of the model; workers + 1 batches at
+    most are in memory. The same seed gives the same batches, whatever the workers; every epoch differs.
+    ranks: processes that train together; all of them draw the same global batches, of which ``rank`` reads
+    its part (``np.array_split``). Raises AmesError where a rank would have none.
+    """
+
+    def __init__(
+        self,
+        sampler: TripletSampler,
+        descriptors: DescriptorFile,
+        *,
+        triplets: int,
+        count: int,
+        seed: int = 0,
+        workers: int = 0,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        if len(descriptors) != sampler.images:
+            raise AmesError(
+                f"{descriptors.path}: {len(descriptors)} images, but {sampler.images} in the training list"
+            )
+        if descriptors.packed:
+            raise AmesError(f"{descriptors.path}: holds packed bits; training needs descriptors")
+        self.sampler, self.descriptors = sampler, descriptors
+        self.triplets = min(triplets, len(sampler.anchors))
+        self.count, self.workers, self.seed = count, workers, seed
+        if not 0 <= rank < ranks:
+            raise AmesError(f"rank {rank} of {ranks} ranks: give one of 0 ... {ranks - 1}")
+        if self.triplets < ranks:
+            raise AmesError(
+                f"a batch of {self.triplets} triplets cannot be shared by {ranks} ranks: give a larger one"
+            )
+        self.rank, self.ranks = rank, ranks
+        self._passes = 0
+
+    def __len__(self) -> int:
+        return len(self.sampler.anchors) // self.triplets
+
+    def __iter__(self) -> Iterator[TripletBatch]:
+        """The next epoch."""
+        self._passes += 1
+        return self.epoch(self._passes - 1)
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[TripletBatch]:
+        """Epoch ``number`` (from 0), from its batch ``start`` on: the same batches whatever came before."""
+        rng = np.random.default_rng([self.seed, 11, number])
+        # Triplets are drawn where the batches are used, one after the other: threads only read.
+        triplets = islice(self.sampler.epoch(self.triplets, rng), start, None)
+        return ahead(self._read, triplets, self.workers)
+
+    def settings(self) -> dict[str, object]:
+        """What the batches depend on."""
+        own = {"seed": self.seed, "triplets": self.triplets, "count": self.count, "descriptors": self._sample}
+        return own | self.sampler.settings()
+
+    @cached_property
+    def _sample(self) -> int:
+        """A checksum of some images' descriptors: another file is noticed wherever the file lies."""
+        rows = np.unique(np.linspace(0, len(self.descriptors) - 1, _SAMPLED).astype(int))
+        found = self.descriptors.read(rows, self.count, locations=False).descriptors
+        return zlib.crc32(np.ascontiguousarray(found.numpy()).tobytes())
+
+    def _read(self, images: np.ndarray) -> TripletBatch:
+        part = np.array_split(np.arange(self.triplets), self.ranks)[self.rank]
+        images, B = images[:, part], len(part)
+        local = self.descriptors.read(images.reshape(-1), self.count, locations=False)
+        # One trim for all of them: the distillation compares tokens slot by slot.
+        local = local.trim_padding()
+        return TripletBatch(
+            images, local[:B], local[B : 2 * B], local[2 * B :], first=int(part[0]), triplets=self.triplets
+        )

@@ -1,0 +1,101 @@
+"""What is shown of a training while it runs: a bar, lines of the log, a journal, trackers."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from ames.training.logging.journal import Journal
+from ames.training.logging.trackers import Tracker
+
+log = logging.getLogger(__name__)
+
+
+class Watch:
+    """Shows a training.
+
+    journal: where figures go beside the log. trackers: makes what else they go to, from the number of batches
+    that were trained on before. quiet: no bar and no lines.
+    """
+
+    def __init__(
+        self,
+        journal: Journal | None = None,
+        trackers: Callable[[int], Sequence[Tracker]] | None = None,
+        *,
+        quiet: bool = False,
+    ) -> None:
+        self.journal, self.quiet = journal, quiet
+        self._make_trackers, self._trackers = trackers, list[Tracker]()
+        self._bar: Any = None
+        self._total = 1  # batches of an epoch
+        self._pairs, self._since = 0, time.perf_counter()
+
+    def begin(self, done: int) -> None:
+        """``done`` batches were trained on before: what was noted behind them is dropped."""
+        if self.journal is not None:
+            self.journal.begin(done)
+        if self._make_trackers is not None:
+            self._trackers = list(self._make_trackers(done))
+
+    def bar(self, batches: Iterator[Any], epoch: int, start: int, epochs: int, total: int) -> Iterator[Any]:
+        """The batches of an epoch from ``start`` on, with a progress bar on a terminal."""
+        self._pairs, self._since, self._total = 0, time.perf_counter(), total
+        self._bar = tqdm(
+            batches,
+            desc=f"epoch {epoch + 1}/{epochs}",
+            total=total,
+            initial=start,
+            unit="batch",
+            disable=True if self.quiet else None,
+        )
+        yield from self._bar
+
+    def batch(self, pairs: int, loss: float, accuracy: float) -> None:
+        """A batch of so many pairs is done; mean loss and accuracy of the epoch so far."""
+        self._pairs += pairs
+        if self._bar is not None:
+            figures = {"loss": f"{loss:.3f}", "accuracy": f"{accuracy:.3f}", "pairs/s": f"{self.speed():.0f}"}
+            self._bar.set_postfix(figures, refresh=False)
+
+    def speed(self) -> float:
+        """Pairs a second in this epoch."""
+        return self._pairs / max(time.perf_counter() - self._since, 1e-9)
+
+    def step(self, done: int, figures: Mapping[str, float]) -> None:
+        """Figures after ``done`` batches."""
+        figures = {**figures, "pairs_per_second": self.speed()}
+        if not self.quiet:
+            log.info("%s: %s", self._place(done), _line(figures))
+        self._note("step", done, figures)
+
+    def epoch(self, done: int, record: Mapping[str, float]) -> None:
+        """The record of an epoch that ended after ``done`` batches."""
+        if not self.quiet:
+            log.info(_line(record))
+        self._note("epoch", done, record)
+
+    def close(self) -> None:
+        if self.journal is not None:
+            self.journal.close()
+        for tracker in self._trackers:
+            tracker.close()
+
+    def _place(self, done: int) -> str:
+        epoch, batch = divmod(done - 1, self._total)
+        return f"epoch {epoch + 1}, batch {batch + 1}/{self._total}"
+
+    def _note(self, kind: str, done: int, figures: Mapping[str, float]) -> None:
+        if self.journal is not None:
+            self.journal.write({"kind": kind, "step": done} | dict(figures))
+        prefix = "train" if kind == "step" else "epoch"
+        for tracker in self._trackers:
+            tracker.log(done, {f"{prefix}/{name}": x for name, x in figures.items()})
+
+
+def _line(figures: Mapping[str, float]) -> str:
+    return " ".join(f"{name} {x:.4g}" for name, x in figures.items())

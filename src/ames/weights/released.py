@@ -1,0 +1,90 @@
+"""The released files by name: weights, which ``torch.hub`` offers too, and descriptors.
+
+Nothing here touches the network unless a file is asked for. No hashes are published: the SHA-256 of the first
+download is shown and noted beside the file, and later loads compare.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ames.errors import AmesError, first_line
+from ames.io.download import download, pinned
+from ames.weights.tensor_names import plain_names
+
+if TYPE_CHECKING:  # scripts/download.py needs the table without torch
+    from ames.models.ames import AMES
+
+BASE = "http://ptak.felk.cvut.cz/personal/sumapave/public/ames/"
+
+
+class Released(NamedTuple):
+    """Weights: their place below ``BASE``, and the constructor arguments that differ from the defaults."""
+
+    path: str
+    arguments: dict[str, Any]
+
+
+RELEASED = {
+    "dinov2_ames": Released("networks/dinov2_ames.pt", {"local_dim": 768, "binarized": False}),
+    "dinov2_ames_dist": Released("networks/dinov2_ames_dist.pt", {"local_dim": 768, "binarized": True}),
+    "cvnet_ames": Released("networks/cvnet_ames.pt", {"local_dim": 1024, "binarized": False}),
+    "cvnet_ames_dist": Released("networks/cvnet_ames_dist.pt", {"local_dim": 1024, "binarized": True}),
+}
+
+# Weights that are no AMES model.
+OTHERS = ("itq_dinov2_D128", "itq_cvnet_D128", "dinov2_detector", "cvnet_detector", "CVPR2022_CVNet_R101")
+
+
+def _test_set(folder: str) -> list[str]:
+    names = ["test_query.txt", "test_gallery.txt", f"gnd_{folder}.pkl", "nn_superglobal.pkl"]
+    for desc in ("dinov2", "cvnet"):
+        names += [f"nn_{desc}.pkl", f"{desc}_query_local.hdf5", f"{desc}_gallery_local.hdf5"]
+    return [f"data/{folder}/{name}" for name in names]
+
+
+def _training_set() -> list[str]:
+    return [f"data/gldv2/{x}" for x in ("train.txt", "nn_dinov2.pkl", "dinov2_local.hdf5")]
+
+
+def files() -> dict[str, list[str]]:
+    """Name -> paths below ``BASE`` of everything that can be downloaded by name."""
+    weights = {name: [item.path] for name, item in RELEASED.items()}
+    others = {name: [f"networks/{name}.pt"] for name in OTHERS}
+    data = {folder: _test_set(folder) for folder in ("roxford5k", "rparis6k", "gldv2-test")}
+    return weights | others | data | {"gldv2": _training_set()}
+
+
+def build(name: str) -> AMES:
+    """A released model's structure with new weights, in evaluation mode."""
+    from ames.models.ames import AMES
+
+    return AMES(**_entry(name).arguments).eval()
+
+
+def load(name: str, *, folder: Path | str | None = None) -> AMES:
+    """A released model; its file is downloaded to torch hub's cache (``folder``) unless it is there."""
+    import torch
+
+    entry = _entry(name)
+    path = Path(folder or Path(torch.hub.get_dir()) / "checkpoints") / Path(entry.path).name
+    size = download(BASE + entry.path, path)
+    digest, first = pinned(path)
+    if first:
+        print(f"{path}: {size} bytes, SHA-256 {digest}", file=sys.stderr)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        model = build(name)
+        model.load_state_dict(plain_names(content["state"], source=str(path))[0])
+    except Exception as error:  # a file that is no checkpoint can stop the unpickler in any way
+        reason = first_line(error)
+        raise AmesError(f"{path}: not the weights of {name} ({reason})") from error
+    return model
+
+
+def _entry(name: str) -> Released:
+    if name not in RELEASED:
+        raise AmesError(f"released model {name!r} is none of {', '.join(RELEASED)}")
+    return RELEASED[name]
