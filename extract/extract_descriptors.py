@@ -21,7 +21,7 @@ from ames.datasets.boxes import read_boxes
 from ames.datasets.images import read_list
 from ames.datasets.layout import DatasetFolder
 from ames.errors import AmesError
-from ames.extraction.factory import Wanted, open_source
+from ames.extraction.factory import ExtractionConfig, build_extractor
 from ames.extraction.pipeline import Images, Target, run
 
 
@@ -70,8 +70,8 @@ def main() -> None:
     names = [item.path for item in read_list(next((x for x in lists if x.is_file()), lists[0]))]
     boxes = None if args.gnd_file is None else read_boxes(str(folder.file(args.gnd_file)), names, None)
     images = Images(args.data_path, names, boxes)
-    source = open_source(
-        Wanted(
+    source = build_extractor(
+        ExtractionConfig(
             args.backbone,
             count=args.desc_num,
             workers=args.num_workers,

@@ -31,14 +31,14 @@ from ames.datasets.layout import DatasetFolder
 from ames.descriptors.local import DescriptorFile, write_globals
 from ames.errors import AmesError
 from ames.evaluation.protocols import MEDIUM, REVISITED
-from ames.evaluation.sweep import judge, judge_ideal, judge_initial, tune
+from ames.evaluation.sweep import evaluate_initial, evaluate_oracle, evaluate_reranked, tune
 from ames.extraction.pipeline import extract
 from ames.models.ames import AMES
 from ames.models.base import PairSimilarity
 from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import arguments, load_model, save_weights
 from ames.pipelines.prepare import make_shortlist
-from ames.reranking.scorer import Compute, Engine
+from ames.reranking.scorer import ComputeConfig, PairScorer
 from ames.reranking.shortlist_scores import needed, score_shortlist
 from ames.search.shortlist import Shortlist
 from ames.training import Recipe, fit
@@ -138,8 +138,8 @@ class Validation:
     def bounds(self) -> dict[str, object]:
         """Medium mAP of the global ranking, of a perfect re-ranking, and of Chamfer with its blend."""
         found = {
-            "global": judge_initial(self.shortlist, self.ground_truth, (MEDIUM,)),
-            "perfect": judge_ideal(self.shortlist, self.ground_truth, (MEDIUM,), NUM_RERANK),
+            "global": evaluate_initial(self.shortlist, self.ground_truth, (MEDIUM,)),
+            "perfect": evaluate_oracle(self.shortlist, self.ground_truth, (MEDIUM,), NUM_RERANK),
         }
         figures: dict[str, object] = {name: round(x[MEDIUM].map, 2) for name, x in found.items()}
         chamfer = Chamfer(local_dim=128)
@@ -148,7 +148,7 @@ class Validation:
     def scores(self, model: PairSimilarity, device: str, database_count: int) -> np.ndarray:
         mask = needed(self.shortlist, self.ground_truth, REVISITED, [NUM_RERANK])
         return score_shortlist(
-            Engine(model, Compute(devices=(device,))),
+            PairScorer(model, ComputeConfig(devices=(device,))),
             self.queries,
             self.gallery,
             self.shortlist,
@@ -166,7 +166,7 @@ class Validation:
             (MEDIUM,),
             num_rerank=NUM_RERANK,
         )
-        results = judge(
+        results = evaluate_reranked(
             self.shortlist, logits, self.ground_truth, REVISITED, num_rerank=NUM_RERANK, blend=blend
         )
         figures = {f"{p.name}_map": round(r.map, 2) for p, r in results.items()}

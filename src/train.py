@@ -21,11 +21,11 @@ from ames.errors import AmesError
 from ames.models.ames import AMES
 from ames.models.checkpoints import model_of, weights_for
 from ames.training import Recipe, fit
-from ames.training.distributed import Ranks, joined
+from ames.training.distributed import Ranks, init_distributed
 
 
 def train(config: DictConfig) -> float:
-    with joined(door.device(config)) as ranks:
+    with init_distributed(door.device(config)) as ranks:
         return _train(config, ranks)
 
 
@@ -47,7 +47,7 @@ def _train(config: DictConfig, ranks: Ranks) -> float:
     loader = training.triplets(config, folder, descriptors, ranks, seed=seed)
     _start(model, descriptors, seed)
     validate = _validation(config, model)
-    with training.undisturbed(out, ranks):
+    with training.exclusive_output(out, ranks):
         history = fit(
             model,
             loader,
@@ -60,7 +60,7 @@ def _train(config: DictConfig, ranks: Ranks) -> float:
             checkpoints=checkpoints,
             watch=training.watch(config, out, ranks),
         )
-    if ranks.first:
+    if ranks.is_main:
         print(f"loss {history[-1]['loss']:.4f}, accuracy {history[-1]['accuracy']:.3f}; checkpoint: {out}")
     return history[-1]["loss"]
 

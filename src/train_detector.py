@@ -42,7 +42,7 @@ def train(config: DictConfig) -> float:
         detector = load_detector(config.start, backbone=config.desc_name)
     check_backbone(descriptors, width=detector.width, backbone=config.desc_name)
     loader = training.triplets(config, folder, descriptors, ranks, seed=seed)
-    with training.undisturbed(out, ranks):
+    with training.exclusive_output(out, ranks):
         history = fit_detector(
             detector,
             loader,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ames.backbones.selection import Selection
 from ames.datasets.finding import find_images
-from ames.extraction.batched import Batched, NetworkOptions
+from ames.extraction.batched import BatchedExtractor, NetworkOptions
 from ames.extraction.pipeline import Images, Target, run
 from backbones.brightness import Brightness
 
@@ -20,7 +20,7 @@ class Slow(Brightness):
 
 
 def source(network):
-    return Batched(network, Selection(9), options=NetworkOptions(workers=2, batch=3))
+    return BatchedExtractor(network, Selection(9), options=NetworkOptions(workers=2, batch=3))
 
 
 def extract(root, out, network, *, chunk=14, **options):

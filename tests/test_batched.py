@@ -14,9 +14,9 @@ from ames.backbones.selection import Selection
 from ames.datasets.finding import find_images
 from ames.datasets.images import read_image
 from ames.errors import AmesError
-from ames.extraction.batched import Batched, NetworkOptions
+from ames.extraction.batched import BatchedExtractor, NetworkOptions
 from ames.extraction.preprocessing import Sizing
-from ames.extraction.process_pool import Photo
+from ames.extraction.process_pool import ImageRegion
 from backbones.brightness import Brightness
 from data.image_files import with_orientation
 
@@ -32,9 +32,11 @@ def root(tmp_path_factory):
     return root
 
 
-def features(root, network=None, selection=None, size=100, photo=Photo, **options):
+def features(root, network=None, selection=None, size=100, photo=ImageRegion, **options):
     names = find_images(root).names
-    source = Batched(network or Brightness(), selection or Selection(20), options=NetworkOptions(**options))
+    source = BatchedExtractor(
+        network or Brightness(), selection or Selection(20), options=NetworkOptions(**options)
+    )
     return [x for chunk in source.chunks([photo(root / name) for name in names], size) for x in chunk]
 
 
@@ -43,7 +45,7 @@ def same(first, second, atol=0.0):
         if isinstance(a, str):
             assert a == b
             continue
-        for field in ("descriptors", "valid", "xy", "scale", "weight"):
+        for field in ("descriptors", "valid", "positions", "scale", "weight"):
             x, y = getattr(a.local, field), getattr(b.local, field)
             torch.testing.assert_close(x, y, atol=atol, rtol=0)
         np.testing.assert_allclose(a.vector, b.vector, atol=max(atol, 1e-7))
@@ -60,8 +62,8 @@ def test_runs_are_equal_to_the_bit_wherever_they_begin(root):
     names = [root / name for name in find_images(root).names]
 
     def run(first):
-        source = Batched(Brightness(), Selection(20), options=NetworkOptions(batch=3, workers=2))
-        return list(source.chunks([Photo(name) for name in names[first:]], 4))
+        source = BatchedExtractor(Brightness(), Selection(20), options=NetworkOptions(batch=3, workers=2))
+        return list(source.chunks([ImageRegion(name) for name in names[first:]], 4))
 
     whole = run(0)
     for first in (4, 8):
@@ -90,7 +92,7 @@ def test_pixels_are_those_of_the_interface(root):
 
     for network in (Rgb(), Brightness(14, 0)):
         image = photos.scene(3, size=(28, 42))
-        source = Batched(network, Selection(5))
+        source = BatchedExtractor(network, Selection(5))
         torch.testing.assert_close(source._pixels([image])[0], network.normalized(image))
 
 
@@ -110,17 +112,17 @@ def test_a_mark_is_found_where_it_was_drawn(tmp_path, orientation, shape, boxed,
     box = [column - 50, row - 40, column + 35, row + 60] if boxed else None
     for pixels in (False, True):
         options = NetworkOptions(Sizing(224, 14, scales), pixels=pixels)
-        source = Batched(Brightness(), Selection(1, "attention"), options=options)
-        ((found,),) = source.chunks([Photo(tmp_path / "x.jpg", box)], 8)
+        source = BatchedExtractor(Brightness(), Selection(1, "attention"), options=options)
+        ((found,),) = source.chunks([ImageRegion(tmp_path / "x.jpg", box)], 8)
         unit = torch.tensor([1.0, 1.0] if pixels else [height, width])
-        place = (found.local.xy[0] * unit).tolist()
+        place = (found.local.positions[0] * unit).tolist()
         assert place == pytest.approx([row, column], abs=14), (place, row, column)
 
 
 def test_a_box_outside_is_an_error_of_its_image(root):
-    source = Batched(Brightness(), Selection(5))
+    source = BatchedExtractor(Brightness(), Selection(5))
     ((found, good),) = source.chunks(
-        [Photo(root / "00.png", (500, 500, 600, 600)), Photo(root / "01.png")], 9
+        [ImageRegion(root / "00.png", (500, 500, 600, 600)), ImageRegion(root / "01.png")], 9
     )
     assert "shows nothing of 80 x 60 pixels" in found
     assert good.local.size == 5
@@ -183,7 +185,7 @@ def test_autocast(root):
 
 def test_what_a_source_says(root):
     detector = SpatialAttention(4)
-    source = Batched(Brightness(), Selection(7, "detector", "projected", "average"), detector)
+    source = BatchedExtractor(Brightness(), Selection(7, "detector", "projected", "average"), detector)
     assert (source.slots, source.local_dim, source.global_dim) == (7, 4, 4)
     said = source.provenance()
     assert said["backbone"] == "brightness"
@@ -191,10 +193,15 @@ def test_what_a_source_says(root):
     assert (said["long_side"], said["locations"], said["scales"]) == (112, "shares", [1.0])
     torch.manual_seed(3)
     other = SpatialAttention(4)
-    assert said["detector"] != Batched(Brightness(), Selection(by="detector"), other).provenance()["detector"]
-    assert Batched(Brightness(), Selection(), other).provenance()["detector"] is None  # it has no part in it
+    assert (
+        said["detector"]
+        != BatchedExtractor(Brightness(), Selection(by="detector"), other).provenance()["detector"]
+    )
+    assert (
+        BatchedExtractor(Brightness(), Selection(), other).provenance()["detector"] is None
+    )  # it has no part in it
     with pytest.raises(AmesError, match="need the detector's file"):
-        Batched(Brightness(), Selection(by="detector"))
+        BatchedExtractor(Brightness(), Selection(by="detector"))
     with pytest.raises(AmesError, match="autocast 'half' is none of bfloat16, float16"):
         NetworkOptions(autocast="half")
 

@@ -422,7 +422,7 @@ TRAIN_ERRORS = [
     (["tracker=nothing"], "tracker 'nothing' is none of auto, tensorboard, wandb, none"),
     (["train_dataset.list=x.txt"], "x.txt: no such list of images"),
     (["train_dataset.pairs=x.csv"], "x.csv: no such list of pairs"),
-    (["train_dataset.hard_share=2"], "hard_share 2.0: give a share from 0 to 1"),
+    (["train_dataset.hard_negative_fraction=2"], "hard_negative_fraction 2.0: give a share from 0 to 1"),
     (["val_freq=0"], "val_freq is 0"),
     (["model.init=magic"], "init 'magic' is none of paper, matching"),
     (["model.model_dim=12"], "model_dim 12 % 8 != 0"),

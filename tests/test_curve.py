@@ -24,13 +24,13 @@ from ames.evaluation.protocols import (
     REVISITED,
     choose_protocols,
 )
-from ames.evaluation.sweep import Blend
+from ames.evaluation.sweep import Fusion
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import save_weights
 from test_runs import made
 
-BLEND = Blend(0.3, 2.0)
+BLEND = Fusion(0.3, 2.0)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def contenders(data):
     paths = [data / "full.safetensors", data / "bits.safetensors"]
-    return load_contenders(paths, backbone="rootsift", blend=Blend(0.1, 1.0))
+    return load_contenders(paths, backbone="rootsift", blend=Fusion(0.1, 1.0))
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def test_models_that_do_not_fit_are_refused_before_any_is_scored(test_set, conte
         (wide, "descriptors are 8-d, but the model takes 16-d"),
         (Contender("full", Chamfer(local_dim=8), BLEND), "two lines of the curve are called 'full'"),
         (Contender("sizeless", Chamfer(), BLEND), "sizeless: does not say what it stores"),
-        (Contender("odd", first.model, Blend(1.5, 1.0)), r"lamb 1.5 is outside \[0, 1\]"),
+        (Contender("odd", first.model, Fusion(1.5, 1.0)), r"lamb 1.5 is outside \[0, 1\]"),
     ):
         with pytest.raises(AmesError, match=message):
             curve(test_set, [first, second], REVISITED, **COUNTS)

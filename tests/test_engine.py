@@ -9,7 +9,7 @@ from ames.features import LocalFeatures
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
 from ames.reranking import scorer
-from ames.reranking.scorer import PRECISIONS, Compute, Engine, _split
+from ames.reranking.scorer import PRECISIONS, ComputeConfig, PairScorer, _split
 from golden import rebuild
 
 CASES = rebuild.cases("forward.json")
@@ -25,11 +25,11 @@ def made(**arguments):
 
 def images(count, seed, padded=True):
     valid = rebuild.valid(count, SLOTS, seed) if padded else None
-    return LocalFeatures.of(rebuild.descriptors((count, SLOTS, 16), seed), valid)
+    return LocalFeatures.from_descriptors(rebuild.descriptors((count, SLOTS, 16), seed), valid)
 
 
 def scores(model, *, padded=True, pairs=PAIRS, **compute):
-    engine = Engine(model, Compute(**compute))
+    engine = PairScorer(model, ComputeConfig(**compute))
     return engine.score(engine.queries(images(QUERIES, 1, padded)), images(IMAGES, 2, padded), *pairs)
 
 
@@ -94,15 +94,15 @@ def test_figures_of_the_released_code(case):
     masks = (None, None)
     if case["masks"]:
         masks = rebuild.valid(size, n, seed), rebuild.valid(size, m, seed + 1)
-    query, database = (LocalFeatures.of(x, mask) for x, mask in zip(sides, masks, strict=True))
-    engine = Engine(model)
+    query, database = (LocalFeatures.from_descriptors(x, mask) for x, mask in zip(sides, masks, strict=True))
+    engine = PairScorer(model)
     found = engine.score(engine.queries(query), database, np.arange(size), np.arange(size))
     np.testing.assert_allclose(found, case["similarity_logits"], atol=2e-5)
 
 
 @pytest.mark.parametrize("model", [made, lambda: made(binarized=True)], ids=["full", "binary"])
 def test_codes_score_as_the_descriptors_that_they_came_from(model):
-    engine = Engine(model())
+    engine = PairScorer(model())
     local = images(IMAGES, 2)
     queries = engine.queries(images(QUERIES, 1))
     with torch.inference_mode():
@@ -137,11 +137,11 @@ class Recorder(Chamfer):
         self.most, self.calls = most, []
         self.error = error or torch.OutOfMemoryError("CUDA out of memory")
 
-    def pairs_encoded(self, query, database):
+    def score_encoded(self, query, database):
         if len(query.valid) > self.most:
             raise self.error
         self.calls.append((len(query.valid), query.size, database.size, bool(query.valid.all())))
-        return super().pairs_encoded(query, database)
+        return super().score_encoded(query, database)
 
 
 ERRORS = [
@@ -211,20 +211,22 @@ def test_pairs_that_are_none(query_rows, image_rows, message):
 
 
 def test_images_of_another_shape():
-    engine = Engine(made())
+    engine = PairScorer(made())
     with pytest.raises(AmesError, match=r"queries are \[6, 16\]; expected \[images, descriptors, width\]"):
         engine.queries(images(QUERIES, 1)[0])
     queries = engine.queries(images(QUERIES, 1))
     with pytest.raises(AmesError, match=r"database images are \[6, 16\]; expected"):
         engine.score(queries, images(IMAGES, 2)[0], *PAIRS)
     with pytest.raises(AmesError, match="descriptors are 8-d, this model takes 16-d"):
-        engine.score(queries, LocalFeatures.of(torch.ones(IMAGES, 4, 8)), *PAIRS)
-    with pytest.raises(AmesError, match=r"give what Engine.queries returned, one for each device"):
-        Engine(made(), Compute(devices=("cpu", "cpu"))).score(queries, images(IMAGES, 2), *PAIRS)
-    any_width = Engine(Chamfer())
+        engine.score(queries, LocalFeatures.from_descriptors(torch.ones(IMAGES, 4, 8)), *PAIRS)
+    with pytest.raises(AmesError, match=r"give what PairScorer.queries returned, one for each device"):
+        PairScorer(made(), ComputeConfig(devices=("cpu", "cpu"))).score(queries, images(IMAGES, 2), *PAIRS)
+    any_width = PairScorer(Chamfer())
     with pytest.raises(AmesError, match="queries are 16-d, database images 8-d"):
         any_width.score(
-            any_width.queries(images(QUERIES, 1)), LocalFeatures.of(torch.ones(IMAGES, 4, 8)), *PAIRS
+            any_width.queries(images(QUERIES, 1)),
+            LocalFeatures.from_descriptors(torch.ones(IMAGES, 4, 8)),
+            *PAIRS,
         )
 
 
@@ -232,7 +234,7 @@ def test_images_of_another_shape():
 @pytest.mark.parametrize("devices", [("cpu",), ("cpu", "cpu")])
 def test_an_image_that_is_not_finite_is_named_by_its_number(monkeypatch, model, devices):
     monkeypatch.setitem(scorer._CPU_TOKENS, torch.float32, 2 * (SLOTS + 1))
-    engine = Engine(model(), Compute(devices=devices))
+    engine = PairScorer(model(), ComputeConfig(devices=devices))
     local = images(IMAGES, 2, padded=False)
     local.descriptors[5, 3, 2] = float("nan")
     with pytest.raises(NotFiniteError, match="the descriptors of image 5 hold") as raised:
@@ -256,7 +258,7 @@ def test_an_image_that_is_not_finite_is_named_by_its_number(monkeypatch, model, 
 )
 def test_options_that_make_no_sense(options, message):
     with pytest.raises(AmesError, match=message):
-        Compute(**options)
+        ComputeConfig(**options)
 
 
 def test_precisions_are_those_that_the_configuration_names():

@@ -15,13 +15,13 @@ from ames.evaluation.protocols import ALL, GLDV2, LEAVE_ONE_OUT, MEDIUM, PUBLIC,
 from ames.evaluation.sweep import (
     GAMMAS,
     LAMBDAS,
-    Blend,
+    Fusion,
     check_sweep,
     column,
     columns,
-    judge,
-    judge_ideal,
-    judge_initial,
+    evaluate_initial,
+    evaluate_oracle,
+    evaluate_reranked,
     sweep,
     tune,
     validation_figures,
@@ -129,14 +129,16 @@ def test_without_slack_tune_is_never_worse_than_a_point_of_the_grid():
         assert blend.temp in GAMMAS
         ways = {
             (lamb, temp): mean_map(
-                judge(shortlist, logits, truth, REVISITED, num_rerank=25, blend=Blend(lamb, temp))
+                evaluate_reranked(
+                    shortlist, logits, truth, REVISITED, num_rerank=25, blend=Fusion(lamb, temp)
+                )
             )
             for lamb in LAMBDAS[::3]
             for temp in GAMMAS[::2]
         }
         assert reached >= max(ways.values()) - 1e-9
         assert reached == pytest.approx(
-            mean_map(judge(shortlist, logits, truth, REVISITED, num_rerank=25, blend=blend))
+            mean_map(evaluate_reranked(shortlist, logits, truth, REVISITED, num_rerank=25, blend=blend))
         )
 
 
@@ -159,13 +161,15 @@ def test_slack_trusts_the_global_similarity_more_and_gives_up_no_more_than_it_sa
         blend, reached = tune(shortlist, logits, truth, REVISITED, num_rerank=25, slack=slack)
         assert reached >= best_map - slack
         assert blend.lamb / (1 - blend.lamb) / blend.temp >= best.lamb / (1 - best.lamb) / best.temp
-    assert blend == Blend(LAMBDAS[-1], GAMMAS[0])  # anything is good enough
+    assert blend == Fusion(LAMBDAS[-1], GAMMAS[0])  # anything is good enough
 
 
 def test_gamma_does_not_change_the_order_without_the_global_score():
     shortlist, logits, truth = made_up()
     maps = {
-        mean_map(judge(shortlist, logits, truth, REVISITED, num_rerank=40, blend=Blend(0.0, temp)))
+        mean_map(
+            evaluate_reranked(shortlist, logits, truth, REVISITED, num_rerank=40, blend=Fusion(0.0, temp))
+        )
         for temp in (0.1, 1.0, 3.0)
     }
     assert len(maps) == 1
@@ -173,16 +177,16 @@ def test_gamma_does_not_change_the_order_without_the_global_score():
 
 def test_perfect_re_ranking_bounds_every_other():
     shortlist, logits, truth = made_up()
-    best = judge_ideal(shortlist, truth, REVISITED, 20)
+    best = evaluate_oracle(shortlist, truth, REVISITED, 20)
     for lamb in (0.0, 0.5, 1.0):
-        found = judge(shortlist, logits, truth, REVISITED, num_rerank=20, blend=Blend(lamb, 1.0))
+        found = evaluate_reranked(shortlist, logits, truth, REVISITED, num_rerank=20, blend=Fusion(lamb, 1.0))
         assert all(found[p].map <= best[p].map + 1e-9 for p in REVISITED)
 
 
 def test_lambda_one_keeps_the_initial_ranking():
     shortlist, logits, truth = made_up()
-    found = judge(shortlist, logits, truth, REVISITED, num_rerank=20, blend=Blend(1.0, 1.0))
-    initial = judge_initial(shortlist, truth, REVISITED)
+    found = evaluate_reranked(shortlist, logits, truth, REVISITED, num_rerank=20, blend=Fusion(1.0, 1.0))
+    initial = evaluate_initial(shortlist, truth, REVISITED)
     assert [found[p].map for p in REVISITED] == pytest.approx([initial[p].map for p in REVISITED])
 
 
@@ -360,7 +364,7 @@ def test_the_mean_of_a_validation_and_what_is_behind_it():
     shortlist, _, truth = made_up()
     for query in truth.queries:
         query["hard"] = np.empty(0, np.int64)
-    found = judge_initial(shortlist, truth, REVISITED)  # no query has a hard positive
+    found = evaluate_initial(shortlist, truth, REVISITED)  # no query has a hard positive
     figures = validation_figures(found)
     assert figures == {
         "val_map": pytest.approx((found[REVISITED[0]].map + found[MEDIUM].map) / 2),
@@ -387,7 +391,7 @@ def test_queries_without_a_positive_are_counted_beside_the_mean_of_the_others(sm
     assert results["queries"]["hard"] == {"judged": 7, "without_positive": 1}
     assert results["queries"]["medium"] == {"judged": 7, "without_positive": 0}
     shortlist = Shortlist.load(small_folder.shortlist)
-    aps = judge_initial(shortlist, truth, REVISITED)[REVISITED[2]].aps
+    aps = evaluate_initial(shortlist, truth, REVISITED)[REVISITED[2]].aps
     assert results["initial"]["H_map"] == pytest.approx(np.delete(aps, 3).mean(), abs=0.001)
 
 

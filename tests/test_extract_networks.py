@@ -67,8 +67,8 @@ def test_every_way_to_select_and_to_pool(root, tmp_path, name, select, vector):
         np.testing.assert_allclose(np.linalg.norm(local.descriptors, axis=1), 1, atol=2e-3)
         places = np.stack(np.meshgrid(np.arange(down) + 0.5, np.arange(across) + 0.5, indexing="ij"), -1)
         expected = (places / [down, across]).reshape(-1, 2)
-        order = np.lexsort(np.asarray(local.xy.round(decimals=3)).T[::-1])
-        np.testing.assert_allclose(local.xy[order], expected, atol=1e-3)
+        order = np.lexsort(np.asarray(local.positions.round(decimals=3)).T[::-1])
+        np.testing.assert_allclose(local.positions[order], expected, atol=1e-3)
         assert (np.diff(local.weight) <= 0).all()
         assert (local.weight > 0).all() or select == "cls"
     vectors = list(tmp_path.glob("x_*.hdf5"))
@@ -95,7 +95,7 @@ def test_what_changes_most_lies_where_a_mark_was_drawn(tmp_path, name, row, colu
         photos.save(tmp_path / path / "x.png", image)
         assert extract(tmp_path / path, tmp_path / path / "x", name, *options, long_side=352) == 0
         (local,) = rows(tmp_path / path / "x", 1)
-        found.append(dict(zip(map(tuple, local.xy.tolist()), local.descriptors, strict=True)))
+        found.append(dict(zip(map(tuple, local.positions.tolist()), local.descriptors, strict=True)))
     plain, marked = found
     place = max(plain, key=lambda x: float((plain[x] - marked[x]).norm()))
     assert np.array(place) * image.shape[:2] == pytest.approx(
@@ -121,7 +121,9 @@ def test_scales_suppression_and_half_precision(root, tmp_path, name, select):
         assert set(several[image].scale.tolist()) == {0, 1, 2}
         assert 0 < suppressed[image].size < down * across
         assert low[image].size == published[image].size == down * across
-        assert float(published[image].xy.max()) < 1  # shares: only CVNet's published locations are pixels
+        assert (
+            float(published[image].positions.max()) < 1
+        )  # shares: only CVNet's published locations are pixels
         np.testing.assert_allclose(low[image].weight, published[image].weight, atol=0.02, rtol=0.05)
 
 

@@ -10,7 +10,7 @@ from ames.descriptors.local import DescriptorFile, read_globals
 from ames.errors import AmesError
 from ames.extraction.pipeline import Images, Target, extract
 from ames.extraction.pipeline import run as run_all
-from ames.extraction.process_pool import PerImage
+from ames.extraction.process_pool import PoolExtractor
 from ames.models.checkpoints import load_model
 from ames.weights import path_of
 
@@ -80,7 +80,7 @@ def test_rows_are_the_backbone_s_own(tmp_path):
     read = DescriptorFile(done.local).read([0])
     n = expected.size
     np.testing.assert_allclose(read.descriptors[0, :n], expected.descriptors, atol=1e-3)
-    np.testing.assert_allclose(read.xy[0, :n], expected.xy, atol=1e-3)
+    np.testing.assert_allclose(read.positions[0, :n], expected.positions, atol=1e-3)
 
 
 def test_workers_do_not_change_the_files(tmp_path):
@@ -88,7 +88,7 @@ def test_workers_do_not_change_the_files(tmp_path):
     runs = [run(tmp_path / "images", names, tmp_path / f"out{n}", workers=n) for n in (0, 2)]
     local = [DescriptorFile(done.local) for done in runs]
     first, second = (file.read(range(len(names))) for file in local)
-    for field in ("descriptors", "valid", "xy", "scale", "weight"):
+    for field in ("descriptors", "valid", "positions", "scale", "weight"):
         assert np.array_equal(getattr(first, field), getattr(second, field)), field
     assert np.array_equal(*(read_globals(done.vectors) for done in runs))
     assert runs[0].unreadable == runs[1].unreadable
@@ -174,7 +174,7 @@ def test_descriptors_that_are_not_finite_are_an_error_of_their_image(tmp_path, p
         photos.save(tmp_path / name, (photos.scene(0) * gain).astype(np.uint8))
     packer = load_model(path_of("rootsift_ames_dist")) if packed else None
     target = Target(tmp_path / "x.hdf5", dtype="float32", packer=packer)
-    done = run_all(Images(tmp_path, ["bright.png", "dark.png"]), PerImage(Spoiled(), 10), target)
+    done = run_all(Images(tmp_path, ["bright.png", "dark.png"]), PoolExtractor(Spoiled(), 10), target)
     assert done.unreadable == {"dark.png": "the backbone gave values that are not finite (NaN or infinity)"}
     assert DescriptorFile(tmp_path / "x.hdf5").read([0, 1], 10).counts.tolist() == [10, 0]
 

@@ -19,12 +19,12 @@ def made(*leading, slots=5, width=3, seed=0):
 
 
 def shapes(local):
-    arrays = (local.descriptors, local.valid, local.xy, local.scale, local.weight)
+    arrays = (local.descriptors, local.valid, local.positions, local.scale, local.weight)
     return [None if x is None else tuple(x.shape) for x in arrays]
 
 
 def assert_equal(a, b):
-    for name in ("descriptors", "valid", "xy", "scale", "weight"):
+    for name in ("descriptors", "valid", "positions", "scale", "weight"):
         torch.testing.assert_close(getattr(a, name), getattr(b, name), atol=0, rtol=0, msg=name)
 
 
@@ -32,11 +32,11 @@ LEADING = pytest.mark.parametrize("leading", [(), (4,), (2, 3)])
 
 
 def test_all_are_real_unless_said_otherwise():
-    local = LocalFeatures.of(torch.zeros(2, 5, 3))
+    local = LocalFeatures.from_descriptors(torch.zeros(2, 5, 3))
     assert local.valid.dtype == torch.bool
     assert local.counts.tolist() == [5, 5]
     assert (local.width, local.size) == (3, 5)
-    assert local.xy is None
+    assert local.positions is None
 
 
 def test_counts_are_of_real_descriptors():
@@ -58,7 +58,7 @@ def test_trim_keeps_the_first(leading):
     short = local.trim(2)
     assert shapes(short) == [(*leading, 2, 3), (*leading, 2), (*leading, 2, 2), (*leading, 2), (*leading, 2)]
     assert torch.equal(short.descriptors, local.descriptors[..., :2, :])
-    assert torch.equal(short.xy, local.xy[..., :2, :])
+    assert torch.equal(short.positions, local.positions[..., :2, :])
     assert torch.equal(short.weight, local.weight[..., :2])
     assert_equal(local.trim(9), local)
 
@@ -71,13 +71,13 @@ def test_padding_is_marked_and_zero(leading):
     assert_equal(longer.trim(5), local)
     assert not longer.valid[..., 5:].any()
     assert not longer.descriptors[..., 5:, :].any()
-    assert not longer.xy[..., 5:, :].any()
+    assert not longer.positions[..., 5:, :].any()
     with pytest.raises(ValueError, match="cannot pad 5 descriptors to 4"):
         local.pad(4)
 
 
 def test_codes_are_padded_too():
-    codes = LocalFeatures.of(torch.full((2, 3, 4), 255, dtype=torch.uint8)).pad(5)
+    codes = LocalFeatures.from_descriptors(torch.full((2, 3, 4), 255, dtype=torch.uint8)).pad(5)
     assert codes.descriptors.dtype == torch.uint8
     assert codes.valid.sum() == 6
 
@@ -90,20 +90,20 @@ def test_trim_padding_drops_slots_that_no_image_uses(leading):
 
 def test_trim_padding_keeps_a_slot_that_one_image_uses():
     valid = torch.tensor([[True, False, False, False], [False, False, True, False]])
-    assert LocalFeatures.of(torch.zeros(2, 4, 3), valid).trim_padding().size == 3
+    assert LocalFeatures.from_descriptors(torch.zeros(2, 4, 3), valid).trim_padding().size == 3
 
 
 @pytest.mark.parametrize("leading", [(), (2,), (0,)])
 def test_trim_padding_of_images_without_descriptors(leading):
     nothing = torch.zeros(*leading, 4, dtype=torch.bool)
-    assert LocalFeatures.of(torch.zeros(*leading, 4, 3), nothing).trim_padding().size == 1
-    assert LocalFeatures.of(torch.zeros(*leading, 0, 3)).trim_padding().size == 0
+    assert LocalFeatures.from_descriptors(torch.zeros(*leading, 4, 3), nothing).trim_padding().size == 1
+    assert LocalFeatures.from_descriptors(torch.zeros(*leading, 0, 3)).trim_padding().size == 0
 
 
 def test_indexing_takes_images():
     local = made(4)
     assert shapes(local[1]) == shapes(made())
-    assert torch.equal(local[1].xy, local.xy[1])
+    assert torch.equal(local[1].positions, local.positions[1])
     assert torch.equal(local[[3, 0]].scale, local.scale[[3, 0]])
     assert torch.equal(local[1:3].valid, local.valid[1:3])
     with pytest.raises(IndexError, match="no leading axis"):
@@ -137,15 +137,15 @@ def test_cat_pads_to_the_longest():
 
 
 def test_joining_drops_an_array_that_one_lacks():
-    joined = LocalFeatures.cat((made(2), LocalFeatures.of(torch.zeros(2, 5, 3))))
-    assert joined.xy is None
+    joined = LocalFeatures.cat((made(2), LocalFeatures.from_descriptors(torch.zeros(2, 5, 3))))
+    assert joined.positions is None
     assert joined.size == 5
 
 
 def test_to_changes_the_type_of_descriptors_alone():
     local = made(2).to("cpu", torch.float16)
     assert local.descriptors.dtype == torch.float16
-    assert local.xy.dtype == torch.float32
+    assert local.positions.dtype == torch.float32
     assert local.valid.dtype == torch.bool
     assert_equal(made(2).to(), made(2))
 
@@ -154,7 +154,7 @@ def test_other_descriptors_keep_the_rest():
     local = made(2)
     coded = local.with_descriptors(torch.zeros(2, 5, 16))
     assert coded.width == 16
-    assert coded.xy is local.xy
+    assert coded.positions is local.positions
     with pytest.raises(ValueError, match="valid must be bool"):
         local.with_descriptors(torch.zeros(2, 4, 16))
 
@@ -164,8 +164,10 @@ def test_other_descriptors_keep_the_rest():
 
 def test_keep_marks_what_lies_behind_each_count_as_padding():
     descriptors = torch.arange(3 * 5 * 2.0).reshape(3, 5, 2)
-    local = LocalFeatures.of(
-        descriptors, torch.tensor([[1, 1, 1, 1, 0], [1, 0, 1, 1, 1], [1, 1, 1, 1, 1]]).bool(), xy=descriptors
+    local = LocalFeatures.from_descriptors(
+        descriptors,
+        torch.tensor([[1, 1, 1, 1, 0], [1, 0, 1, 1, 1], [1, 1, 1, 1, 1]]).bool(),
+        positions=descriptors,
     )
     kept = local.keep(np.array([2, 4, 1]))
     assert kept.valid.tolist() == [
@@ -174,12 +176,12 @@ def test_keep_marks_what_lies_behind_each_count_as_padding():
         [True, False, False, False],
     ]
     assert torch.equal(kept.descriptors, descriptors[:, :4])
-    assert torch.equal(kept.xy, descriptors[:, :4])
+    assert torch.equal(kept.positions, descriptors[:, :4])
     assert local.valid.sum() == 13  # the features themselves stay as they were
 
 
 def test_keep_of_one_count_is_trim():
-    local = LocalFeatures.of(torch.randn(2, 3, 5, 4), torch.rand(2, 3, 5) < 0.7)
+    local = LocalFeatures.from_descriptors(torch.randn(2, 3, 5, 4), torch.rand(2, 3, 5) < 0.7)
     for count in (3, np.int64(3), torch.tensor(3), 9):
         kept, trimmed = local.keep(count), local.trim(int(count))
         assert torch.equal(kept.descriptors, trimmed.descriptors)
@@ -187,7 +189,7 @@ def test_keep_of_one_count_is_trim():
 
 
 def test_keep_of_nothing_leaves_one_slot_of_padding():
-    kept = LocalFeatures.of(torch.ones(2, 3, 4)).keep(torch.tensor([0, 0]))
+    kept = LocalFeatures.from_descriptors(torch.ones(2, 3, 4)).keep(torch.tensor([0, 0]))
     assert kept.size == 1
     assert not kept.valid.any()
-    assert LocalFeatures.of(torch.ones(0, 3, 4)).keep(np.zeros(0, int)).valid.shape == (0, 1)
+    assert LocalFeatures.from_descriptors(torch.ones(0, 3, 4)).keep(np.zeros(0, int)).valid.shape == (0, 1)

@@ -20,7 +20,7 @@ from ames.extraction.batched import NetworkOptions
 from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import read_weights
 from ames.precision import Rates, usable
-from ames.reranking.scorer import Compute, Engine
+from ames.reranking.scorer import ComputeConfig, PairScorer
 from ames.training import fit
 from ames.training.resuming import Checkpoints
 from test_runs import made as made_data
@@ -69,10 +69,10 @@ def test_the_measurement():
 def test_a_processor_without_bf16():
     """A process that may not use what a newer processor has."""
     code = (
-        "from ames.reranking.scorer import Compute\n"
+        "from ames.reranking.scorer import ComputeConfig\n"
         "import ames.precision, torch\n"
-        "assert Compute(precision='bf16').precision == 'fp32'\n"
-        "assert Compute(precision='fp16').precision == 'fp32'\n"
+        "assert ComputeConfig(precision='bf16').precision == 'fp32'\n"
+        "assert ComputeConfig(precision='fp16').precision == 'fp32'\n"
     )
     old = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-c", code]
@@ -100,7 +100,7 @@ def test_what_needs_no_measurement(monkeypatch, caplog):
 
     monkeypatch.setattr(formats, "measured", measured)
     for precision in ("fp32", "tf32"):
-        assert Compute(precision=precision).precision == precision
+        assert ComputeConfig(precision=precision).precision == precision
     assert usable(torch.float16, ["cuda"], asked="x")
     assert usable(torch.bfloat16, ["mps"], asked="x")
     assert NetworkOptions().autocast is None
@@ -114,8 +114,8 @@ def test_gpus(monkeypatch, caplog, native):
     monkeypatch.setattr(torch.cuda, "device", lambda device: torch.inference_mode())
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "an old GPU")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native)
-    assert Compute(devices=("cuda:0",), precision="fp16").precision == "fp16"
-    assert Compute(devices=("cuda:0",), precision="bf16").precision == ("bf16" if native else "fp32")
+    assert ComputeConfig(devices=("cuda:0",), precision="fp16").precision == "fp16"
+    assert ComputeConfig(devices=("cuda:0",), precision="bf16").precision == ("bf16" if native else "fp32")
     said = ["precision=bf16: an old GPU has no bf16 and would imitate it; fp32 is taken instead"]
     assert lines(caplog) == ([] if native else said)
 
@@ -125,9 +125,9 @@ def test_gpus(monkeypatch, caplog, native):
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_scoring(imitated, tmp_path, caplog, precision):
-    asked = Compute(precision=precision, batch_size=3)
-    assert asked == Compute(precision="fp32", batch_size=3)
-    assert Engine(made(), asked).compute.precision == "fp32"
+    asked = ComputeConfig(precision=precision, batch_size=3)
+    assert asked == ComputeConfig(precision="fp32", batch_size=3)
+    assert PairScorer(made(), asked).compute.precision == "fp32"
     assert dataclasses.replace(asked, batch_size=4).precision == "fp32"
     made_data(tmp_path / "small")
     found = {}
@@ -136,7 +136,7 @@ def test_scoring(imitated, tmp_path, caplog, precision):
             DatasetFolder(tmp_path / "small", "rootsift"),
             Chamfer(local_dim=8),
             REVISITED,
-            Scoring(query_count=4, database_count=3, compute=Compute(precision=name)),
+            Scoring(query_count=4, database_count=3, compute=ComputeConfig(precision=name)),
             out=tmp_path / name,
             num_rerank=[5],
             lamb=[0.5],
@@ -178,5 +178,5 @@ def test_a_format_that_is_computed_in_is_recorded(tmp_path):
     store = write_store(tmp_path / "store")
     fit(made(), loader(store), dataclasses.replace(RECIPE, epochs=1, autocast="bf16"), out=tmp_path / "a.pt")
     assert read_weights(tmp_path / "a.pt").about["autocast"] == "bf16"
-    assert Compute(precision="bf16").precision == "bf16"
+    assert ComputeConfig(precision="bf16").precision == "bf16"
     assert NetworkOptions(autocast="float16").autocast == "float16"

@@ -56,7 +56,9 @@ def test_local_descriptors(tmp_path):
     ) as writer:  # fmt: skip
         for row in range(39):
             x = torch.nn.functional.normalize(torch.randn(2, 8), dim=-1)
-            writer.write(row, LocalFeatures.of(x, xy=torch.rand(2, 2), scale=torch.ones(2)))
+            writer.write(
+                row, LocalFeatures.from_descriptors(x, positions=torch.rand(2, 2), scale=torch.ones(2))
+            )
     found = inspect(tmp_path / "x.hdf5")
     assert list(found)[:3] == ["file", "kind", "file_bytes"]
     has(found, kind="local descriptors", layout="flat", images=40, slots=4, width=8, dtype="float16")
@@ -176,9 +178,9 @@ def two_files(tmp_path, first, second, places=None, other_places=None, layout="f
     rng = np.random.default_rng(5)
     paths = tmp_path / "a.hdf5", tmp_path / "b.hdf5"
     shared = rng.random((len(first), 2))
-    for path, x, xy in ((paths[0], first, places), (paths[1], second, other_places)):
+    for path, x, positions in ((paths[0], first, places), (paths[1], second, other_places)):
         metadata = np.zeros((2, len(x), 5), np.float32)
-        metadata[1, :, :2] = shared[: len(x)] if xy is None else xy
+        metadata[1, :, :2] = shared[: len(x)] if positions is None else positions
         with h5py.File(path, "w") as file:
             file.create_dataset("features", data=laid_out(metadata, np.stack((x, x)), layout))
     return paths
@@ -195,11 +197,13 @@ def clustered(seed, n=60, width=32):
 def test_the_same_features(tmp_path):
     x = clustered(0)
     order = np.random.default_rng(1).permutation(60)
-    xy = np.random.default_rng(2).random((60, 2))
-    found = compare(*two_files(tmp_path, x, 3 * x[order].astype(np.float16), xy, xy[order]), "1")
+    positions = np.random.default_rng(2).random((60, 2))
+    found = compare(
+        *two_files(tmp_path, x, 3 * x[order].astype(np.float16), positions, positions[order]), "1"
+    )
     has(found, verdict=SAME, locations=1.0, descriptors=[60, 60], rows=[1, 1])
     assert found["cosine"]["median"] > 0.999
-    found = compare(*two_files(tmp_path, x, x[:20], xy, xy[:20]), "1")  # fewer kept
+    found = compare(*two_files(tmp_path, x, x[:20], positions, positions[:20]), "1")  # fewer kept
     has(found, verdict=SAME, locations=1.0, descriptors=[60, 20])
 
 
@@ -245,7 +249,10 @@ def test_images_by_name(tmp_path):
             for row, image in enumerate(images):
                 torch.manual_seed(ord(image))
                 writer.write(
-                    row, LocalFeatures.of(torch.randn(4, 8), xy=torch.rand(4, 2), scale=torch.ones(4))
+                    row,
+                    LocalFeatures.from_descriptors(
+                        torch.randn(4, 8), positions=torch.rand(4, 2), scale=torch.ones(4)
+                    ),
                 )
     files = tmp_path / "a.hdf5", tmp_path / "b.hdf5"
     has(compare(*files, "y"), verdict=SAME, rows=[1, 0])

@@ -14,7 +14,7 @@ import pytest
 
 import photos
 from ames.datasets.finding import find_images
-from ames.descriptors.resumable import GrowingFiles
+from ames.descriptors.resumable import ResumableFiles
 from ames.errors import AmesError
 from ames.extraction.pipeline import Images, Target, run
 from backbones.brightness import Brightness
@@ -273,7 +273,7 @@ def test_no_room_on_the_disk(root, tmp_path, monkeypatch):
 
 def test_a_disk_that_fills_up(root, tmp_path, monkeypatch, whole):
     written = []
-    save = GrowingFiles._save
+    save = ResumableFiles._save
 
     def full(self):
         written.append(self.state.done)
@@ -281,7 +281,7 @@ def test_a_disk_that_fills_up(root, tmp_path, monkeypatch, whole):
             raise AmesError("x: cannot be written (No space left on device)")
         save(self)
 
-    monkeypatch.setattr(GrowingFiles, "_save", full)
+    monkeypatch.setattr(ResumableFiles, "_save", full)
     with pytest.raises(AmesError, match="No space left"):
         extract(root, tmp_path, Brightness())
     extract(root, tmp_path, Brightness())

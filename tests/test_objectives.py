@@ -25,7 +25,7 @@ def batch_of(case):
     anchor, positive = rebuild.related(size, slots, slots, width, seed)
     negative = rebuild.descriptors((size, slots, width), seed + 9)
     images = [
-        LocalFeatures.of(x, rebuild.valid(size, slots, seed + i))
+        LocalFeatures.from_descriptors(x, rebuild.valid(size, slots, seed + i))
         for i, x in enumerate((anchor, positive, negative), 1)
     ]
     query = LocalFeatures.cat((images[0], images[0]))

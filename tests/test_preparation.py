@@ -11,7 +11,7 @@ from ames.cli.main import main
 from ames.datasets.layout import DatasetFolder
 from ames.descriptors.local import DescriptorFile, read_globals
 from ames.errors import AmesError
-from ames.extraction.factory import Wanted, open_source
+from ames.extraction.factory import ExtractionConfig, build_extractor
 from ames.pipelines.prepare import extract_split
 from ames.search.shortlist import Shortlist
 from backbones.brightness import Brightness
@@ -47,7 +47,7 @@ def test_a_network_and_boxes(folder, capsys):
     assert (query.names, gallery.names) == (NAMES[:2], NAMES[2:])
     assert [file.provenance["boxes"] for file in (query, gallery)] == [True, False]
     for row, (top, bottom) in enumerate(((28, 98), (0, 56))):  # shares of the whole image of 112 rows
-        places = query.read([row], 7).xy[0][:, 0]
+        places = query.read([row], 7).positions[0][:, 0]
         assert top / 112 <= places.min() <= places.max() <= bottom / 112
     shortlist = Shortlist.load(folder.shortlist, gallery_size=4)
     vectors = [read_globals(folder.vectors(split)) for split in ("query", "gallery")]
@@ -93,7 +93,7 @@ def test_what_is_done_needs_no_images(folder):
     for name in NAMES:
         (folder.path.parent / "photos" / name).unlink()
     assert prepare(folder) == 0
-    source = open_source(Wanted("brightness"))
+    source = build_extractor(ExtractionConfig("brightness"))
     with pytest.raises(AmesError, match=r"00\.png"):
         extract_split(folder, "query", source, images=folder.path.parent / "photos", overwrite=True)
     assert folder.local("query").exists()

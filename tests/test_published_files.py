@@ -13,7 +13,7 @@ from ames.features import LocalFeatures
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import load_model
-from ames.reranking.scorer import Engine
+from ames.reranking.scorer import PairScorer
 from ames.reranking.shortlist_scores import needed, score_shortlist
 from ames.search.shortlist import Shortlist
 from golden import data_root, rebuild
@@ -35,7 +35,7 @@ def packer(model):
     """Descriptors -> codes of the binary model."""
 
     def pack(x):
-        local = LocalFeatures.of(torch.from_numpy(x))
+        local = LocalFeatures.from_descriptors(torch.from_numpy(x))
         with torch.inference_mode():
             return model.compress(local).descriptors.numpy()
 
@@ -48,7 +48,7 @@ def scores(folder, model, case, queries=None):
     shortlist = Shortlist.load(folder.find_shortlist(), gallery_size=len(truth.imlist))
     files = DescriptorFile((queries or folder).local("query")), DescriptorFile(folder.local("gallery"))
     logits = score_shortlist(
-        Engine(model),
+        PairScorer(model),
         *files,
         shortlist,
         mask=needed(shortlist, truth, PROTOCOLS, {row["num_rerank"] for row in case["rows"]}),
@@ -118,9 +118,11 @@ SHORTLIST = Shortlist(np.tile(np.arange(5), (5, 1)), np.ones((5, 5), np.float32)
 
 def test_bits_without_metadata(files):
     model, plain, bare = files
-    expected = score_shortlist(Engine(model), plain, plain, SHORTLIST, query_count=5, database_count=3)
+    expected = score_shortlist(PairScorer(model), plain, plain, SHORTLIST, query_count=5, database_count=3)
     for queries, gallery in ((bare, bare), (bare, plain), (plain, bare)):
-        found = score_shortlist(Engine(model), queries, gallery, SHORTLIST, query_count=5, database_count=3)
+        found = score_shortlist(
+            PairScorer(model), queries, gallery, SHORTLIST, query_count=5, database_count=3
+        )
         np.testing.assert_array_equal(found, expected)
 
 
@@ -138,4 +140,4 @@ def test_bits_of_another_model(files, model, message, side):
     _, plain, bare = files
     pair = (bare, plain) if side == "queries" else (plain, bare)
     with pytest.raises(AmesError, match=f"bare: holds descriptors packed to 16 bits, .*{message}"):
-        score_shortlist(Engine(model), *pair, SHORTLIST)
+        score_shortlist(PairScorer(model), *pair, SHORTLIST)

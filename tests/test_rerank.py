@@ -12,7 +12,7 @@ from ames.features import LocalFeatures
 from ames.models.ames import AMES
 from ames.models.base import PairSimilarity
 from ames.models.chamfer import Chamfer
-from ames.reranking.scorer import Compute, Engine
+from ames.reranking.scorer import ComputeConfig, PairScorer
 from ames.reranking.shortlist_scores import blend, junk_behind, needed, rerank, score_shortlist
 from ames.search.shortlist import Shortlist
 
@@ -107,7 +107,7 @@ class Recorder(PairSimilarity):
     def expand(self, codes):
         return codes
 
-    def pairs_encoded(self, query, database):
+    def score_encoded(self, query, database):
         found = 100 * query.descriptors[:, 0, 0] + database.descriptors[:, 0, 0]
         self.pairs_seen += found.tolist()
         self.widest = max(self.widest, len(found))
@@ -117,7 +117,7 @@ class Recorder(PairSimilarity):
 def numbered(path, images, slots=3):
     with DescriptorWriter(path, images=images, slots=slots, width=2) as writer:
         for row in range(images):
-            writer.write(row, LocalFeatures.of(torch.full((1 + row % slots, 2), float(row))))
+            writer.write(row, LocalFeatures.from_descriptors(torch.full((1 + row % slots, 2), float(row))))
     return DescriptorFile(path)
 
 
@@ -147,7 +147,9 @@ def test_a_pair_is_scored_once_and_a_gallery_image_read_once(files, monkeypatch)
     shortlist, mask = shortlist_of(*ids), rng.random(ids.shape) < 0.6
     mask[2] = False  # a query without any candidate
     model = Recorder()
-    logits = score_shortlist(Engine(model, Compute(batch_size=5)), queries, gallery, shortlist, mask=mask)
+    logits = score_shortlist(
+        PairScorer(model, ComputeConfig(batch_size=5)), queries, gallery, shortlist, mask=mask
+    )
     wanted = mask & (ids >= 0)
     expected = np.where(wanted, 100 * np.arange(4)[:, None] + ids, np.nan)
     np.testing.assert_array_equal(logits, expected.astype(np.float32))
@@ -159,15 +161,17 @@ def test_a_pair_is_scored_once_and_a_gallery_image_read_once(files, monkeypatch)
 
 def test_without_a_mask_every_entry_is_scored(files):
     ids = np.array([[3, -1], [4, 5], [6, 7], [8, 9]])
-    logits = score_shortlist(Engine(Recorder()), *files, shortlist_of(*ids))
+    logits = score_shortlist(PairScorer(Recorder()), *files, shortlist_of(*ids))
     np.testing.assert_array_equal(logits[:2], [[3, np.nan], [104, 105]])
 
 
 def test_nothing_to_score(files):
     shortlist = shortlist_of([-1, -1], [-1, -1], [-1, -1], [-1, -1])
-    assert np.isnan(score_shortlist(Engine(Recorder()), *files, shortlist)).all()
+    assert np.isnan(score_shortlist(PairScorer(Recorder()), *files, shortlist)).all()
     shortlist = shortlist_of([1, 2], [1, 2], [1, 2], [1, 2])
-    assert np.isnan(score_shortlist(Engine(Recorder()), *files, shortlist, mask=np.zeros((4, 2), bool))).all()
+    assert np.isnan(
+        score_shortlist(PairScorer(Recorder()), *files, shortlist, mask=np.zeros((4, 2), bool))
+    ).all()
 
 
 @pytest.mark.parametrize("binarized", [False, True])
@@ -183,11 +187,15 @@ def test_scores_are_the_model_s_own(tmp_path, binarized):
             tmp_path / name, images=len(sizes), slots=6, width=8, dtype="float32"
         ) as writer:
             for row, size in enumerate(sizes):
-                writer.write(row, LocalFeatures.of(torch.randn(size, 8)))
+                writer.write(row, LocalFeatures.from_descriptors(torch.randn(size, 8)))
         files.append(DescriptorFile(tmp_path / name))
     ids = np.array([[4, 3, 2, 1, 0], [0, 1, 2, 3, 4], [2, 0, 4, 1, 3]])
     logits = score_shortlist(
-        Engine(model, Compute(batch_size=2)), *files, shortlist_of(*ids), query_count=5, database_count=4
+        PairScorer(model, ComputeConfig(batch_size=2)),
+        *files,
+        shortlist_of(*ids),
+        query_count=5,
+        database_count=4,
     )
     with torch.inference_mode():
         for q, row in enumerate(ids):
@@ -201,17 +209,17 @@ def test_scores_are_the_model_s_own(tmp_path, binarized):
 def test_an_image_without_descriptors_is_the_least_similar(tmp_path):
     with DescriptorWriter(tmp_path / "x", images=3, slots=4, width=8) as writer:
         for row in (0, 2):
-            writer.write(row, LocalFeatures.of(torch.ones(3, 8)))
+            writer.write(row, LocalFeatures.from_descriptors(torch.ones(3, 8)))
     file = DescriptorFile(tmp_path / "x")
-    logits = score_shortlist(Engine(Chamfer(local_dim=8)), file, file, shortlist_of(*[[0, 1, 2]] * 3))
+    logits = score_shortlist(PairScorer(Chamfer(local_dim=8)), file, file, shortlist_of(*[[0, 1, 2]] * 3))
     assert logits[0].tolist() == pytest.approx([1, -1, 1], abs=1e-4)
     assert logits[1].tolist() == [-1, -1, -1]
 
 
 def test_a_score_that_is_not_finite_is_an_error(files):
     class Broken(Recorder):
-        def pairs_encoded(self, query, database):
-            return super().pairs_encoded(query, database) * float("nan")
+        def score_encoded(self, query, database):
+            return super().score_encoded(query, database) * float("nan")
 
     with pytest.raises(AmesError, match=r"q.hdf5 \(query 0\), .*g.hdf5 \(image 1\): their score is nan"):
-        score_shortlist(Engine(Broken()), *files, shortlist_of(*[[1, 2]] * 4))
+        score_shortlist(PairScorer(Broken()), *files, shortlist_of(*[[1, 2]] * 4))

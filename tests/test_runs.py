@@ -25,11 +25,11 @@ from ames.evaluation.evaluate import (
 )
 from ames.evaluation.protocols import ALL, GLDV2, HARD, MEDIUM, PUBLIC, REVISITED
 from ames.evaluation.runs import Run
-from ames.evaluation.sweep import Blend
+from ames.evaluation.sweep import Fusion
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import save_weights
-from ames.reranking.scorer import Engine
+from ames.reranking.scorer import PairScorer
 from ames.reranking.shortlist_scores import needed, score_shortlist
 from ames.search.shortlist import Shortlist
 from ames.training.logging.journal import read_journal
@@ -219,7 +219,7 @@ def test_workers_change_no_score(run, workers):
     torch.manual_seed(0)
     model = AMES(local_dim=8, model_dim=16, num_encoder_layers=1, dim_feedforward=16).eval()
     found = [
-        score_shortlist(Engine(model), test.queries, test.gallery, test.shortlist, workers=n)
+        score_shortlist(PairScorer(model), test.queries, test.gallery, test.shortlist, workers=n)
         for n in (0, workers)
     ]
     np.testing.assert_array_equal(*found)
@@ -234,7 +234,9 @@ def test_a_worker_s_error_arrives(run, monkeypatch):
 
     monkeypatch.setattr(test.gallery, "read", broken)
     with pytest.raises(AmesError, match="unreadable"):
-        score_shortlist(Engine(Chamfer(local_dim=8)), test.queries, test.gallery, test.shortlist, workers=2)
+        score_shortlist(
+            PairScorer(Chamfer(local_dim=8)), test.queries, test.gallery, test.shortlist, workers=2
+        )
 
 
 # ---- the choice on a validation split ----------------------------------------------------------------
@@ -242,7 +244,7 @@ def test_a_worker_s_error_arrives(run, monkeypatch):
 
 def test_the_chosen_row_is_the_validation_s_choice(run, tmp_path):
     folder, _, _ = run
-    choice = Choice(50, Blend(0.25, 2.0), "val", 12.3456)
+    choice = Choice(50, Fusion(0.25, 2.0), "val", 12.3456)
     results = evaluated(folder, tmp_path, choice=lambda _: choice, num_rerank=[50])
     row = dict(results["chosen"])
     assert (row.pop("val_dataset"), row.pop("val_map")) == ("val", 12.346)

@@ -288,7 +288,7 @@ def test_codes_in_place_of_descriptors(root, tmp_path, binary):
     a, b = (file.read(range(COUNT)) for file in (plain, packed))
     expected = binary.compress(a).descriptors * a.valid[..., None]
     assert torch.equal(b.descriptors, expected)
-    for field in ("valid", "xy", "scale", "weight"):
+    for field in ("valid", "positions", "scale", "weight"):
         assert torch.equal(getattr(a, field), getattr(b, field)), field
     assert not b.valid[7].any()
     assert ames_extract(root, tmp_path / "parts", "--pack", model, "--shard", "1/2") == 0
@@ -379,10 +379,10 @@ def test_a_list_as_images_and_boxes_of_its_columns(root, tmp_path):
     file = DescriptorFile(tmp_path / "x_local.hdf5")
     assert file.names == ["03.png", "01.png"]
     assert file.provenance["boxes"]
-    xy = file.read([0]).xy[0]  # of 60 x 80: rows 20 ... 60 of 80, columns 10 ... 50 of 60
-    assert xy[:, 0].min() >= 20 / 80
-    assert xy[:, 0].max() <= 60 / 80
-    assert xy[:, 1].max() <= 50 / 60
+    positions = file.read([0]).positions[0]  # of 60 x 80: rows 20 ... 60 of 80, columns 10 ... 50 of 60
+    assert positions[:, 0].min() >= 20 / 80
+    assert positions[:, 0].max() <= 60 / 80
+    assert positions[:, 1].max() <= 50 / 60
 
 
 def test_boxes_of_a_ground_truth(root, tmp_path, capsys):

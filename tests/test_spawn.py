@@ -10,7 +10,7 @@ import torch
 from ames.descriptors.local import DescriptorFile, DescriptorWriter
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
-from ames.reranking.scorer import Engine
+from ames.reranking.scorer import PairScorer
 from ames.reranking.shortlist_scores import score_shortlist
 from ames.search.shortlist import Shortlist
 
@@ -20,7 +20,7 @@ QUERIES, GALLERY, SLOTS, WIDTH = 4, 9, 6, 16
 def score(model, queries, gallery, shortlist, mask):
     torch.set_num_threads(1)
     return score_shortlist(
-        Engine(model), queries, gallery, shortlist, mask=mask, query_count=5, database_count=4
+        PairScorer(model), queries, gallery, shortlist, mask=mask, query_count=5, database_count=4
     )
 
 
@@ -33,7 +33,9 @@ def test_two_spawned_workers_score_as_none(tmp_path, binarized):
         with DescriptorWriter(path, images=images, slots=SLOTS, width=WIDTH) as writer:
             for row in range(images):
                 count = int(rng.integers(1, SLOTS + 1))
-                writer.write(row, LocalFeatures.of(torch.from_numpy(rng.standard_normal((count, WIDTH)))))
+                writer.write(
+                    row, LocalFeatures.from_descriptors(torch.from_numpy(rng.standard_normal((count, WIDTH))))
+                )
         files.append(DescriptorFile(path))
     files[1].read([0])  # opened here: what is open must not travel
     torch.manual_seed(0)

@@ -12,7 +12,7 @@ import torch
 
 from ames.cli.main import main
 from ames.descriptors.local import DescriptorWriter
-from ames.evaluation.sweep import Blend
+from ames.evaluation.sweep import Fusion
 from ames.features import LocalFeatures
 from ames.io.locks import exclusively
 from ames.models.checkpoints import read_weights
@@ -37,7 +37,7 @@ def data(tmp_path_factory):
         with DescriptorWriter(path, images=len(rows), slots=SLOTS, width=WIDTH) as writer:
             for i, kind in enumerate(rows):
                 noise = torch.randn(SLOTS, WIDTH, generator=generator)
-                writer.write(i, LocalFeatures.of(prototypes[kind] + 0.3 * noise))
+                writer.write(i, LocalFeatures.from_descriptors(prototypes[kind] + 0.3 * noise))
 
     def nearest(queries, gallery):
         ids = np.stack([np.roll(np.arange(gallery), -i) for i in range(queries)])
@@ -115,7 +115,7 @@ def test_the_same_command_gives_the_same_numbers(data, trained, tmp_path):
 
 def test_evaluation_takes_the_blend_of_the_checkpoint_unless_told_otherwise(data, trained):
     model = trained / "run" / "model.pt"
-    stored = Blend.stored(read_weights(model).about, source="x")
+    stored = Fusion.stored(read_weights(model).about, source="x")
     assert stored is not None
     words = ["desc_name=mine", "dim_local_features=24", f"model_path={model}", "test_dataset.num_rerank=10"]
     for given, expected in (
@@ -168,13 +168,13 @@ def test_descriptors_that_are_no_numbers_are_named_or_left_out(data, tmp_path):
     for name in ("train.txt", "nn_mine.npz", "mine_local.hdf5"):
         (tmp_path / "gldv2").mkdir(exist_ok=True)
         (tmp_path / "gldv2" / name).write_bytes((data / "gldv2" / name).read_bytes())
-    spoiled = LocalFeatures.of(torch.full((SLOTS, WIDTH), float("nan")))
+    spoiled = LocalFeatures.from_descriptors(torch.full((SLOTS, WIDTH), float("nan")))
     with DescriptorWriter(
         tmp_path / "gldv2" / "mine_local.hdf5", images=IMAGES, slots=SLOTS, width=WIDTH
     ) as writer:
         generator = torch.Generator().manual_seed(0)
         for i in range(IMAGES):
-            features = LocalFeatures.of(torch.randn(SLOTS, WIDTH, generator=generator))
+            features = LocalFeatures.from_descriptors(torch.randn(SLOTS, WIDTH, generator=generator))
             writer.write(i, spoiled if i == 3 else features)
     done = call("train.py", tmp_path, *WORDS, "model_path=model.pt", cwd=tmp_path)
     assert done.returncode == 2
@@ -196,7 +196,11 @@ def test_pairs_in_place_of_labels(data, tmp_path):
         ]
     (data / "gldv2" / "pairs.csv").write_text("\n".join(pairs))
     words = [*WORDS, "train_dataset.pairs=pairs.csv", "train_dataset.min_positives=null"]
-    words += ["train_dataset.min_negatives=null", "train_dataset.negatives=2", "train_dataset.hard_share=0.5"]
+    words += [
+        "train_dataset.min_negatives=null",
+        "train_dataset.negatives=2",
+        "train_dataset.hard_negative_fraction=0.5",
+    ]
     done = call("train.py", data, *words, "model_path=model.pt", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "12 valid anchors of 12 queries with 24 matches, of 24 images" in done.stdout

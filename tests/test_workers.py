@@ -13,7 +13,7 @@ import pytest
 import photos
 from ames.backbones.rootsift import RootSift
 from ames.errors import AmesError
-from ames.extraction.process_pool import PerImage, Photo
+from ames.extraction.process_pool import ImageRegion, PoolExtractor
 from slow_workers import Noting
 
 
@@ -38,7 +38,7 @@ def begun(notes):
 def test_workers_are_ahead_by_a_bounded_number_of_images(root, notes):
     """Results wait in memory, a quarter of a megabyte an image: a slow disk must not let them pile up."""
     names = sorted(root.iterdir())
-    chunks = PerImage(Noting(notes, 0), 5, 1).chunks([Photo(name) for name in names], 16)
+    chunks = PoolExtractor(Noting(notes, 0), 5, 1).chunks([ImageRegion(name) for name in names], 16)
     found = len(next(chunks))
     stable = -1
     while stable != (stable := begun(notes)):  # until they have nothing to do any more
@@ -50,7 +50,9 @@ def test_workers_are_ahead_by_a_bounded_number_of_images(root, notes):
 def test_no_more_workers_than_there_is_work(root, notes):
     names = sorted(root.iterdir())[:20]
     with limited(60):
-        ((*found,),) = PerImage(Noting(notes, 0), 5, 10**9).chunks([Photo(name) for name in names], 99)
+        ((*found,),) = PoolExtractor(Noting(notes, 0), 5, 10**9).chunks(
+            [ImageRegion(name) for name in names], 99
+        )
     assert len(found) == begun(notes) == 20
 
 
@@ -83,7 +85,7 @@ def test_a_worker_that_dies_while_it_starts(root):
     backbone = RootSift()
     backbone.first, backbone.rest = Dies(), bytes(10_000_000)  # more than a pipe holds
     with limited(60), pytest.raises(AmesError, match="a worker process died, perhaps for lack of memory"):
-        list(PerImage(backbone, 5, 1).chunks([Photo(root / "000.png")], 16))
+        list(PoolExtractor(backbone, 5, 1).chunks([ImageRegion(root / "000.png")], 16))
 
 
 @pytest.fixture

@@ -16,14 +16,14 @@ from benchmarks.machine import alternate, in_process, memory_now, peak_memory
 from ames.database.build import Source, compress
 from ames.database.store import Database
 from ames.descriptors.local import DescriptorFile, GlobalFile
-from ames.evaluation.sweep import Blend
+from ames.evaluation.sweep import Fusion
 from ames.features import LocalFeatures
 from ames.io.atomic import atomic_path
 from ames.models.ames import AMES
-from ames.reranking.scorer import Engine
+from ames.reranking.scorer import PairScorer
 from ames.retrieval.retriever import Retriever
 
-SLOTS, QUERY, WIDTH, CANDIDATES, BLEND = 50, 600, 128, 400, Blend(0.5, 0.5)
+SLOTS, QUERY, WIDTH, CANDIDATES, BLEND = 50, 600, 128, 400, Fusion(0.5, 0.5)
 _BLOCK = 1 << 15
 
 
@@ -88,11 +88,11 @@ def _serve(folder: Path, vectors: Path) -> dict[str, Any]:
     """Answers some queries; seconds and the resident memory at the end."""
     database = Database(folder)
     start = time.perf_counter()
-    retriever = Retriever(database, Engine(_model()), BLEND)
+    retriever = Retriever(database, PairScorer(_model()), BLEND)
     index = time.perf_counter() - start
     file, seconds = GlobalFile(vectors), []
     for row in range(3):
-        query = LocalFeatures.of(torch.randn(1, QUERY, 768))
+        query = LocalFeatures.from_descriptors(torch.randn(1, QUERY, 768))
         start = time.perf_counter()
         retriever.search(file.read(np.array([row])), query, k=10, num_rerank=CANDIDATES)
         seconds.append(time.perf_counter() - start)
@@ -101,12 +101,12 @@ def _serve(folder: Path, vectors: Path) -> dict[str, Any]:
 
 def _against_memory(database: Database, repeats: int) -> tuple[float, float]:
     """Seconds of re-ranking from the database over seconds from codes in RAM; seconds of the reads."""
-    engine = Engine(_model())
+    engine = PairScorer(_model())
     rng = np.random.default_rng(1)
     rows = rng.choice(len(database), min(CANDIDATES, len(database)), replace=False)
     codes = database.read(rows)
     held = LocalFeatures(codes.descriptors.clone(), codes.valid.clone())
-    queries = engine.queries(LocalFeatures.of(torch.randn(1, QUERY, 768)))
+    queries = engine.queries(LocalFeatures.from_descriptors(torch.randn(1, QUERY, 768)))
     pairs = np.zeros(len(rows), int), np.arange(len(rows))
 
     def from_database() -> None:

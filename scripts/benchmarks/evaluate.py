@@ -14,7 +14,7 @@ from ames.evaluation.evaluate import Scoring, open_test_set
 from ames.evaluation.protocols import HARD, MEDIUM
 from ames.evaluation.sweep import sweep
 from ames.models.ames import AMES
-from ames.reranking.scorer import Compute
+from ames.reranking.scorer import ComputeConfig
 from golden import data_root
 from twins.released_evaluation import released_evaluation
 from twins.released_model import ReleasedAMES
@@ -38,7 +38,9 @@ def run(folder: Path, *, device: str = "cpu") -> list[dict[str, Any]]:
 
     start = time.perf_counter()
     test = open_test_set(data, model)
-    scoring = Scoring(query_count=COUNT, database_count=COUNT, compute=Compute(devices=(device,)), workers=1)
+    scoring = Scoring(
+        query_count=COUNT, database_count=COUNT, compute=ComputeConfig(devices=(device,)), workers=1
+    )
     logits = scoring(model, test, protocols, KS).logits
     ours = sweep(
         test.shortlist, logits, test.ground_truth, protocols, num_rerank=KS, lamb=[LAMB], temp=[TEMP]

@@ -12,7 +12,7 @@ from benchmarks.machine import alternate, matrix_rate, peak_memory, ratio
 
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
-from ames.reranking.scorer import PRECISIONS, Compute, Engine
+from ames.reranking.scorer import PRECISIONS, ComputeConfig, PairScorer
 from twins.released_model import ReleasedAMES
 
 SIZES = ((600, 600), (400, 400), (600, 50), (100, 100))
@@ -30,7 +30,9 @@ def run(
     """One row for each size and precision: one query against ``pairs`` images, projection included."""
     # of what the engine computes in: fp32 and tf32 are held against the rate of plain fp32
     # What the device only imitates is computed in fp32, and so not called anything else.
-    precisions = list(dict.fromkeys(Compute(devices=(device,), precision=p).precision for p in precisions))
+    precisions = list(
+        dict.fromkeys(ComputeConfig(devices=(device,), precision=p).precision for p in precisions)
+    )
     rates = {p: matrix_rate(PRECISIONS[p], device) for p in precisions}
     reference = matrix_rate(torch.float32, device)
     rows = []
@@ -98,12 +100,12 @@ def engine_call(
     n: int, m: int, pairs: int, device: str, seed: int, precision: str
 ) -> Callable[[], np.ndarray]:
     model, query, database = inputs(n, m, pairs, seed)
-    engine = Engine(model, Compute(devices=(device,), precision=precision))
+    engine = PairScorer(model, ComputeConfig(devices=(device,), precision=precision))
     query_rows, image_rows = np.zeros(pairs, int), np.arange(pairs)
 
     def call() -> np.ndarray:
-        queries = engine.queries(LocalFeatures.of(query))
-        return engine.score(queries, LocalFeatures.of(database), query_rows, image_rows)
+        queries = engine.queries(LocalFeatures.from_descriptors(query))
+        return engine.score(queries, LocalFeatures.from_descriptors(database), query_rows, image_rows)
 
     return call
 

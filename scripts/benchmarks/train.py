@@ -34,7 +34,11 @@ def run(
     calls = {
         "twin": _step(twin, lambda: twin(query, masks[0], database, masks[1]), labels),
         "ames": _step(
-            model, lambda: model.pairs(LocalFeatures.of(query), LocalFeatures.of(database)), labels
+            model,
+            lambda: model.pairs(
+                LocalFeatures.from_descriptors(query), LocalFeatures.from_descriptors(database)
+            ),
+            labels,
         ),
     }
     first = {name: call() for name, call in calls.items()}

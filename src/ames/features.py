@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # The arrays that have an axis of descriptor slots, and how many axes lie behind it.
-_BEHIND_SLOTS = {"descriptors": 1, "valid": 0, "xy": 1, "scale": 0, "weight": 0}
+_BEHIND_SLOTS = {"descriptors": 1, "valid": 0, "positions": 1, "scale": 0, "weight": 0}
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class LocalFeatures:
     valid: bool [..., N], True = a real descriptor, False = padding. Published files and the
         published ``forward`` use the opposite polarity (1 = padding): it is turned round where they
         are read, and nowhere else.
-    xy: float [..., N, 2] location (row, col) in [0, 1] of the image's height and width, or None.
+    positions: float [..., N, 2] location (row, col) in [0, 1] of the image's height and width, or None.
     scale: float [..., N] keypoint size as a share of the image's long side, or None.
     weight: float [..., N] detector weight, falling, or None.
     summary: float [..., e] what a model keeps of the image as a whole, or None.
@@ -39,7 +39,7 @@ class LocalFeatures:
 
     descriptors: Tensor
     valid: Tensor
-    xy: Tensor | None = None
+    positions: Tensor | None = None
     scale: Tensor | None = None
     weight: Tensor | None = None
     summary: Tensor | None = None
@@ -52,7 +52,9 @@ class LocalFeatures:
             )
 
     @classmethod
-    def of(cls, descriptors: Tensor, valid: Tensor | None = None, **rest: Tensor | None) -> LocalFeatures:
+    def from_descriptors(
+        cls, descriptors: Tensor, valid: Tensor | None = None, **rest: Tensor | None
+    ) -> LocalFeatures:
         """Features from descriptors [..., N, D], all of them real unless ``valid`` says otherwise."""
         if valid is None:
             valid = torch.ones(descriptors.shape[:-1], dtype=torch.bool, device=descriptors.device)

@@ -33,7 +33,7 @@ def test_descriptors_are_unit_vectors_sorted_by_response():
     assert (local.descriptors >= 0).all()
     assert (local.weight.diff() <= 0).all()
     assert local.valid.all()
-    assert ((local.xy >= 0) & (local.xy <= 1)).all()
+    assert ((local.positions >= 0) & (local.positions <= 1)).all()
 
 
 def test_fewer_are_the_first_of_many():
@@ -42,12 +42,12 @@ def test_fewer_are_the_first_of_many():
     assert few.size == 20
     # SIFT's own pyramid starts at the keypoints' lowest octave: rounding, not other descriptors.
     torch.testing.assert_close(few.descriptors, many.trim(20).descriptors, atol=0.02, rtol=0)
-    torch.testing.assert_close(few.xy, many.trim(20).xy)
+    torch.testing.assert_close(few.positions, many.trim(20).positions)
 
 
 def test_one_keypoint_a_location():
     local = RootSift().extract(texture(), 1000).local
-    places = torch.cat((local.xy, local.scale[:, None]), 1)
+    places = torch.cat((local.positions, local.scale[:, None]), 1)
     assert len(places.unique(dim=0)) == local.size
     # and the picture has places with several orientations, so that there was something to leave out
     gray = cv2.cvtColor(texture(), cv2.COLOR_BGR2GRAY)
@@ -57,7 +57,7 @@ def test_one_keypoint_a_location():
 
 def test_the_same_image_gives_the_same_features():
     first, second = (RootSift().extract(texture(), 300).local for _ in range(2))
-    for field in ("descriptors", "xy", "scale", "weight"):
+    for field in ("descriptors", "positions", "scale", "weight"):
         assert torch.equal(getattr(first, field), getattr(second, field))
 
 
@@ -67,8 +67,8 @@ def test_a_blob_is_found_where_it_was_drawn(size, row, col):
     """(row, col) as shares of height and width, in either orientation and after downscaling."""
     image = blob(*size, row, col, radius=max(size) // 40)
     local = RootSift().extract(image, 50).local
-    nearest = (local.xy - torch.tensor([row, col])).norm(dim=-1).argmin()
-    torch.testing.assert_close(local.xy[nearest], torch.tensor([row, col]), atol=0.01, rtol=0)
+    nearest = (local.positions - torch.tensor([row, col])).norm(dim=-1).argmin()
+    torch.testing.assert_close(local.positions[nearest], torch.tensor([row, col]), atol=0.01, rtol=0)
     # its diameter is 1/20 of the long side
     assert 0.02 < local.scale[nearest] < 0.15
 
@@ -81,7 +81,8 @@ def test_long_sides_are_reduced_and_short_ones_left_alone():
     small = RootSift(max_size=200).extract(reduced, 9999).local
     assert abs(small.size - large.size) < 0.2 * large.size  # grey before or after the resize
     assert torch.equal(
-        RootSift(max_size=400).extract(image, 9).local.xy, RootSift(max_size=9999).extract(image, 9).local.xy
+        RootSift(max_size=400).extract(image, 9).local.positions,
+        RootSift(max_size=9999).extract(image, 9).local.positions,
     )
 
 
@@ -91,7 +92,7 @@ def test_long_sides_are_reduced_and_short_ones_left_alone():
 def test_images_without_texture_have_no_descriptors(shape):
     features = RootSift().extract(np.full((*shape, 3), 128, np.uint8), 10)
     assert features.local.descriptors.shape == (0, 128)
-    assert features.local.xy.shape == (0, 2)
+    assert features.local.positions.shape == (0, 2)
     assert features.local.weight.shape == features.local.scale.shape == (0,)
     assert features.vector is None
 

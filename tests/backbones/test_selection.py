@@ -88,7 +88,7 @@ def test_as_written_out(by, descriptors, vector, count, suppression, detector_in
         for position, (weight, scale, place, descriptor, _) in enumerate(expected):
             assert float(local.weight[image, position]) == pytest.approx(weight, rel=1e-5)
             assert float(local.scale[image, position]) == scale
-            torch.testing.assert_close(local.xy[image, position], place)
+            torch.testing.assert_close(local.positions[image, position], place)
             torch.testing.assert_close(local.descriptors[image, position], descriptor, atol=1e-5, rtol=1e-4)
         assert not local.descriptors[image, n:].any()
         assert not local.weight[image, n:].any()
@@ -100,7 +100,7 @@ def test_equal_weights_keep_the_order_of_the_map():
     place = torch.arange(40.0).view(4, 5, 2)
     local, vector = select([level], [place], Selection(7, vector=None))
     assert vector is None
-    assert local.xy[0, :, 0].tolist() == [0, 2, 4, 6, 8, 10, 12]
+    assert local.positions[0, :, 0].tolist() == [0, 2, 4, 6, 8, 10, 12]
 
 
 def test_attention_is_compared_over_scales_by_its_multiple_of_an_equal_share():
@@ -111,7 +111,7 @@ def test_attention_is_compared_over_scales_by_its_multiple_of_an_equal_share():
     places = [torch.zeros(2, 2, 2), torch.cartesian_prod(torch.arange(5.0), torch.arange(5.0)).view(5, 5, 2)]
     local, _ = select(scales, places, Selection(5, "attention", vector=None))
     assert local.scale[0].tolist() == [1, 0, 0, 0, 0]
-    assert local.xy[0, 0].tolist() == [3, 1]
+    assert local.positions[0, 0].tolist() == [3, 1]
     torch.testing.assert_close(local.weight[0], torch.tensor([2.0, 1, 1, 1, 1]))
 
 

@@ -101,7 +101,7 @@ def test_a_share_of_the_negatives_is_any_image_of_another_label():
     labels = [0, 0, 1, 1, 2, 2, 0, 2, 1, 3]
     shortlist, labels = one_row([1, 2], [0.9, 0.8], labels)
     count, share = 20000, 0.25
-    sampler = sampled(shortlist, labels, hard_share=share, **LOOSE)
+    sampler = sampled(shortlist, labels, hard_negative_fraction=share, **LOOSE)
     found = Counter(sampler.draw(np.zeros(count, int), np.random.default_rng(0))[1].tolist())
     others = [2, 3, 4, 5, 7, 8, 9]
     assert set(found) == set(others)
@@ -114,7 +114,7 @@ def test_a_share_of_the_negatives_is_any_image_of_another_label():
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_random_negatives_of_an_anchor_differ_too(share):
     shortlist, labels = everyone(24, 3, seed=1)
-    sampler = sampled(shortlist, labels, hard_share=share, negatives=16)
+    sampler = sampled(shortlist, labels, hard_negative_fraction=share, negatives=16)
     for images in sampler.epoch(24, np.random.default_rng(0)):
         for (
             anchor,
@@ -128,12 +128,12 @@ def test_random_negatives_of_an_anchor_differ_too(share):
 
 def test_all_negatives_are_neighbours_by_default():
     shortlist, labels = everyone(30, 3)
-    one, other = sampled(shortlist, labels), sampled(shortlist, labels, hard_share=1.0)
+    one, other = sampled(shortlist, labels), sampled(shortlist, labels, hard_negative_fraction=1.0)
     drawn = [x.draw(np.arange(30), np.random.default_rng(0)) for x in (one, other)]
     assert np.array_equal(*drawn)
     assert "negatives come from neighbours" in describe(one.statistics)
-    with pytest.raises(AmesError, match=r"hard_share 1.5"):
-        sampled(shortlist, labels, hard_share=1.5)
+    with pytest.raises(AmesError, match=r"hard_negative_fraction 1.5"):
+        sampled(shortlist, labels, hard_negative_fraction=1.5)
 
 
 def test_nth_free_against_a_plain_list():

@@ -24,9 +24,9 @@ WIDTH, SLOTS = 6, 5
 
 def local(count, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return LocalFeatures.of(
+    return LocalFeatures.from_descriptors(
         torch.randn(count, WIDTH, generator=generator),
-        xy=torch.rand(count, 2, generator=generator),
+        positions=torch.rand(count, 2, generator=generator),
         scale=torch.rand(count, generator=generator),
         weight=torch.rand(count, generator=generator).sort(descending=True).values,
     )
@@ -53,7 +53,7 @@ def test_round_trip(tmp_path, dtype, tolerance):
     for row, item in enumerate(items):
         n = min(item.size, SLOTS)
         kept = item.trim(n)
-        for field in ("descriptors", "xy", "scale", "weight"):
+        for field in ("descriptors", "positions", "scale", "weight"):
             found = getattr(read, field)[row].float()
             torch.testing.assert_close(found[:n], getattr(kept, field), atol=tolerance, rtol=tolerance)
             assert not found[n:].any()
@@ -63,11 +63,13 @@ def test_round_trip(tmp_path, dtype, tolerance):
 def test_what_float16_cannot_hold_is_its_largest_number(tmp_path, dtype, most):
     """Pixels of a very long image, and weights: an infinite one would spoil whatever is computed from it."""
     far = torch.tensor([[3e6, 1.0], [2.0, 70_000.0]])
-    item = LocalFeatures.of(torch.ones(2, WIDTH), xy=far, weight=torch.tensor([3e6, 0.5]))
+    item = LocalFeatures.from_descriptors(
+        torch.ones(2, WIDTH), positions=far, weight=torch.tensor([3e6, 0.5])
+    )
     with DescriptorWriter(tmp_path / "x.hdf5", images=1, slots=2, width=WIDTH, dtype=dtype) as writer:
         writer.write(0, item)
     read = DescriptorFile(tmp_path / "x.hdf5").read([0])
-    assert read.xy[0].tolist() == [[most, 1], [2, min(most, 70_000)]]
+    assert read.positions[0].tolist() == [[most, 1], [2, min(most, 70_000)]]
     assert read.weight[0].tolist() == [most, 0.5]
 
 
@@ -85,7 +87,7 @@ def test_one_in_the_mask_column_is_padding(tmp_path):
 
 
 def test_masked_rows_of_the_features_themselves_are_written_as_padding(tmp_path):
-    item = LocalFeatures.of(torch.ones(3, WIDTH), torch.tensor([True, True, False]))
+    item = LocalFeatures.from_descriptors(torch.ones(3, WIDTH), torch.tensor([True, True, False]))
     with DescriptorWriter(tmp_path / "x.hdf5", images=1, slots=SLOTS, width=WIDTH) as writer:
         writer.write(0, item)
     assert DescriptorFile(tmp_path / "x.hdf5").read([0]).counts.tolist() == [2]
@@ -112,7 +114,7 @@ def test_any_storage_reads_the_same(tmp_path, layout, dtype):
     expected = table[rows, :3].astype(np.float32)
     np.testing.assert_array_equal(read.descriptors.numpy(), np.nan_to_num(expected[..., METADATA:]))
     np.testing.assert_array_equal(read.valid.numpy(), expected[..., PADDING] == 0)
-    np.testing.assert_array_equal(read.xy.numpy(), expected[..., :2])
+    np.testing.assert_array_equal(read.positions.numpy(), expected[..., :2])
     assert isinstance(file._features(), np.memmap) == (not layout)
     assert file.read(rows, 100).size == SLOTS
 
@@ -238,7 +240,7 @@ def without_sources(path):
     layout[:] = h5py.VirtualSource("part.hdf5", "features", (2, 4, 9))
     with h5py.File(path, "w") as file:
         file.create_virtual_dataset("features", layout)
-    assert DescriptorFile(path).read([0]).xy.all()  # zeros would mean a missing source
+    assert DescriptorFile(path).read([0]).positions.all()  # zeros would mean a missing source
     path.with_name("part.hdf5").unlink()
 
 

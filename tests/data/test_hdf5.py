@@ -30,7 +30,7 @@ def reads_as(path, expected):
     """By every reader of the library."""
     read = DescriptorFile(path).read(range(len(expected)))
     np.testing.assert_array_equal(read.descriptors.numpy(), expected[..., 5:])
-    np.testing.assert_array_equal(read.xy.numpy(), expected[..., :2])
+    np.testing.assert_array_equal(read.positions.numpy(), expected[..., :2])
 
 
 def refused(path, *words):

@@ -47,7 +47,7 @@ def test_every_layout_reads_the_same(tmp_path, layout, storage):
     expected = np.where(real[..., None], descriptors[rows, :4], 0)
     np.testing.assert_array_equal(read.descriptors.numpy(), expected)
     assert read.descriptors.dtype == (torch.float32 if layout == "float32" else torch.float16)
-    for found, columns in ((read.xy, slice(0, 2)), (read.scale, 2), (read.weight, 4)):
+    for found, columns in ((read.positions, slice(0, 2)), (read.scale, 2), (read.weight, 4)):
         np.testing.assert_array_equal(found.numpy(), kept[..., columns])
     assert isinstance(file._features(), np.memmap) == (not storage)
     assert torch.equal(pickle.loads(pickle.dumps(file)).read(rows, 4).descriptors, read.descriptors)
@@ -64,13 +64,13 @@ def test_packed_bits_stay_packed(tmp_path, layout, storage):
     assert read.descriptors.dtype == torch.uint8
     if layout == "bare":
         assert read.valid.all()
-        assert read.xy is None
+        assert read.positions is None
         np.testing.assert_array_equal(read.descriptors.numpy(), codes[:, :5])
     else:
         real = metadata[:, :5, 3] == 0
         np.testing.assert_array_equal(read.valid.numpy(), real)
         np.testing.assert_array_equal(read.descriptors.numpy(), codes[:, :5] * real[..., None])
-        np.testing.assert_array_equal(read.xy.numpy(), metadata[:, :5, :2])
+        np.testing.assert_array_equal(read.positions.numpy(), metadata[:, :5, :2])
     assert isinstance(file._features(), np.memmap) == (not storage)
     check_backbone(file, width=768, backbone="dinov2")  # scoring judges codes
 

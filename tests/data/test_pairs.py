@@ -103,8 +103,10 @@ def test_without_negatives_the_neighbours_that_do_not_match(tmp_path):
 
 def test_a_share_of_the_negatives_is_any_image_that_does_not_match(tmp_path):
     candidates = ListedPairs(read(tmp_path, "a.jpg,b.jpg,1\na.jpg,e.jpg,0\n"))
-    assert evenly(counts(candidates, A, hard_share=0.0)[1], [C, E, F, G])
-    assert counts(candidates, A, hard_share=0.5)[1][E] / 6000 == pytest.approx(0.5 + 0.5 / 4, abs=0.04)
+    assert evenly(counts(candidates, A, hard_negative_fraction=0.0)[1], [C, E, F, G])
+    assert counts(candidates, A, hard_negative_fraction=0.5)[1][E] / 6000 == pytest.approx(
+        0.5 + 0.5 / 4, abs=0.04
+    )
 
 
 def test_a_path_listed_twice_is_its_first_row(tmp_path):

@@ -98,19 +98,19 @@ def test_equal_to_a_naive_read(tmp_path, large, layout, storage):
             assert read.descriptors.shape[:2] == read.valid.shape == (len(rows), size)
             assert torch.equal(fewer.descriptors, read.descriptors)
             assert torch.equal(fewer.valid, read.valid)
-            assert fewer.xy is fewer.scale is fewer.weight is None
+            assert fewer.positions is fewer.scale is fewer.weight is None
             if not len(rows):
                 continue
             metadata, expected = naive(path, layout, rows, size)
             assert read.descriptors.dtype == torch.from_numpy(expected).dtype
             if metadata is None:
                 assert read.valid.all()
-                assert read.xy is None
+                assert read.positions is None
             else:
                 real = metadata[..., 3] == 0
                 np.testing.assert_array_equal(read.valid.numpy(), real)
                 expected = np.where(real[..., None], expected, 0)
-                for found, columns in ((read.xy, slice(0, 2)), (read.scale, 2), (read.weight, 4)):
+                for found, columns in ((read.positions, slice(0, 2)), (read.scale, 2), (read.weight, 4)):
                     assert found.dtype == torch.float32
                     np.testing.assert_array_equal(found.numpy(), metadata[..., columns].astype(np.float32))
             np.testing.assert_array_equal(read.descriptors.numpy(), expected)
@@ -129,7 +129,7 @@ def test_floats_of_any_width_and_byte_order(tmp_path, stored, kept):
         read = DescriptorFile(tmp_path / "x.hdf5").read([2, 1], 5)
         assert read.descriptors.numpy().dtype == kept
         np.testing.assert_array_equal(read.descriptors.numpy(), table[[2, 1], :5, 5:].astype(kept))
-        np.testing.assert_array_equal(read.xy.numpy(), table[[2, 1], :5, :2].astype(np.float32))
+        np.testing.assert_array_equal(read.positions.numpy(), table[[2, 1], :5, :2].astype(np.float32))
 
 
 def test_records_of_an_odd_size(tmp_path):

@@ -21,7 +21,7 @@ def store(tmp_path_factory):
     path = tmp_path_factory.mktemp("store") / "local.hdf5"
     with DescriptorWriter(path, images=IMAGES, slots=8, width=4) as writer:
         for i in range(IMAGES):
-            writer.write(i, LocalFeatures.of(torch.full((1 + i % 6, 4), float(i))))
+            writer.write(i, LocalFeatures.from_descriptors(torch.full((1 + i % 6, 4), float(i))))
     return DescriptorFile(path)
 
 

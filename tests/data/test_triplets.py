@@ -21,7 +21,7 @@ def store(tmp_path):
     with DescriptorWriter(path, images=40, slots=8, width=4) as writer:
         for i in range(40):
             descriptors = np.full((3 + i % 4, 4), i, np.float32)
-            writer.write(i, LocalFeatures.of(torch.from_numpy(descriptors)))
+            writer.write(i, LocalFeatures.from_descriptors(torch.from_numpy(descriptors)))
     return DescriptorFile(path)
 
 

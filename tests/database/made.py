@@ -27,7 +27,9 @@ def source(folder, images=20, *, seed=0, vectors=True, names=None, prefix="image
     path = folder / f"{prefix}_local.hdf5"
     with DescriptorWriter(path, images=images, slots=SLOTS, width=WIDTH, names=names or None) as writer:
         for row, count in enumerate(counts):
-            writer.write(row, LocalFeatures.of(torch.from_numpy(rng.standard_normal((count, WIDTH)))))
+            writer.write(
+                row, LocalFeatures.from_descriptors(torch.from_numpy(rng.standard_normal((count, WIDTH))))
+            )
     if not vectors:
         return Source(DescriptorFile(path))
     x = rng.standard_normal((images, 8)).astype(np.float32)

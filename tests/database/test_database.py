@@ -18,10 +18,10 @@ from ames.database.store import Database, projection_fingerprint
 from ames.database.writer import writing
 from ames.descriptors.local import DescriptorFile, DescriptorWriter, GlobalFile, write_globals
 from ames.errors import AmesError
-from ames.evaluation.sweep import Blend
+from ames.evaluation.sweep import Fusion
 from ames.features import LocalFeatures
 from ames.inspection import inspect as inspection
-from ames.reranking.scorer import Engine
+from ames.reranking.scorer import PairScorer
 from ames.reranking.shortlist_scores import score_shortlist
 from ames.retrieval.retriever import Retriever, open_index, search_database
 from ames.search.shortlist import Shortlist
@@ -37,7 +37,7 @@ def test_scores_are_those_of_the_descriptors(tmp_path, binarized):
     queries = source(tmp_path / "q", 3, seed=1, vectors=False).local
     ids = np.stack([np.random.default_rng(q).permutation(20) for q in range(3)])
     shortlist = Shortlist(ids, np.zeros(ids.shape, np.float32))
-    engine = Engine(scorer)
+    engine = PairScorer(scorer)
     expected = score_shortlist(engine, queries, made.local, shortlist, database_count=4)
     found = score_shortlist(engine, queries, db, shortlist)
     np.testing.assert_array_equal(found, expected)
@@ -77,7 +77,9 @@ def test_padding_between_descriptors_goes_behind_them(tmp_path):
         file["features"] = laid_out(metadata, descriptors, "float32")
     db = compress(Source(DescriptorFile(tmp_path / "x.hdf5")), model(), tmp_path / "db", desc_num=SLOTS)
     with torch.inference_mode():
-        expected = model().compress(LocalFeatures.of(torch.from_numpy(descriptors[0, [1, 3, 4, 5]])))
+        expected = model().compress(
+            LocalFeatures.from_descriptors(torch.from_numpy(descriptors[0, [1, 3, 4, 5]]))
+        )
     assert torch.equal(db.read([0]).descriptors[0, :4], expected.descriptors)
     assert db.read([0]).valid.sum() == 4
     assert db.names == ["0", "1"]
@@ -183,7 +185,7 @@ def test_global_search_finds_what_exact_search_finds(tmp_path):
 def test_retrieval_blends_both_scores(tmp_path):
     db, made = database(tmp_path)
     query = source(tmp_path / "q", 2, seed=7)
-    engine, blend = Engine(model()), Blend(0.3, 2.0)
+    engine, blend = PairScorer(model()), Fusion(0.3, 2.0)
     vectors, local = query.vectors.read()[:1], query.local.read([0])
     found = Retriever(db, engine, blend).search(vectors, local, k=4, num_rerank=8)
     shortlist = open_index(db).search(vectors, 8)
@@ -201,7 +203,11 @@ def test_retrieval_blends_both_scores(tmp_path):
 def retriever(tmp_path):
     """With vectors [20, 8] and local descriptors [20, 6, 16] of its own images."""
     db, made = database(tmp_path)
-    return Retriever(db, Engine(model()), Blend(0.3, 2.0)), made.vectors.read(), made.local.read(range(20))
+    return (
+        Retriever(db, PairScorer(model()), Fusion(0.3, 2.0)),
+        made.vectors.read(),
+        made.local.read(range(20)),
+    )
 
 
 def test_a_single_query_needs_no_batch(retriever):
@@ -217,7 +223,7 @@ def test_a_single_query_needs_no_batch(retriever):
 
 def test_queries_that_do_not_fit_together(retriever):
     retriever, vectors, local = retriever
-    wide = LocalFeatures.of(torch.ones(2, 3, 8))
+    wide = LocalFeatures.from_descriptors(torch.ones(2, 3, 8))
     for vectors_, local_, said in (
         (vectors[:2], local[:9], "2 global vectors, but local descriptors of 9 images"),
         (vectors[:9], local[:2], "9 global vectors, but local descriptors of 2 images"),
@@ -298,7 +304,7 @@ def test_a_model_that_did_not_make_it(tmp_path):
     other = model(seed=1)
     for call in (
         lambda: db.check_model(other),
-        lambda: Retriever(db, Engine(other), Blend(0, 1)),
+        lambda: Retriever(db, PairScorer(other), Fusion(0, 1)),
         lambda: append(source(tmp_path, 2, prefix="new"), other, tmp_path / "db"),
         lambda: db.check_model(model(binarized=False)),
     ):
@@ -539,7 +545,7 @@ def test_descriptors_that_are_not_finite_or_of_another_width(tmp_path):
         for row in range(3):
             x = torch.ones(2, 16)
             x[0, 0] = float("nan") if row == 2 else 1
-            writer.write(row, LocalFeatures.of(x))
+            writer.write(row, LocalFeatures.from_descriptors(x))
     with pytest.raises(AmesError, match=r"the descriptors of '2' \(row 2\) hold values that are not finite"):
         compress(Source(DescriptorFile(path)), model(), tmp_path / "db", desc_num=4)
     with DescriptorWriter(tmp_path / "y.hdf5", images=3, slots=4, width=8):

@@ -112,7 +112,7 @@ def test_a_second_run_extracts_nothing_and_says_the_same(copy, models, monkeypat
         raise AssertionError("extracted again")
 
     # The folder has moved, its photos are the same: no reason to do anything again.
-    monkeypatch.setattr("ames.extraction.process_pool.PerImage.chunks", refuse)
+    monkeypatch.setattr("ames.extraction.process_pool.PoolExtractor.chunks", refuse)
     monkeypatch.setattr("ames.search.build.search_blocks", refuse)
     again(copy, models)
     after = json.loads((copy / "out" / "results.json").read_text())

@@ -33,7 +33,7 @@ from ames.evaluation.evaluate import Scoring, evaluate_folder, judge_run
 from ames.evaluation.protocols import Protocol
 from ames.evaluation.runs import Run
 from ames.extraction.pipeline import Images, Target, extract, run
-from ames.extraction.process_pool import PerImage
+from ames.extraction.process_pool import PoolExtractor
 from ames.inspection.convert import convert
 from ames.inspection.inspect import inspect
 from ames.models.ames import AMES
@@ -328,7 +328,7 @@ def _use(path: Path) -> None:
     database.verify()
 
 
-class Stopped(PerImage):
+class Stopped(PoolExtractor):
     """As if somebody had pressed Ctrl-C at the first image."""
 
     def chunks(self, *_):
@@ -354,7 +354,7 @@ def _unfinished(folder: Path) -> dict[str, list[Question]]:
 
     def go_on(path: Path) -> None:
         images = Images(path.parent, ["0.png", "1.png", "2.png"])
-        source = PerImage(make_backbone("rootsift"), 5)
+        source = PoolExtractor(make_backbone("rootsift"), 5)
         run(images, source, Target(path.parent / "x_local.hdf5", keep=True))
 
     return {

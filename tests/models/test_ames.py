@@ -25,7 +25,7 @@ def made(seed=0, **arguments):
 
 def batch(count, slots, seed, valid=None):
     """Features [count, slots, 32], not normalized."""
-    return LocalFeatures.of(rebuild.descriptors((count, slots, 32), seed), valid)
+    return LocalFeatures.from_descriptors(rebuild.descriptors((count, slots, 32), seed), valid)
 
 
 def published_forward(model, query, database, **rest):
@@ -267,7 +267,7 @@ def test_descriptors_of_another_width():
     model = made()
     for call in (model.tokens, model.compress):
         with pytest.raises(ValueError, match="descriptors are 8-d, this model takes 32-d"):
-            call(LocalFeatures.of(torch.zeros(2, 3, 8)))
+            call(LocalFeatures.from_descriptors(torch.zeros(2, 3, 8)))
 
 
 def test_forward_needs_two_images():

@@ -34,7 +34,7 @@ def made(seed):
         valid = torch.rand(6, slots, generator=generator) < 0.6
         valid[0] = True
         valid[1] = torch.arange(slots) == slots - 1
-        sides.append(LocalFeatures.of(torch.randn(6, slots, D, generator=generator), valid))
+        sides.append(LocalFeatures.from_descriptors(torch.randn(6, slots, D, generator=generator), valid))
     return sides
 
 
@@ -67,14 +67,14 @@ def test_only_the_symmetric_one_is_the_same_both_ways(symmetric):
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("slots", [0, 3])
 def test_an_image_without_descriptors_is_like_nothing(symmetric, slots):
-    full = LocalFeatures.of(torch.randn(2, N, D))
-    empty = LocalFeatures.of(torch.randn(2, slots, D), torch.zeros(2, slots, dtype=torch.bool))
+    full = LocalFeatures.from_descriptors(torch.randn(2, N, D))
+    empty = LocalFeatures.from_descriptors(torch.randn(2, slots, D), torch.zeros(2, slots, dtype=torch.bool))
     for query, database in ((empty, full), (full, empty), (empty, empty)):
         assert Chamfer(symmetric=symmetric).pairs(query, database).tolist() == [-1, -1]
 
 
 def test_an_image_is_most_like_itself():
-    image = LocalFeatures.of(torch.randn(3, N, D))
+    image = LocalFeatures.from_descriptors(torch.randn(3, N, D))
     torch.testing.assert_close(Chamfer().pairs(image, image), torch.ones(3))
 
 

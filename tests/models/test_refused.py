@@ -28,7 +28,7 @@ def images(count=4, slots=5, seed=0):
     """The last slot of each image is padding."""
     generator = torch.Generator().manual_seed(seed)
     valid = torch.arange(slots).expand(count, slots) < slots - 1
-    return LocalFeatures.of(torch.randn(count, slots, WIDTH, generator=generator), valid)
+    return LocalFeatures.from_descriptors(torch.randn(count, slots, WIDTH, generator=generator), valid)
 
 
 def spoiled(local, image, slot, value):
@@ -112,7 +112,7 @@ def test_the_published_forward_and_training_pass_them_on():
 @torch.inference_mode()
 def test_sides_that_do_not_fit(name):
     model, query, database = made(name), images(), images(seed=1)
-    narrow = LocalFeatures.of(torch.ones(4, 5, 8))
+    narrow = LocalFeatures.from_descriptors(torch.ones(4, 5, 8))
     for door, said in (
         (lambda: model.score(query, database[:3].reshape(3, 1)), "4 query images, but database images for 3"),
         (lambda: model.score(query[:1], database.reshape(2, 2)), "1 query images, but database images for 2"),

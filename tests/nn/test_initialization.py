@@ -19,7 +19,7 @@ def pairs_of_growing_overlap(seed):
     for i in SHARED:
         noise = torch.randn(i, 64, generator=generator)
         database[i, :i] = query[i, :i] + 0.3 * noise
-    return LocalFeatures.of(query), LocalFeatures.of(database)
+    return LocalFeatures.from_descriptors(query), LocalFeatures.from_descriptors(database)
 
 
 def rank_correlation(a, b):
@@ -71,8 +71,8 @@ def test_a_matcher_separates_related_from_unrelated_pairs():
     other = F.normalize(torch.randn(20, 30, 64), dim=-1)
     related = torch.cat((query[:, 15:], other[:, :15]), dim=1)  # half of the descriptors are equal
     with torch.inference_mode():
-        positive = model.pairs(LocalFeatures.of(query), LocalFeatures.of(related))
-        negative = model.pairs(LocalFeatures.of(query), LocalFeatures.of(other))
+        positive = model.pairs(LocalFeatures.from_descriptors(query), LocalFeatures.from_descriptors(related))
+        negative = model.pairs(LocalFeatures.from_descriptors(query), LocalFeatures.from_descriptors(other))
     assert positive.min() > negative.max()
 
 
@@ -118,7 +118,7 @@ def test_an_untrained_student_ranks_as_its_teacher_does():
 @torch.inference_mode()
 def test_the_tokens_of_an_untrained_student_are_near_its_teacher_s():
     torch.manual_seed(0)
-    sample, fresh = torch.randn(3000, 64), LocalFeatures.of(torch.randn(1, 200, 64))
+    sample, fresh = torch.randn(3000, 64), LocalFeatures.from_descriptors(torch.randn(1, 200, 64))
     teacher, student = AMES(**SIZE, init="matching").eval(), AMES(**SIZE, binarized=True).eval()
     teacher.fit_projection(sample)
     student.fit_projection(sample)

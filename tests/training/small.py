@@ -30,7 +30,9 @@ def write_store(path, spoiled=None, unequal=False):
             descriptors = prototypes[i % CLASSES] + 0.2 * torch.randn(SLOTS, WIDTH, generator=generator)
             if i == spoiled:
                 descriptors[0, 0] = math.nan
-            writer.write(i, LocalFeatures.of(descriptors[: SLOTS - i % 3 if unequal else SLOTS]))
+            writer.write(
+                i, LocalFeatures.from_descriptors(descriptors[: SLOTS - i % 3 if unequal else SLOTS])
+            )
     return DescriptorFile(path)
 
 

@@ -47,7 +47,7 @@ def write_store(path, *, seed=0, images=IMAGES, width=WIDTH, spoiled=None):
             x[TELLING:, half + kind] += 1
             if i == spoiled:
                 x[0, 0] = math.nan
-            writer.write(i, LocalFeatures.of(x[torch.randperm(len(x), generator=generator)]))
+            writer.write(i, LocalFeatures.from_descriptors(x[torch.randperm(len(x), generator=generator)]))
     return DescriptorFile(path)
 
 
@@ -143,7 +143,10 @@ class OnTheFly:
     def epoch(self, number, start=0):
         for batch in range(start, 2):
             generator = torch.Generator().manual_seed(10 * number + batch)
-            sides = [LocalFeatures.of(torch.randn(4, n, WIDTH, generator=generator)) for n in (5, 9, 7)]
+            sides = [
+                LocalFeatures.from_descriptors(torch.randn(4, n, WIDTH, generator=generator))
+                for n in (5, 9, 7)
+            ]
             yield type("Batch", (), dict(zip(("anchor", "positive", "negatives"), sides, strict=True)))
 
     def settings(self):
@@ -171,7 +174,7 @@ def test_the_file_says_where_it_is_from(store, tmp_path):
 def test_equal_weights_of_the_descriptors_are_their_mean(tmp_path):
     x = torch.randn(5, WIDTH).half()
     with DescriptorWriter(tmp_path / "x.hdf5", images=2, slots=8, width=WIDTH) as writer:
-        writer.write(0, LocalFeatures.of(x))  # the second image has none
+        writer.write(0, LocalFeatures.from_descriptors(x))  # the second image has none
     found = pool(DescriptorFile(tmp_path / "x.hdf5"))
     mean = torch.nn.functional.normalize(torch.nn.functional.normalize(x.float(), dim=-1).mean(0), dim=0)
     np.testing.assert_allclose(found[0], mean, rtol=1e-5, atol=1e-6)

@@ -9,7 +9,7 @@ import torch
 from small import RECIPE, loader, made, same, weights
 
 from ames.errors import AmesError
-from ames.evaluation.sweep import Blend
+from ames.evaluation.sweep import Fusion
 from ames.features import LocalFeatures
 from ames.models.checkpoints import load_model, read_weights
 from ames.training import Recipe, fit
@@ -110,7 +110,7 @@ def test_every_pair_can_have_counts_of_its_own(store, monkeypatch):
 def test_a_pair_s_counts_do_what_trimming_does():
     model = made().eval()
     torch.manual_seed(0)
-    query, database = (LocalFeatures.of(torch.randn(3, 8, 16)) for _ in range(2))
+    query, database = (LocalFeatures.from_descriptors(torch.randn(3, 8, 16)) for _ in range(2))
     together = model.pairs(query.keep(np.array([2, 8, 5])), database.keep(np.array([7, 1, 8])))
     for i, (n, m) in enumerate(((2, 7), (8, 1), (5, 8))):
         alone = model.pairs(query[i : i + 1].trim(n), database[i : i + 1].trim(m))
@@ -150,7 +150,7 @@ def test_an_overflow_in_fp16_lowers_the_scale_and_stops_nothing(store):
     before, scale = copy.deepcopy(weights(model)), learner.scaler.get_scale()
     learner.accumulate(batch, np.array([4, 4]))
     model.classifier.weight.grad.fill_(float("inf"))
-    assert learner.gradient_is_sound()
+    assert learner.gradients_are_finite()
     learner.step(0, 10)
     assert same(before, weights(model))
     assert learner.scaler.get_scale() == scale / 2
@@ -175,8 +175,8 @@ def test_the_best_in_validation_is_kept_with_the_blend_found_there(store, tmp_pa
     best = tmp_path / "model-best.pt"
     assert same(seen[1], weights(load_model(best)))
     assert same(seen[2], weights(load_model(out)))
-    assert Blend.stored(read_weights(best).about, source="x") == Blend(0.3, 0.5)
-    assert Blend.stored(read_weights(out).about, source="x") == Blend(0.2, 2.0)
+    assert Fusion.stored(read_weights(best).about, source="x") == Fusion(0.3, 0.5)
+    assert Fusion.stored(read_weights(out).about, source="x") == Fusion(0.2, 2.0)
 
 
 def test_without_validation_there_is_no_best_and_no_blend(store, tmp_path):
@@ -209,7 +209,7 @@ def test_figures_of_numpy_and_those_that_are_no_numbers_can_be_kept(store, tmp_p
     )
     assert [type(record["val_map"]) for record in found] == [float] * 3
     best = read_weights(tmp_path / "model-best.pt")
-    assert Blend.stored(best.about, source="x") == Blend(0.5, 1.0)
+    assert Fusion.stored(best.about, source="x") == Fusion(0.5, 1.0)
     assert same(best.state, load_epoch(tmp_path / "states", 2))
 
 

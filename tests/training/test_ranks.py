@@ -16,7 +16,7 @@ from small import loader, write_store
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.models.checkpoints import load_model
-from ames.training.distributed import Ranks, joined
+from ames.training.distributed import Ranks, init_distributed
 from ames.training.resuming import TERMINATED
 
 SCRIPT = """
@@ -30,7 +30,7 @@ from ames.models.checkpoints import load_model
 from ames.errors import AmesError
 from ames.training import fit
 from ames.features import LocalFeatures
-from ames.training.distributed import joined
+from ames.training.distributed import init_distributed
 from ames.training.resuming import Checkpoints
 folder, options = Path({folder!r}), json.loads({options!r})
 model = made(options["seed"] and int(os.environ["RANK"]), binarized=options["distilled"])
@@ -39,7 +39,7 @@ def slow(*args, original=model.pairs):
     time.sleep(options["pause"])
     return original(*args)
 model.pairs = slow
-with joined("cpu") as ranks:
+with init_distributed("cpu") as ranks:
     data = loader(DescriptorFile(folder / options["store"]), rank=ranks.rank, ranks=ranks.count, negatives=2)
     seen = []
     def validate(model):
@@ -115,7 +115,7 @@ def test_two_processes_train_what_one_trains(tmp_path, options):
     # Not weight by weight: a bias of keys changes nothing, so that its gradient is rounding alone, which Adam
     # blows up to full steps.
     torch.manual_seed(0)
-    query, database = (LocalFeatures.of(torch.randn(20, 8, 16)) for _ in range(2))
+    query, database = (LocalFeatures.from_descriptors(torch.randn(20, 8, 16)) for _ in range(2))
     whole, shared = (load_model(tmp_path / out).pairs(query, database) for out in ("n1.pt", "n2.pt"))
     torch.testing.assert_close(shared, whole, rtol=1e-4, atol=1e-4)
 
@@ -165,18 +165,18 @@ def test_what_stops_one_process_stops_both_with_the_whole_batch_named(tmp_path):
 
 def test_alone_nothing_is_sent():
     ranks = Ranks()
-    assert ranks.first
-    assert ranks.total([1.5, 2]) == [1.5, 2.0]
-    assert ranks.largest(3) == 3
-    assert ranks.from_first(lambda: "x") == "x"
+    assert ranks.is_main
+    assert ranks.all_reduce_sum([1.5, 2]) == [1.5, 2.0]
+    assert ranks.all_reduce_max(3) == 3
+    assert ranks.broadcast_from_main(lambda: "x") == "x"
     with pytest.raises(AmesError, match="why"):
-        ranks.from_first(lambda: (_ for _ in ()).throw(AmesError("why")))
+        ranks.broadcast_from_main(lambda: (_ for _ in ()).throw(AmesError("why")))
 
 
 def test_more_processes_than_gpus(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_RANK", "99")
-    with pytest.raises(AmesError, match="process 99 of this machine has no GPU"), joined("cuda"):
+    with pytest.raises(AmesError, match="process 99 of this machine has no GPU"), init_distributed("cuda"):
         pass
 
 

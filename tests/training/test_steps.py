@@ -25,7 +25,7 @@ def images(count, seed):
     descriptors = torch.randn(count, SLOTS, WIDTH, generator=generator)
     real = torch.randint(5, SLOTS + 1, (count,), generator=generator)
     valid = torch.arange(SLOTS) < real[:, None]
-    return LocalFeatures.of(descriptors * valid[..., None], valid)
+    return LocalFeatures.from_descriptors(descriptors * valid[..., None], valid)
 
 
 def batch_of(negatives=NEGATIVES):

@@ -57,9 +57,9 @@ def _rootsift(gray: np.ndarray, count: int) -> LocalFeatures:
         sift_descriptors = np.zeros((0, 128), np.float32)
     l1 = np.maximum(np.abs(sift_descriptors).sum(1, keepdims=True), 1e-12)
     height, width = gray.shape
-    return LocalFeatures.of(
+    return LocalFeatures.from_descriptors(
         torch.from_numpy(np.sqrt(sift_descriptors / l1).astype(np.float32)),
-        xy=torch.tensor([(k.pt[1] / height, k.pt[0] / width) for k in keypoints]).reshape(-1, 2),
+        positions=torch.tensor([(k.pt[1] / height, k.pt[0] / width) for k in keypoints]).reshape(-1, 2),
         scale=torch.tensor([k.size / max(height, width) for k in keypoints]).reshape(-1),
         weight=torch.tensor([k.response for k in keypoints]).reshape(-1),
     )

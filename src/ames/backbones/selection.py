@@ -97,8 +97,8 @@ def select(
     """Local features [B, n, D] of B images and their global vectors float32 [B, G], where they are.
 
     scales: the images' maps at each scale; centers: float [h, w, 2] of each, where its cells lie, in any
-    unit, which becomes ``xy``. ``scale`` is the number of the scale. n is ``count``, or all cells if there
-    are fewer; suppressed ones lie behind the others, as padding.
+    unit, which becomes ``positions``. ``scale`` is the number of the scale. n is ``count``, or all cells if
+    there are fewer; suppressed ones lie behind the others, as padding.
     """
     weights, cells, vectors = [], [], []
     for maps in scales:
@@ -117,7 +117,7 @@ def select(
     local = LocalFeatures(
         descriptors=F.normalize(descriptors, dim=-1) * valid[..., None],
         valid=valid,
-        xy=place[order],
+        positions=place[order],
         scale=number[order],
         weight=torch.where(valid, weight, 0),
     )

@@ -49,19 +49,19 @@ def _curve(args: argparse.Namespace) -> None:
     from ames.evaluation.evaluate import open_test_set, readable
     from ames.evaluation.memory_curve import curve, draw, load_contenders
     from ames.evaluation.protocols import choose_protocols, left_out, query_counts
-    from ames.evaluation.sweep import Blend
+    from ames.evaluation.sweep import Fusion
     from ames.io.atomic import atomic_file
     from ames.reporting.report import format_table
-    from ames.reranking.scorer import Compute
+    from ames.reranking.scorer import ComputeConfig
 
     table, picture = _outputs(args.out)
     check_device(args.device)
-    compute = Compute(devices=(args.device,), precision=args.precision)
+    compute = ComputeConfig(devices=(args.device,), precision=args.precision)
     folder = DatasetFolder(args.folder, args.descriptors)
     contenders = load_contenders(
         args.models or _shipped(args.descriptors),
         backbone=args.descriptors,
-        blend=Blend(args.lamb, args.temp),
+        blend=Fusion(args.lamb, args.temp),
     )
     test = open_test_set(folder, contenders[0].model)
     protocols = choose_protocols(test.ground_truth, args.protocol)

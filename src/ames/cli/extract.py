@@ -63,10 +63,10 @@ def add_source(parser: argparse.ArgumentParser) -> None:
 
 def source_of(args: argparse.Namespace, device: str) -> Any:
     """The source of features that the options describe."""
-    from ames.extraction.factory import Wanted, open_source
+    from ames.extraction.factory import ExtractionConfig, build_extractor
 
     check_device(device)
-    wanted = Wanted(
+    wanted = ExtractionConfig(
         args.backbone,
         count=args.desc_num,
         workers=args.workers,
@@ -85,7 +85,7 @@ def source_of(args: argparse.Namespace, device: str) -> Any:
         device=device,
         autocast=args.autocast,
     )
-    return open_source(wanted)
+    return build_extractor(wanted)
 
 
 def _network(group: Any) -> None:

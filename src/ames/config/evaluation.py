@@ -18,11 +18,11 @@ from ames.datasets.layout import DatasetFolder
 from ames.errors import AmesError, first_line
 from ames.evaluation.evaluate import Choice, Scoring, choose, open_test_set
 from ames.evaluation.protocols import Protocol, left_out, query_counts
-from ames.evaluation.sweep import Blend, check_sweep, columns, with_positives
+from ames.evaluation.sweep import Fusion, check_sweep, columns, with_positives
 from ames.models.ames import AMES
 from ames.models.base import PairSimilarity
 from ames.models.checkpoints import load_state, weights_for
-from ames.reranking.scorer import Compute
+from ames.reranking.scorer import ComputeConfig
 from ames.weights import SHIPPED, path_of
 from ames.weights.released import RELEASED
 
@@ -114,7 +114,7 @@ def scoring(config: DictConfig, dataset: DictConfig) -> Scoring:
     )
 
 
-def compute(config: DictConfig, dataset: DictConfig) -> Compute:
+def compute(config: DictConfig, dataset: DictConfig) -> ComputeConfig:
     """Where and how pairs are scored."""
     first, count = device(config), whole(config, "num_gpus")
     devices = [first]
@@ -122,7 +122,7 @@ def compute(config: DictConfig, dataset: DictConfig) -> Compute:
         if count > torch.cuda.device_count():
             raise AmesError(f"num_gpus {count}: this machine has {torch.cuda.device_count()}")
         devices = [f"cuda:{i}" for i in range(count)]
-    return Compute(
+    return ComputeConfig(
         devices=tuple(devices),
         precision=str(config.precision),
         batch_size=None if dataset.batch_size is None else whole(dataset, "batch_size"),
@@ -210,7 +210,7 @@ class Trained(NamedTuple):
 
     model: PairSimilarity
     name: str
-    blend: Blend | None
+    blend: Fusion | None
 
 
 def trained_model(config: DictConfig, path: Path | str | None) -> Trained:
@@ -235,10 +235,10 @@ def trained_model(config: DictConfig, path: Path | str | None) -> Trained:
     except TypeError as error:
         raise AmesError(f"{path}: describes a model that this version cannot build ({error})") from error
     load_state(model, weights.state, source=str(path))
-    return Trained(model.eval(), Path(path).name, Blend.stored(weights.about, source=str(path)))
+    return Trained(model.eval(), Path(path).name, Fusion.stored(weights.about, source=str(path)))
 
 
-def blends(dataset: DictConfig, stored: Blend | None) -> dict[str, list[Any]]:
+def blends(dataset: DictConfig, stored: Fusion | None) -> dict[str, list[Any]]:
     """lamb and temp to be judged: as given, else those of the checkpoint, else the data set's defaults."""
     default = value_of(dataset, "default_blend") if stored is None else asdict(stored)
     if not isinstance(default, dict) or not {"lamb", "temp"} <= set(default):

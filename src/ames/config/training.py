@@ -23,7 +23,7 @@ from ames.training.data.sampler import TripletSampler, describe
 from ames.training.distributed import Ranks
 from ames.training.logging.environment import write_surroundings
 from ames.training.logging.journal import Journal, journal_of
-from ames.training.logging.monitor import Watch
+from ames.training.logging.monitor import TrainingMonitor
 from ames.training.logging.trackers import make_trackers
 from ames.training.resuming import Checkpoints
 
@@ -57,9 +57,9 @@ def triplets(
         "min_positives": optional(data, "min_positives"),
         "min_negatives": optional(data, "min_negatives"),
         "negatives": whole(data, "negatives"),
-        "hard_share": number(data, "hard_share"),
+        "hard_negative_fraction": number(data, "hard_negative_fraction"),
     }
-    summary = ranks.from_first(lambda: TripletSampler(candidates, **options).summary())
+    summary = ranks.broadcast_from_main(lambda: TripletSampler(candidates, **options).summary())
     images = 2 + options["negatives"]  # of a triplet
     loader = TripletLoader(
         TripletSampler(candidates, **options, summary=summary),
@@ -71,7 +71,7 @@ def triplets(
         rank=ranks.rank,
         ranks=ranks.count,
     )
-    if ranks.first:
+    if ranks.is_main:
         print(f"{describe(loader.sampler.statistics)}; {len(loader)} batches an epoch")
     return loader
 
@@ -104,17 +104,17 @@ def _candidates(data: DictConfig, folder: DatasetFolder) -> Candidates:
 def trained_file(config: DictConfig, name: str, ranks: Ranks) -> Path:
     """Where training writes: ``model_path``, else ``name`` in the first process's run folder."""
     given = None if config.model_path is None else Path(str(config.model_path))
-    out = ranks.from_first(lambda: given or run_folder() / name)
+    out = ranks.broadcast_from_main(lambda: given or run_folder() / name)
     if out.is_dir():  # said before an epoch of training, not after it
         raise AmesError(f"model_path {out} is a folder: give the name of a file in it")
     return out
 
 
 @contextmanager
-def undisturbed(out: Path, ranks: Ranks) -> Iterator[None]:
+def exclusive_output(out: Path, ranks: Ranks) -> Iterator[None]:
     """Keeps other trainings away from ``out`` and its states; AmesError, in all ranks, where one is there."""
     with ExitStack() as held:
-        ranks.from_first(lambda: held.enter_context(exclusively(out)))
+        ranks.broadcast_from_main(lambda: held.enter_context(exclusively(out)))
         yield
 
 
@@ -130,14 +130,14 @@ def checkpoints(config: DictConfig, out: Path) -> Checkpoints:
     return Checkpoints(folder, every=every, keep=keep, resume=resume)
 
 
-def watch(config: DictConfig, out: Path, ranks: Ranks) -> Watch:
+def watch(config: DictConfig, out: Path, ranks: Ranks) -> TrainingMonitor:
     """What shows the training: the first process alone, which also notes what it runs with."""
-    if not ranks.first:
-        return Watch(quiet=True)
+    if not ranks.is_main:
+        return TrainingMonitor(quiet=True)
     journal, settings = journal_of(out), plain(config)
     noted = {"model": out, "journal": journal, "seed": config.seed, "processes": ranks.count}
     write_surroundings(run_folder(), **noted)
-    return Watch(
+    return TrainingMonitor(
         Journal(journal),
         lambda step: make_trackers(
             settings["tracker"], folder=out.with_name(f"{out.stem}-tracked"), config=settings, step=step

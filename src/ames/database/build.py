@@ -15,7 +15,7 @@ import torch
 from ames.database.manifest import NAME, Manifest
 from ames.database.segment import Batch
 from ames.database.store import Database, check_codes, projection_fingerprint, read_file
-from ames.database.writer import Writer, alone, check_free, remove_strangers, writing
+from ames.database.writer import Writer, alone, check_free, remove_orphans, writing
 from ames.datasets.images import list_digest
 from ames.descriptors.local import DescriptorFile, GlobalFile, check_backbone
 from ames.descriptors.vectors import say_normalized, unit
@@ -160,7 +160,7 @@ def compress(
             _check_same(out, there, manifest)
         if there.building is None:
             return Database(out)
-        remove_strangers(out, there)
+        remove_orphans(out, there)
         writer = Writer(out, there)
         codec = _codec(writer, source, seed)
         start = sum(writer.manifest.rows)

@@ -55,7 +55,7 @@ class Writer:
         with suppress(OSError):  # the change is made; at worst a crash takes it back
             _sync_folder(self.folder)
         self.manifest = manifest
-        remove_strangers(self.folder, manifest)
+        remove_orphans(self.folder, manifest)
 
     def append(self, batches: Iterable[Batch], *, building: int | None = None) -> int:
         """Adds images as one new segment; returns how many. Memory is that of a batch, and the names.
@@ -165,7 +165,7 @@ def writing(folder: Path | str) -> Iterator[Writer]:
     Manifest.load(folder)  # before a lock is left in a folder that is no database
     with alone(folder):
         manifest = Manifest.load(folder)
-        remove_strangers(folder, manifest)
+        remove_orphans(folder, manifest)
         yield Writer(folder, manifest)
 
 
@@ -175,7 +175,7 @@ def alone(folder: Path) -> AbstractContextManager[None]:
     return locked(folder / _LOCK, folder, busy, leave=True)
 
 
-def remove_strangers(folder: Path, manifest: Manifest) -> None:
+def remove_orphans(folder: Path, manifest: Manifest) -> None:
     """Removes files of a change that was not finished, or that a change has left behind."""
     for path in folder.iterdir():
         if _is_ours(path.name) and path.name not in manifest.files:

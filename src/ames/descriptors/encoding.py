@@ -65,7 +65,7 @@ class LocalRows:
         # float16 ends at 65,504: pixels of a longer image and large weights become that, where a cast would
         # make them infinite.
         most = float(np.finfo(metadata.dtype).max)
-        for columns, value in ((ROW_COL, local.xy), (SCALE, local.scale), (WEIGHT, local.weight)):
+        for columns, value in ((ROW_COL, local.positions), (SCALE, local.scale), (WEIGHT, local.weight)):
             if value is not None:
                 metadata[:n, columns] = value.cpu().float().clamp(-most, most).numpy()
         metadata[:n, PADDING] = ~local.valid.cpu().numpy()

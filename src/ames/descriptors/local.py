@@ -150,7 +150,7 @@ class DescriptorFile:
         [len(rows), count, D] float16 or float32 as they are stored (wider floats as float32), or uint8 codes
         [len(rows), count, D / 8] of a packed file. What lies in padding comes as zeros.
 
-        xy, scale and weight are float32; without ``locations`` they are left out, which is faster.
+        positions, scale and weight are float32; without ``locations`` they are left out, which is faster.
         A file of fewer descriptors an image gives what it has, and says so once. AmesError for rows that
         the file does not have.
         """
@@ -172,7 +172,7 @@ class DescriptorFile:
             data = data.copy()  # records of an odd size, which torch does not take
         descriptors = torch.from_numpy(data)
         if metadata is None:
-            return LocalFeatures.of(descriptors)
+            return LocalFeatures.from_descriptors(descriptors)
         padding = np.ascontiguousarray(metadata[..., PADDING]) != 0
         # Padding may hold anything, and 0 * NaN is NaN: masks alone would not keep it out of a score.
         if padding.any():
@@ -185,7 +185,7 @@ class DescriptorFile:
         return LocalFeatures(
             descriptors=descriptors,
             valid=valid,
-            xy=table[..., ROW_COL],
+            positions=table[..., ROW_COL],
             scale=table[..., SCALE],
             weight=table[..., WEIGHT],
         )

@@ -31,7 +31,7 @@ from ames.io.hdf5 import open_hdf5
 
 
 @dataclass(frozen=True)
-class Plan:
+class FilePlan:
     """Files to be filled together, one row an image in each.
 
     rows: what a row is, by the file's final path. state: the JSON file that is there while they grow.
@@ -49,7 +49,7 @@ class Plan:
 
 
 @dataclass
-class State:
+class WriteState:
     """done: rows that are on the disk. unreadable: (row, why); empty: rows without descriptors."""
 
     done: int = 0
@@ -67,10 +67,10 @@ class State:
             raise TypeError("a reason is no text")
 
 
-class GrowingFiles:
+class ResumableFiles:
     """The files of a plan; ``state.done`` rows are there already. Used under ``locking.exclusively``."""
 
-    def __init__(self, plan: Plan, *, discard: bool = False) -> None:
+    def __init__(self, plan: FilePlan, *, discard: bool = False) -> None:
         """Goes on with what is there, or begins; AmesError where what is there was made otherwise, unless
         it may be discarded.
         """
@@ -127,12 +127,12 @@ class GrowingFiles:
         for path in self.plan.rows:
             unfinished(path).unlink(missing_ok=True)
 
-    def _found(self, discard: bool) -> State | None:
+    def _found(self, discard: bool) -> WriteState | None:
         if not self.plan.state.is_file():
             return None
         try:
             content = parsed(self.plan.state.read_text())
-            state = State(content["done"], [(r, w) for r, w in content["unreadable"]], content["empty"])
+            state = WriteState(content["done"], [(r, w) for r, w in content["unreadable"]], content["empty"])
             state.check(len(self.plan.names))
             made = content["made"]
         except (ValueError, KeyError, TypeError) as error:
@@ -159,8 +159,8 @@ class GrowingFiles:
                 raise AmesError(f"{unfinished(path)}: is missing; remove {self.plan.state} to begin anew")
         return state
 
-    def _begun(self) -> State:
-        self.state = State()
+    def _begun(self) -> WriteState:
+        self.state = WriteState()
         try:
             self.plan.state.unlink(missing_ok=True)
             for path, rows in self.plan.rows.items():
@@ -204,7 +204,7 @@ def size_text(size: float) -> str:
     return f"{size:.3g} TB"
 
 
-def _create(path: Path, rows: LocalRows | VectorRows, plan: Plan) -> int:
+def _create(path: Path, rows: LocalRows | VectorRows, plan: FilePlan) -> int:
     """A file in its full size, its rows not written; returns where they begin."""
     with h5py.File(path, "w") as file:
         describe(file, plan.names, plan.provenance)

@@ -21,20 +21,20 @@ from ames.errors import AmesError
 from ames.evaluation.protocols import Protocol, query_counts
 from ames.evaluation.runs import RESULTS, Run, padded
 from ames.evaluation.sweep import (
-    Blend,
+    Fusion,
     check_sweep,
     columns,
+    evaluate_initial,
+    evaluate_reranked,
     figures,
-    judge,
-    judge_initial,
     sweep,
     tune,
     validation_figures,
 )
 from ames.io.atomic import atomic_file
 from ames.models.base import PairSimilarity, Similarity
-from ames.reranking.score_cache import KeptScores, scores_key
-from ames.reranking.scorer import Compute, Engine
+from ames.reranking.score_cache import ScoreCache, scores_key
+from ames.reranking.scorer import ComputeConfig, PairScorer
 from ames.reranking.shortlist_scores import needed, score_shortlist
 from ames.retrieval.retriever import search_database
 from ames.search.shortlist import Shortlist
@@ -118,7 +118,7 @@ class Scoring:
 
     query_count: int
     database_count: int
-    compute: Compute = field(default_factory=Compute)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
     workers: int = 0
     unfinished: Path | None = None
 
@@ -126,11 +126,11 @@ class Scoring:
         self, model: PairSimilarity, test: TestSet, protocols: Sequence[Protocol], num_rerank: Sequence[int]
     ) -> Scores:
         """Scores every pair that some protocol re-ranks at some k."""
-        engine = Engine(model, self.compute)
+        engine = PairScorer(model, self.compute)
         counts = {"query_count": self.query_count, "database_count": self.database_count}
         kept = None
         if self.unfinished is not None:
-            kept = KeptScores(self.unfinished, scores_key(engine, test.queries, test.gallery, **counts))
+            kept = ScoreCache(self.unfinished, scores_key(engine, test.queries, test.gallery, **counts))
             if len(kept):
                 log.info("%d pairs were scored by an interrupted call: taken from there", len(kept))
         mask = needed(test.shortlist, test.ground_truth, protocols, num_rerank)
@@ -154,7 +154,7 @@ class Scores:
     """
 
     logits: np.ndarray
-    kept: KeptScores | None
+    kept: ScoreCache | None
 
     def safe(self) -> None:
         """To be called when the scores are written, or needed no more."""
@@ -169,7 +169,7 @@ class Choice:
     """
 
     num_rerank: int
-    blend: Blend
+    blend: Fusion
     dataset: str
     reached: float
     figures: Mapping[str, float] = field(default_factory=dict)
@@ -189,14 +189,14 @@ def choose(
     columns(protocols)
     scores = scoring(model, test, protocols, num_rerank)
     ranked = (test.shortlist, scores.logits, test.ground_truth, protocols)
-    best: tuple[int, Blend, float] | None = None
+    best: tuple[int, Fusion, float] | None = None
     for k in num_rerank:
         blend, reached = tune(*ranked, num_rerank=k)
         if best is None or reached > best[2] + 1e-9:
             best = k, blend, reached
     assert best is not None, "check_sweep refuses empty lists"
     k, blend, reached = best
-    found = validation_figures(judge(*ranked, num_rerank=k, blend=blend))
+    found = validation_figures(evaluate_reranked(*ranked, num_rerank=k, blend=blend))
     return Choice(k, blend, test.folder.name, reached, found, scores)
 
 
@@ -264,7 +264,7 @@ def _judged(
     """The figures of results: of the shortlist as it is, of every combination, of the chosen one."""
     ranked = (test.shortlist, logits, test.ground_truth, protocols)
     found: dict[str, Any] = {
-        "initial": figures(judge_initial(test.shortlist, test.ground_truth, protocols)),
+        "initial": figures(evaluate_initial(test.shortlist, test.ground_truth, protocols)),
         "rows": sweep(*ranked, **asked),
         "chosen": None,
     }
@@ -298,7 +298,7 @@ def judge_run(
     columns(judged)
     if len(truth.queries) != len(run.logits):
         raise AmesError(f"the run has {len(run.logits)} queries, its ground truth {len(truth.queries)}")
-    initial = figures(judge_initial(run.shortlist, truth, judged))
+    initial = figures(evaluate_initial(run.shortlist, truth, judged))
     try:
         rows = sweep(run.shortlist, run.logits, truth, judged, **grid)
     except AmesError as error:

@@ -83,7 +83,7 @@ class PooledSearch:
         )
         return cls(queries, gallery, truth, protocols, count)
 
-    def judge(self, detector: SpatialAttention | None, *, uniform: bool = False) -> dict[Protocol, Result]:
+    def evaluate(self, detector: SpatialAttention | None, *, uniform: bool = False) -> dict[Protocol, Result]:
         """Figures of the search with ``pool``'s vectors."""
         queries, gallery = (
             pool(file, detector, uniform=uniform, count=self.count) for file in (self.queries, self.gallery)
@@ -93,12 +93,12 @@ class PooledSearch:
 
     def map(self, detector: SpatialAttention | None, *, uniform: bool = False) -> float:
         """Mean mAP over the protocols under which some query has a positive, in percent."""
-        return validation_figures(self.judge(detector, uniform=uniform))["val_map"]
+        return validation_figures(self.evaluate(detector, uniform=uniform))["val_map"]
 
     def __call__(self, detector: SpatialAttention) -> dict[str, float]:
         """For validation: ``validation_figures`` with the detector's weights, and the mAP with equal ones of
         the same features.
         """
-        return validation_figures(self.judge(detector)) | {
+        return validation_figures(self.evaluate(detector)) | {
             "val_map_uniform": self.map(detector, uniform=True)
         }

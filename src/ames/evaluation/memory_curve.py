@@ -16,12 +16,12 @@ from ames.descriptors.local import check_backbone
 from ames.errors import AmesError
 from ames.evaluation.evaluate import Scoring, TestSet
 from ames.evaluation.protocols import Protocol, Result
-from ames.evaluation.sweep import Blend, check_sweep, columns, figures, judge, judge_initial
+from ames.evaluation.sweep import Fusion, check_sweep, columns, evaluate_initial, evaluate_reranked, figures
 from ames.io.atomic import atomic_file
 from ames.models.base import PairSimilarity
 from ames.models.checkpoints import model_of, weights_for
 from ames.reporting.style import COLOURS, MARKERS, new_figure, plain, tidy
-from ames.reranking.scorer import Compute
+from ames.reranking.scorer import ComputeConfig
 
 GLOBAL = "global only"
 
@@ -32,14 +32,14 @@ class Contender:
 
     name: str
     model: PairSimilarity
-    blend: Blend
+    blend: Fusion
 
     @property
     def kind(self) -> str:
         return "full precision" if self.model.code_bits is None else "binary"
 
 
-def load_contenders(paths: Sequence[Path | str], *, backbone: str, blend: Blend) -> list[Contender]:
+def load_contenders(paths: Sequence[Path | str], *, backbone: str, blend: Fusion) -> list[Contender]:
     """Checkpoints under their file names without endings, or as given where two are alike.
 
     backbone: the descriptors that they must have been trained on, where they say so. blend: for files that
@@ -50,7 +50,7 @@ def load_contenders(paths: Sequence[Path | str], *, backbone: str, blend: Blend)
     found = []
     for name, path in zip(names, paths, strict=True):
         weights = weights_for(backbone, path)
-        chosen = Blend.stored(weights.about, source=str(path)) or blend
+        chosen = Fusion.stored(weights.about, source=str(path)) or blend
         found.append(Contender(name, model_of(weights, source=str(path)), chosen))
     return found
 
@@ -64,7 +64,7 @@ def curve(
     query_count: int,
     num_rerank: int,
     extra_bytes: int = 0,
-    compute: Compute | None = None,
+    compute: ComputeConfig | None = None,
     workers: int = 0,
 ) -> list[dict[str, Any]]:
     """One row a model and count, behind the row of the global ranking alone (``db_desc_num`` 0).
@@ -79,17 +79,20 @@ def curve(
     """
     _check(test, contenders, protocols, database_counts, query_count, num_rerank)
     start = _point(GLOBAL, None, 0, extra_bytes, None)
-    initial = judge_initial(test.shortlist, test.ground_truth, protocols)
+    initial = evaluate_initial(test.shortlist, test.ground_truth, protocols)
     rows = [start | _judged(initial) | {"seconds": None}]
     for one in contenders:
         for count in dict.fromkeys(database_counts):
             scoring = Scoring(
-                query_count=query_count, database_count=count, compute=compute or Compute(), workers=workers
+                query_count=query_count,
+                database_count=count,
+                compute=compute or ComputeConfig(),
+                workers=workers,
             )
             began = time.perf_counter()
             logits = scoring(one.model, test, protocols, [num_rerank]).logits
             seconds = time.perf_counter() - began
-            results = judge(
+            results = evaluate_reranked(
                 test.shortlist, logits, test.ground_truth, protocols, num_rerank=num_rerank, blend=one.blend
             )
             size = count * one.model.code_bytes + extra_bytes
@@ -98,7 +101,7 @@ def curve(
     return rows
 
 
-def _point(model: str, kind: str | None, count: int, size: int, blend: Blend | None) -> dict[str, Any]:
+def _point(model: str, kind: str | None, count: int, size: int, blend: Fusion | None) -> dict[str, Any]:
     """What a row says before its figures; the same keys for all, since the first row heads the table."""
     lamb, temp = (None, None) if blend is None else (blend.lamb, blend.temp)
     return {

@@ -25,14 +25,14 @@ _TAKEN = {"val_map": "the validation's mAP", "mean_map": "the mean over the prot
 
 
 @dataclass(frozen=True)
-class Blend:
+class Fusion:
     """lambda and gamma of the blend lambda * s_global + (1 - lambda) * sigmoid(gamma * logit)."""
 
     lamb: float
     temp: float
 
     @classmethod
-    def stored(cls, about: Mapping[str, Any], *, source: str) -> Blend | None:
+    def stored(cls, about: Mapping[str, Any], *, source: str) -> Fusion | None:
         """What was found on a validation split, out of a checkpoint's description; None where it has none."""
         found = about.get("blend")
         if found is None:
@@ -105,14 +105,14 @@ def _rounded(value: float) -> float | None:
     return None if np.isnan(value) else round(value, 3)  # JSON has no NaN
 
 
-def judge_initial(
+def evaluate_initial(
     shortlist: Shortlist, ground_truth: GroundTruth, protocols: Sequence[Protocol]
 ) -> dict[Protocol, Result]:
     """The shortlist as it is."""
     return {p: evaluate(shortlist.ids, ground_truth, p) for p in protocols}
 
 
-def judge_ideal(
+def evaluate_oracle(
     shortlist: Shortlist, ground_truth: GroundTruth, protocols: Sequence[Protocol], num_rerank: int
 ) -> dict[Protocol, Result]:
     """A perfect re-ranking of the first ``num_rerank`` entries: the most that any model can reach."""
@@ -121,14 +121,14 @@ def judge_ideal(
     }
 
 
-def judge(
+def evaluate_reranked(
     shortlist: Shortlist,
     logits: np.ndarray,
     ground_truth: GroundTruth,
     protocols: Sequence[Protocol],
     *,
     num_rerank: int,
-    blend: Blend,
+    blend: Fusion,
 ) -> dict[Protocol, Result]:
     """The re-ranked shortlist; logits float32 [Q, M] of ``score_shortlist``."""
     results = {}
@@ -159,7 +159,9 @@ def sweep(
     """One row for every combination, in the order given."""
     rows = []
     for k, a, t in product(num_rerank, lamb, temp):
-        results = judge(shortlist, logits, ground_truth, protocols, num_rerank=k, blend=Blend(a, t))
+        results = evaluate_reranked(
+            shortlist, logits, ground_truth, protocols, num_rerank=k, blend=Fusion(a, t)
+        )
         rows.append({"num_rerank": k, "lamb": a, "temp": t} | figures(results))
     return rows
 
@@ -172,7 +174,7 @@ def tune(
     *,
     num_rerank: int,
     slack: float = 0.5,
-) -> tuple[Blend, float]:
+) -> tuple[Fusion, float]:
     """The blend of the grid for a model, and its mean mAP over ``protocols``: for validation splits. Those
     under which no query has a positive are left out; AmesError where nothing is left.
 
@@ -181,12 +183,12 @@ def tune(
     the two terms): a local score learned on one domain is the part that transfers worse to another.
     """
     protocols = with_positives(shortlist, ground_truth, protocols)
-    maps: dict[Blend, float] = {}
+    maps: dict[Fusion, float] = {}
     for lamb, temp in product(LAMBDAS, GAMMAS):
-        results = judge(
-            shortlist, logits, ground_truth, protocols, num_rerank=num_rerank, blend=Blend(lamb, temp)
+        results = evaluate_reranked(
+            shortlist, logits, ground_truth, protocols, num_rerank=num_rerank, blend=Fusion(lamb, temp)
         )
-        maps[Blend(lamb, temp)] = float(np.mean([r.map for r in results.values()]))
+        maps[Fusion(lamb, temp)] = float(np.mean([r.map for r in results.values()]))
     good = max(maps.values()) - slack
     chosen = max(
         (blend for blend, value in maps.items() if value >= good),
@@ -199,7 +201,9 @@ def with_positives(
     shortlist: Shortlist, ground_truth: GroundTruth, protocols: Sequence[Protocol]
 ) -> list[Protocol]:
     """The protocols under which some query has a positive; AmesError if there are none."""
-    found = [p for p, r in judge_initial(shortlist, ground_truth, protocols).items() if not np.isnan(r.map)]
+    found = [
+        p for p, r in evaluate_initial(shortlist, ground_truth, protocols).items() if not np.isnan(r.map)
+    ]
     if not found:
         names = ", ".join(p.name for p in protocols)
         raise AmesError(f"no query has a positive under {names}: there is nothing to choose a blend by")

@@ -20,7 +20,7 @@ from ames.backbones.selection import Selection, check, select
 from ames.datasets.images import MAX_PIXELS, UnreadableImage, read_image
 from ames.errors import AmesError, first_line
 from ames.extraction.preprocessing import NetworkInput, Sizing, network_inputs
-from ames.extraction.process_pool import Found, Photo
+from ames.extraction.process_pool import ExtractionResult, ImageRegion
 from ames.features import LocalFeatures
 from ames.io.hashing import weights_digest
 from ames.io.prefetch import ahead
@@ -58,8 +58,8 @@ class NetworkOptions:
                 object.__setattr__(self, "autocast", None)
 
 
-class Batched:
-    """A source of features, as ``process_pool.PerImage``: a network and what is taken from its maps.
+class BatchedExtractor:
+    """A source of features, as ``process_pool.PoolExtractor``: a network and what is taken from its maps.
 
     AmesError where the network, or the detector, cannot serve the selection.
     """
@@ -110,8 +110,8 @@ class Batched:
         return weights_digest(self._detector)
 
     def chunks(
-        self, photos: Sequence[Photo], size: int, tick: Callable[[], object] = lambda: None
-    ) -> Iterator[list[Found]]:
+        self, photos: Sequence[ImageRegion], size: int, tick: Callable[[], object] = lambda: None
+    ) -> Iterator[list[ExtractionResult]]:
         """What each photo has, in order, ``size`` of them at a time; ``tick`` is called for each.
 
         A batch never reaches into the next chunk, so that a run that begins with any of them computes the
@@ -126,15 +126,17 @@ class Batched:
             finally:
                 loaded.close()  # type: ignore[attr-defined]  # ends its threads
 
-    def _load(self, photo: Photo) -> _Prepared | str:
+    def _load(self, photo: ImageRegion) -> _Prepared | str:
         try:
             image = read_image(photo.path, max_pixels=self._options.max_pixels)
             return network_inputs(image, self._sizing, photo.box)
         except (UnreadableImage, cv2.error) as error:
             return first_line(error)
 
-    def _computed(self, loaded: Iterator[_Prepared | str], tick: Callable[[], object]) -> list[Found]:
-        found: dict[int, Found] = {}
+    def _computed(
+        self, loaded: Iterator[_Prepared | str], tick: Callable[[], object]
+    ) -> list[ExtractionResult]:
+        found: dict[int, ExtractionResult] = {}
         waiting: dict[tuple, list[tuple[int, _Prepared]]] = {}  # by the shapes at all scales
         running: deque[_Running] = deque()
 
@@ -211,7 +213,7 @@ class Batched:
         with torch.autocast(self._device.type, AUTOCAST.get(kind or ""), enabled=kind is not None):
             return self._network.maps(pixels)
 
-    def _fetch(self, running: _Running) -> Iterator[tuple[int, Found]]:
+    def _fetch(self, running: _Running) -> Iterator[tuple[int, ExtractionResult]]:
         """Each image's row and features, locations in the original image."""
         if running.done is not None:
             running.done.synchronize()
@@ -226,10 +228,10 @@ class Batched:
                 )
                 continue
             placement = inputs[0].placement
-            assert local.xy is not None
-            places = local.xy.double() * torch.tensor([placement.input_height, placement.input_width])
-            xy = placement.pixels(places) if self._options.pixels else placement.shares(places)
-            yield row, ImageFeatures(replace(local, xy=xy.float()), vector)
+            assert local.positions is not None
+            places = local.positions.double() * torch.tensor([placement.input_height, placement.input_width])
+            positions = placement.pixels(places) if self._options.pixels else placement.shares(places)
+            yield row, ImageFeatures(replace(local, positions=positions.float()), vector)
 
 
 class _Running(NamedTuple):

@@ -14,10 +14,10 @@ from ames.backbones.selection import Selection
 from ames.database.store import projection_fingerprint
 from ames.datasets.images import MAX_PIXELS
 from ames.errors import AmesError
-from ames.extraction.batched import Batched, NetworkOptions
+from ames.extraction.batched import BatchedExtractor, NetworkOptions
 from ames.extraction.pipeline import Source
 from ames.extraction.preprocessing import Sizing
-from ames.extraction.process_pool import PerImage
+from ames.extraction.process_pool import PoolExtractor
 from ames.models.base import Similarity
 from ames.models.checkpoints import load_model, read_weights
 
@@ -27,7 +27,7 @@ _COUNT, _ROOTSIFT_COUNT = 700, 400
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ExtractionConfig:
     """A source of features in words; what is None is the network's own, or the usual.
 
     Everything behind ``max_pixels`` is for networks alone (``ames.backbones.selection.Selection``,
@@ -57,7 +57,7 @@ _OPTIONS = {"vector": "global", "suppression": "nms"}  # of commands, where they
 _FOR_ALL = ("backbone", "count", "workers", "max_pixels", "published_locations", "batch", "device")
 
 
-def open_source(wanted: Wanted) -> Source:
+def build_extractor(wanted: ExtractionConfig) -> Source:
     """AmesError names a setting that the backbone has no use for, or cannot serve."""
     options: dict[str, Any] = {}
     if wanted.weights is not None:
@@ -71,10 +71,10 @@ def open_source(wanted: Wanted) -> Source:
         if field.name not in _FOR_ALL and getattr(wanted, field.name) != field.default:
             word = _OPTIONS.get(field.name, field.name.replace("_", " "))
             raise AmesError(f"backbone {wanted.backbone}: is no network; leave {word} out")
-    return PerImage(backbone, wanted.count or _ROOTSIFT_COUNT, wanted.workers, wanted.max_pixels)
+    return PoolExtractor(backbone, wanted.count or _ROOTSIFT_COUNT, wanted.workers, wanted.max_pixels)
 
 
-def _network(network: MapBackbone, wanted: Wanted) -> Batched:
+def _network(network: MapBackbone, wanted: ExtractionConfig) -> BatchedExtractor:
     if wanted.vector == "superglobal":
         if not isinstance(network, CvNet):
             raise AmesError(
@@ -107,7 +107,7 @@ def _network(network: MapBackbone, wanted: Wanted) -> Batched:
         workers=wanted.workers,
         max_pixels=wanted.max_pixels,
     )
-    return Batched(network, selection, detector, options)
+    return BatchedExtractor(network, selection, detector, options)
 
 
 def open_packer(path: Path, width: int) -> tuple[Similarity, dict[str, Any]]:

@@ -15,11 +15,11 @@ from ames.datasets.images import check_all_exist, list_digest
 from ames.datasets.jpegs import unheard
 from ames.descriptors.encoding import LocalRows, VectorRows
 from ames.descriptors.local import DescriptorFile, recorded
-from ames.descriptors.resumable import GrowingFiles, Plan, differing
+from ames.descriptors.resumable import FilePlan, ResumableFiles, differing
 from ames.errors import AmesError
-from ames.extraction.batched import Batched, NetworkOptions
+from ames.extraction.batched import BatchedExtractor, NetworkOptions
 from ames.extraction.preprocessing import Box
-from ames.extraction.process_pool import Found, PerImage, Photo
+from ames.extraction.process_pool import ExtractionResult, ImageRegion, PoolExtractor
 from ames.extraction.writer import fill, list_errors
 from ames.io.atomic import remove_leftovers
 from ames.io.locks import exclusively
@@ -67,10 +67,12 @@ class Images:
     boxes: Sequence[Box] | None = None
     whole: bool = True  # not a part of a list
 
-    def photos(self, first: int) -> list[Photo]:
+    def photos(self, first: int) -> list[ImageRegion]:
         """Those from ``first`` on."""
         boxes = self.boxes[first:] if self.boxes is not None else [None] * (len(self.names) - first)
-        return [Photo(self.root / name, box) for name, box in zip(self.names[first:], boxes, strict=True)]
+        return [
+            ImageRegion(self.root / name, box) for name, box in zip(self.names[first:], boxes, strict=True)
+        ]
 
     def part(self, number: int, of: int) -> Images:
         """The ``number``-th (from 1) of ``of`` parts of nearly equal size, in order."""
@@ -126,7 +128,7 @@ class NothingReadable(AmesError):  # noqa: N818 - a finding about a folder
 
 
 class Source(Protocol):
-    """Where features come from: ``PerImage``, ``Batched``."""
+    """Where features come from: ``PoolExtractor``, ``BatchedExtractor``."""
 
     name: str
     slots: int
@@ -136,8 +138,8 @@ class Source(Protocol):
     def provenance(self) -> dict[str, Any]: ...
 
     def chunks(
-        self, photos: Sequence[Photo], size: int, tick: Callable[[], object]
-    ) -> Iterator[list[Found]]: ...
+        self, photos: Sequence[ImageRegion], size: int, tick: Callable[[], object]
+    ) -> Iterator[list[ExtractionResult]]: ...
 
 
 def extract(
@@ -158,9 +160,9 @@ def extract(
     """
     source: Source
     if isinstance(backbone, MapBackbone):
-        source = Batched(backbone, Selection(count), options=NetworkOptions(workers=workers))
+        source = BatchedExtractor(backbone, Selection(count), options=NetworkOptions(workers=workers))
     else:
-        source = PerImage(backbone, count, workers)
+        source = PoolExtractor(backbone, count, workers)
     first, second = (None if path is None else Path(path) for path in (local, vectors))
     return run(Images(Path(root), names), source, Target(first, second, overwrite=True))
 
@@ -187,7 +189,7 @@ def run(images: Images, source: Source, target: Target) -> Extraction:
             remove_leftovers(target.errors)
         if not target.keep:
             plan.state.unlink(missing_ok=True)
-        growing = GrowingFiles(plan, discard=target.overwrite)
+        growing = ResumableFiles(plan, discard=target.overwrite)
         errors = None if there else target.errors  # where files are there, it is their list until these are
         try:
             growing.check_space(target.copies)
@@ -214,7 +216,7 @@ def run(images: Images, source: Source, target: Target) -> Extraction:
     return _result(growing, images, target)
 
 
-def plan_of(images: Images, source: Source, target: Target) -> Plan:
+def plan_of(images: Images, source: Source, target: Target) -> FilePlan:
     """The files and what they will hold, which says their size."""
     rows: dict[Path, LocalRows | VectorRows] = {}
     packer = target.packer
@@ -230,10 +232,10 @@ def plan_of(images: Images, source: Source, target: Target) -> Plan:
     made = source.provenance() | target.about
     if "list" not in made:  # a part has the whole list's
         made["list"] = images.digest
-    return Plan(target.state, rows, images.names, made)
+    return FilePlan(target.state, rows, images.names, made)
 
 
-def _already(plan: Plan, target: Target, there: list[Path]) -> Extraction:
+def _already(plan: FilePlan, target: Target, there: list[Path]) -> Extraction:
     """What is there, if it is what is asked for."""
     if len(there) < len(target.files):
         raise AmesError(f"{there[0]}: is there already without the other file; --overwrite makes both")
@@ -251,7 +253,7 @@ def _already(plan: Plan, target: Target, there: list[Path]) -> Extraction:
     return Extraction(target.local, target.vectors, len(plan.names), already=True)
 
 
-def _check_any(growing: GrowingFiles, images: Images) -> None:
+def _check_any(growing: ResumableFiles, images: Images) -> None:
     unreadable = growing.state.unreadable
     if images.whole and len(unreadable) == len(images.names):
         row, why = unreadable[0]
@@ -261,7 +263,7 @@ def _check_any(growing: GrowingFiles, images: Images) -> None:
         )
 
 
-def _result(growing: GrowingFiles, images: Images, target: Target) -> Extraction:
+def _result(growing: ResumableFiles, images: Images, target: Target) -> Extraction:
     state = growing.state
     unreadable = {images.names[row]: why for row, why in state.unreadable}
     return Extraction(

@@ -28,17 +28,17 @@ from ames.features import LocalFeatures
 _TAKEN = 16  # images a worker takes at a time
 _AHEAD = 4  # times that many a worker are done, or begun, before they are asked for
 
-Found = ImageFeatures | str  # or why there are none
+ExtractionResult = ImageFeatures | str  # or why there are none
 
 
-class Photo(NamedTuple):
+class ImageRegion(NamedTuple):
     """An image, or what a box in it shows."""
 
     path: Path
     box: Box | None = None
 
 
-class PerImage:
+class PoolExtractor:
     """The ``count`` strongest descriptors of ``backbone``, by ``workers`` processes beside this one.
 
     What a source of features offers: ``name``, ``slots``, ``local_dim``, ``global_dim`` (None: no global
@@ -56,8 +56,8 @@ class PerImage:
         return self._backbone.provenance() | {"descriptors": self.slots}
 
     def chunks(
-        self, photos: Sequence[Photo], size: int, tick: Callable[[], object] = lambda: None
-    ) -> Iterator[list[Found]]:
+        self, photos: Sequence[ImageRegion], size: int, tick: Callable[[], object] = lambda: None
+    ) -> Iterator[list[ExtractionResult]]:
         """What each photo has, in order, ``size`` of them at a time; ``tick`` is called for each. Locations
         are shares of the whole image, for boxes too.
         """
@@ -96,7 +96,9 @@ def _mapper(backbone: Backbone, count: int, max_pixels: int, workers: int):
         pool.shutdown(cancel_futures=True)
 
 
-def _by_workers(pool: ProcessPoolExecutor, photos: Sequence[Photo], reach: int) -> Iterator[_Sent | str]:
+def _by_workers(
+    pool: ProcessPoolExecutor, photos: Sequence[ImageRegion], reach: int
+) -> Iterator[_Sent | str]:
     """What workers send, in order; at most ``reach`` of their tasks are ahead of whoever iterates, for
     results that wait are in memory.
     """
@@ -130,7 +132,7 @@ def _interruptions_held() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
 
-def _extract_one(backbone: Backbone, count: int, max_pixels: int, photo: Photo) -> Found:
+def _extract_one(backbone: Backbone, count: int, max_pixels: int, photo: ImageRegion) -> ExtractionResult:
     try:
         image = read_image(photo.path, max_pixels=max_pixels)
         if photo.box is None:
@@ -139,10 +141,10 @@ def _extract_one(backbone: Backbone, count: int, max_pixels: int, photo: Photo) 
     except UnreadableImage as error:
         return str(error)
     found = backbone.extract(np.ascontiguousarray(image[top:bottom, left:right]), count)
-    if found.local.xy is None:
+    if found.local.positions is None:
         return found
-    xy = found.local.xy * torch.tensor([bottom - top, right - left]) + torch.tensor([top, left])
-    return found._replace(local=replace(found.local, xy=xy / torch.tensor(image.shape[:2])))
+    positions = found.local.positions * torch.tensor([bottom - top, right - left]) + torch.tensor([top, left])
+    return found._replace(local=replace(found.local, positions=positions / torch.tensor(image.shape[:2])))
 
 
 _worker: tuple[Backbone, int, int]
@@ -171,18 +173,18 @@ def _end_with_parent() -> None:
 _Sent = tuple[dict[str, np.ndarray | None], np.ndarray | None]
 
 
-def _in_worker(photos: Sequence[Photo]) -> list[_Sent | str]:
+def _in_worker(photos: Sequence[ImageRegion]) -> list[_Sent | str]:
     return [_sent(_extract_one(*_worker, photo)) for photo in photos if not _ended.value]
 
 
-def _sent(result: Found) -> _Sent | str:
+def _sent(result: ExtractionResult) -> _Sent | str:
     if isinstance(result, str):
         return result
     arrays = {name: None if x is None else x.numpy() for name, x in vars(result.local).items()}
     return arrays, result.vector
 
 
-def _received(sent: _Sent | str) -> Found:
+def _received(sent: _Sent | str) -> ExtractionResult:
     if isinstance(sent, str):
         return sent
     arrays, vector = sent

@@ -13,18 +13,18 @@ import torch
 
 from ames.backbones.base import ImageFeatures
 from ames.descriptors.encoding import LocalRows, VectorRows
-from ames.descriptors.resumable import GrowingFiles
-from ames.extraction.process_pool import Found
+from ames.descriptors.resumable import ResumableFiles
+from ames.extraction.process_pool import ExtractionResult
 from ames.features import LocalFeatures
 from ames.io.atomic import atomic_file
 from ames.io.progress import progress
 from ames.models.base import Similarity
 
-Chunks = Callable[[Callable[[], object]], Iterator[list[Found]]]
+Chunks = Callable[[Callable[[], object]], Iterator[list[ExtractionResult]]]
 
 
 def fill(
-    growing: GrowingFiles, chunks: Chunks, *, packer: Similarity | None = None, errors: Path | None = None
+    growing: ResumableFiles, chunks: Chunks, *, packer: Similarity | None = None, errors: Path | None = None
 ) -> None:
     """Appends the missing rows, a chunk at a time, each of them while the next one is computed.
 
@@ -48,7 +48,9 @@ def fill(
 
 
 @torch.inference_mode()
-def _write(growing: GrowingFiles, chunk: list[Found], packer: Similarity | None, errors: Path | None) -> None:
+def _write(
+    growing: ResumableFiles, chunk: list[ExtractionResult], packer: Similarity | None, errors: Path | None
+) -> None:
     first = growing.state.done
     kinds = growing.plan.rows.values()
     chunk = [x if isinstance(x, str) else _trouble(x, kinds) or x for x in chunk]
@@ -79,7 +81,7 @@ def _trouble(found: ImageFeatures, kinds: Iterable[LocalRows | VectorRows]) -> s
     return None
 
 
-def list_errors(growing: GrowingFiles, path: Path) -> None:
+def list_errors(growing: ResumableFiles, path: Path) -> None:
     """The list of all unreadable images so far; no file where there is none."""
     names = growing.plan.names
     if not growing.state.unreadable:

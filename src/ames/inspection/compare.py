@@ -82,8 +82,10 @@ class _Image:
         x = np.nan_to_num(x, posinf=0, neginf=0)
         self.x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
         self.places = None
-        if local.xy is not None and local.scale is not None:
-            places = np.c_[local.xy[local.valid].numpy(), local.scale[local.valid].numpy()].astype(np.float64)
+        if local.positions is not None and local.scale is not None:
+            places = np.c_[local.positions[local.valid].numpy(), local.scale[local.valid].numpy()].astype(
+                np.float64
+            )
             self.places = places if len(places) else None
 
     @property

@@ -130,11 +130,11 @@ def about_local(file: DescriptorFile, sample: int | None = SAMPLE) -> dict[str, 
         local = file.read(rows)
         counts.append(local.counts.numpy())
         parts.append(about_rows(local.descriptors[local.valid].numpy()))
-        if local.xy is not None and local.scale is not None and local.weight is not None:
+        if local.positions is not None and local.scale is not None and local.weight is not None:
             both = local.valid[:, 1:] & local.valid[:, :-1]
             falling &= not bool((local.weight.diff(dim=1) > 0)[both].any())
             if bool(local.valid.any()):
-                extent = max(extent, float(local.xy[local.valid].max()))
+                extent = max(extent, float(local.positions[local.valid].max()))
                 scales |= set(local.scale[local.valid].unique().tolist())
     count = np.concatenate(counts)
     found |= {

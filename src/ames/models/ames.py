@@ -132,7 +132,7 @@ class AMES(PairSimilarity):
         )
         return LocalFeatures(descriptors, flat.valid, summary=summary).reshape(*leading)
 
-    def pairs_encoded(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
+    def score_encoded(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
         token = self.mtc_token.to(query.descriptors.dtype)
         shares = cast(Tensor, query.summary), cast(Tensor, database.summary)
         mask = _mask(query, database)
@@ -163,7 +163,9 @@ class AMES(PairSimilarity):
         if tgt_local is None:
             raise ValueError("tgt_local is missing: AMES scores two images")
         query, database = (
-            self._tokens(LocalFeatures.of(x, None if mask is None else ~mask.bool()), checked=False)
+            self._tokens(
+                LocalFeatures.from_descriptors(x, None if mask is None else ~mask.bool()), checked=False
+            )
             for x, mask in ((src_local, src_mask), (tgt_local, tgt_mask))
         )
         if not (self.training or self.binarized):

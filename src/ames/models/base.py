@@ -68,7 +68,7 @@ class Similarity(nn.Module):
 
 
 class PairSimilarity(Similarity):
-    """A model that reads one pair; subclasses write the projections, ``pairs_encoded`` and, where part of
+    """A model that reads one pair; subclasses write the projections, ``score_encoded`` and, where part of
     the work concerns one image alone, ``encode``.
     """
 
@@ -76,22 +76,22 @@ class PairSimilarity(Similarity):
         """tokens [..., N, d] -> what one image brings into every pair, made once an image."""
         return tokens
 
-    def pairs_encoded(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
+    def score_encoded(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
         """``encode`` of P query images and of P database images -> logits [P]."""
         raise NotImplementedError
 
     def lower(self, dtype: torch.dtype) -> None:
-        """Computes ``encode`` and ``pairs_encoded`` in another number format from now on, in place; both take
+        """Computes ``encode`` and ``score_encoded`` in another number format from now on, in place; both take
         and give fp32.
         """
 
     def compile_pairs(self) -> None:
-        """Compiles, in place, what ``pairs_encoded`` computes (``torch.compile``), where that is much."""
+        """Compiles, in place, what ``score_encoded`` computes (``torch.compile``), where that is much."""
 
     def pairs_tokens(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
         """query [P, N, d], database [P, M, d] -> logits [P]."""
         _check_sides(query, database, listed=False)
-        return self.pairs_encoded(self.encode(query), self.encode(database))
+        return self.score_encoded(self.encode(query), self.encode(database))
 
     def pairs(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
         """query [P, N, D], database [P, M, D] -> logits [P]."""
@@ -106,7 +106,7 @@ class PairSimilarity(Similarity):
         _check_sides(query, candidates, listed=True)
         B, K = candidates.valid.shape[:2]
         repeated = self.encode(query).map(lambda x: x.unsqueeze(1).expand(B, K, *x.shape[1:]))
-        return self.pairs_encoded(repeated.reshape(-1), self.encode(candidates).reshape(-1)).view(B, K)
+        return self.score_encoded(repeated.reshape(-1), self.encode(candidates).reshape(-1)).view(B, K)
 
 
 def sound(values: Tensor, measure: Tensor, valid: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ class Chamfer(PairSimilarity):
         values = codes.descriptors
         return codes.with_descriptors(sound(values, values.sum(-1), codes.valid))
 
-    def pairs_encoded(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
+    def score_encoded(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
         query, database = query.pad(max(query.size, 1)), database.pad(max(database.size, 1))
         cosine = query.descriptors @ database.descriptors.transpose(-1, -2)  # [P, N, M]
         either = query.valid.unsqueeze(-1) & database.valid.unsqueeze(-2)

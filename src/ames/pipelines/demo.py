@@ -29,15 +29,15 @@ from ames.evaluation.protocols import (
     left_out,
     query_counts,
 )
-from ames.evaluation.sweep import Blend, judge, judge_ideal, judge_initial
-from ames.extraction.process_pool import PerImage
+from ames.evaluation.sweep import Fusion, evaluate_initial, evaluate_oracle, evaluate_reranked
+from ames.extraction.process_pool import PoolExtractor
 from ames.io.atomic import atomic_file
 from ames.models.base import PairSimilarity
 from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import model_of, read_weights
 from ames.pipelines.prepare import extract_split, make_shortlist
 from ames.reporting.report import Hit, Strip, format_table, write_report
-from ames.reranking.scorer import Compute, Engine
+from ames.reranking.scorer import ComputeConfig, PairScorer
 from ames.reranking.shortlist_scores import blend as blend_scores
 from ames.reranking.shortlist_scores import junk_of, needed, rerank, score_shortlist
 from ames.search.shortlist import Shortlist
@@ -46,7 +46,7 @@ from ames.weights import path_of
 # Descriptors used of a query, and of a database image in the small and in the large setting.
 QUERY_DESC, FEW, MANY = 200, 50, 200
 # Chosen on the validation landmarks at each database count; scripts/train_rootsift.py prints them.
-CHAMFER_BLENDS = {FEW: Blend(0.05, 1.0), MANY: Blend(0.0, 0.1)}
+CHAMFER_BLENDS = {FEW: Fusion(0.05, 1.0), MANY: Fusion(0.0, 0.1)}
 STORED = 400  # descriptors extracted an image
 SHOWN = 8  # results in a strip
 STRIPS = 12
@@ -59,7 +59,7 @@ class Method:
     name: str
     model: PairSimilarity
     database_count: int
-    blend: Blend
+    blend: Fusion
 
     @property
     def bytes_an_image(self) -> int:
@@ -193,7 +193,7 @@ def _check_unchanged(path: Path, collection: Collection, truth: GroundTruth) -> 
 
 
 def _prepare(test: DemoSet, *, workers: int) -> Shortlist:
-    source = PerImage(make_backbone(test.folder.descriptors), STORED, workers)
+    source = PoolExtractor(make_backbone(test.folder.descriptors), STORED, workers)
     for split in ("query", "gallery"):
         done = extract_split(test.folder, split, source, images=test.images)
         if not done.already:
@@ -218,7 +218,7 @@ def _methods(model: Path | str | None, binary_model: Path | str | None) -> list[
     ]
 
 
-def _ames(path: Path | str, *, binarized: bool) -> tuple[PairSimilarity, Blend]:
+def _ames(path: Path | str, *, binarized: bool) -> tuple[PairSimilarity, Fusion]:
     weights = read_weights(path)
     backbone = weights.about.get("backbone")
     if backbone not in (None, "rootsift"):
@@ -230,13 +230,13 @@ def _ames(path: Path | str, *, binarized: bool) -> tuple[PairSimilarity, Blend]:
         raise AmesError(
             f"{path}: a {kind} model of {model.local_dim}-d descriptors; expected a {expected} one of 128-d"
         )
-    return model, Blend.stored(weights.about, source=str(path)) or Blend(0.0, 1.0)
+    return model, Fusion.stored(weights.about, source=str(path)) or Fusion(0.0, 1.0)
 
 
 def _measure(method: Method, test: DemoSet, shortlist: Shortlist, k: int, device: str) -> Outcome:
     start = time.perf_counter()
     logits = score_shortlist(
-        Engine(method.model, Compute(devices=(device,))),
+        PairScorer(method.model, ComputeConfig(devices=(device,))),
         DescriptorFile(test.folder.local("query")),
         DescriptorFile(test.folder.local("gallery")),
         shortlist,
@@ -245,7 +245,9 @@ def _measure(method: Method, test: DemoSet, shortlist: Shortlist, k: int, device
         database_count=method.database_count,
     )
     seconds = time.perf_counter() - start
-    results = judge(shortlist, logits, test.ground_truth, test.protocols, num_rerank=k, blend=method.blend)
+    results = evaluate_reranked(
+        shortlist, logits, test.ground_truth, test.protocols, num_rerank=k, blend=method.blend
+    )
     return Outcome(method, results, logits, seconds)
 
 
@@ -267,7 +269,7 @@ def _rows(test: DemoSet, shortlist: Shortlist, outcomes: Sequence[Outcome], k: i
         precision = {"mP@10": results[_main(protocols)].mp[10]}
         return columns | maps | precision | {"seconds": figures.get("seconds")}
 
-    rows = [row("global only", judge_initial(shortlist, truth, protocols))]
+    rows = [row("global only", evaluate_initial(shortlist, truth, protocols))]
     for outcome in outcomes:
         method = outcome.method
         rows.append(
@@ -279,7 +281,7 @@ def _rows(test: DemoSet, shortlist: Shortlist, outcomes: Sequence[Outcome], k: i
                 seconds=outcome.seconds,
             )
         )
-    rows.append(row("perfect re-ranking", judge_ideal(shortlist, truth, protocols, k)))
+    rows.append(row("perfect re-ranking", evaluate_oracle(shortlist, truth, protocols, k)))
     return rows
 
 
@@ -309,7 +311,7 @@ def _strips(test: DemoSet, shortlist: Shortlist, outcome: Outcome, k: int) -> li
         lamb=blend.lamb,
         temp=blend.temp,
     )
-    before_aps = judge_initial(shortlist, truth, [protocol])[protocol].aps
+    before_aps = evaluate_initial(shortlist, truth, [protocol])[protocol].aps
     after_aps = outcome.results[protocol].aps
     chosen = np.unique(np.linspace(0, len(truth.queries) - 1, STRIPS).astype(int))
     strips = []

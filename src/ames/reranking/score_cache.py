@@ -15,12 +15,12 @@ from ames.database.store import Database
 from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError
 from ames.io.hashing import add_tensors
-from ames.reranking.scorer import Engine
+from ames.reranking.scorer import PairScorer
 
 _RECORD = np.dtype([("query", "<i8"), ("image", "<i8"), ("logit", "<f4")])
 
 
-class KeptScores:
+class ScoreCache:
     """Logits of (query, image) pairs in a folder, under a key that says what they are scores of.
 
     Each process appends to a file of its own and reads all that were there when it began, so that two
@@ -74,7 +74,7 @@ def _read(path: Path) -> np.ndarray:
 
 
 def scores_key(
-    engine: Engine,
+    engine: PairScorer,
     queries: DescriptorFile,
     gallery: DescriptorFile | Database,
     *,

@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compute:
+class ComputeConfig:
     """Where and how pairs are scored.
 
     devices: torch's names; several share the database images among them. precision: one of ``PRECISIONS``;
@@ -67,19 +67,21 @@ class Compute:
             object.__setattr__(self, "precision", "fp32")
 
 
-class Engine:
+class PairScorer:
     """A model ready to score: ``queries`` once, then ``score`` against any number of database images.
 
     The model is moved to the first device and put into evaluation mode; other devices and number formats
     get copies of it.
     """
 
-    def __init__(self, model: PairSimilarity, compute: Compute | None = None) -> None:
-        self.compute = compute or Compute()
+    def __init__(self, model: PairSimilarity, compute: ComputeConfig | None = None) -> None:
+        self.compute = compute or ComputeConfig()
         self.model = model.eval()
         first, *others = self.compute.devices
         models = [model.to(first), *(copy.deepcopy(model).to(device) for device in others)]
-        self._lanes = [_Lane(m, d, self.compute) for m, d in zip(models, self.compute.devices, strict=True)]
+        self._lanes = [
+            _DeviceScorer(m, d, self.compute) for m, d in zip(models, self.compute.devices, strict=True)
+        ]
 
     def queries(self, local: LocalFeatures, *, coded: bool = False) -> list[LocalFeatures]:
         """What every pair of these images [Q, N, D] needs, on each device; handed to ``score``.
@@ -108,7 +110,7 @@ class Engine:
         """
         _check_images(images, "database images")
         if len(queries) != len(self._lanes):
-            raise AmesError("queries: give what Engine.queries returned, one for each device")
+            raise AmesError("queries: give what PairScorer.queries returned, one for each device")
         query_rows = _rows(query_rows, len(queries[0].valid), "query_rows")
         image_rows = _rows(image_rows, len(images.valid), "image_rows")
         if len(query_rows) != len(image_rows):
@@ -116,7 +118,7 @@ class Engine:
         order = np.argsort(image_rows, kind="stable")
         logits = np.empty(len(order), np.float32)
 
-        def work(part: tuple[_Lane, LocalFeatures, np.ndarray]) -> None:
+        def work(part: tuple[_DeviceScorer, LocalFeatures, np.ndarray]) -> None:
             lane, encoded, pairs = part
             if not len(pairs):
                 return
@@ -151,10 +153,10 @@ class Engine:
             torch.set_float32_matmul_precision(before)
 
 
-class _Lane:
+class _DeviceScorer:
     """One device: its copy of the model, and how much of the work fits at a time."""
 
-    def __init__(self, model: PairSimilarity, device: str, compute: Compute) -> None:
+    def __init__(self, model: PairSimilarity, device: str, compute: ComputeConfig) -> None:
         self.model, self.device = model, torch.device(device)
         dtype = PRECISIONS[compute.precision]
         changed = compute.compile or dtype != torch.float32
@@ -212,7 +214,7 @@ class _Lane:
                     x.trim(max(int(lengths.max()), 1))[torch.from_numpy(rows).to(self.device)]
                     for x, rows, lengths in sides
                 )
-                return self.scorer.pairs_encoded(*gathered).float().cpu()
+                return self.scorer.score_encoded(*gathered).float().cpu()
 
             tokens = size * int(query_lengths[pairs[0]] + image_lengths[pairs].max() + 1)
             found = self._within_memory(run, size, tokens)

@@ -15,8 +15,8 @@ from ames.errors import AmesError, naming
 from ames.evaluation.protocols import Protocol
 from ames.io.prefetch import ahead
 from ames.io.progress import progress
-from ames.reranking.score_cache import KeptScores
-from ames.reranking.scorer import Engine
+from ames.reranking.score_cache import ScoreCache
+from ames.reranking.scorer import PairScorer
 from ames.search.shortlist import Shortlist
 
 _BLOCK_SLOTS = 1 << 15  # descriptors of gallery images read and encoded at a time
@@ -50,7 +50,7 @@ def needed(
 
 
 def score_shortlist(
-    engine: Engine,
+    engine: PairScorer,
     queries: DescriptorFile,
     gallery: DescriptorFile | Database,
     shortlist: Shortlist,
@@ -59,7 +59,7 @@ def score_shortlist(
     query_count: int | None = None,
     database_count: int | None = None,
     workers: int = 0,
-    kept: KeptScores | None = None,
+    kept: ScoreCache | None = None,
 ) -> np.ndarray:
     """Logits float32 [Q, M] of the entries of a shortlist that ``mask`` [Q, M] selects; NaN elsewhere.
 

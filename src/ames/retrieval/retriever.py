@@ -11,10 +11,10 @@ import torch
 from ames.database.build import check_cosines, load_codec
 from ames.database.store import Database
 from ames.errors import AmesError, naming
-from ames.evaluation.sweep import Blend
+from ames.evaluation.sweep import Fusion
 from ames.features import LocalFeatures
 from ames.models.checkpoints import model_of, read_weights
-from ames.reranking.scorer import Compute, Engine
+from ames.reranking.scorer import ComputeConfig, PairScorer
 from ames.reranking.shortlist_scores import blend as blended
 from ames.search.codes import GlobalIndex
 from ames.search.shortlist import Shortlist
@@ -44,8 +44,8 @@ class Retriever:
     """
 
     database: Database
-    engine: Engine
-    blend: Blend
+    engine: PairScorer
+    blend: Fusion
 
     def __post_init__(self) -> None:
         self.database.check_model(self.engine.model)
@@ -57,15 +57,15 @@ class Retriever:
         database: Path | str,
         model: Path | str,
         *,
-        compute: Compute | None = None,
-        blend: Blend | None = None,
+        compute: ComputeConfig | None = None,
+        blend: Fusion | None = None,
     ) -> Retriever:
         """From paths; ``blend`` None: the one that the checkpoint brings, AmesError if it brings none."""
         weights = read_weights(model)
-        blend = blend or Blend.stored(weights.about, source=str(model))
+        blend = blend or Fusion.stored(weights.about, source=str(model))
         if blend is None:
             raise AmesError(f"{model}: brings no lambda and gamma: give a blend")
-        engine = Engine(model_of(weights, source=str(model)), compute or Compute())
+        engine = PairScorer(model_of(weights, source=str(model)), compute or ComputeConfig())
         return cls(Database(database), engine, blend)
 
     def search(
@@ -113,7 +113,7 @@ def _batch(vectors: np.ndarray, queries: LocalFeatures) -> tuple[np.ndarray, Loc
     return vectors, queries
 
 
-def rerank_by(found: Shortlist, logits: np.ndarray, blend: Blend, k: int) -> Shortlist:
+def rerank_by(found: Shortlist, logits: np.ndarray, blend: Fusion, k: int) -> Shortlist:
     """The best ``k`` of a shortlist by the blended score; empty entries stay last."""
     scores = blended(found.similarities, logits, blend.lamb, blend.temp)
     scores = np.where(found.ids >= 0, scores, -np.inf)

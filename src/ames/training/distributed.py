@@ -37,11 +37,11 @@ class Ranks:
     count: int = 1
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process is the one that writes."""
         return self.rank == 0
 
-    def total(self, values: Sequence[float]) -> list[float]:
+    def all_reduce_sum(self, values: Sequence[float]) -> list[float]:
         """Sums over the processes, float64; equal on all of them."""
         if self.count == 1:
             return [float(x) for x in values]
@@ -49,7 +49,7 @@ class Ranks:
         dist.all_reduce(summed)
         return summed.tolist()
 
-    def largest(self, value: int) -> int:
+    def all_reduce_max(self, value: int) -> int:
         """The largest of the processes' values."""
         if self.count == 1:
             return value
@@ -67,12 +67,12 @@ class Ranks:
         for grad, part in zip(grads, flat.split([x.numel() for x in grads]), strict=True):
             grad.copy_(part.view_as(grad))
 
-    def from_first(self, function: Callable[[], T]) -> T:
+    def broadcast_from_main(self, function: Callable[[], T]) -> T:
         """What ``function`` returns in the first process, which alone calls it; all raise its AmesError."""
         if self.count == 1:
             return function()
         told: list[Any] = [None, None]
-        if self.first:
+        if self.is_main:
             try:
                 told[0] = function()
             except AmesError as error:
@@ -82,7 +82,7 @@ class Ranks:
             raise AmesError(told[1])
         return told[0]
 
-    def gathered(self, array: np.ndarray) -> np.ndarray:
+    def all_gather(self, array: np.ndarray) -> np.ndarray:
         """The processes' arrays [..., n_r] joined along the last axis, in their order."""
         if self.count == 1:
             return array
@@ -92,7 +92,7 @@ class Ranks:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Ranks]:
+def init_distributed(device: str) -> Iterator[Ranks]:
     """This process as torchrun started it (RANK, WORLD_SIZE, LOCAL_RANK), or alone.
 
     device: "cpu" or "cuda"; of several GPUs a process takes the one of its LOCAL_RANK. AmesError where a

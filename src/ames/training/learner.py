@@ -26,7 +26,7 @@ class Learner:
     def __init__(self, model: AMES, teacher: AMES | None, recipe: Recipe, ranks: Ranks) -> None:
         if ranks.count > 1:  # what was fitted to data may differ between machines, be it in a sign
             model.load_state_dict(
-                ranks.from_first(lambda: {k: x.cpu() for k, x in model.state_dict().items()})
+                ranks.broadcast_from_main(lambda: {k: x.cpu() for k, x in model.state_dict().items()})
             )
         self.model, self.teacher, self.recipe, self.ranks = model.to(ranks.device), teacher, recipe, ranks
         if teacher is not None:
@@ -56,12 +56,12 @@ class Learner:
                 self.model, self.teacher, batch, counts, recipe.beta, self.ranks.device
             )
         # Means over a process's pairs, weighted by its share of them, add up to those of the batch.
-        figures = self.ranks.total([batch.share * float(x.detach()) for x in losses])
+        figures = self.ranks.all_reduce_sum([batch.share * float(x.detach()) for x in losses])
         if math.isfinite(figures[0]):
             self.scaler.scale(losses.loss * (batch.share / recipe.accumulate)).backward()
         return figures
 
-    def gradient_is_sound(self) -> bool:
+    def gradients_are_finite(self) -> bool:
         """Joins the processes' gradients and clips them; False where they are not finite.
 
         In fp16 an overflow only lowers the scale of the loss, as it is meant to: that is sound.

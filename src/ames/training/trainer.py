@@ -21,7 +21,7 @@ from ames.models.checkpoints import arguments, save_checkpoint
 from ames.training.data.loader import TripletBatch, TripletLoader
 from ames.training.distributed import Ranks
 from ames.training.learner import Learner
-from ames.training.logging.monitor import Watch
+from ames.training.logging.monitor import TrainingMonitor
 from ames.training.recipe import Recipe, check, on
 from ames.training.resuming import Checkpoints, Interruption
 from ames.training.step import descriptor_counts, total_pairs
@@ -74,7 +74,7 @@ def fit(
     validate: Callable[[AMES], dict[str, float]] | None = None,
     provenance: dict[str, object] | None = None,
     checkpoints: Checkpoints | None = None,
-    watch: Watch | None = None,
+    watch: TrainingMonitor | None = None,
 ) -> list[dict[str, float]]:
     """Trains ``model`` in place; returns one record an epoch (loss, bce, mse, accuracy, validation).
 
@@ -92,7 +92,7 @@ def fit(
     check(recipe, model, teacher, out)
     ranks, provenance = ranks or Ranks(), provenance or {}
     if recipe.autocast is not None:  # decided once: processes that differ would not train one model
-        recipe = ranks.from_first(lambda: on(ranks.device, recipe))
+        recipe = ranks.broadcast_from_main(lambda: on(ranks.device, recipe))
         provenance = provenance | {"autocast": recipe.autocast}
     training = _Training(
         learner=Learner(model, teacher, recipe, ranks),
@@ -101,7 +101,7 @@ def fit(
         out=None if out is None else Path(out),
         provenance=provenance,
         checkpoints=checkpoints,
-        watch=watch or Watch(),
+        watch=watch or TrainingMonitor(),
     )
     try:
         history = training.run(validate)
@@ -123,7 +123,7 @@ class _Training:
     out: Path | None
     provenance: dict[str, object]
     checkpoints: Checkpoints | None
-    watch: Watch
+    watch: TrainingMonitor
     progress: Progress = field(default_factory=Progress)
     _started: float = field(default_factory=time.perf_counter)
 
@@ -142,7 +142,7 @@ class _Training:
             while progress.epoch < self.recipe.epochs:
                 self.learner.model.train()
                 for _ in self.batches():
-                    asked = bool(ranks.largest(int(interruption.asked)))
+                    asked = bool(ranks.all_reduce_max(int(interruption.asked)))
                     due = self.checkpoints is not None and self.checkpoints.due(
                         progress.batch, self.recipe.accumulate
                     )
@@ -151,7 +151,7 @@ class _Training:
                     if asked:
                         interruption.leave()
                 self.end_epoch(validate)
-                if ranks.largest(int(interruption.asked)):
+                if ranks.all_reduce_max(int(interruption.asked)):
                     interruption.leave()
         return progress.history
 
@@ -161,13 +161,13 @@ class _Training:
         self.learner.forget()
         rest = loader.epoch(progress.epoch, progress.batch)
         for batch in self.watch.bar(rest, progress.epoch, progress.batch, recipe.epochs, len(loader)):
-            batch = batch.trimmed(self.learner.ranks.largest(batch.longest))
+            batch = batch.trimmed(self.learner.ranks.all_reduce_max(batch.longest))
             counts = descriptor_counts(recipe, progress.epoch, progress.batch, batch)
             figures = self.learner.accumulate(batch, counts)
             done = self.done
             progress.batch += 1
             full = progress.batch % recipe.accumulate == 0 or progress.batch == len(loader)
-            if math.isfinite(figures[0]) and (not full or self.learner.gradient_is_sound()):
+            if math.isfinite(figures[0]) and (not full or self.learner.gradients_are_finite()):
                 progress.add(figures)
             elif recipe.non_finite == "stop":
                 raise self.stopped(figures[0], batch, counts)
@@ -195,7 +195,7 @@ class _Training:
         if validate is not None and ((progress.epoch + 1) % self.recipe.val_freq == 0 or last):
             self.keep()  # a validation may take longer than a scheduler waits
             model = learner.result.eval()
-            found = learner.ranks.from_first(lambda: validate(model))
+            found = learner.ranks.broadcast_from_main(lambda: validate(model))
             record |= {name: float(x) for name, x in found.items()}  # numpy's numbers are none of JSON's
         progress.end_epoch(record)
         self.watch.epoch(self.done, record)
@@ -203,7 +203,7 @@ class _Training:
         best = reached is not None and reached > (-math.inf if progress.best is None else progress.best)
         if best:
             progress.best = reached
-        learner.ranks.from_first(lambda: self.save(best=best))
+        learner.ranks.broadcast_from_main(lambda: self.save(best=best))
         self.keep()
 
     def record(self) -> dict[str, float]:
@@ -256,7 +256,7 @@ class _Training:
         finished = self.progress.epoch == self.recipe.epochs
         state = self.learner.state() | {"progress": json.dumps(asdict(self.progress)), "finished": finished}
         kept = self.checkpoints
-        self.learner.ranks.from_first(lambda: kept.save(state, self.settings, self.done))
+        self.learner.ranks.broadcast_from_main(lambda: kept.save(state, self.settings, self.done))
 
     def resume(self) -> None:
         """Takes the newest state over, if there is one to go on from. Of a training that is finished the
@@ -265,7 +265,7 @@ class _Training:
         if self.checkpoints is None:
             return
         kept = self.checkpoints
-        found = self.learner.ranks.from_first(lambda: kept.latest(self.settings))
+        found = self.learner.ranks.broadcast_from_main(lambda: kept.latest(self.settings))
         if found is None:
             return
         self.learner.restore(found)
@@ -276,20 +276,20 @@ class _Training:
         log.info("is finished already: nothing is left to train")
         if self.out is not None:
             out = self.out
-            self.learner.ranks.from_first(lambda: None if out.exists() else self.save(best=False))
+            self.learner.ranks.broadcast_from_main(lambda: None if out.exists() else self.save(best=False))
 
     def stopped(self, loss: float, batch: TripletBatch, counts: np.ndarray) -> AmesError:
         """The error for a batch that would spoil the weights; its images are written beside ``out``."""
         what = "its gradient" if math.isfinite(loss) else "the loss"
         value = math.inf if math.isfinite(loss) else loss
-        images = self.learner.ranks.gathered(batch.images)
+        images = self.learner.ranks.all_gather(batch.images)
         progress, where = self.progress, ""
         if self.out is not None:
             path = self.out.with_name(f"{self.out.stem}-bad-batch.json")
             about = {"epoch": progress.epoch + 1, "batch": progress.batch, "descriptors": counts.tolist()}
             anchors, positives, *negatives = images.tolist()
             about |= {"anchors": anchors, "positives": positives, "negatives": negatives}
-            if self.learner.ranks.first:
+            if self.learner.ranks.is_main:
                 with atomic_file(path) as file:
                     file.write(json.dumps(about).encode())
             where = f" its images are in {path};"

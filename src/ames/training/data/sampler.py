@@ -27,10 +27,10 @@ class TripletSampler:
     """Draws a positive and ``negatives`` negatives for each anchor, in proportion to its candidates' weights.
 
     An anchor is valid with at least ``min_positives`` and ``min_negatives`` (None: ``candidates.least``).
-    hard_share: of the negatives' draws that are from the candidates; the rest is drawn uniformly from all
-    images that do not match. summary: of another sampler of the same candidates, which saves the pass over
-    all images. ``statistics``: images and anchors; images left out for too few positives and for too few
-    negatives; positives and negatives of an anchor on average; what the candidates count (``describe``).
+    hard_negative_fraction: of the negatives' draws that are from the candidates; the rest is drawn uniformly
+    from all images that do not match. summary: of another sampler of the same candidates, which saves the
+    pass over all images. ``statistics``: images and anchors; images left out for too few positives and for
+    too few negatives; positives and negatives of an anchor on average; what the candidates count (``describe``).
     """
 
     def __init__(
@@ -40,27 +40,31 @@ class TripletSampler:
         min_positives: int | None = None,
         min_negatives: int | None = None,
         negatives: int = 1,
-        hard_share: float = 1.0,
+        hard_negative_fraction: float = 1.0,
         summary: Summary | None = None,
     ) -> None:
         if negatives < 1:
             raise AmesError(f"negatives {negatives}: an anchor needs at least 1")
-        if not 0 <= hard_share <= 1:
-            raise AmesError(f"hard_share {hard_share}: give a share from 0 to 1")
+        if not 0 <= hard_negative_fraction <= 1:
+            raise AmesError(f"hard_negative_fraction {hard_negative_fraction}: give a share from 0 to 1")
         least = tuple(
             known if asked is None else asked
             for known, asked in zip(candidates.least, (min_positives, min_negatives), strict=True)
         )
         if min(least) < 1:
             raise AmesError("min_positives and min_negatives must be at least 1: one of each is drawn")
-        self.candidates, self.negatives, self.hard_share = candidates, negatives, hard_share
+        self.candidates, self.negatives, self.hard_negative_fraction = (
+            candidates,
+            negatives,
+            hard_negative_fraction,
+        )
         found = _summarized(candidates, *least) if summary is None else summary
         if found.statistics["images"] != candidates.images:
             raise AmesError(
                 f"summary of {found.statistics['images']} images, but there are {candidates.images}"
             )
         self.anchors = found.anchors
-        self.statistics = found.statistics | {"hard_share": hard_share}
+        self.statistics = found.statistics | {"hard_negative_fraction": hard_negative_fraction}
 
     @property
     def images(self) -> int:
@@ -76,7 +80,7 @@ class TripletSampler:
         return self.candidates.settings() | {
             "anchors": zlib.crc32(np.ascontiguousarray(self.anchors, np.int64).tobytes()),
             "negatives": self.negatives,
-            "hard_share": self.hard_share,
+            "hard_negative_fraction": self.hard_negative_fraction,
         }
 
     def draw(self, anchors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -88,9 +92,9 @@ class TripletSampler:
         numbers = rng.random((B, self.negatives)).T
         # No more numbers than needed: the recipe without this option draws what it always drew.
         hard = np.ones((self.negatives, B), bool) & found.negative.any(1)
-        if self.hard_share < 1:
+        if self.hard_negative_fraction < 1:
             chance = rng.random((B, self.negatives)).T
-            hard = hard & (chance < self.hard_share)
+            hard = hard & (chance < self.hard_negative_fraction)
         left = found.negative.copy()
         for k, number in enumerate(numbers):
             image = _drawn(found.ids, left, number)
@@ -165,7 +169,7 @@ def describe(statistics: dict[str, Any]) -> str:
             "{positives:.1f} positives and {negatives:.1f} negatives on average"
         )
     )
-    hard = round(100 * statistics["hard_share"])
+    hard = round(100 * statistics["hard_negative_fraction"])
     if statistics["source"] == "labels":
         origin = f"; negatives: {hard} % of the draws from neighbours, the others from all images"
         text += origin if hard < 100 else "; negatives come from neighbours"

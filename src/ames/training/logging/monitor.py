@@ -15,7 +15,7 @@ from ames.training.logging.trackers import Tracker
 log = logging.getLogger(__name__)
 
 
-class Watch:
+class TrainingMonitor:
     """Shows a training.
 
     journal: where figures go beside the log. trackers: makes what else they go to, from the number of batches
