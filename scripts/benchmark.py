@@ -22,7 +22,7 @@ from benchmarks import machine
 import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
 from ames.cli.options import OneLineParser, positive, run_script
 from ames.errors import AmesError
-from ames.reporting.report import format_table
+from ames.reporting.tables import format_table
 
 
 def main() -> None:

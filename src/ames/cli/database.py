@@ -131,7 +131,7 @@ def _compact(args: argparse.Namespace) -> None:
 def _tune(args: argparse.Namespace) -> None:
     from ames.descriptors.vectors import Vectors
     from ames.io.atomic import atomic_file
-    from ames.reporting.report import format_table
+    from ames.reporting.tables import format_table
     from ames.search.choose_code import FACTORIES, measure, pick
 
     queries = None if args.queries is None else Vectors.open(args.queries).all()

@@ -139,7 +139,7 @@ def _report(args: argparse.Namespace) -> None:
     from ames.evaluation.evaluate import judge_run, readable
     from ames.evaluation.protocols import left_out, query_counts
     from ames.evaluation.runs import Run
-    from ames.reporting.report import format_table
+    from ames.reporting.tables import format_table
 
     run = Run.load(args.folder)
     rows = judge_run(

@@ -27,7 +27,7 @@ def register(commands: Any) -> None:
 
 
 def _plot(args: argparse.Namespace) -> None:
-    from ames.reporting.report import format_table
+    from ames.reporting.tables import format_table
     from ames.reporting.training_plot import check_format, draw, find_journals, load_curves
 
     check_format(args.out)

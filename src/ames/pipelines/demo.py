@@ -36,7 +36,8 @@ from ames.models.base import PairSimilarity
 from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import model_of, read_weights
 from ames.pipelines.prepare import extract_split, make_shortlist
-from ames.reporting.report import Hit, Strip, format_table, write_report
+from ames.reporting.html import Hit, Strip, write_report
+from ames.reporting.tables import format_table
 from ames.reranking.scorer import ComputeConfig, PairScorer
 from ames.reranking.shortlist_scores import blend as blend_scores
 from ames.reranking.shortlist_scores import junk_of, needed, rerank, score_shortlist
