@@ -18,8 +18,8 @@ import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this 
 from ames.backbones import NAMES
 from ames.cli.options import OneLineParser, check_device, run_script
 from ames.datasets.boxes import read_boxes
-from ames.datasets.images import read_list
 from ames.datasets.layout import DatasetFolder
+from ames.datasets.lists import read_list
 from ames.errors import AmesError
 from ames.extraction.factory import ExtractionConfig, build_extractor
 from ames.extraction.pipeline import Images, Target, run

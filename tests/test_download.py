@@ -5,7 +5,8 @@ import pytest
 
 from ames.errors import AmesError
 from ames.io import download as downloads
-from ames.io.download import download, pinned, sha256
+from ames.io.download import download, pinned
+from ames.io.hashing import sha256
 from ames.weights import released
 from processes import ROOT, refused, run_here
 from servers import serve

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from image_files import tiff
 
-from ames.datasets.decoding import UnreadableImage, decode
 from ames.datasets.finding import find_images, is_image_file
+from ames.datasets.images import UnreadableImage, decode
 from ames.errors import AmesError
 
 

@@ -9,8 +9,8 @@ import pytest
 from image_files import turned_avif
 
 from ames.datasets import heif
-from ames.datasets.decoding import UnreadableImage, decode
 from ames.datasets.image_headers import is_image, size_of
+from ames.datasets.images import UnreadableImage, decode
 
 SIZE = (40, 60)
 

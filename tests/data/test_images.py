@@ -9,11 +9,10 @@ from image_files import cmyk_jpeg, with_orientation
 
 from ames.datasets.finding import find_images
 from ames.datasets.image_headers import is_cut_off, size_of
-from ames.datasets.images import (
+from ames.datasets.images import UnreadableImage, read_image
+from ames.datasets.lists import (
     ListedImage,
-    UnreadableImage,
     check_all_exist,
-    read_image,
     read_labels,
     read_list,
     read_training_list,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 from ames.datasets.ground_truth import check_names, load_ground_truth
-from ames.datasets.images import read_rows
+from ames.datasets.lists import read_rows
 from ames.errors import AmesError
 
 Four = tuple[float, float, float, float]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from ames.datasets.images import list_digest
+from ames.datasets.lists import list_digest
 from ames.descriptors.metadata import describe, read_description
 from ames.errors import AmesError
 from ames.io.atomic import atomic_path

@@ -11,7 +11,7 @@ import torch
 
 from ames.database.store import Database
 from ames.datasets.ground_truth import GroundTruth, load_ground_truth, parse_ground_truth
-from ames.datasets.images import read_list
+from ames.datasets.lists import read_list
 from ames.descriptors.local import DescriptorFile, read_globals, recorded
 from ames.errors import AmesError
 from ames.io.archives import reading_npz

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
 import re
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ames.errors import AmesError, first_line
+from ames.io.hashing import sha256
 
 _BLOCK = 1 << 20
 _TIMEOUT = 60.0  # seconds without a byte
@@ -92,15 +92,6 @@ def _extent(answer: Any, have: int) -> tuple[int, int | None]:
         return have, int(found[2])
     length = answer.headers.get("Content-Length", "")
     return 0, int(length) if length.isdigit() else None
-
-
-def sha256(path: Path | str) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def pinned(path: Path) -> tuple[str, bool]:

@@ -14,9 +14,9 @@ import numpy as np
 
 from ames.backbones import make_backbone
 from ames.datasets.ground_truth import GroundTruth, ids, load_ground_truth, save_ground_truth
-from ames.datasets.images import write_names
 from ames.datasets.landmarks.build import make_landmarks
 from ames.datasets.layout import DatasetFolder
+from ames.datasets.lists import write_names
 from ames.datasets.photo_folder import Collection, open_collection
 from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError

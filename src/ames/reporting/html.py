@@ -13,8 +13,8 @@ import cv2
 import jinja2
 import numpy as np
 
-from ames.datasets.decoding import UnreadableImage, decode
 from ames.datasets.image_headers import JPEG
+from ames.datasets.images import UnreadableImage, decode
 from ames.errors import AmesError
 from ames.io.atomic import atomic_file
 from ames.reporting.tables import table_cells

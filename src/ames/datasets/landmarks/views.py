@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ames.datasets.landmarks import camera, motifs
-from ames.datasets.landmarks import scenery as surroundings
+from ames.datasets.landmarks import camera, motifs, scenery
 from ames.datasets.landmarks.textures import Array
 from ames.errors import AmesError
 
@@ -158,23 +157,21 @@ def render_view(
     seen, seen_mask = camera.warp(landmark, mask, homography, size, bend)
     solid = cv2.threshold(seen_mask, 127, 255, cv2.THRESH_BINARY)[1]
     motifs.paste(image, (seen, solid), 0, 0)
-    surroundings.occlude(rng, image, solid, at["occlusion"])
+    scenery.occlude(rng, image, solid, at["occlusion"])
     return expose(rng, image, at)
 
 
 def render_clutter(rng: np.random.Generator, size: tuple[int, int]) -> Array:
     """A photograph of a busy place without any landmark, uint8 [h, w, 3]: a distractor."""
     at = draw_conditions(rng, DIFFICULTIES["easy"])
-    return expose(rng, surroundings.clutter(rng, size, int(rng.integers(6, 16))), at)
+    return expose(rng, scenery.clutter(rng, size, int(rng.integers(6, 16))), at)
 
 
 def place(rng: np.random.Generator, size: tuple[int, int], table: Difficulty) -> Array:
     """The surroundings of a view: a street with neighbours and textured pieces."""
-    image = surroundings.background(
-        rng, size, int(rng.integers(table.neighbours[0], table.neighbours[1] + 1))
-    )
+    image = scenery.background(rng, size, int(rng.integers(table.neighbours[0], table.neighbours[1] + 1)))
     for _ in range(int(rng.integers(table.clutter[0], table.clutter[1] + 1))):
-        part = surroundings.patch(rng, int(min(size) * rng.uniform(0.1, 0.25)))
+        part = scenery.patch(rng, int(min(size) * rng.uniform(0.1, 0.25)))
         reach = part[1].shape[0] // 2
         x, y = int(rng.integers(0, size[1])) - reach, int(rng.integers(0, size[0])) - reach
         motifs.paste(image, part, x, y)

@@ -37,7 +37,7 @@ DIFF_BYTES = 1_000_000  # a larger difference from the commit is not kept
 _HERE = Path(ames.__file__).parent
 
 
-def surroundings() -> dict[str, Any]:
+def collect_environment() -> dict[str, Any]:
     """What the figures of this process depend on beside its configuration, as plain data.
 
     ``variables`` has those of ``VARIABLES`` that are set. ``git``: commit and whether files that it knows
@@ -62,15 +62,15 @@ def surroundings() -> dict[str, Any]:
     }
 
 
-def write_surroundings(folder: Path | str, **more: Any) -> Path:
-    """Writes ``surroundings`` and ``more`` to ``environment.json`` in ``folder``; returns its path.
+def write_environment(folder: Path | str, **more: Any) -> Path:
+    """Writes ``collect_environment`` and ``more`` to ``environment.json`` in ``folder``; returns its path.
 
     A Path among ``more`` is written relative to ``folder``. Where the code differs from its commit, the
     difference is beside it, ``uncommitted.diff``, which ``git apply`` takes, and ``diff`` says so: None if
     there is none, or if it exceeds ``DIFF_BYTES``. AmesError where the files cannot be written.
     """
     folder = Path(folder)
-    about = surroundings()
+    about = collect_environment()
     patch = folder / "uncommitted.diff"
     diff = _diff() if about["git"] and about["git"]["dirty"] else None
     if diff is not None and len(diff) < DIFF_BYTES:
