@@ -1,4 +1,4 @@
-"""Extracts the descriptors of one split of a data set, with the paper's arguments.
+"""Extract the descriptors of one split of a data set, with the paper's arguments.
 
 python extract/extract_descriptors.py --dataset D --backbone rootsift --save_path data --data_path P
     --split _gallery --file_name test_gallery.txt --desc_type local,global

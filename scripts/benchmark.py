@@ -1,4 +1,4 @@
-"""Measures the library beside twins of the released code, in one run on one machine.
+"""Measure the library beside twins of the released code, in one run on one machine.
 
     python scripts/benchmark.py scoring|evaluate|loader|train|database|search [--json OUT] [--device cuda]
 

@@ -1,4 +1,4 @@
-"""Trains the RootSIFT models that the library ships, on generated landmarks only.
+"""Train the RootSIFT models that the library ships, on generated landmarks only.
 
     python scripts/train_rootsift.py --out runs/rootsift
 
@@ -181,7 +181,7 @@ def trained(
     log: dict[str, Any],
     teacher: AMES | None = None,
 ) -> AMES:
-    """Trains one model unless its weights are there already; returns it in evaluation mode."""
+    """Train one model unless its weights are there already; returns it in evaluation mode."""
     path = args.out / f"{name}.safetensors"
     if path.exists():
         return load_model(path).to(args.device)

@@ -1,4 +1,4 @@
-"""Evaluates a model on a test set: python src/evaluate.py data_root=DIR [key=value ...] [--multirun]."""
+"""Evaluate a model on a test set: python src/evaluate.py data_root=DIR [key=value ...] [--multirun]."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_a_server_without_ranges_starts_again(site, tmp_path):
 
 def test_a_server_without_ranges_that_breaks_off_is_given_up(site, tmp_path):
     with serve(site, ranges=False, break_after=3000) as server:
-        with pytest.raises(AmesError, match="broke off at 3000 of 10000 bytes; call again to go on"):
+        with pytest.raises(AmesError, match="broke off at 3000 of 10000 bytes; call again to resume"):
             download(server.url + PLACE, tmp_path / "x.pt", tries=3)
         assert len(server.requests) == 4
     assert not (tmp_path / "x.pt").exists()

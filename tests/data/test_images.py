@@ -299,9 +299,9 @@ def test_names_that_no_list_can_hold_are_refused(tmp_path, name):
 def test_a_wrong_root_is_told_from_missing_images(tmp_path):
     (tmp_path / "a.jpg").touch()
     check_all_exist(tmp_path, ["b.jpg", "a.jpg"])
-    with pytest.raises(AmesError, match=r"none of the 2 listed images is there \(first: b.jpg\)"):
+    with pytest.raises(AmesError, match=r"none of the 2 listed images exists \(first: b.jpg\)"):
         check_all_exist(tmp_path, ["b.jpg", "c.jpg"])
-    with pytest.raises(AmesError, match="none of the 1 listed images is there"):
+    with pytest.raises(AmesError, match="none of the 1 listed images exists"):
         check_all_exist(tmp_path, [5000 * "x"])  # a name that the system refuses
 
 

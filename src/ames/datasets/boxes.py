@@ -1,4 +1,4 @@
-"""Boxes of query images: from a ground truth, a file of their own, or columns of the list of images."""
+"""Read boxes of query images: from a ground truth, a separate file, or columns of the list of images."""
 
 from __future__ import annotations
 

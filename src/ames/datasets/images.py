@@ -25,8 +25,8 @@ def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     Grey images get three equal channels, 16 bits become 8, transparency is dropped (what lies below it is
     seen), CMYK is converted, and of an animation the first frame is taken. A file that ends before its end is
     unreadable, never half an image; so is one whose decoder finds it damaged, a camera's raw file, and one of
-    more than ``max_pixels``, which is not decoded (but for formats whose size ``headers`` cannot tell). What
-    a file is, its content says.
+    more than ``max_pixels``, which is not decoded (unless ``image_headers`` cannot read the format's size).
+    The content of a file determines its format, not its name.
     """
     try:
         data = Path(path).read_bytes()

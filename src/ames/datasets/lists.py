@@ -24,9 +24,9 @@ class ListedImage(NamedTuple):
 
 
 def read_rows(path: Path | str, what: str = "list of images") -> list[tuple[int, list[str]]]:
-    """(line number from 1, fields) of the lines of a comma-separated file, blank ones left out.
+    """Return (line number from 1, fields) of the lines of a comma-separated file without blank ones.
 
-    A field with a comma in it stands in double quotes. AmesError where the file is missing or no such text.
+    A field with a comma is in double quotes. AmesError if the file is missing or not such a text.
     """
     path = Path(path)
     if not path.is_file():
@@ -54,9 +54,9 @@ def read_rows(path: Path | str, what: str = "list of images") -> list[tuple[int,
 
 
 def read_list(path: Path | str) -> list[ListedImage]:
-    """Lines ``path,label[,width,height]`` or ``path`` alone; blank lines are skipped.
+    """Read lines ``path,label[,width,height]`` or ``path``; blank lines are skipped.
 
-    A path with a comma in it stands in double quotes, as in CSV.
+    A path with a comma is in double quotes, as in CSV.
     """
     return [item for _, item in _items(path)]
 
@@ -71,7 +71,7 @@ def _items(path: Path | str) -> list[tuple[int, ListedImage]]:
 
 
 def write_names(path: Path | str, names: Sequence[str]) -> None:
-    """A list of paths without labels, which ``read_list`` reads back whatever is in them."""
+    """Write a list of paths without labels that ``read_list`` reads back, whatever characters they have."""
     text = io.StringIO()
     csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows([name] for name in names)
     with atomic_file(path) as file:
@@ -79,13 +79,13 @@ def write_names(path: Path | str, names: Sequence[str]) -> None:
 
 
 def check_all_exist(root: Path, names: Sequence[str]) -> None:
-    """Refuses a list of which not a single image is there: the root is wrong, not the images."""
-    if not any(os.path.isfile(root / name) for name in names):  # whatever a name is: Path.is_file may raise
-        raise AmesError(f"{root}: none of the {len(names)} listed images is there (first: {names[0]})")
+    """Raise AmesError if no image of a list exists: then the root is wrong, not the images."""
+    if not any(os.path.isfile(root / name) for name in names):  # Path.is_file may raise for some names
+        raise AmesError(f"{root}: none of the {len(names)} listed images exists (first: {names[0]})")
 
 
 def list_digest(names: Sequence[str], boxes: Iterable[Sequence[float]] = ()) -> str:
-    """What tells a list from others, and its parts from those of others: 16 hex digits."""
+    """Return 16 hexadecimal digits that identify a list and its boxes."""
     digest = hashlib.sha256("\n".join(names).encode())
     for box in boxes:
         digest.update(repr([float(x) for x in box]).encode())
@@ -93,7 +93,7 @@ def list_digest(names: Sequence[str], boxes: Iterable[Sequence[float]] = ()) -> 
 
 
 def read_labels(path: Path | str) -> np.ndarray:
-    """The labels of a training list, int64 [images]; any text will do, equal text is an equal label."""
+    """Return the labels of a training list, int64 [images]; equal text is an equal label."""
     return read_training_list(path).labels
 
 
@@ -105,9 +105,9 @@ class TrainingList(NamedTuple):
 
 
 def read_training_list(path: Path | str) -> TrainingList:
-    """Labels of a training list, and which of its rows are one image.
+    """Return the labels of a training list, and which of its rows are one image.
 
-    AmesError naming the lines where an image has no label, or two.
+    AmesError names the lines where an image has no label, or two.
     """
     items = _items(path)
     first: dict[str, int] = {}

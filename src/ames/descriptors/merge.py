@@ -1,4 +1,4 @@
-"""Parts of a descriptor file, merged into one virtual HDF5 file without copying."""
+"""Merge parts of a descriptor file into one virtual HDF5 file without copying."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The main job on real input: from images to a re-ranked, measured result and a page to look at."""
+"""The demo: from images to a re-ranked, measured result and a page."""
 
 from __future__ import annotations
 

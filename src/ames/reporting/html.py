@@ -1,4 +1,4 @@
-"""One self-contained HTML page of an evaluation: a table of figures and strips of results to look at."""
+"""One self-contained HTML page of an evaluation: a table of metrics and strips of results."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def write_report(
     strips: Sequence[Strip],
     notes: Sequence[str] = (),
 ) -> Path:
-    """Write the page to `path`, whole or not at all, and return the path.
+    """Write the page to ``path``, whole or not at all, and return the path.
 
     rows: the table; columns are the keys of the first row, floats are printed with one decimal.
     The file needs nothing else: no script, no network; each distinct image is stored once, as a JPEG of at
@@ -128,7 +128,7 @@ class _Thumbnails:
 
 
 def _thumbnail_rule(image: Path | np.ndarray) -> str:
-    """Declarations that show `image` at its thumbnail's size; a grey field if it is broken."""
+    """Declarations that show ``image`` at its thumbnail's size; a grey field if it is broken."""
     try:
         pixels = _read(Path(image)) if not isinstance(image, np.ndarray) else _bgr(image)
         small = _shrink(pixels)
@@ -161,7 +161,7 @@ def _bgr(image: np.ndarray) -> np.ndarray:
 
 
 def _shrink(image: np.ndarray) -> np.ndarray:
-    """`image` with a long side of at most `THUMBNAIL_SIDE`."""
+    """``image`` with a long side of at most ``THUMBNAIL_SIDE``."""
     height, width = image.shape[:2]
     scale = min(1.0, THUMBNAIL_SIDE / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))

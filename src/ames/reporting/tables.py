@@ -1,4 +1,4 @@
-"""Tables of results: their cells as text, for a terminal and for pages."""
+"""Tables of results: cells as text, for terminals and pages."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ BEND = 0.04  # most that it is curved, share of the landmark's height
 
 
 def draw_conditions(rng: np.random.Generator, difficulty: Difficulty) -> dict[str, float]:
-    """One value per field of `Conditions`, unsigned."""
+    """One value per field of ``Conditions``, unsigned."""
     count = int(rng.integers(difficulty.count[0], difficulty.count[1] + 1))
     chosen = [str(name) for name in rng.permutation(difficulty.troubles)[:count]]
     if "far" in chosen and "close" in chosen:
@@ -138,7 +138,7 @@ def render_view(
         landmark: the drawn landmark, uint8 [H, W, 3] in BGR order.
         mask: its pixels, uint8 [H, W] of 0 and 255.
         rng: the only source of chance; place, viewpoint, light and occluders are drawn from it.
-        difficulty: a key of `DIFFICULTIES`.
+        difficulty: a key of ``DIFFICULTIES``.
         size: (height, width) of the photograph in pixels.
 
     Returns:
@@ -179,7 +179,7 @@ def place(rng: np.random.Generator, size: tuple[int, int], table: Difficulty) ->
 
 
 def expose(rng: np.random.Generator, image: Array, at: dict[str, float]) -> Array:
-    """Light, lens and sensor under the conditions `at`."""
+    """Light, lens and sensor under the conditions ``at``."""
     unit = max(image.shape[:2]) / 512
     image = camera.lit(rng, image, at["gamma"], at["gain"], at["shadow"])
     image = camera.blurred(rng, image, at["defocus"] * unit, at["motion"] * unit)
