@@ -134,17 +134,8 @@ def people(rng: np.random.Generator, size: tuple[int, int]) -> Layer:
         third = max(2, tall // 8)
         for layer, cloth, face in ((image, coat, skin), (mask, (255,), (255,))):
             cv2.circle(layer, (x, top + third // 2), third // 2 + 1, face, -1, cv2.LINE_AA)
-            cv2.ellipse(
-                layer,
-                (x, top + 3 * third),
-                (int(third * 1.1), int(third * 2.1)),
-                0,
-                0,
-                360,
-                cloth,
-                -1,
-                cv2.LINE_AA,
-            )
+            axes = (int(third * 1.1), int(third * 2.1))
+            cv2.ellipse(layer, (x, top + 3 * third), axes, 0, 0, 360, cloth, -1, cv2.LINE_AA)
             for side in (-1, 1):
                 foot = (x + side * third, top + tall)
                 cv2.line(layer, (x + side * third // 2, top + 4 * third), foot, cloth, max(2, third * 3 // 4))

@@ -19,66 +19,22 @@ from ames.errors import AmesError
 Range = tuple[float, float]
 
 
-@dataclass(frozen=True)
-class Conditions:
-    """Ranges from which the conditions of one photograph are drawn."""
-
-    yaw: Range  # degrees seen from the side, either side
-    pitch: Range  # degrees seen from below or above
-    roll: Range  # degrees turned in the image plane, either way
-    scale: Range  # 1 lets the landmark just fit into the picture; above, it is cut off
-    shift: Range  # landmark's centre off the picture's, in shares of the picture's sides
-    occlusion: Range  # share of the landmark's seen pixels that things in front hide
-    gamma: Range  # below 1 brighter, above darker
-    gain: Range  # brightness factor
-    shadow: Range  # share of the light that a shadow takes away
-    defocus: Range  # standard deviation of the blur, pixels of a 512-pixel picture
-    motion: Range  # length of the motion blur, pixels of a 512-pixel picture
-    noise: Range  # standard deviation, grey levels
-
-
-MILD = Conditions(
-    yaw=(0, 28),
-    pitch=(0, 10),
-    roll=(0, 6),
-    scale=(0.5, 0.85),
-    shift=(0, 0.14),
-    occlusion=(0, 0.2),
-    gamma=(0.8, 1.25),
-    gain=(0.85, 1.15),
-    shadow=(0, 0.35),
-    defocus=(0, 0.7),
-    motion=(0, 2),
-    noise=(1.5, 4),
-)
-SEVERE = Conditions(
-    yaw=(35, 58),
-    pitch=(8, 24),
-    roll=(10, 35),
-    scale=(0.28, 0.42),
-    shift=(0.26, 0.4),
-    occlusion=(0.35, 0.55),
-    gamma=(1.3, 1.9),
-    gain=(0.5, 0.8),
-    shadow=(0.45, 0.75),
-    defocus=(1.2, 2.0),
-    motion=(4, 8),
-    noise=(6, 11),
-)
-EXTREME = Conditions(
-    yaw=(66, 76),
-    pitch=(0, 20),
-    roll=(0, 30),
-    scale=(0.1, 0.2),
-    shift=(0.42, 0.5),
-    occlusion=(0.78, 0.92),
-    gamma=(3.0, 4.0),
-    gain=(0.25, 0.45),
-    shadow=(0.6, 0.9),
-    defocus=(4.5, 7),
-    motion=(14, 24),
-    noise=(14, 22),
-)
+# Ranges from which the conditions of one photograph are drawn: mild, severe, extreme.
+MILD, SEVERE, EXTREME = range(3)
+CONDITIONS: dict[str, tuple[Range, Range, Range]] = {
+    "yaw": ((0, 28), (35, 58), (66, 76)),  # degrees seen from the side, either side
+    "pitch": ((0, 10), (8, 24), (0, 20)),  # degrees seen from below or above
+    "roll": ((0, 6), (10, 35), (0, 30)),  # degrees turned in the image plane, either way
+    "scale": ((0.5, 0.85), (0.28, 0.42), (0.1, 0.2)),  # 1: the landmark just fits; above, it is cut off
+    "shift": ((0, 0.14), (0.26, 0.4), (0.42, 0.5)),  # of the landmark's centre, in shares of the sides
+    "occlusion": ((0, 0.2), (0.35, 0.55), (0.78, 0.92)),  # share of the landmark's seen pixels
+    "gamma": ((0.8, 1.25), (1.3, 1.9), (3.0, 4.0)),  # below 1 brighter, above darker
+    "gain": ((0.85, 1.15), (0.5, 0.8), (0.25, 0.45)),  # brightness factor
+    "shadow": ((0, 0.35), (0.45, 0.75), (0.6, 0.9)),  # share of the light that a shadow takes away
+    "defocus": ((0, 0.7), (1.2, 2.0), (4.5, 7)),  # standard deviation, pixels of a 512-pixel picture
+    "motion": ((0, 2), (4, 8), (14, 24)),  # length of the blur, pixels of a 512-pixel picture
+    "noise": ((1.5, 4), (6, 11), (14, 22)),  # standard deviation, grey levels
+}
 
 # Conditions that go wrong together; 'close' is a detail seen from near (partial), set apart from 'far'.
 TROUBLES: dict[str, tuple[str, ...]] = {
@@ -95,11 +51,11 @@ CLOSE_SCALE: Range = (1.3, 1.8)  # the landmark overfills the picture and lies o
 
 @dataclass(frozen=True)
 class Difficulty:
-    """What kind of view: how many troubles, of which kinds, how bad, in how busy a place."""
+    """A kind of view: number and kinds of troubles, how bad they are, and the place."""
 
     troubles: tuple[str, ...]
-    count: tuple[int, int]  # fewest and most troubles at once (of 'far' and 'close' only one stays)
-    bad: Conditions
+    count: tuple[int, int]  # fewest and most troubles at once (of "far" and "close" only one stays)
+    bad: int  # MILD, SEVERE or EXTREME
     neighbours: tuple[int, int]  # other buildings or objects around
     clutter: tuple[int, int]  # strongly textured pieces around, behind the landmark
 
@@ -115,15 +71,16 @@ BEND = 0.04  # most that it is curved, share of the landmark's height
 
 
 def draw_conditions(rng: np.random.Generator, difficulty: Difficulty) -> dict[str, float]:
-    """One value per field of ``Conditions``, unsigned."""
+    """Draw one value per key of ``CONDITIONS``, unsigned."""
     count = int(rng.integers(difficulty.count[0], difficulty.count[1] + 1))
     chosen = [str(name) for name in rng.permutation(difficulty.troubles)[:count]]
     if "far" in chosen and "close" in chosen:
         chosen.remove("close")  # they exclude each other
     bad = {field for trouble in chosen for field in TROUBLES[trouble]}
-    values = {}
-    for field in Conditions.__dataclass_fields__:
-        values[field] = float(rng.uniform(*getattr(difficulty.bad if field in bad else MILD, field)))
+    values = {
+        field: float(rng.uniform(*ranges[difficulty.bad if field in bad else MILD]))
+        for field, ranges in CONDITIONS.items()
+    }
     if "close" in chosen:
         values["scale"] = float(rng.uniform(*CLOSE_SCALE))
     return values
