@@ -1,5 +1,6 @@
 """Documentation names modules, functions, files and headings that exist."""
 
+import functools
 import importlib
 import re
 
@@ -7,13 +8,17 @@ import pytest
 
 from processes import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 DOTTED = re.compile(r"\bames(?:_retrieval)?(?:\.[A-Za-z_]\w*)+")
 IMPORT = re.compile(r"^from (ames[\w.]*) import (.+)$", re.MULTILINE)
 TOPS = r"(?:src|tests|conf|docs|extract|scripts)"
 # Everywhere: a path below a folder of the repository. In back-ticks: the name of a source file, too.
 PLACE = re.compile(rf"(?<![\w/.<-]){TOPS}/[\w./*-]*[\w/*]")
 SOURCE = re.compile(r"`(?:[\w-]+/)*[\w-]+\.(?:py|md|toml)`")
+# A name, a method, a call: `Retriever.open`, `score(query)`. Other back-ticks hold commands, paths, values.
+CODE = re.compile(r"`([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?:\([^`]*\))?`")
+# Put together from parts; of Slurm and of Hydra's launcher.
+ELSEWHERE = {"_cls", "E_map", "priv_map", "k1_map", "whole_map", "srun", "submitit_local"}
 LINK = re.compile(r"\]\(([^)#:\s]*)(?:#([^)\s]*))?\)")
 
 
@@ -47,6 +52,34 @@ def missing_paths(text):
     return found + [name for name in names if not any(path.endswith("/" + name) for path in known)]
 
 
+@functools.cache
+def words_of_the_code():
+    """Every word of sources and configuration."""
+    places = (
+        "src/**/*.py",
+        "scripts/**/*.py",
+        "extract/*.py",
+        "conf/**/*.yaml",
+        "*.py",
+        "*.toml",
+        "Makefile",
+    )
+    return {
+        word
+        for place in places
+        for path in ROOT.glob(place)
+        for word in re.findall(r"\w+", path.read_text(encoding="utf-8"))
+    }
+
+
+def unknown_words(text):
+    """Names in back-ticks of which a part is in no source."""
+    names = {
+        name for name in CODE.findall(text) if not re.search(r"\.(?:py|md|json|pt|pkl|npz|csv|db)$", name)
+    }
+    return sorted(n for n in names if not set(n.split(".")) <= words_of_the_code() | ELSEWHERE)
+
+
 def headings(path):
     lines = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in lines}
@@ -71,6 +104,13 @@ def test_which_paths_count_as_missing():
     assert missing_paths(text) == ["tests/nothing/", "none.py"]
 
 
+def test_which_words_count_as_unknown():
+    text = (
+        "`PairScorer`, `Retriever.open`, `score(query)`, `nn_x.pkl`; `Retriever.shut_down`, `NoSuchThing(1)`"
+    )
+    assert unknown_words(text) == ["NoSuchThing", "Retriever.shut_down"]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_name_path_and_link_of_the_documentation_exists(page):
     text = page.read_text()
@@ -79,6 +119,7 @@ def test_every_name_path_and_link_of_the_documentation_exists(page):
         names |= {f"{module}.{name.strip()}" for name in imported.split(",")}
     assert [name for name in sorted(names) if missing_name(name)] == []
     assert missing_paths(text) == []
+    assert unknown_words(text) == []
     for target, heading in LINK.findall(text):
         path = (page.parent / target).resolve() if target else page
         assert path.exists(), target
