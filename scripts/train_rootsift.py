@@ -46,8 +46,15 @@ from ames.training.data.candidates import LabelledNeighbours
 from ames.training.data.loader import TripletLoader
 from ames.training.data.neighbours import Neighbours
 from ames.training.data.sampler import TripletSampler
+from ames.training.distributed import Ranks
 
-SIZE = {"local_dim": 128, "model_dim": 128, "nhead": 2, "num_encoder_layers": 3, "dim_feedforward": 256}
+SIZE: dict[str, Any] = {
+    "local_dim": 128,
+    "model_dim": 128,
+    "nhead": 2,
+    "num_encoder_layers": 3,
+    "dim_feedforward": 256,
+}
 DESCRIPTORS = 400  # stored an image
 NUM_RERANK = 100
 # What the validation looks at: the counts of the demo.
@@ -214,7 +221,7 @@ def trained(
         recipe,
         out=args.out / f"{name}.pt",
         teacher=teacher,
-        device=args.device,
+        ranks=Ranks(torch.device(args.device)),
         validate=validation,
     )
     log[name] = {"model": arguments(model), "recipe": vars(recipe), "before": start, "epochs": history}
