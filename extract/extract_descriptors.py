@@ -1,4 +1,4 @@
-"""Extracts the descriptors of one split of a data set, with the paper's arguments.
+"""Extract the descriptors of one split of a data set, with the paper's arguments.
 
 python extract/extract_descriptors.py --dataset D --backbone rootsift --save_path data --data_path P
     --split _gallery --file_name test_gallery.txt --desc_type local,global
@@ -18,8 +18,8 @@ import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this 
 from ames.backbones import NAMES
 from ames.cli.options import OneLineParser, check_device, run_script
 from ames.datasets.boxes import read_boxes
-from ames.datasets.images import read_list
 from ames.datasets.layout import DatasetFolder
+from ames.datasets.lists import read_list
 from ames.errors import AmesError
 from ames.extraction.factory import ExtractionConfig, build_extractor
 from ames.extraction.pipeline import Images, Target, run

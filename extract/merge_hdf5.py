@@ -1,4 +1,4 @@
-"""Merges the parts of a data set's descriptor files into one virtual file each, with the paper's arguments.
+"""Merge the parts of a data set's descriptor files into one virtual file each, with the paper's arguments.
 
 python extract/merge_hdf5.py --dataset D --desc_name dinov2 --data_root DIR [--parts 5] [--copy]
 

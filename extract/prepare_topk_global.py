@@ -1,4 +1,4 @@
-"""Makes the shortlist of a data set from its global descriptors, with the paper's arguments.
+"""Make the shortlist of a data set from its global descriptors, with the paper's arguments.
 
 python extract/prepare_topk_global.py --dataset D --desc_name dinov2 --data_root DIR [--shortlist_size 1600]
 

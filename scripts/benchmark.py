@@ -1,4 +1,4 @@
-"""Measures the library beside twins of the released code, in one run on one machine.
+"""Measure the library beside twins of the released code, in one run on one machine.
 
     python scripts/benchmark.py scoring|evaluate|loader|train|database|search [--json OUT] [--device cuda]
 
@@ -22,7 +22,7 @@ from benchmarks import machine
 import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
 from ames.cli.options import OneLineParser, positive, run_script
 from ames.errors import AmesError
-from ames.reporting.report import format_table
+from ames.reporting.tables import format_table
 
 
 def main() -> None:

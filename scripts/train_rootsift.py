@@ -1,4 +1,4 @@
-"""Trains the RootSIFT models that the library ships, on generated landmarks only.
+"""Train the RootSIFT models that the library ships, on generated landmarks only.
 
     python scripts/train_rootsift.py --out runs/rootsift
 
@@ -25,9 +25,9 @@ import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this 
 from ames.backbones.rootsift import RootSift
 from ames.backbones.vlad import Vlad
 from ames.datasets.ground_truth import load_ground_truth
-from ames.datasets.images import read_labels, read_list
 from ames.datasets.landmarks.build import make_landmarks
 from ames.datasets.layout import DatasetFolder
+from ames.datasets.lists import read_labels, read_list
 from ames.descriptors.local import DescriptorFile, write_globals
 from ames.errors import AmesError
 from ames.evaluation.protocols import MEDIUM, REVISITED
@@ -188,7 +188,7 @@ def trained(
     log: dict[str, Any],
     teacher: AMES | None = None,
 ) -> AMES:
-    """Trains one model unless its weights are there already; returns it in evaluation mode."""
+    """Train one model unless its weights are there already; returns it in evaluation mode."""
     path = args.out / f"{name}.safetensors"
     if path.exists():
         return load_model(path).to(args.device)

@@ -1,4 +1,4 @@
-"""Evaluates a model on a test set: python src/evaluate.py data_root=DIR [key=value ...] [--multirun]."""
+"""Evaluate a model on a test set: python src/evaluate.py data_root=DIR [key=value ...] [--multirun]."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ames.config import evaluation as door
 from ames.config.launch import launch, run
 from ames.evaluation.evaluate import evaluate_folder, objective, readable
 from ames.evaluation.protocols import left_out
-from ames.reporting.report import format_table
+from ames.reporting.tables import format_table
 
 
 def evaluate(config: DictConfig) -> float:

@@ -1,4 +1,4 @@
-"""Extracts descriptors as Hydra's jobs: python src/extract.py images=DIR out=OUT [key=value] [--multirun]."""
+"""Extract descriptors as Hydra's jobs: python src/extract.py images=DIR out=OUT [key=value] [--multirun]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trains a model: python src/train.py data_root=DIR [teacher=CHECKPOINT] [key=value ...].
+"""Train a model: python src/train.py data_root=DIR [teacher=CHECKPOINT] [key=value ...].
 
 On several GPUs or machines: torchrun --nproc-per-node N src/train.py data_root=DIR ...
 """

@@ -1,4 +1,4 @@
-"""Trains a feature detector: python src/train_detector.py data_root=DIR desc_name=NAME [key=value ...]."""
+"""Train a feature detector: python src/train_detector.py data_root=DIR desc_name=NAME [key=value ...]."""
 
 from __future__ import annotations
 

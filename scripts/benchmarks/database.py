@@ -85,7 +85,7 @@ def _build(local: Path, vectors: Path, out: Path, factory: str) -> Any:
 
 
 def _serve(folder: Path, vectors: Path) -> dict[str, Any]:
-    """Answers some queries; seconds and the resident memory at the end."""
+    """Answer some queries; seconds and the resident memory at the end."""
     database = Database(folder)
     start = time.perf_counter()
     retriever = Retriever(database, PairScorer(_model()), BLEND)

@@ -1,4 +1,4 @@
-"""`python -m ames`."""
+"""``python -m ames``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Local features of images: the one type in which descriptors travel, and the one place of mask polarity.
+"""Local features of images: the one type of descriptors, and the one place of mask polarity.
 
 Glossary of the letters used for shapes throughout the library:
 
@@ -155,7 +155,7 @@ class LocalFeatures:
 
 
 def _join(join: Any, items: Sequence[LocalFeatures]) -> LocalFeatures:
-    """Joins every array that all items have; one that an item lacks is dropped."""
+    """Join every array that all items have; one that an item lacks is dropped."""
     new: dict[str, Any] = {}
     for field in fields(LocalFeatures):
         values = [getattr(item, field.name) for item in items]

@@ -67,7 +67,7 @@ def test_a_folder_s_files_are_images_by_content(tmp_path, capsys):
     words = ["--images", tmp_path / "p", "-o", tmp_path / "x", "--desc-num", 12, "--workers", 0]
     assert main(["extract", *map(str, words)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "2 files are no images that can be read and were left out: notes.pdf, x.mov"
+    assert lines[0] == "2 files are not readable images and were left out: notes.pdf, x.mov"
     assert lines[2] == f"3 of 5 images extracted to {tmp_path / 'x_local.hdf5'}"
     assert "2 unreadable, skipped: damaged.jpg (damaged: Corrupt JPEG data: " in lines[3]
     assert "phone.heic (HEIC" in lines[3]

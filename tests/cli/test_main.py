@@ -141,7 +141,7 @@ def test_extract_of_what_is_not_there(tmp_path, capsys):
     words = ["extract", "--images", tmp_path / "photos", *out]
     refused(capsys, "no such list", *words, "--list", tmp_path / "missing.txt")
     (tmp_path / "list.txt").write_text("x.jpg\n")
-    refused(capsys, "none of the 1 listed images is there", *words, "--list", tmp_path / "list.txt")
+    refused(capsys, "none of the 1 listed images exists", *words, "--list", tmp_path / "list.txt")
     refused(capsys, "backbone 'dinov9' is none of: rootsift", *words, "--backbone", "dinov9")
     assert not (tmp_path / "out").exists()
 
@@ -223,7 +223,7 @@ def test_landmarks(tmp_path, capsys):
     assert len((tmp_path / "set" / "train.txt").read_text().splitlines()) == 2
     assert "is there already" not in capsys.readouterr().out
     assert run(*words, "--easy", 1, "--hard", 1, "--workers", 0) == 0
-    assert "set: is there already, of the same parameters" in capsys.readouterr().out
+    assert "set: exists already, with the same parameters" in capsys.readouterr().out
     refused(capsys, "holds a dataset of other parameters", *words, "--easy", 2, "--hard", 1, "--workers", 0)
     (tmp_path / "file").touch()
     words[1] = tmp_path / "file" / "set"

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from ames.datasets.ground_truth import GroundTruth, save_ground_truth
-from ames.datasets.images import write_names
 from ames.datasets.layout import DatasetFolder
+from ames.datasets.lists import write_names
 from ames.descriptors.local import DescriptorFile, read_globals, write_globals
 from ames.models.ames import AMES
 from ames.models.checkpoints import load_model, read_weights

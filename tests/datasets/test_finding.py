@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from ames.datasets.decoding import UnreadableImage, decode
 from ames.datasets.finding import find_images, is_image_file
+from ames.datasets.images import UnreadableImage, decode
 from ames.errors import AmesError
 from helpers.image_files import tiff
 
@@ -73,13 +73,11 @@ def test_what_is_left_out_is_named_and_counted(tmp_path):
         (tmp_path / name).write_bytes(written(".jpg"))
     assert find_images(tmp_path).notes() == []
     (tmp_path / "notes.pdf").write_bytes(b"%PDF")
-    assert find_images(tmp_path).notes() == [
-        "1 file is no image that can be read and was left out: notes.pdf"
-    ]
+    assert find_images(tmp_path).notes() == ["1 file is not a readable image and was left out: notes.pdf"]
     (tmp_path / "a" / "x.mov").touch()
     found = find_images(tmp_path)
     assert found.names == ["a/y.jpg", "x.jpg"]
-    assert found.notes() == ["2 files are no images that can be read and were left out: a/x.mov, notes.pdf"]
+    assert found.notes() == ["2 files are not readable images and were left out: a/x.mov, notes.pdf"]
 
 
 def test_many_are_counted_by_their_endings(tmp_path):
@@ -89,7 +87,7 @@ def test_many_are_counted_by_their_endings(tmp_path):
     for name in ("readme", "b.mov", "c.mov", "d.txt", "e.aae", "f.pdf", "g.xmp"):
         (tmp_path / name).touch()
     (note,) = find_images(tmp_path).notes()
-    counts, first = note.removeprefix("1,207 files are no images that can be read and were left out: ").split(
+    counts, first = note.removeprefix("1,207 files are not readable images and were left out: ").split(
         "; first: "
     )
     assert counts.startswith("1,200 .json, 2 .mov, 1 ")
@@ -113,7 +111,7 @@ def test_links(tmp_path):
     found = find_images(tmp_path / "images")
     assert found.names == ["a/x.jpg", "linked.jpg"]
     assert found.notes() == [
-        "1 file is no image that can be read and was left out: gone.jpg",
+        "1 file is not a readable image and was left out: gone.jpg",
         "1 folder was not looked into, a link or not readable: round/",
     ]
 
@@ -127,5 +125,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
 
 def test_without_an_image_the_error_says_what_there_is(tmp_path):
     (tmp_path / "notes.pdf").touch()
-    with pytest.raises(AmesError, match=r"no images in it or below; 1 file is no image .*: notes.pdf"):
+    with pytest.raises(
+        AmesError, match=r"no images in it or below; 1 file is not a readable image .*: notes.pdf"
+    ):
         find_images(tmp_path)

@@ -77,7 +77,7 @@ def put(*keys, value):
         (put("imlist", value="abc"), "imlist must be a list of image names"),
         (put("qimlist", value=[1, 2]), "qimlist must be a list of image names"),
         (put("qimlist", value=["q"]), "gnd has 2 queries but qimlist has 1 names"),
-        (put("gnd", value=[1, 2]), "gnd must be a list with one dict a query"),
+        (put("gnd", value=[1, 2]), "gnd must be a list with one dict per query"),
         (lambda raw: raw["gnd"][1].pop("junk"), "query 1 and query 0 differ in having the key 'junk'"),
         (put("gnd", 1, "hard", value=[0, 3]), "query 1, hard: 3 is outside of imlist, which has 3 names"),
         (put("gnd", 1, "hard", value=[-1]), "query 1, hard: -1 is outside"),

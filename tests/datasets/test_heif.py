@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ames.datasets import heif
-from ames.datasets.decoding import UnreadableImage, decode
 from ames.datasets.image_headers import is_image, size_of
+from ames.datasets.images import UnreadableImage, decode
 from helpers.image_files import turned_avif
 
 SIZE = (40, 60)

@@ -8,11 +8,10 @@ import pytest
 
 from ames.datasets.finding import find_images
 from ames.datasets.image_headers import is_cut_off, size_of
-from ames.datasets.images import (
+from ames.datasets.images import UnreadableImage, read_image
+from ames.datasets.lists import (
     ListedImage,
-    UnreadableImage,
     check_all_exist,
-    read_image,
     read_labels,
     read_list,
     read_training_list,
@@ -300,9 +299,9 @@ def test_names_that_no_list_can_hold_are_refused(tmp_path, name):
 def test_a_wrong_root_is_told_from_missing_images(tmp_path):
     (tmp_path / "a.jpg").touch()
     check_all_exist(tmp_path, ["b.jpg", "a.jpg"])
-    with pytest.raises(AmesError, match=r"none of the 2 listed images is there \(first: b.jpg\)"):
+    with pytest.raises(AmesError, match=r"none of the 2 listed images exists \(first: b.jpg\)"):
         check_all_exist(tmp_path, ["b.jpg", "c.jpg"])
-    with pytest.raises(AmesError, match="none of the 1 listed images is there"):
+    with pytest.raises(AmesError, match="none of the 1 listed images exists"):
         check_all_exist(tmp_path, [5000 * "x"])  # a name that the system refuses
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from ames.datasets import jpegs
-from ames.datasets.decoding import UnreadableImage, decode
 from ames.datasets.image_headers import is_cut_off
+from ames.datasets.images import UnreadableImage, decode
 from helpers import photos
 from helpers.image_files import with_orientation
 from helpers.processes import ROOT
@@ -175,7 +175,7 @@ def test_whatever_stderr_is(tmp_path, stderr):
     (tmp_path / "damaged.jpg").write_bytes(without_middle(jpeg()))
     (tmp_path / "whole.jpg").write_bytes(jpeg())
     code = (
-        "import sys; from ames.datasets.decoding import *\n"
+        "import sys; from ames.datasets.images import *\n"
         "decode(open('whole.jpg', 'rb').read())\n"
         "kept = open('kept', 'w+'); kept.write('x'); kept.flush()\n"  # in the place of a closed stderr
         "try: decode(open('damaged.jpg', 'rb').read())\n"

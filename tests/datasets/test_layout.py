@@ -64,9 +64,9 @@ def test_what_was_looked_for_is_listed(folder, tmp_path):
     with pytest.raises(AmesError) as error:
         folder.find_shortlist()
     places = ", ".join(str(folder.path / f"nn_dinov2{ending}") for ending in (".npz", ".pkl"))
-    assert str(error.value) == f"no shortlist is there; looked for {places}"
+    assert str(error.value) == f"no shortlist exists; looked for {places}"
     with pytest.raises(
-        AmesError, match=r"no ground truth is there; looked for .*x.json, .*x.pkl, x.json, x.pkl"
+        AmesError, match=r"no ground truth exists; looked for .*x.json, .*x.pkl, x.json, x.pkl"
     ):
         folder.find_ground_truth("x.json")
 

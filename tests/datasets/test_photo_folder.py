@@ -60,7 +60,7 @@ def test_what_is_no_image_is_named(tmp_path):
     (tmp_path / "a" / "x.mov").touch()
     collection = open_collection(tmp_path)
     assert collection.images == ["a/1.png", "a/2.JFIF"]
-    assert collection.notes == ["1 file is no image that can be read and was left out: a/x.mov"]
+    assert collection.notes == ["1 file is not a readable image and was left out: a/x.mov"]
 
 
 def test_no_readable_image(tmp_path):

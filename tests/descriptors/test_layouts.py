@@ -126,7 +126,7 @@ def merged(folder, name="part.hdf5", dtype=np.float32):
 def test_parts_are_looked_for_where_hdf5_does(tmp_path, monkeypatch, name, place):
     monkeypatch.chdir(tmp_path)
     path, data = merged(tmp_path / "set", name)
-    with pytest.raises(AmesError, match=f"merged from {name}, which is not there"):
+    with pytest.raises(AmesError, match=f"merged from {name}, which does not exist"):
         DescriptorFile(path)
     (tmp_path / place).parent.mkdir(exist_ok=True)
     write(tmp_path / place, data)

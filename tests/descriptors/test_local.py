@@ -264,7 +264,7 @@ def without_sources(path):
         (features_of(np.zeros((4, 3), [("metadata", "<f4", (4,)), ("descriptor", "<f2", (8,))])), "expected"),
         (features_of(np.zeros((4, 3), [("metadata", "<f4", (5,)), ("codes", "u1", (8,))])), "expected"),
         (features_of(np.zeros((4, 3), [("metadata", "<f4", (5,)), ("descriptor", "<i2", (8,))])), "expected"),
-        (without_sources, "merged from part.hdf5, which is not there"),
+        (without_sources, "merged from part.hdf5, which does not exist"),
     ],
     ids=lambda value: None if callable(value) else value[:20],
 )

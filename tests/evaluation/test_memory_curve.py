@@ -275,7 +275,7 @@ def test_without_matplotlib_the_figures_are_written(data, tmp_path, capsys, monk
         (["--precision", "fp8"], "precision 'fp8' is none of fp32"),
         (["--device", "abacus"], "--device abacus: cannot be used here"),
         (["--lamb", "2"], "lamb 2.0 is outside [0, 1]"),
-        (["--descriptors", "dinov2"], "no shortlist is there; looked for"),
+        (["--descriptors", "dinov2"], "no shortlist exists; looked for"),
         (["-o", "/proc/none/out"], "/proc/none/out.json: cannot be written"),
         (["-o", "/"], "is a folder; give the beginning of the files' names"),
     ],
@@ -293,6 +293,6 @@ def test_places_and_folders_that_do_not_fit(data, tmp_path, capsys):
     assert main(words(data, tmp_path / "out")) == 2
     assert "out.png: is a folder; give another --out" in capsys.readouterr().err
     assert main(["curve", str(tmp_path), "-o", str(tmp_path / "a")]) == 2
-    assert "no ground truth is there" in capsys.readouterr().err
+    assert "no ground truth exists" in capsys.readouterr().err
     assert main(["curve", str(tmp_path), "--descriptors", "dinov2", "-o", str(tmp_path / "a")]) == 2
     assert "--models is missing: no weights for dinov2 descriptors are shipped" in capsys.readouterr().err

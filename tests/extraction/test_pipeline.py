@@ -104,7 +104,7 @@ def test_no_readable_image_at_all(tmp_path):
 
 
 def test_a_wrong_root(tmp_path):
-    with pytest.raises(AmesError, match="none of the 1 listed images is there"):
+    with pytest.raises(AmesError, match="none of the 1 listed images exists"):
         run(tmp_path, ["a.jpg"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -173,7 +173,7 @@ def test_a_part_that_is_not_whole_is_not_left_out(root, tmp_path, monkeypatch, c
 def test_a_list_without_a_single_image_is_refused_in_parts_too(tmp_path, capsys):
     (tmp_path / "list.txt").write_text("a.jpg\nb.jpg\n")
     assert ames_extract(tmp_path / "list.txt", tmp_path / "x", "--shard", "1/2") == 2
-    assert "none of the 2 listed images is there (first: a.jpg)" in capsys.readouterr().err
+    assert "none of the 2 listed images exists (first: a.jpg)" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["list.txt"]
 
 

@@ -22,9 +22,10 @@ from ames.database.build import Source, compress
 from ames.database.store import Database
 from ames.datasets.boxes import read_boxes
 from ames.datasets.ground_truth import load_ground_truth
-from ames.datasets.images import UnreadableImage, read_image, read_list, read_training_list
+from ames.datasets.images import UnreadableImage, read_image
 from ames.datasets.landmarks.build import Parameters, is_finished
 from ames.datasets.layout import DatasetFolder
+from ames.datasets.lists import read_list, read_training_list
 from ames.descriptors.local import DescriptorFile, GlobalFile, write_globals
 from ames.descriptors.merge import merge_parts
 from ames.descriptors.vectors import Vectors

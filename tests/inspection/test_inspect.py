@@ -306,9 +306,9 @@ def test_what_is_converted_already_stays(tmp_path):
     for source in files:
         path, what = convert(source)
         before = path.stat().st_mtime_ns, path.read_bytes()
-        assert convert(source) == (path, f"{what}; is there already")
+        assert convert(source) == (path, f"{what}; exists already")
         assert (path.stat().st_mtime_ns, path.read_bytes()) == before
-    with pytest.raises(AmesError, match=r"nn.npz: is there already, and not what nn.pkl gives; move it away"):
+    with pytest.raises(AmesError, match=r"nn.npz: exists, and is not what nn.pkl gives; move it away"):
         convert(tmp_path / "nn.pkl", columns=1)
     assert len(list(tmp_path.iterdir())) == 6
 
@@ -316,7 +316,7 @@ def test_what_is_converted_already_stays(tmp_path):
 def test_what_is_not_converted(tmp_path):
     source = pickled(tmp_path / "gnd.pkl", GND)
     (tmp_path / "gnd.json").write_text("mine")
-    with pytest.raises(AmesError, match=r"gnd.json: is there already"):
+    with pytest.raises(AmesError, match=r"gnd.json: exists"):
         convert(source)
     assert (tmp_path / "gnd.json").read_text() == "mine"
     with pytest.raises(AmesError, match=r"x.npz: gnd.pkl becomes a .json file"):
@@ -354,8 +354,8 @@ def test_the_commands(tmp_path, capsys):
         (["inspect", "x.npz"], "x.npz: broken, or not an .npz file"),
         (["inspect", "x.hdf5"], "not a readable HDF5 file"),
         (["inspect", "x.hdf5", "--against", "x.hdf5"], "--against needs --image"),
-        (["inspect", "x.hdf5", "--image", "3"], "--image and --against-image go with --against"),
-        (["convert", "none.pkl"], "there is no such file"),
+        (["inspect", "x.hdf5", "--image", "3"], "--image and --against-image need --against"),
+        (["convert", "none.pkl"], "no such file"),
         (["convert", "x.pkl"], "not a pickle, or a damaged one"),
         (["convert", "x.pkl", "--columns", "0"], "--columns 0: give at least 1"),
     ],

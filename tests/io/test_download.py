@@ -5,7 +5,8 @@ import pytest
 
 from ames.errors import AmesError
 from ames.io import download as downloads
-from ames.io.download import download, pinned, sha256
+from ames.io.download import download, pinned
+from ames.io.hashing import sha256
 from ames.weights import released
 from helpers.processes import ROOT, refused, run_here
 from helpers.servers import serve
@@ -65,7 +66,7 @@ def test_a_server_without_ranges_starts_again(site, tmp_path):
 
 def test_a_server_without_ranges_that_breaks_off_is_given_up(site, tmp_path):
     with serve(site, ranges=False, break_after=3000) as server:
-        with pytest.raises(AmesError, match="broke off at 3000 of 10000 bytes; call again to go on"):
+        with pytest.raises(AmesError, match="broke off at 3000 of 10000 bytes; call again to resume"):
             download(server.url + PLACE, tmp_path / "x.pt", tries=3)
         assert len(server.requests) == 4
     assert not (tmp_path / "x.pt").exists()

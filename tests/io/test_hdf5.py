@@ -130,7 +130,7 @@ def test_a_merged_file_of_merged_files_misses_its_last_part(tmp_path):
     merge_parts(tmp_path / "all_local.hdf5", [tmp_path / "x_local.hdf5"])
     reads_as(tmp_path / "all_local.hdf5", LOCAL)
     (tmp_path / "x_1_local.hdf5").unlink()
-    with pytest.raises(AmesError, match=r"x_1_local.hdf5, which is not there"):
+    with pytest.raises(AmesError, match=r"x_1_local.hdf5, which does not exist"):
         DescriptorFile(tmp_path / "all_local.hdf5")
 
 

@@ -163,7 +163,7 @@ def test_a_pickle_that_is_cut_off(tmp_path, name):
 
 def test_a_missing_file_and_a_folder(tmp_path):
     for path in (tmp_path / "none.pkl", tmp_path):
-        with pytest.raises(AmesError, match="there is no such file"):
+        with pytest.raises(AmesError, match="no such file"):
             load_pickle(path)
 
 

@@ -90,7 +90,7 @@ def test_the_notes_name_what_could_not_be_read(finished):
     assert "bridge, old 3" in notes
     assert "2 images could not be read and were left out: bad.jpg: not an image" in notes
     assert "tower/empty.jpg: empty file" in notes
-    assert "1 file is no image that can be read and was left out: notes.pdf" in notes
+    assert "1 file is not a readable image and was left out: notes.pdf" in notes
 
 
 def test_the_page_shows_queries_before_and_after(finished):

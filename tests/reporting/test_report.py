@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from ames.errors import AmesError
-from ames.reporting.report import Hit, Strip, format_table, write_report
+from ames.reporting.html import Hit, Strip, write_report
+from ames.reporting.tables import format_table
 from helpers.image_files import turned_avif, with_orientation
 
 ROWS = [

@@ -264,5 +264,5 @@ def test_a_merged_file_whose_part_is_gone(tmp_path):
         layout = h5py.VirtualLayout((8, 4), np.float32)
         layout[:] = h5py.VirtualSource("gone.hdf5", "features", (8, 4))
         file.create_virtual_dataset("features", layout)
-    with pytest.raises(AmesError, match=r"merged from gone.hdf5, which is not there"):
+    with pytest.raises(AmesError, match=r"merged from gone.hdf5, which does not exist"):
         Vectors.open(tmp_path / "merged.hdf5")

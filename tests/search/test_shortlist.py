@@ -103,7 +103,7 @@ def test_errors_of_loading(tmp_path):
     path = Shortlist(IDS, SIMILARITIES).save(tmp_path / "s.npz")
     failing_load(path, "id 3 but the gallery has 3 images", gallery_size=3)
     failing_load(tmp_path / "absent.npz", "there is no such shortlist file")
-    failing_load(tmp_path / "nn.pkl", "there is no such file")
+    failing_load(tmp_path / "nn.pkl", "no such file")
 
     content = path.read_bytes()
     for name, damaged in (

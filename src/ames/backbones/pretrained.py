@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ames.backbones.base import MapBackbone
 from ames.errors import AmesError, first_line, installing
-from ames.io.download import sha256
+from ames.io.hashing import sha256
 from ames.models.checkpoints import check_shapes, read_as_written
 
 PUBLISHED = (

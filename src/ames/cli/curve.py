@@ -51,7 +51,7 @@ def _curve(args: argparse.Namespace) -> None:
     from ames.evaluation.protocols import choose_protocols, left_out, query_counts
     from ames.evaluation.sweep import Fusion
     from ames.io.atomic import atomic_file
-    from ames.reporting.report import format_table
+    from ames.reporting.tables import format_table
     from ames.reranking.scorer import ComputeConfig
 
     table, picture = _outputs(args.out)

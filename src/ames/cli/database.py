@@ -104,7 +104,7 @@ def _append(args: argparse.Namespace) -> None:
 def _delete(args: argparse.Namespace) -> None:
     from ames.database.store import Database
     from ames.database.writer import writing
-    from ames.datasets.images import read_list
+    from ames.datasets.lists import read_list
 
     names = [*args.names, *([item.path for item in read_list(args.list)] if args.list else [])]
     if not names:
@@ -131,7 +131,7 @@ def _compact(args: argparse.Namespace) -> None:
 def _tune(args: argparse.Namespace) -> None:
     from ames.descriptors.vectors import Vectors
     from ames.io.atomic import atomic_file
-    from ames.reporting.report import format_table
+    from ames.reporting.tables import format_table
     from ames.search.choose_code import FACTORIES, measure, pick
 
     queries = None if args.queries is None else Vectors.open(args.queries).all()
@@ -172,7 +172,7 @@ def summary(database: Any) -> str:
 
 def _open(args: argparse.Namespace) -> Any:
     from ames.database.build import Source
-    from ames.datasets.images import read_list
+    from ames.datasets.lists import read_list
     from ames.descriptors.local import DescriptorFile, GlobalFile
 
     names = None if args.list is None else [item.path for item in read_list(args.list)]

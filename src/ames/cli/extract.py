@@ -115,11 +115,11 @@ def _network(group: Any) -> None:
 
 def extract_images(args: argparse.Namespace) -> None:
     """Extracts a part of the images, and merges all parts if it is the last one."""
-    from ames.datasets.images import check_all_exist
-    from ames.descriptors.resumable import size_text
+    from ames.datasets.lists import check_all_exist
     from ames.extraction.factory import open_packer
     from ames.extraction.pipeline import Target, plan_of, run
     from ames.extraction.shards import Part, check_merge, merge_when_complete
+    from ames.io.text import size_text
 
     part = Part.of_this_process(*args.shard)
     device = part.device(args.device)
@@ -165,7 +165,7 @@ def _images(args: argparse.Namespace) -> tuple[Any, list[str]]:
     """The images that the options name, and what to say of those that they leave out."""
     from ames.datasets.boxes import read_boxes
     from ames.datasets.finding import find_images, is_image_file
-    from ames.datasets.images import read_list
+    from ames.datasets.lists import read_list
     from ames.extraction.pipeline import Images
 
     listed, root, one = args.list, args.images, None

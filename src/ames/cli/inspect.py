@@ -1,4 +1,4 @@
-"""Commands that look at files and convert them: ``ames inspect``, ``ames convert``."""
+"""Commands that describe and convert files: ``ames inspect``, ``ames convert``."""
 
 from __future__ import annotations
 
@@ -11,40 +11,42 @@ from ames.errors import AmesError
 
 
 def register(commands: Any) -> None:
-    """Adds the commands to the sub-parsers of ``ames``."""
+    """Add the commands to the sub-parsers of ``ames``."""
     inspect = commands.add_parser(
         "inspect",
-        help="what a file is: descriptors, shortlist, ground truth, checkpoint, list",
-        description="Says what a file is and whether its content looks right; or compares an image in two.",
+        help="describe a file: descriptors, shortlist, ground truth, checkpoint, list",
+        description="Describe a file and check its content, or compare an image in two files.",
     )
-    inspect.add_argument("file", type=Path)
-    inspect.add_argument("--all", action="store_true", help="read every image, not a sample of 1000")
+    inspect.add_argument("file", type=Path, help="a file, or the folder of a database")
+    inspect.add_argument("--all", action="store_true", help="read all images (default: a sample of 1000)")
     inspect.add_argument("--against", type=Path, help="a second file of local descriptors")
-    inspect.add_argument("--image", help="with --against: the name or the row of the image to compare")
-    inspect.add_argument("--against-image", help="its name or row in the second file, where it differs")
-    inspect.add_argument("--verify", action="store_true", help="compare every checksum of a database")
+    inspect.add_argument("--image", help="with --against: name or row of the image")
+    inspect.add_argument("--against-image", help="name or row in the second file, if different")
+    inspect.add_argument("--verify", action="store_true", help="check all checksums of a database")
     inspect.add_argument("--json", action="store_true", help="print JSON")
     inspect.set_defaults(run=_inspect)
 
     convert = commands.add_parser(
         "convert",
-        help="a published pickle or checkpoint into .npz, .json or .safetensors",
-        description="Shortlist .pkl -> .npz, ground truth .pkl -> .json, checkpoint .pt -> .safetensors.",
+        help="convert a published pickle or checkpoint to .npz, .json or .safetensors",
+        description="Convert shortlists to .npz, ground truths to .json and checkpoints to .safetensors.",
     )
-    convert.add_argument("file", type=Path)
-    convert.add_argument("-o", "--out", type=Path, help="the file to write (default: beside it, same name)")
-    convert.add_argument("--columns", type=int, help="entries a query to keep of a shortlist (all)")
+    convert.add_argument("file", type=Path, help="a .pkl, .pt or .pth file")
+    convert.add_argument(
+        "-o", "--out", type=Path, help="output file (default: the same name with the new suffix)"
+    )
+    convert.add_argument("--columns", type=int, help="entries to keep per query of a shortlist (all)")
     convert.set_defaults(run=_convert)
 
 
 def _inspect(args: argparse.Namespace) -> None:
     if args.against is None and (args.image or args.against_image):
-        raise AmesError("--image and --against-image go with --against FILE")
+        raise AmesError("--image and --against-image need --against FILE")
     if args.against is not None:
         from ames.inspection.compare import compare
 
         if args.image is None:
-            raise AmesError("--against needs --image: the name or the row of the image to compare")
+            raise AmesError("--against needs --image: the name or the row of the image")
         found = compare(args.file, args.against, args.image, args.against_image)
     else:
         from ames.inspection.inspect import SAMPLE, inspect
@@ -74,7 +76,7 @@ def _convert(args: argparse.Namespace) -> None:
 
 
 def text(found: dict[str, Any]) -> str:
-    """One line a figure; what is None, empty or nothing to say is left out."""
+    """Return one line per value; None and empty values are skipped."""
     lines = [f"{key.replace('_', ' '):26} {_value(v)}" for key, v in found.items() if v not in (None, {}, [])]
     return "\n".join(lines)
 

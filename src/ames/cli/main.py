@@ -1,4 +1,4 @@
-"""The `ames` command."""
+"""The command ``ames``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ames import __version__
 from ames.cli import curve as cli_curve
@@ -20,7 +21,7 @@ from ames.errors import AmesError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; wrong input is one line on stderr and status 2."""
+    """Run one command; wrong input is one line on stderr and status 2."""
     args = _parser().parse_args(argv)
     try:
         args.run(args)
@@ -36,67 +37,75 @@ def _parser() -> argparse.ArgumentParser:
     parser = OneLineParser(prog="ames", description="Instance-level image retrieval.")
     parser.add_argument("--version", action="version", version=f"ames {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    demo = commands.add_parser(
-        "demo",
-        help="from images to a re-ranked, measured result and a page to look at",
-        description="Searches, re-ranks and measures: on generated test landmarks, or on your own photos.",
-    )
-    demo.add_argument(
-        "--images", type=Path, help="a folder with one sub-folder an object (default: generated)"
-    )
-    demo.add_argument(
-        "--distractors",
-        default="distractors",
-        help="the sub-folder of --images that shows none of the objects",
-    )
-    demo.add_argument(
-        "-o", "--out", type=Path, default=Path("demo"), help="where everything is written (demo)"
-    )
-    demo.add_argument("--num-rerank", type=positive, default=100, help="candidates re-ranked a query (100)")
-    demo.add_argument("--landmarks", type=positive, default=40, help="generated landmarks (40)")
-    demo.add_argument("--seed", type=natural, default=0, help="of the generated landmarks (0)")
-    demo.add_argument("--model", type=Path, help="full-precision checkpoint (default: the shipped one)")
-    demo.add_argument("--binary-model", type=Path, help="binary checkpoint (default: the shipped one)")
-    _machine(demo, device=True)
-    demo.set_defaults(run=_demo)
-
+    _register_demo(commands)
     cli_extract.register(commands)
     cli_prepare.register(commands)
-
-    landmarks = commands.add_parser("landmarks", help="draw a data set of made-up landmarks")
-    landmarks.add_argument("folder", type=Path)
-    landmarks.add_argument("--split", choices=("train", "val", "test"), required=True)
-    landmarks.add_argument("--landmarks", type=positive, default=40)
-    landmarks.add_argument("--easy", type=natural, default=4, help="easy views a landmark (4)")
-    landmarks.add_argument("--hard", type=natural, default=6, help="hard views a landmark (6)")
-    landmarks.add_argument("--junk", type=natural, default=2, help="junk views a landmark, not for train (2)")
-    landmarks.add_argument("--distractors", type=natural, default=500)
-    landmarks.add_argument("--seed", type=natural, default=0)
-    _machine(landmarks)
-    landmarks.set_defaults(run=_landmarks)
-
+    _register_landmarks(commands)
     cli_files.register(commands)
     cli_store.register(commands)
     cli_curve.register(commands)
     cli_plot.register(commands)
-
-    report = commands.add_parser("report", help="figures of a finished evaluation, without its model")
-    report.add_argument("folder", type=Path, help="the run's folder, which holds scores.npz")
-    report.add_argument("--num-rerank", type=positive, nargs="+", help="(default: as in the run)")
-    report.add_argument("--lamb", type=float, nargs="+", help="lambda (default: as in the run)")
-    report.add_argument("--temp", type=float, nargs="+", help="gamma (default: as in the run)")
-    report.add_argument("--protocol", nargs="+", default=[], metavar="NAME", help="(default: the run's)")
-    report.add_argument("--ground-truth", type=Path, help="the file, where it has moved since")
-    report.set_defaults(run=_report)
+    _register_report(commands)
     return parser
+
+
+def _register_demo(commands: Any) -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="search, re-rank and measure images; write a page of results",
+        description="Search, re-rank and measure generated test landmarks, or your own photos.",
+    )
+    add = demo.add_argument
+    add("--images", type=Path, help="folder with one sub-folder per object (default: generated images)")
+    add(
+        "--distractors",
+        default="distractors",
+        help="sub-folder of --images that shows none of the objects (distractors)",
+    )
+    add("-o", "--out", type=Path, default=Path("demo"), help="folder of all output files (demo)")
+    add("--num-rerank", type=positive, default=100, help="candidates to re-rank per query (100)")
+    add("--landmarks", type=positive, default=40, help="number of generated landmarks (40)")
+    add("--seed", type=natural, default=0, help="seed of the generated landmarks (0)")
+    add("--model", type=Path, help="full-precision checkpoint (default: the shipped one)")
+    add("--binary-model", type=Path, help="binary checkpoint (default: the shipped one)")
+    _machine(demo, device=True)
+    demo.set_defaults(run=_demo)
+
+
+def _register_landmarks(commands: Any) -> None:
+    landmarks = commands.add_parser("landmarks", help="draw a data set of generated landmarks")
+    add = landmarks.add_argument
+    add("folder", type=Path, help="folder of the data set: new, empty, or of the same parameters")
+    add("--split", choices=("train", "val", "test"), required=True, help="splits share no landmark")
+    add("--landmarks", type=positive, default=40, help="number of landmarks (40)")
+    add("--easy", type=natural, default=4, help="easy views per landmark (4)")
+    add("--hard", type=natural, default=6, help="hard views per landmark (6)")
+    add("--junk", type=natural, default=2, help="junk views per landmark, not for train (2)")
+    add("--distractors", type=natural, default=500, help="images of other landmarks or of none (500)")
+    add("--seed", type=natural, default=0, help="another seed draws other landmarks (0)")
+    _machine(landmarks)
+    landmarks.set_defaults(run=_landmarks)
+
+
+def _register_report(commands: Any) -> None:
+    report = commands.add_parser("report", help="metrics of a finished evaluation, without its model")
+    add = report.add_argument
+    add("folder", type=Path, help="run folder with scores.npz")
+    add("--num-rerank", type=positive, nargs="+", help="candidates to re-rank (default: those of the run)")
+    add("--lamb", type=float, nargs="+", help="lambda (default: that of the run)")
+    add("--temp", type=float, nargs="+", help="gamma (default: that of the run)")
+    add("--protocol", nargs="+", default=[], metavar="NAME", help="protocols (default: those of the run)")
+    add("--ground-truth", type=Path, help="the ground truth file, if it has moved")
+    report.set_defaults(run=_report)
 
 
 def _machine(parser: argparse.ArgumentParser, *, device: bool = False) -> None:
     workers = min(os.cpu_count() or 1, 8)
-    parser.add_argument("--workers", type=natural, default=workers, help=f"processes, 0 = none ({workers})")
+    parser.add_argument(
+        "--workers", type=natural, default=workers, help=f"number of processes, 0: none ({workers})"
+    )
     if device:
-        parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (cpu)")
+        parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... (cpu)")
 
 
 def _demo(args: argparse.Namespace) -> None:
@@ -120,7 +129,7 @@ def _demo(args: argparse.Namespace) -> None:
 def _landmarks(args: argparse.Namespace) -> None:
     from ames.datasets.landmarks.build import DESCRIPTION, make_landmarks
 
-    there = (args.folder / DESCRIPTION).is_file()
+    existed = (args.folder / DESCRIPTION).is_file()
     path = make_landmarks(
         args.folder,
         split=args.split,
@@ -132,14 +141,14 @@ def _landmarks(args: argparse.Namespace) -> None:
         seed=args.seed,
         workers=args.workers,
     )
-    print(f"{path}: is there already, of the same parameters" if there else path)
+    print(f"{path}: exists already, with the same parameters" if existed else path)
 
 
 def _report(args: argparse.Namespace) -> None:
     from ames.evaluation.evaluate import judge_run, readable
     from ames.evaluation.protocols import left_out, query_counts
     from ames.evaluation.runs import Run
-    from ames.reporting.report import format_table
+    from ames.reporting.tables import format_table
 
     run = Run.load(args.folder)
     rows = judge_run(

@@ -1,4 +1,4 @@
-"""The command that shows how trainings went: ``ames plot``."""
+"""The command that plots trainings: ``ames plot``."""
 
 from __future__ import annotations
 
@@ -10,24 +10,31 @@ from ames.cli.options import positive
 
 
 def register(commands: Any) -> None:
-    """Adds the command to the sub-parsers of ``ames``."""
+    """Add the command to the sub-parsers of ``ames``."""
     plot = commands.add_parser(
         "plot",
-        help="loss and validation mAP of trainings, also while they run",
-        description="Draws the journals of trainings, one beside another, and prints where they have come.",
+        help="plot loss and validation mAP of trainings, also while they run",
+        description="Plot the journals of trainings, and print their last and best metrics.",
     )
     plot.add_argument(
-        "runs", type=Path, nargs="+", metavar="RUN", help="a journal, a model file, or a training's folder"
+        "runs",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="a journal, a model file, or the folder of a training",
     )
-    plot.add_argument("-o", "--out", type=Path, required=True, help="the picture: OUT.png, .pdf or .svg")
+    plot.add_argument("-o", "--out", type=Path, required=True, help="output file: OUT.png, .pdf or .svg")
     plot.add_argument(
-        "--smooth", type=positive, metavar="N", help="points in a mean, 1: as they are (a fiftieth of them)"
+        "--smooth",
+        type=positive,
+        metavar="N",
+        help="points per mean; 1: no smoothing (default: a fiftieth of all points)",
     )
     plot.set_defaults(run=_plot)
 
 
 def _plot(args: argparse.Namespace) -> None:
-    from ames.reporting.report import format_table
+    from ames.reporting.tables import format_table
     from ames.reporting.training_plot import check_format, draw, find_journals, load_curves
 
     check_format(args.out)

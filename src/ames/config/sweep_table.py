@@ -13,7 +13,7 @@ from ames.evaluation.evaluate import readable
 from ames.evaluation.protocols import left_out
 from ames.evaluation.runs import RESULTS
 from ames.io.atomic import atomic_file
-from ames.reporting.report import format_table
+from ames.reporting.tables import format_table
 
 
 class SweepTable(Callback):

@@ -10,8 +10,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ames.config.evaluation import file_name, number, plain, run_folder, whole
-from ames.datasets.images import read_list, read_training_list
 from ames.datasets.layout import DatasetFolder
+from ames.datasets.lists import read_list, read_training_list
 from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError
 from ames.io.locks import exclusively
@@ -21,7 +21,7 @@ from ames.training.data.neighbours import Neighbours
 from ames.training.data.pairs import ListedPairs, read_pairs
 from ames.training.data.sampler import TripletSampler, describe
 from ames.training.distributed import Ranks
-from ames.training.logging.environment import write_surroundings
+from ames.training.logging.environment import write_environment
 from ames.training.logging.journal import Journal, journal_of
 from ames.training.logging.monitor import TrainingMonitor
 from ames.training.logging.trackers import make_trackers
@@ -136,7 +136,7 @@ def watch(config: DictConfig, out: Path, ranks: Ranks) -> TrainingMonitor:
         return TrainingMonitor(quiet=True)
     journal, settings = journal_of(out), plain(config)
     noted = {"model": out, "journal": journal, "seed": config.seed, "processes": ranks.count}
-    write_surroundings(run_folder(), **noted)
+    write_environment(run_folder(), **noted)
     return TrainingMonitor(
         Journal(journal),
         lambda step: make_trackers(

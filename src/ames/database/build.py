@@ -16,7 +16,7 @@ from ames.database.manifest import NAME, Manifest
 from ames.database.segment import Batch
 from ames.database.store import Database, check_codes, projection_fingerprint, read_file
 from ames.database.writer import Writer, alone, check_free, remove_orphans, writing
-from ames.datasets.images import list_digest
+from ames.datasets.lists import list_digest
 from ames.descriptors.local import DescriptorFile, GlobalFile, check_backbone
 from ames.descriptors.vectors import say_normalized, unit
 from ames.errors import AmesError, naming

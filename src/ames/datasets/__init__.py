@@ -1,1 +1,1 @@
-"""What a data set is on disk: images, lists, boxes, ground truth, folders of photos."""
+"""Data sets on disk: images, lists, boxes, ground truth, folders of photos."""

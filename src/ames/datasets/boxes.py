@@ -1,4 +1,4 @@
-"""Boxes of query images: from a ground truth, a file of their own, or columns of the list of images."""
+"""Read boxes of query images: from a ground truth, a separate file, or columns of the list of images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 from ames.datasets.ground_truth import check_names, load_ground_truth
-from ames.datasets.images import read_rows
+from ames.datasets.lists import read_rows
 from ames.errors import AmesError
 
 Four = tuple[float, float, float, float]

@@ -1,4 +1,4 @@
-"""Images in a folder: what is one, and what was left out."""
+"""Find the images of a folder; list other files."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class FoundImages(NamedTuple):
         notes = []
         if files:
             said = (
-                "1 file is no image that can be read and was"
+                "1 file is not a readable image and was"
                 if len(files) == 1
-                else f"{len(files):,} files are no images that can be read and were"
+                else f"{len(files):,} files are not readable images and were"
             )
             kinds = f"{_kinds(files)}; first: " if len(files) > _NAMED else ""
             notes.append(f"{said} left out: {kinds}{_first(files)}")
@@ -71,7 +71,7 @@ def find_images(folder: Path | str) -> FoundImages:
 
 
 def is_image_file(path: Path | str) -> bool:
-    """Whether a file is an image by its ending, or by its first bytes; cameras' raw files are none."""
+    """Return whether a file is an image by its suffix or its first bytes; cameras' raw files are not."""
     path = Path(path)
     return path.suffix.lower() in SUFFIXES or _says_so(path)
 
@@ -94,7 +94,7 @@ def _entries(folder: str, prefix: str) -> Iterator[tuple[str, bool]]:
             name = prefix + entry.name
             if entry.is_dir(follow_symlinks=False):
                 waiting.append((entry.path, f"{name}/"))
-            elif entry.is_dir():  # a link, which may lead to where one is already
+            elif entry.is_dir():  # a link, which can lead to a parent folder
                 yield f"{name}/", False
             elif entry.name.lower() not in _ALONE:
                 yield name, entry.is_file() and is_image_file(entry.path)
@@ -121,7 +121,7 @@ def _first(names: list[str]) -> str:
 
 
 def _kinds(names: list[str]) -> str:
-    """How many there are of the most frequent endings."""
+    """Count the files of the most frequent suffixes, as text."""
     endings = (PurePosixPath(name).suffix.lower() for name in names)
     kinds = Counter(x if x.isprintable() and x else "without an ending" for x in endings).most_common()
     others = sum(number for _, number in kinds[_NAMED:])

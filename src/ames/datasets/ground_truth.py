@@ -1,9 +1,9 @@
-"""Which gallery images are right for a query: the type, its JSON file, and the published pickles.
+"""Ground truth, the relevant gallery images of each query: the type, its JSON file, the published pickles.
 
-The layout of the file is that of the revisited Oxford/Paris ground truth: a dict with `imlist` (names of
-the gallery images), `qimlist` (names of the queries) and `gnd`, a list with one dict a query that maps
-`easy`, `hard`, `junk`, `ok` ... to positions in `imlist`, and `bbx` to the box [x1, y1, x2, y2] in pixels.
-Files of GLDv2 hold `gnd` alone: their images have no names.
+The layout of the file is that of the revisited Oxford/Paris ground truth: a dict with ``imlist`` (names of
+the gallery images), ``qimlist`` (names of the queries) and ``gnd``, a list with one dict per query that maps
+``easy``, ``hard``, ``junk``, ``ok`` ... to positions in ``imlist``, and ``bbx`` to the box [x1, y1, x2, y2]
+in pixels. Files of GLDv2 hold ``gnd`` alone: their images have no names.
 """
 
 import json
@@ -27,9 +27,10 @@ BOX_KEY = "bbx"
 class GroundTruth:
     """Relevant gallery images of each query.
 
-    queries: one dict a query, key (`easy`, `hard`, `junk`, `ok` ...) -> int64 [n] positions in `imlist`.
+    queries: one dict per query, key (``easy``, ``hard``, ``junk``, ``ok`` ...) -> int64 [n] positions in
+    ``imlist``.
     imlist, qimlist: names of the gallery images and of the queries, in order. Where the file names none,
-        they are the positions "0", "1", ...; `imlist` is empty while the size of the gallery is unknown.
+        they are the positions "0", "1", ...; ``imlist`` is empty while the size of the gallery is unknown.
     boxes: float64 [Q, 4], x1, y1, x2, y2 in pixels of the query image, or None (whole images).
     """
 
@@ -40,7 +41,7 @@ class GroundTruth:
 
 
 def ids(query: Mapping[str, np.ndarray], keys: Sequence[str]) -> np.ndarray:
-    """Gallery ids of `query` under `keys` together, int64 [n], in the order of the keys.
+    """Gallery ids of ``query`` under ``keys`` together, int64 [n], in the order of the keys.
 
     Raises AmesError for a key that the query does not have.
     """
@@ -54,11 +55,12 @@ def ids(query: Mapping[str, np.ndarray], keys: Sequence[str]) -> np.ndarray:
 def load_ground_truth(
     path: Path | str, *, gallery_size: int | None = None, query_size: int | None = None
 ) -> GroundTruth:
-    """Read and check a ground-truth file, `.json` or a published `.pkl` (layout in the module's docstring).
+    """Read and check a ground-truth file, ``.json`` or a published ``.pkl`` (layout in the module's
+    docstring).
 
     gallery_size, query_size: what the descriptors have; needed to check the ids of a file without names.
     Raises AmesError naming the file when it is missing, cannot be read, or fails a check of
-    `parse_ground_truth`. Nothing in the file is executed.
+    ``parse_ground_truth``. Nothing in the file is executed.
     """
     path = Path(path)
     if path.suffix == ".pkl":
@@ -78,8 +80,8 @@ def parse_ground_truth(
 ) -> GroundTruth:
     """Ground truth from the dict that a file holds (layout in the module's docstring).
 
-    Raises AmesError that starts with `source` when `gnd` is missing, a query lacks a key or a box that the
-    first one has, the number of queries and of their names differ, an id is not a whole number in the
+    Raises AmesError that starts with ``source`` when ``gnd`` is missing, a query lacks a key or a box that
+    the first one has, the number of queries and of their names differ, an id is not a whole number in the
     range of the gallery, or the sizes are not those given.
     """
     if not isinstance(raw, Mapping):
@@ -92,7 +94,7 @@ def parse_ground_truth(
     )
     gnd = raw["gnd"]
     if not isinstance(gnd, Sequence) or not all(isinstance(query, Mapping) for query in gnd):
-        raise AmesError(f"{source}: gnd must be a list with one dict a query")
+        raise AmesError(f"{source}: gnd must be a list with one dict per query")
     if qimlist is None:
         qimlist = [str(number) for number in range(len(gnd))]
     if len(gnd) != len(qimlist):
@@ -126,10 +128,10 @@ def parse_ground_truth(
 
 
 def save_ground_truth(path: Path | str, ground_truth: GroundTruth) -> Path:
-    """Write `ground_truth` as JSON, whole or not at all, and return the path.
+    """Write ``ground_truth`` as JSON, whole or not at all, and return the path.
 
-    Raises AmesError when the name does not end in `.json`, the content fails a check of `parse_ground_truth`
-    (nothing that could not be read back is written), or the file cannot be written.
+    Raises AmesError when the name does not end in ``.json``, the content fails a check of
+    ``parse_ground_truth`` (nothing that could not be read back is written), or the file cannot be written.
     """
     path = Path(path)
     if path.suffix != ".json":
@@ -162,7 +164,7 @@ def _names(value: Any, key: str, *, source: str) -> list[str]:
 
 
 def _indices(value: Any, num_images: int | None, *, where: str) -> np.ndarray:
-    """`value` as int64 [n], each in [0, num_images) (None: not known)."""
+    """``value`` as int64 [n], each in [0, num_images) (None: not known)."""
     try:
         array = np.asarray(value)
     except ValueError:  # lists of unequal lengths
@@ -183,7 +185,7 @@ def _indices(value: Any, num_images: int | None, *, where: str) -> np.ndarray:
 
 
 def _box(value: Any, *, where: str) -> np.ndarray:
-    """`value` as float64 [4]: x1 < x2, y1 < y2, finite."""
+    """``value`` as float64 [4]: x1 < x2, y1 < y2, finite."""
     try:
         box = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""HEIF files, that is AVIF and HEIC: what their boxes say, and decoding HEIC by pillow-heif.
+"""HEIF files (AVIF, HEIC): their boxes, and decoding of HEIC by pillow-heif.
 
 A file is a row of boxes: length, kind of four letters, content, which may be boxes again. The box ``meta``
 says which item is the picture and which properties it has, its size and how it is turned among them.
@@ -15,7 +15,7 @@ import numpy as np
 
 _AVIF = {b"avif", b"avis"}
 _HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
-_TOP = {b"ftyp", b"meta", b"mdat", b"moov"}  # what a file needs; behind its end there may be anything
+_TOP = {b"ftyp", b"meta", b"mdat", b"moov"}  # what a file needs; anything can follow its end
 HEIC_NEEDS = "HEIC, which needs pillow-heif: pip install 'ames-retrieval[heif]'"
 
 
@@ -58,7 +58,7 @@ def size_of_jp2(data: bytes) -> tuple[int, int] | None:
 
 
 def is_cut_off(data: bytes) -> bool:
-    """Whether the file ends within a box that it needs."""
+    """Return whether the file ends within a box that it needs."""
     return any(not box.whole and box.kind in _TOP for box in _boxes(data, 0, len(data)))
 
 

@@ -1,4 +1,4 @@
-"""What an image file says before it is decoded: that it is one, its size, whether its end is there."""
+"""Headers of image files, read before decoding: format, size, whether the file is complete."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ START_OF_SCAN, END = 0xDA, 0xD9
 
 
 def is_image(head: bytes) -> bool:
-    """Whether the first ``HEAD`` bytes of a file are those of a format that can be decoded here, HEIC
+    """Return whether the first ``HEAD`` bytes of a file are those of a format that can be decoded here, HEIC
     included, which may want pillow-heif.
     """
     return _IMAGE.match(head) is not None or heif.kind_of(head) is not None
@@ -62,8 +62,8 @@ def size_of(data: bytes) -> tuple[int, int] | None:
 
 
 def is_cut_off(data: bytes) -> bool:
-    """Whether a JPEG, PNG, WebP, AVIF or HEIC ends before its end. Decoders differ in what they make of one:
-    some fill what is missing with grey.
+    """Return whether a JPEG, PNG, WebP, AVIF or HEIC ends before its end. Decoders differ in what they make
+    of one: some fill what is missing with grey.
     """
     if data.startswith(JPEG):
         return not any(segment.marker == END for segment in segments(data))
@@ -75,8 +75,8 @@ def is_cut_off(data: bytes) -> bool:
 
 
 def is_preview(data: bytes | mmap) -> bool:
-    """Whether it is a camera's raw file in the shape of a TIFF (DNG, NEF, CR2, ARW ...): its first picture,
-    which a decoder takes, is a small one for showing, or its own pixels are no colours.
+    """Return whether it is a camera's raw file in the shape of a TIFF (DNG, NEF, CR2, ARW ...): its first
+    picture, which a decoder takes, is a small one for showing, or its own pixels are no colours.
     """
     if data[:4] not in _TIFF:
         return False
@@ -89,7 +89,7 @@ def is_preview(data: bytes | mmap) -> bool:
 
 class Segment(NamedTuple):
     marker: int
-    start: int  # of its content, behind the length
+    start: int  # of its content, after the length
 
 
 def segments(data: bytes) -> Iterator[Segment]:

@@ -1,27 +1,22 @@
-"""Images on disk: lists of them, and reading one."""
+"""Pixels of an image file."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
-import os
-from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
+import cv2
 import numpy as np
 
-from ames.datasets.decoding import MAX_PIXELS, UnreadableImage, decode
-from ames.errors import AmesError
-from ames.io.atomic import atomic_file
+from ames.datasets import heif
+from ames.datasets.image_headers import JPEG, is_cut_off, is_preview, size_of
+from ames.datasets.jpegs import decode_jpeg
+
+MAX_PIXELS = 200_000_000  # of an image, 600 MB once decoded: a small file may claim any size
+_FLOATS = (b"PF", b"Pf")
 
 
-class ListedImage(NamedTuple):
-    """One line of a list: path relative to the image root, and its label (None where it has none)."""
-
-    path: str
-    label: str | None
+class UnreadableImage(Exception):  # noqa: N818 - it is a finding about a file, counted and reported
+    """An image that cannot be decoded; the message says why."""
 
 
 def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -30,8 +25,8 @@ def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     Grey images get three equal channels, 16 bits become 8, transparency is dropped (what lies below it is
     seen), CMYK is converted, and of an animation the first frame is taken. A file that ends before its end is
     unreadable, never half an image; so is one whose decoder finds it damaged, a camera's raw file, and one of
-    more than ``max_pixels``, which is not decoded (but for formats whose size ``headers`` cannot tell). What
-    a file is, its content says.
+    more than ``max_pixels``, which is not decoded (unless ``image_headers`` cannot read the format's size).
+    The content of a file determines its format, not its name.
     """
     try:
         data = Path(path).read_bytes()
@@ -40,102 +35,52 @@ def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     return decode(data, max_pixels=max_pixels)
 
 
-def read_rows(path: Path | str, what: str = "list of images") -> list[tuple[int, list[str]]]:
-    """(line number from 1, fields) of the lines of a comma-separated file, blank ones left out.
-
-    A field with a comma in it stands in double quotes. AmesError where the file is missing or no such text.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise AmesError(f"{path}: no such {what}")
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """As ``read_image``, from the bytes of the file."""
+    if not data:
+        raise UnreadableImage("empty file")
+    size = size_of(data)
+    if size is not None:
+        _check_size(size, max_pixels)
+    if is_cut_off(data):
+        raise UnreadableImage("cut off: the end of the file is missing")
+    if is_preview(data):
+        raise UnreadableImage("a camera's raw file, or another TIFF that begins with a preview")
+    if data[:2] in _FLOATS and data[2:3].isspace():
+        raise UnreadableImage("numbers of no known range (PFM), which become black")
     try:
-        text = path.read_text(encoding="utf-8-sig")  # editors on Windows put a mark at the start
-        if "\0" in text:
-            raise AmesError(f"{path}: not a text file (zero bytes in it: UTF-16?)")
-        # Not by splitlines, for which a name with U+2028 in it is two lines.
-        reader = csv.reader(map(str.strip, text.split("\n")))
-        rows, line = [], 0
-        for fields in reader:
-            if reader.line_num > line + 1:  # the lines up to the next quote have become one field
-                raise AmesError(f"{path}: line {line + 1}: a double quote that is not closed")
-            line = reader.line_num
-            if fields:
-                rows.append((line, fields))
-        return rows
-    except OSError as error:
-        raise AmesError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except UnicodeDecodeError as error:
-        raise AmesError(f"{path}: not a text file ({error.reason})") from error
-    except csv.Error as error:
-        raise AmesError(f"{path}: not a {what} ({error})") from error
+        image = _pixels(data)
+    except cv2.error as error:
+        raise UnreadableImage("too large to decode") from error
+    if image is None:
+        raise UnreadableImage("not an image that OpenCV can decode")
+    _check_size(image.shape[:2], max_pixels)  # of a format whose header is not known here
+    return image
 
 
-def read_list(path: Path | str) -> list[ListedImage]:
-    """Lines ``path,label[,width,height]`` or ``path`` alone; blank lines are skipped.
-
-    A path with a comma in it stands in double quotes, as in CSV.
-    """
-    return [item for _, item in _items(path)]
-
-
-def _items(path: Path | str) -> list[tuple[int, ListedImage]]:
-    items = [
-        (line, ListedImage(row[0], (row[1] if len(row) > 1 else "") or None)) for line, row in read_rows(path)
-    ]
-    if not items:
-        raise AmesError(f"{path}: the list names no image")
-    return items
-
-
-def write_names(path: Path | str, names: Sequence[str]) -> None:
-    """A list of paths without labels, which ``read_list`` reads back whatever is in them."""
-    text = io.StringIO()
-    csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows([name] for name in names)
-    with atomic_file(path) as file:
-        file.write(text.getvalue().encode())
+def _pixels(data: bytes) -> np.ndarray | None:
+    """Turned once: OpenCV does it for EXIF and TIFF orientations, pillow-heif for HEIC, nobody for AVIF."""
+    kind = heif.kind_of(data)
+    if kind == "heic":
+        try:
+            return heif.decode_heic(data)
+        except heif.HeicError as error:
+            raise UnreadableImage(str(error)) from error
+    if kind == "avif":
+        image = _by_opencv(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        return None if image is None else heif.upright(image, data)
+    if data.startswith(JPEG):
+        image, complaint = decode_jpeg(data)
+        if complaint is not None:
+            raise UnreadableImage(f"damaged: {complaint}")
+        return image
+    return _by_opencv(data, cv2.IMREAD_COLOR)
 
 
-def check_all_exist(root: Path, names: Sequence[str]) -> None:
-    """Refuses a list of which not a single image is there: the root is wrong, not the images."""
-    if not any(os.path.isfile(root / name) for name in names):  # whatever a name is: Path.is_file may raise
-        raise AmesError(f"{root}: none of the {len(names)} listed images is there (first: {names[0]})")
+def _by_opencv(data: bytes, how: int) -> np.ndarray | None:
+    return cv2.imdecode(np.frombuffer(data, np.uint8), how)
 
 
-def list_digest(names: Sequence[str], boxes: Iterable[Sequence[float]] = ()) -> str:
-    """What tells a list from others, and its parts from those of others: 16 hex digits."""
-    digest = hashlib.sha256("\n".join(names).encode())
-    for box in boxes:
-        digest.update(repr([float(x) for x in box]).encode())
-    return digest.hexdigest()[:16]
-
-
-def read_labels(path: Path | str) -> np.ndarray:
-    """The labels of a training list, int64 [images]; any text will do, equal text is an equal label."""
-    return read_training_list(path).labels
-
-
-class TrainingList(NamedTuple):
-    """labels int64 [n]; first int64 [n]: the first row of the same path, which is the row itself for most."""
-
-    labels: np.ndarray
-    first: np.ndarray
-
-
-def read_training_list(path: Path | str) -> TrainingList:
-    """Labels of a training list, and which of its rows are one image.
-
-    AmesError naming the lines where an image has no label, or two.
-    """
-    items = _items(path)
-    first: dict[str, int] = {}
-    for row, (line, item) in enumerate(items):
-        if item.label is None:
-            raise AmesError(f"{path}: image {row + 1} ({item.path}) has no label; training needs path,label")
-        other, known = items[first.setdefault(item.path, row)]
-        if known.label != item.label:
-            raise AmesError(
-                f"{path}: {item.path} has the label {known.label} in line {other} and {item.label} in line "
-                f"{line}: remove one of the lines"
-            )
-    labels = np.unique([item.label for _, item in items], return_inverse=True)[1].astype(np.int64)
-    return TrainingList(labels, np.array([first[item.path] for _, item in items]))
+def _check_size(size: tuple[int, ...], max_pixels: int) -> None:
+    if size[0] * size[1] > max_pixels:
+        raise UnreadableImage(f"{size[1]} x {size[0]} pixels, more than {max_pixels:,}")

@@ -1,4 +1,4 @@
-"""Decoding JPEGs so that a damaged one is noticed.
+"""Decode JPEGs and detect damaged ones.
 
 OpenCV returns an image of a damaged JPEG as if it were whole. Its decoder, libjpeg, does notice, but only
 prints a line, which is listened for.
@@ -23,7 +23,7 @@ _SAID = re.compile(  # all that libjpeg warns of
 _DAMAGE = re.compile(r"Corrupt JPEG data: (?!bad ICC)|Premature end|Inconsistent progression")
 _SURPLUS = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0x(..)")
 _first = threading.Lock()
-_FEW = 4  # bytes behind the picture that some cameras leave there, whatever they are
+_FEW = 4  # bytes that some cameras write after the picture
 
 
 def decode_jpeg(data: bytes) -> tuple[np.ndarray | None, str | None]:
@@ -86,8 +86,8 @@ def _damage(ear: Ear, data: bytes) -> str | None:
 
 
 def _is_filling(data: bytes, count: int) -> bool:
-    """Whether ``count`` bytes before the end marker may be there in a good file: they are few, or all the
-    same.
+    """Return whether ``count`` bytes before the end marker may be there in a good file: they are few, or all
+    the same.
     """
     end = next((x.start - 4 for x in segments(data) if x.marker == END), len(data))
     return count <= _FEW or len(set(data[end - count : end])) == 1

@@ -1,4 +1,4 @@
-"""Where the files of a data set lie: ``<data_root>/<dataset>/``, as in the published folders."""
+"""Paths of a data set's files: ``<data_root>/<dataset>/``, as in the published folders."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class DatasetFolder:
         return self.path / f"gnd_{self.name}.json"
 
     def find_shortlist(self, name: str | None = None) -> Path:
-        """The shortlist that is there: nn_<descriptors>.npz, else the published .pkl.
+        """Return the shortlist that exists: nn_<descriptors>.npz, else the published .pkl.
 
-        name: another one, by file name (in this folder) or path; its ending may be left out, and where it
-        is not there its twin of the other ending is taken. AmesError says what was looked for.
+        name: another one, by file name (in this folder) or path; the suffix is optional. If the file
+        does not exist, the one with the other suffix is returned. AmesError lists the paths tried.
         """
         return _find(self.path, name, self.shortlist, "shortlist")
 
@@ -61,7 +61,7 @@ class DatasetFolder:
 
 
 def vector_kind(descriptors: str) -> str:
-    """What the names of files of global descriptors end in."""
+    """Return the last part of the names of global descriptor files."""
     return "cls" if descriptors == "dinov2" else "global"
 
 
@@ -83,4 +83,4 @@ def _find(folder: Path, name: str | None, default: Path, what: str) -> Path:
     for place in places:
         if place.is_file():
             return place
-    raise AmesError(f"no {what} is there; looked for {', '.join(str(place) for place in places)}")
+    raise AmesError(f"no {what} exists; looked for {', '.join(str(place) for place in places)}")

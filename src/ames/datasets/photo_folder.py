@@ -1,4 +1,4 @@
-"""Test sets made from a folder of one's own photos."""
+"""Test sets from a folder of photos with one sub-folder per object."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Collection:
 
 
 def open_collection(root: Path | str, *, distractors: str = DISTRACTORS) -> Collection:
-    """Reads a folder with one sub-folder an object; images in the sub-folder ``distractors`` and directly
+    """Read a folder with one sub-folder an object; images in the sub-folder ``distractors`` and directly
     in ``root`` show none.
 
     Every image is decoded once, so that unreadable ones are left out and named before anything is built
@@ -69,7 +69,7 @@ def open_collection(root: Path | str, *, distractors: str = DISTRACTORS) -> Coll
     objects = {name: rows for name, rows in sorted(members.items()) if len(rows) > 1}
     if not objects:
         raise AmesError(
-            f"{root}: no sub-folder with two or more readable images; expected one sub-folder an object, "
+            f"{root}: no sub-folder with two or more readable images; expected one sub-folder per object, "
             f"and others in a sub-folder {distractors!r}"
         )
     return Collection(root, images, objects, unreadable, found.notes())

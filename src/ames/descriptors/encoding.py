@@ -1,4 +1,4 @@
-"""Rows of descriptor files, one an image, as bytes of a known size: a file's size is known before it is."""
+"""Rows of descriptor files, one per image, as bytes of a known size."""
 
 from __future__ import annotations
 

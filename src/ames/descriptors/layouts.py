@@ -1,4 +1,4 @@
-"""The layouts in which published files of local descriptors come, each turned into metadata and descriptors.
+"""Layouts of published local descriptor files, each converted to metadata and descriptors.
 
 A layout is read off the shape and the dtype of the dataset ``features``; the mask column is 1 = padding in
 every one of them, and is turned round where the features become ``LocalFeatures``.

@@ -1,4 +1,4 @@
-"""The descriptor store: HDF5 files of local and of global descriptors, as the published ones are laid out.
+"""Read HDF5 files of local and of global descriptors in the published layouts.
 
 Local descriptors: dataset ``features``, written in the flat layout, [images, K, 5 + D] float16 or float32,
 contiguous; columns 0, 1 location (row, col), 2 scale, 3 mask (1 = padding), 4 weight, then the descriptor;

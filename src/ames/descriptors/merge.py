@@ -1,4 +1,4 @@
-"""Parts of a descriptor file, merged into one virtual HDF5 file without copying."""
+"""Merge parts of a descriptor file into one virtual HDF5 file without copying."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from ames.datasets.images import list_digest
+from ames.datasets.lists import list_digest
 from ames.descriptors.metadata import describe, read_description
 from ames.errors import AmesError
 from ames.io.atomic import atomic_path

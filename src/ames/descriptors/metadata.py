@@ -1,4 +1,4 @@
-"""What an HDF5 file says of itself: the names of its images, and how it was made.
+"""Metadata of an HDF5 file: the names of its images, and its provenance.
 
 Text has a fixed length in the files that are written here. Text of variable length lies in HDF5's global
 heap, and a damaged heap makes HDF5 loop forever: it is walked here first where it is read.

@@ -28,6 +28,7 @@ from ames.errors import AmesError
 from ames.io.atomic import atomic_file
 from ames.io.claims import parsed
 from ames.io.hdf5 import open_hdf5
+from ames.io.text import size_text
 
 
 @dataclass(frozen=True)
@@ -193,15 +194,6 @@ def differing(made: dict[str, Any], wanted: dict[str, Any]) -> str | None:
         if made.get(key) != wanted.get(key):
             return f"{key}: there {_short(made.get(key))}, now {_short(wanted.get(key))}"
     return None
-
-
-def size_text(size: float) -> str:
-    """Bytes for people: 5.1 GB."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"
 
 
 def _create(path: Path, rows: LocalRows | VectorRows, plan: FilePlan) -> int:

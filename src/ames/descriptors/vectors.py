@@ -1,4 +1,4 @@
-"""Global descriptors that stay where they are stored: one file, several behind each other, or an array."""
+"""Global descriptors without a copy: one file, several in sequence, or an array."""
 
 from __future__ import annotations
 

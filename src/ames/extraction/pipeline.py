@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from ames.backbones.base import Backbone, MapBackbone
 from ames.backbones.selection import Selection
-from ames.datasets.images import check_all_exist, list_digest
 from ames.datasets.jpegs import unheard
+from ames.datasets.lists import check_all_exist, list_digest
 from ames.descriptors.encoding import LocalRows, VectorRows
 from ames.descriptors.local import DescriptorFile, recorded
 from ames.descriptors.resumable import FilePlan, ResumableFiles, differing

@@ -1,4 +1,4 @@
-"""One image in two files of local descriptors: the same features, the same up to a linear map, or others."""
+"""Compare one image in two files of local descriptors: same, same up to a linear map, or different."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MEANING = {
 def compare(
     first: Path | str, second: Path | str, image: str, other_image: str | None = None
 ) -> dict[str, Any]:
-    """Compares the features of one image in two files, and says in ``verdict`` and ``text`` what they are.
+    """Compare the features of one image in two files; ``verdict`` and ``text`` say the result.
 
     image: a name (of a file that has names) or a row; other_image: the same in the second file, where it
     differs. locations: the share of the shorter one's descriptors that have a partner at their place (and

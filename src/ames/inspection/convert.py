@@ -1,4 +1,4 @@
-"""Published pickles and checkpoints into files that hold data alone: .npz, .json, .safetensors."""
+"""Convert published pickles and checkpoints into plain data: .npz, .json, .safetensors."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ames.search.shortlist import Shortlist
 def convert(
     path: Path | str, out: Path | str | None = None, *, columns: int | None = None
 ) -> tuple[Path, str]:
-    """Writes the safe twin of a file and returns its path and what it is: a shortlist ``.pkl`` becomes
-    .npz, a ground truth ``.pkl`` .json, a checkpoint .safetensors (weights alone). One that is there already
+    """Write the safe twin of a file and returns its path and what it is: a shortlist ``.pkl`` becomes
+    .npz, a ground truth ``.pkl`` .json, a checkpoint .safetensors (weights alone). One that exists already
     stays if it is what would be written.
 
     out: where to (None: beside the file, same name). columns: entries a query that a shortlist keeps.
@@ -63,7 +63,7 @@ def _target(path: Path, out: Path | str | None, suffix: str) -> Path:
 
 
 def _written(target: Path, path: Path, save: Callable[[Path], object]) -> str:
-    """What there is to say of it: nothing where it was written, or that the same is there already."""
+    """Write the file; return an empty text, or a note that the same file exists."""
     if not target.exists():
         save(target)
         return ""
@@ -73,10 +73,9 @@ def _written(target: Path, path: Path, save: Callable[[Path], object]) -> str:
                 twin = Path(folder) / target.name
                 save(twin)
                 if filecmp.cmp(twin, target, shallow=False):
-                    return "; is there already"
+                    return "; exists already"
         except OSError as error:
             raise AmesError(f"{target.parent}: cannot be written ({error.strerror or error})") from error
     raise AmesError(
-        f"{target}: is there already, and not what {path.name} gives; move it away, or give another name "
-        "with -o"
+        f"{target}: exists, and is not what {path.name} gives; move it away, or give another name with -o"
     )

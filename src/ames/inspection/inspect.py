@@ -1,4 +1,4 @@
-"""What a file of this field is: kind, layout, sizes and figures, as plain dicts that JSON can hold."""
+"""Describe a file: kind, layout, sizes and statistics, as plain dicts that JSON can hold."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from ames.database.store import Database
 from ames.datasets.ground_truth import GroundTruth, load_ground_truth, parse_ground_truth
-from ames.datasets.images import read_list
+from ames.datasets.lists import read_list
 from ames.descriptors.local import DescriptorFile, read_globals, recorded
 from ames.errors import AmesError
 from ames.io.archives import reading_npz
@@ -29,16 +29,16 @@ from ames.search.shortlist import Shortlist, count_repeated
 
 HDF5, WEIGHTS = (".hdf5", ".h5"), (".pt", ".pth", ".safetensors")
 ENDINGS = (*HDF5, *WEIGHTS, ".npz", ".pkl", ".json", ".txt")
-SAMPLE = 1000  # images of which the figures are made
+SAMPLE = 1000  # images for the statistics
 _READ = 32  # images read at a time
 
 
 def inspect(path: Path | str, *, sample: int | None = SAMPLE) -> dict[str, Any]:
-    """What the file is. ``kind`` is "local descriptors", "global descriptors", "shortlist", "scores",
-    "ground truth", "checkpoint of AMES", "feature detector", "ITQ projection", "weights", "list of images"
-    or, for a folder, "database".
+    """Describe a file or a database. ``kind`` is "local descriptors", "global descriptors", "shortlist",
+    "scores", "ground truth", "checkpoint of AMES", "feature detector", "ITQ projection", "weights", "list of
+    images" or, for a folder, "database".
 
-    sample: images, evenly spread, of which the figures of descriptors are made (None: all). AmesError for
+    sample: images, evenly spread, for the statistics of descriptors (None: all). AmesError for
     what is missing, broken or none of these; nothing in a file is executed.
     """
     path = Path(path)
@@ -108,7 +108,7 @@ def _storage(features: h5py.Dataset) -> str:
 
 
 def about_local(file: DescriptorFile, sample: int | None = SAMPLE) -> dict[str, Any]:
-    """Layout, sizes and provenance of a file of local descriptors, and the figures of a sample of it."""
+    """Layout, sizes and provenance of a file of local descriptors, and statistics of a sample of it."""
     found = {
         "kind": "local descriptors",
         "layout": file.layout.text,
@@ -153,8 +153,8 @@ def about_local(file: DescriptorFile, sample: int | None = SAMPLE) -> dict[str, 
 
 
 def about_rows(x: np.ndarray) -> dict[str, Any]:
-    """Figures of descriptors [n, D]: rows with NaN or infinity, zero rows, L2 norms; or the share of ones of
-    packed ones.
+    """Statistics of descriptors [n, D]: rows with NaN or infinity, zero rows, L2 norms; or the share of ones
+    of packed ones.
     """
     if x.dtype == np.uint8:
         ones = float(np.unpackbits(x, axis=-1).mean()) if x.size else None
@@ -174,7 +174,7 @@ def about_rows(x: np.ndarray) -> dict[str, Any]:
 
 
 def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """The figures of several ``about_rows`` as one."""
+    """Combine several results of ``about_rows``."""
     total = sum(part["rows"] for part in parts)
     if "ones" in parts[0]:
         ones = sum(part["ones"] * part["rows"] for part in parts if part["rows"])
@@ -290,7 +290,7 @@ def _archive(path: Path) -> dict[str, Any]:
 
 
 def about_weights(path: Path, weights: Weights) -> dict[str, Any]:
-    """Which network the tensors are of, and what the file says of itself."""
+    """Describe weights: the network of the tensors, and the file's own description."""
     state = weights.state
     sizes = {
         "tensors": len(state),

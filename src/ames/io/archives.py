@@ -1,4 +1,4 @@
-"""numpy's archives (.npz): one place that turns what a damaged one raises into a single line."""
+"""Read numpy's archives (.npz); every damage is an error of one line."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _DAMAGE = (
 
 @contextmanager
 def reading_npz(path: Path | str, what: str) -> Iterator[None]:
-    """Turns whatever is wrong with an archive into an AmesError: "PATH: broken, or not WHAT".
+    """Turn every error of an archive into an AmesError: "PATH: broken, or not WHAT".
 
     Sizes that the file claims are checked before the block. AmesError of the block is left as it is.
     """
     if not Path(path).is_file():
-        raise AmesError(f"{path}: there is no such file")
+        raise AmesError(f"{path}: no such file")
     try:
         check_npz(path)
         yield
     except AmesError:
         raise
     except _DAMAGE as error:
-        raise AmesError(f"{path}: broken, or not {what}: make the file anew") from error
+        raise AmesError(f"{path}: broken, or not {what}: make the file again") from error

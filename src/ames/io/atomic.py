@@ -16,8 +16,8 @@ from ames.errors import AmesError
 def atomic_path(path: Path | str) -> Iterator[Path]:
     """A temporary path beside ``path``, for libraries that open files themselves.
 
-    When the block ends well, the file is synced and takes its name; otherwise it is removed and what was
-    there before stays. Raises AmesError when the folder cannot be written or the disk is full.
+    If the block ends without an error, the file is synced and takes its name. If not, it is removed, and
+    an earlier file stays. Raises AmesError when the folder cannot be written or the disk is full.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -35,7 +35,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Removes what killed processes left of writing ``path``; for those who know that nobody writes it."""
+    """Remove temporary files of killed writers of ``path``. Call it only if no process writes it."""
     pattern = re.compile(rf"\.{re.escape(path.name)}\.\d+\.part")
     for found in path.parent.iterdir():
         if pattern.fullmatch(found.name):

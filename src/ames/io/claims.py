@@ -1,4 +1,4 @@
-"""What files claim of their own sizes, held against their lengths before anything is allocated.
+"""Check the sizes that files claim against their lengths before allocating memory.
 
 A damaged or forged number makes a reader ask for terabytes: it fails after a minute, or takes the machine
 with it. Nothing here reads the content of an array, so that large files cost no more than small ones.

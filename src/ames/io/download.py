@@ -1,8 +1,7 @@
-"""Files from the network: resumed where they broke off, checked, and complete when they have their name."""
+"""Download files: resume, check, and name them when they are complete."""
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
 import re
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ames.errors import AmesError, first_line
+from ames.io.hashing import sha256
 
 _BLOCK = 1 << 20
 _TIMEOUT = 60.0  # seconds without a byte
@@ -23,7 +23,7 @@ Progress = Callable[[int, "int | None"], None]
 
 
 def download(url: str, path: Path | str, *, tries: int = 5, progress: Progress | None = None) -> int:
-    """Fetches ``url`` to ``path`` and returns its size in bytes; a file that is there already is kept.
+    """Fetch ``url`` to ``path`` and return its size in bytes; an existing file is kept.
 
     What has arrived lies in ``<path>.part`` and is continued (HTTP Range) by the next try or the next call;
     a server without ranges starts again from 0. The file takes its name when it has the size that the server
@@ -53,7 +53,7 @@ def download(url: str, path: Path | str, *, tries: int = 5, progress: Progress |
                 trouble = getattr(error, "reason", None) or error
             left = tries if _size(part) > before else left - 1
             if left <= 0:
-                raise AmesError(f"{url}: {first_line(trouble)}; call again to go on from byte {_size(part)}")
+                raise AmesError(f"{url}: {first_line(trouble)}; call again to resume from byte {_size(part)}")
             time.sleep(_WAIT * 2 ** (tries - left))
         os.replace(part, path)
     except OSError as error:
@@ -62,7 +62,7 @@ def download(url: str, path: Path | str, *, tries: int = 5, progress: Progress |
 
 
 def _continue(url: str, part: Path, progress: Progress | None) -> int | None:
-    """Appends what is missing of ``part``; the size of the whole file, None where the server keeps it."""
+    """Append what is missing of ``part``; the size of the whole file, None where the server keeps it."""
     have = _size(part)
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
@@ -92,15 +92,6 @@ def _extent(answer: Any, have: int) -> tuple[int, int | None]:
         return have, int(found[2])
     length = answer.headers.get("Content-Length", "")
     return 0, int(length) if length.isdigit() else None
-
-
-def sha256(path: Path | str) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def pinned(path: Path) -> tuple[str, bool]:

@@ -1,4 +1,4 @@
-"""Rows of a table gathered into memory at the speed of memory.
+"""Gather rows of a table into memory at the speed of memory.
 
 Two things besides copying take time: one core does not fill the memory bus, and a large piece of new memory
 is handed out page by page, each of them zeroed first, which costs as much as the copy. So the copy is shared
@@ -85,7 +85,7 @@ def gather(table: np.ndarray, rows: np.ndarray, start: int, length: int, memory:
 
 
 def _copy(table: np.ndarray, rows: np.ndarray, start: int, out: np.ndarray) -> None:
-    """Fills ``out`` [n, length], without the GIL."""
+    """Fill ``out`` [n, length], without the GIL."""
     width, length = table.shape[1], out.shape[1]
     if torch.get_num_threads() == 1:
         # The fastest of all. With more threads it gathers and lets go of them once a row, which is slower

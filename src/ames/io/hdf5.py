@@ -1,4 +1,4 @@
-"""The one place where HDF5 files are opened for reading: whatever is wrong with one is a single line.
+"""Open HDF5 files for reading; every damage is an error of one line.
 
 A damaged file fails wherever the damage lies: when it is opened, when a dataset or an attribute is looked up,
 or when rows are read much later; h5py then raises any of half a dozen exceptions.
@@ -22,7 +22,7 @@ _DEPTH = 8  # merged files of merged files
 
 @contextmanager
 def reading(path: Path | str) -> Iterator[None]:
-    """Turns what HDF5 raises in the block into an AmesError that names the file."""
+    """Turn what HDF5 raises in the block into an AmesError that names the file."""
     try:
         yield
     except AmesError:
@@ -63,14 +63,14 @@ def find_features(file: h5py.File) -> h5py.Dataset:
 
 
 class Place(NamedTuple):
-    """Where a dataset's bytes are: one run from ``offset`` on."""
+    """The place of a dataset's bytes: one run from ``offset``."""
 
     path: Path
     offset: int
 
 
 def find_place(features: h5py.Dataset) -> Place | None:
-    """Where the dataset can be mapped; None where HDF5 has to read it.
+    """Return where the dataset can be mapped, or None if HDF5 must read it.
 
     That is where it is chunked, virtual or in raw files beside, and where its numbers are not stored as numpy
     has them. The file is not always the one that was opened: a link may lead to another.
@@ -114,7 +114,7 @@ def _check_written(features: h5py.Dataset, path: Path, depth: int = 0) -> None:
 
 
 def _check_external(features: h5py.Dataset, path: Path) -> None:
-    """Raw files must hold what is taken from them: HDF5 reads zeros behind their end (and refuses a missing
+    """Raw files must hold what is taken from them: HDF5 reads zeros after their end (and refuses a missing
     one).
     """
     for name, offset, size in features.external or ():
@@ -137,7 +137,7 @@ def _check_sources(features: h5py.Dataset, depth: int) -> None:
         found = next((p for p in _candidates(source.file_name, path) if p.is_file()), None)
         if found is None:
             raise AmesError(
-                f"{path}: merged from {source.file_name}, which is not there; put it beside this file"
+                f"{path}: merged from {source.file_name}, which does not exist; put it beside this file"
             )
         _check_source(found, source, path, depth)
 
@@ -163,11 +163,12 @@ def _check_source(found: Path, source: Any, path: Path, depth: int) -> None:
     else:  # all of the part, whatever its shape
         whole = source.vspace.get_select_npoints() == math.prod(shape)
     if not whole:
-        raise AmesError(f"{path}: merged from {found}, which is now of shape {shape}: merge the parts anew")
+        raise AmesError(f"{path}: merged from {found}, which is now of shape {shape}: merge the parts again")
 
 
 def _candidates(name: str, path: Path) -> list[Path]:
-    """Where HDF5 looks for a part: at an absolute name, beside the merged file, in the working folder.
+    """Return the paths where HDF5 looks for a part: at an absolute name, beside the merged file, in the
+    working folder.
 
     What is left of an absolute name that leads nowhere is its last part.
     """

@@ -1,4 +1,4 @@
-"""What C code prints while something is done, of lines that are expected of it.
+"""Capture expected lines that C code prints during a call.
 
 C programs print complaints by ``stderr``, which is a variable: the C libraries of Linux and macOS let a
 program replace it. While anything is listened to it is a pipe. File descriptor 2 stays what it is, so that
@@ -48,7 +48,7 @@ class Ear:
         return None
 
     def among_others(self, work: Callable[[], Result]) -> tuple[Result, bool]:
-        """What ``work`` returns, and whether anything was heard meanwhile, of it or of other threads."""
+        """Return the result of ``work``, and whether a line came meanwhile, from it or from other threads."""
         with self._changed:
             while self._exclusive:
                 self._changed.wait()

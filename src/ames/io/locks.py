@@ -13,7 +13,7 @@ from ames.errors import AmesError
 
 @contextmanager
 def locked(lock: Path, what: Path, busy: str, *, wait: bool = False, leave: bool = False) -> Iterator[None]:
-    """Keeps other processes away from ``what``; the system lets go when the process ends, however it ends.
+    """Keep other processes away from ``what``; the system lets go when the process ends, however it ends.
 
     lock: the file that is held, which goes afterwards unless ``leave``. AmesError, "what: busy", where
     another process holds it, unless it is to be waited for.

@@ -38,7 +38,7 @@ def load_pickle(path: Path | str) -> Any:
     """
     path = Path(path)
     if not path.is_file():
-        raise AmesError(f"{path}: there is no such file")
+        raise AmesError(f"{path}: no such file")
     try:
         with open(path, "rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's storages and numpy's alignment
@@ -98,7 +98,7 @@ def _mapped(path: Path, file: BinaryIO) -> np.ndarray | None:
 
 
 class _StandIn:
-    """What an array is made from, kept for later."""
+    """The arguments of an array, for later."""
 
     __slots__ = ("state",)
 

@@ -1,4 +1,4 @@
-"""Reading ahead of whoever computes, in threads."""
+"""Read ahead in threads."""
 
 from __future__ import annotations
 

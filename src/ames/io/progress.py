@@ -1,4 +1,4 @@
-"""How far something is, while it goes on: a bar; where nobody watches, a line each minute."""
+"""Show the progress of long work: a bar, or one line per minute in a log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Tick = Callable[[int], None]
 
 @contextmanager
 def progress(what: str, total: int, unit: str, *, done: int = 0) -> Iterator[Tick]:
-    """What is given is to be called with how many more of ``total`` are done; ``done`` were so before."""
+    """Yield a function to call with how many more of ``total`` are done; ``done`` were done before."""
     began = said = time.monotonic()
     n = 0
     with tqdm(total=total, initial=done, desc=what, unit=f" {unit}", disable=None) as bar:

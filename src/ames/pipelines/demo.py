@@ -1,4 +1,4 @@
-"""The main job on real input: from images to a re-ranked, measured result and a page to look at."""
+"""The demo: from images to a re-ranked, measured result and a page."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import numpy as np
 
 from ames.backbones import make_backbone
 from ames.datasets.ground_truth import GroundTruth, ids, load_ground_truth, save_ground_truth
-from ames.datasets.images import write_names
 from ames.datasets.landmarks.build import make_landmarks
 from ames.datasets.layout import DatasetFolder
+from ames.datasets.lists import write_names
 from ames.datasets.photo_folder import Collection, open_collection
 from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError
@@ -36,7 +36,8 @@ from ames.models.base import PairSimilarity
 from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import model_of, read_weights
 from ames.pipelines.prepare import extract_split, make_shortlist
-from ames.reporting.report import Hit, Strip, format_table, write_report
+from ames.reporting.html import Hit, Strip, write_report
+from ames.reporting.tables import format_table
 from ames.reranking.scorer import ComputeConfig, PairScorer
 from ames.reranking.shortlist_scores import blend as blend_scores
 from ames.reranking.shortlist_scores import junk_of, needed, rerank, score_shortlist

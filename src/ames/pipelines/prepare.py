@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ames.datasets.boxes import read_boxes
-from ames.datasets.images import read_list
 from ames.datasets.layout import DatasetFolder
+from ames.datasets.lists import read_list
 from ames.extraction.pipeline import Extraction, Images, Source, Target, run
 from ames.search import build as shortlists
 

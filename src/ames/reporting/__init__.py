@@ -1,1 +1,1 @@
-"""What a person looks at: tables, pages, plots."""
+"""Results for people: tables, pages, plots."""

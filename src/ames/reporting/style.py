@@ -1,4 +1,4 @@
-"""What pictures share: their colours, text as it is, and matplotlib, which is loaded when one is drawn."""
+"""The common style of plots: colours, plain text, and matplotlib, which is loaded on use."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def tidy(axes: Any) -> None:
-    """A light grid behind the curves, and no frame above and at the right."""
+    """Draw a light grid below the curves, and no frame above and at the right."""
     axes.grid(color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def plain(text: str) -> str:
-    """Text in which matplotlib sees no formula."""
+    """Return a text in which matplotlib finds no formula."""
     return text.replace("$", r"\$")

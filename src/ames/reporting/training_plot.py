@@ -1,4 +1,4 @@
-"""Journals of trainings as curves: loss by step, validation mAP by epoch."""
+"""Plot journals of trainings: loss by step, validation mAP by epoch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DASHES = ("-", "--", ":", "-.")  # of the first six runs, the next six, ...
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """A figure as it goes: ``x`` (step or epoch) and ``y`` [n], float64; NaN where it was not finite."""
+    """A metric over time: ``x`` (step or epoch) and ``y`` [n], float64; NaN where it was not finite."""
 
     x: np.ndarray
     y: np.ndarray
@@ -33,7 +33,7 @@ class Series:
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """What is drawn of one training: its loss by step (means of epochs if ``by_epoch``), validation mAP in
+    """The curves of one training: its loss by step (means of epochs if ``by_epoch``), validation mAP in
     percent by epoch; the last loss and accuracy, of an epoch as soon as one is complete, else NaN.
     """
 
@@ -45,7 +45,7 @@ class Curves:
     last_accuracy: float
 
     def row(self) -> dict[str, Any]:
-        """A row of the table; None where there is no such figure."""
+        """A row of the table; None where no such metric exists."""
         maps = self.val_map.y
         best = int(np.nanargmax(maps)) if np.isfinite(maps).any() else None
         return {
@@ -61,7 +61,7 @@ def find_journals(runs: Sequence[Path | str]) -> list[Path]:
     """The journals of runs, each once. A run is a journal, a model file that has one beside it, or a folder
     that holds journals or an ``environment.json`` whose ``journal`` is the path, from the folder, of one.
 
-    AmesError names the run that is not there, or has no journal.
+    AmesError names the run that does not exist, or has no journal.
     """
     found: dict[Path, Path] = {}
     for run in runs:
@@ -97,7 +97,7 @@ def _named_in(environment: Path) -> list[Path]:
         return []
     journal = environment.parent / name
     if not journal.is_file():
-        raise AmesError(f"{environment}: its journal {name} is not there; give the path to where it is now")
+        raise AmesError(f"{environment}: its journal {name} does not exist; give its path")
     return [journal]
 
 
@@ -117,7 +117,7 @@ def run_names(journals: Sequence[Path]) -> list[str]:
 
 
 def _common(a: Sequence[str], b: Sequence[str]) -> int:
-    """How many last parts two paths share."""
+    """Return how many last parts two paths share."""
     count = 0
     while count < min(len(a), len(b)) and a[-1 - count] == b[-1 - count]:
         count += 1
@@ -125,7 +125,7 @@ def _common(a: Sequence[str], b: Sequence[str]) -> int:
 
 
 def load_curves(journals: Sequence[Path]) -> list[Curves]:
-    """What the journals hold. AmesError for one that is damaged, or that has neither loss nor mAP."""
+    """Load journals. AmesError for one that is damaged, or that has neither loss nor mAP."""
     return [_curves(path, name) for path, name in zip(journals, run_names(journals), strict=True)]
 
 
@@ -136,7 +136,7 @@ def _curves(path: Path, name: str) -> Curves:
     loss, means = _series(steps, "step", "loss", path), _series(epochs, "step", "loss", path)
     val_map = _series(epochs, "epoch", "val_map", path)
     if not len(loss) and not len(means) and not len(val_map):
-        raise AmesError(f"{path}: no figures in it yet")
+        raise AmesError(f"{path}: no metrics in it yet")
     accuracy = _series(epochs, "step", "accuracy", path), _series(steps, "step", "accuracy", path)
     return Curves(
         name=name,
@@ -204,7 +204,7 @@ def picture(runs: Sequence[Curves], *, width: int | None = None) -> Any:
 
 
 def _draw_loss(axes: Any, run: Curves, width: int | None, look: dict[str, Any]) -> Any:
-    """Draws a run's loss, faint as it is and bold as means, and returns the bold line."""
+    """Draw a run's loss, faint as it is and bold as means, and returns the bold line."""
     width = len(run.loss) // 50 if width is None else width
     if run.by_epoch or width < 2:
         marker = "o" if run.by_epoch or len(run.loss) == 1 else ""  # a line of one point would not be seen
@@ -229,7 +229,7 @@ def check_format(path: Path) -> None:
 
 
 def draw(runs: Sequence[Curves], path: Path | str, *, width: int | None = None) -> Path:
-    """Writes ``picture`` in the format of the path's ending, whole or not at all; returns the path.
+    """Write ``picture`` in the format of the path's ending, whole or not at all; returns the path.
 
     AmesError for another ending, without matplotlib, or where the file cannot be written.
     """

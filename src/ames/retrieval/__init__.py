@@ -1,1 +1,1 @@
-"""Ask with a photo: the global index, then re-ranking."""
+"""Search with a query image: the global index, then re-ranking."""

@@ -1,4 +1,4 @@
-"""Answers from a database: global search in its codes, then re-ranking by its local codes."""
+"""Search a database: global search in its codes, then re-ranking by its local codes."""
 
 from __future__ import annotations
 

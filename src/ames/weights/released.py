@@ -1,4 +1,4 @@
-"""The released files by name: weights, which ``torch.hub`` offers too, and descriptors.
+"""The released files by name: weights, also for ``torch.hub``, and descriptors.
 
 Nothing here touches the network unless a file is asked for. No hashes are published: the SHA-256 of the first
 download is shown and noted beside the file, and later loads compare.

@@ -1,4 +1,4 @@
-"""Names of tensors as a model has them, without what the programs around it put before them."""
+"""Names of tensors without the prefixes that training programs add."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def test_files_that_are_none(tmp_path):
     failing(path, "shortlist of 40 images, but 41 are in the list", images=41)
     failing(path, "0 neighbours of an image", columns=0)
     failing(tmp_path / "absent.npz", "there is no such shortlist file")
-    failing(tmp_path / "absent.pkl", "there is no such file")
+    failing(tmp_path / "absent.pkl", "no such file")
     content = path.read_bytes()
     for name, damaged in (("cut", content[:-200]), ("empty", b""), ("text", b"no archive")):
         broken = tmp_path / f"{name}.npz"

@@ -15,7 +15,7 @@ import torch
 import ames
 from ames.errors import AmesError
 from ames.training.logging import environment as module
-from ames.training.logging.environment import surroundings, write_surroundings
+from ames.training.logging.environment import collect_environment, write_environment
 
 
 def git(folder, *words):
@@ -44,7 +44,7 @@ def checkout(tmp_path, monkeypatch):
 
 
 def test_versions_and_machine():
-    found = surroundings()
+    found = collect_environment()
     assert found["python"] == platform.python_version()
     packages = found["packages"]
     assert (packages["ames"], packages["torch"]) == (ames.__version__, torch.__version__)
@@ -64,15 +64,15 @@ def test_a_gpu_is_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: f"device {i}")
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91900)  # a build for GPUs would look for one
-    assert surroundings()["cuda"]["devices"] == ["device 0", "device 1"]
+    assert collect_environment()["cuda"]["devices"] == ["device 0", "device 1"]
 
 
 def test_settings_that_change_numbers(monkeypatch):
-    before = surroundings()
+    before = collect_environment()
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     monkeypatch.delenv("PYTHONHASHSEED", raising=False)
     monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
-    found = surroundings()
+    found = collect_environment()
     assert found["variables"]["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     assert "PYTHONHASHSEED" not in found["variables"]
     assert (before["torch"]["deterministic"], found["torch"]["deterministic"]) == (False, True)
@@ -80,7 +80,7 @@ def test_settings_that_change_numbers(monkeypatch):
 
 def test_no_secrets(monkeypatch, tmp_path):
     monkeypatch.setenv("SOME_API_KEY", "topsecret")
-    assert "topsecret" not in write_surroundings(tmp_path).read_text()
+    assert "topsecret" not in write_environment(tmp_path).read_text()
 
 
 def test_without_an_installation(monkeypatch):
@@ -88,7 +88,7 @@ def test_without_an_installation(monkeypatch):
         raise module.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(module.metadata, "requires", missing)
-    assert surroundings()["packages"] == {
+    assert collect_environment()["packages"] == {
         "ames": ames.__version__,
         "numpy": np.__version__,
         "torch": torch.__version__,
@@ -101,8 +101,8 @@ def test_without_an_installation(monkeypatch):
 def test_a_clean_checkout(checkout, tmp_path):
     (checkout / "untracked").write_text("whatever lies about")
     commit = git(checkout, "rev-parse", "HEAD")
-    assert surroundings()["git"] == {"commit": commit, "dirty": False}
-    found = json.loads(write_surroundings(tmp_path / "run").read_text())
+    assert collect_environment()["git"] == {"commit": commit, "dirty": False}
+    found = json.loads(write_environment(tmp_path / "run").read_text())
     assert found["diff"] is None
     assert [x.name for x in (tmp_path / "run").iterdir()] == ["environment.json"]
 
@@ -113,7 +113,7 @@ def test_changes_are_kept_and_can_be_applied(checkout, tmp_path):
     git(checkout, "add", "notes")  # staged or not
     (checkout / "src" / "ames" / "new.py").write_text("b = 3\n")
     git(checkout, "add", "-N", "src/ames/new.py")
-    found = json.loads(write_surroundings(tmp_path / "run").read_text())
+    found = json.loads(write_environment(tmp_path / "run").read_text())
     assert (found["git"]["dirty"], found["diff"]) == (True, "uncommitted.diff")
     git(tmp_path, "clone", "-q", str(checkout), "clone")
     git(tmp_path / "clone", "apply", str(tmp_path / "run" / "uncommitted.diff"))
@@ -121,7 +121,7 @@ def test_changes_are_kept_and_can_be_applied(checkout, tmp_path):
         assert (tmp_path / "clone" / name).read_bytes() == (checkout / name).read_bytes()
 
     git(checkout, "commit", "-q", "-a", "-m", "second")
-    assert json.loads(write_surroundings(tmp_path / "run").read_text())["diff"] is None
+    assert json.loads(write_environment(tmp_path / "run").read_text())["diff"] is None
     assert not (tmp_path / "run" / "uncommitted.diff").exists()  # the other run's
 
 
@@ -130,7 +130,7 @@ def test_large_changes_are_not_kept(checkout, tmp_path, monkeypatch):
     size = len(module._diff())
     for limit, name in ((size, None), (size + 1, "uncommitted.diff")):
         monkeypatch.setattr(module, "DIFF_BYTES", limit)
-        found = json.loads(write_surroundings(tmp_path / "run").read_text())
+        found = json.loads(write_environment(tmp_path / "run").read_text())
         assert (found["git"]["dirty"], found["diff"]) == (True, name)
         assert (tmp_path / "run" / "uncommitted.diff").exists() == (name is not None)
 
@@ -138,13 +138,13 @@ def test_large_changes_are_not_kept(checkout, tmp_path, monkeypatch):
 def test_another_checkout_is_not_taken_for_this_one(checkout, tmp_path, monkeypatch):
     commit = git(checkout, "rev-parse", "HEAD")
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))  # as in a hook of another repository
-    assert surroundings()["git"]["commit"] == commit
+    assert collect_environment()["git"]["commit"] == commit
     monkeypatch.delenv("GIT_DIR")
     installed = checkout / ".venv" / "ames"  # installed into somebody's checkout
     installed.mkdir(parents=True)
     (installed / "__init__.py").touch()
     monkeypatch.setattr(module, "_HERE", installed)
-    assert surroundings()["git"] is None
+    assert collect_environment()["git"] is None
 
 
 def test_without_git(checkout, tmp_path, monkeypatch):
@@ -156,18 +156,18 @@ def test_without_git(checkout, tmp_path, monkeypatch):
 
     for run in (absent, endless):
         monkeypatch.setattr(module.subprocess, "run", run)
-        found = json.loads(write_surroundings(tmp_path / "run").read_text())
+        found = json.loads(write_environment(tmp_path / "run").read_text())
         assert (found["git"], found["diff"]) == (None, None)
     monkeypatch.undo()
     monkeypatch.setattr(module, "_HERE", tmp_path)  # no checkout
-    assert surroundings()["git"] is None
+    assert collect_environment()["git"] is None
 
 
 # ---- the file --------------------------------------------------------------------------------------------
 
 
 def test_more_is_written_and_paths_can_move_with_the_folder(tmp_path):
-    path = write_surroundings(
+    path = write_environment(
         tmp_path / "runs" / "1", journal=tmp_path / "models" / "a-journal.jsonl", seed=3, name="a"
     )
     assert path == tmp_path / "runs" / "1" / "environment.json"
@@ -179,4 +179,4 @@ def test_more_is_written_and_paths_can_move_with_the_folder(tmp_path):
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(AmesError, match="cannot be written"):
-        write_surroundings(tmp_path / "file" / "run")
+        write_environment(tmp_path / "file" / "run")

@@ -148,13 +148,13 @@ def test_a_failure_is_one_warning_and_the_training_goes_on(monkeypatch, tmp_path
         tracker.close()
     assert made[0].calls == 2
     assert [record.getMessage() for record in caplog.records] == [
-        "tensorboard is off, training goes on: [Errno 28] No space left"
+        "tensorboard is off, training continues: [Errno 28] No space left"
     ]
     (tracker,) = make_trackers("auto", folder=tmp_path, config={})
     tracker.close()
     tracker.close()
     assert made[1].calls == 1
-    assert caplog.records[1].getMessage() == "tensorboard is off, training goes on: RuntimeError"
+    assert caplog.records[1].getMessage() == "tensorboard is off, training continues: RuntimeError"
 
 
 def test_an_event_file_that_cannot_grow(tensorboard, tmp_path, caplog):
@@ -165,7 +165,7 @@ def test_an_event_file_that_cannot_grow(tensorboard, tmp_path, caplog):
         tracker.log(step, {"loss": 1.0})
     tracker.close()
     assert [record.getMessage() for record in caplog.records] == [
-        "tensorboard is off, training goes on: Writer is closed"
+        "tensorboard is off, training continues: Writer is closed"
     ]
 
 

@@ -1,1 +1,1 @@
-"""The generated data set: landmarks that are drawn, seen from several places."""
+"""The generated data set: drawn landmarks from several viewpoints."""

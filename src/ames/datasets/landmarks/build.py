@@ -1,4 +1,4 @@
-"""Write a made-up retrieval dataset: pictures, lists and ground truth in the layout of the real ones.
+"""Write a generated data set: pictures, lists and ground truth in the layout of real ones.
 
 Every picture depends only on (seed, split, landmark number, view number) and on the picture size, so a set
 is the same however many processes draw it, and sets of different splits share no landmark for any seed.
@@ -41,7 +41,7 @@ PORTRAIT_SHARE = 0.3  # share of the pictures in portrait orientation
 
 @dataclass(frozen=True)
 class Parameters:
-    """What a set was made with; `dataset.json` holds it."""
+    """The parameters of a set; ``dataset.json`` holds them."""
 
     split: str
     landmarks: int
@@ -97,7 +97,7 @@ def generator(parameters: Parameters, landmark: int, view: int) -> np.random.Gen
 
 
 def draw_canvas(parameters: Parameters, number: int) -> tuple[Array, Array]:
-    """Landmark `number` of a set: canvas uint8 [H, W, 3] and mask uint8 [H, W], both about 1.5 views wide."""
+    """Landmark ``number`` of a set: canvas uint8 [H, W, 3] and mask uint8 [H, W], about 1.5 views wide."""
     rng = generator(parameters, number, CANVAS_VIEW)
     side = 1.45 * min(parameters.size)
     height, width = side * rng.uniform(0.85, 1.2, 2)
@@ -133,7 +133,7 @@ def _one_thread() -> None:
 
 
 def draw_all(parameters: Parameters, folder: Path, workers: int) -> list[Picture]:
-    """Draw all places of a set with `workers` processes (0 or 1: in this one), in the order of the plan."""
+    """Draw all places of a set with ``workers`` processes (0 or 1: in this one), in the order of the plan."""
     tasks = [(parameters, spot, str(folder)) for spot in plan(parameters)]
     pictures: list[Picture] = []
     total = sum(len(spot.views) for _, spot, _ in tasks)
@@ -154,7 +154,7 @@ def _mapped(tasks: Sequence[tuple[Parameters, Place, str]], workers: int) -> Ite
 
 
 def write_list(path: Path, pictures: Sequence[Picture]) -> None:
-    """Write one `path,label,width,height` line per picture."""
+    """Write one ``path,label,width,height`` line per picture."""
     path.write_text("".join(f"{p.path},{p.label},{p.width},{p.height}\n" for p in pictures))
 
 
@@ -172,7 +172,7 @@ def ground_truth(queries: Sequence[Picture], gallery: Sequence[Picture]) -> dict
 
 
 def write_lists(parameters: Parameters, pictures: Sequence[Picture], folder: Path, name: str) -> None:
-    """Write the lists, shuffled, and for a test set the ground truth `gnd_<name>.json`."""
+    """Write the lists, shuffled, and for a test set the ground truth ``gnd_<name>.json``."""
     order = generator(parameters, LIST_LANDMARK, 0).permutation(len(pictures))
     shuffled = [pictures[i] for i in order]
     if parameters.split == "train":
@@ -186,7 +186,7 @@ def write_lists(parameters: Parameters, pictures: Sequence[Picture], folder: Pat
 
 
 def is_finished(folder: Path, parameters: Parameters) -> bool:
-    """Whether `folder` already holds this very set; AmesError when it holds anything else."""
+    """Return whether ``folder`` holds this very set; AmesError if it holds anything else."""
     if not folder.exists():
         return False
     if not folder.is_dir():
@@ -212,7 +212,7 @@ def is_finished(folder: Path, parameters: Parameters) -> bool:
 
 @contextmanager
 def built_aside(folder: Path) -> Iterator[Path]:
-    """A temporary sibling of `folder` that takes its name at the end, or vanishes on any failure."""
+    """A temporary sibling of ``folder`` that takes its name at the end, or vanishes on any failure."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
@@ -258,7 +258,7 @@ def make_landmarks(
     size: tuple[int, int] = (384, 512),
     workers: int = 2,
 ) -> Path:
-    """Make a set of made-up landmarks in `folder`, or return at once when it is already there.
+    """Make a set of made-up landmarks in ``folder``, or return at once when it is already there.
 
     Args:
         folder: where the set goes; it must be new, empty, or hold this very set.
@@ -271,8 +271,8 @@ def make_landmarks(
         workers: processes that draw; 0 or 1 draws in this one.
 
     Returns:
-        `folder`. It holds `images/`, `dataset.json`, and for 'train' the list `train.txt`, else
-        `test_query.txt`, `test_gallery.txt` and `gnd_<folder's name>.json`.
+        ``folder``. It holds ``images/``, ``dataset.json``, and for 'train' the list ``train.txt``, else
+        ``test_query.txt``, ``test_gallery.txt`` and ``gnd_<folder's name>.json``.
     """
     folder = Path(folder).resolve()
     height, width = size

@@ -1,4 +1,4 @@
-"""The camera: how a plane is seen from aside, and what light, lens and sensor do to the picture."""
+"""The camera: perspective of a plane, and effects of light, lens and sensor."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def warp(
 ) -> tuple[Array, Array]:
     """See a plane through a homography: image [h, w, 3] and mask [h, w] of the view's size.
 
-    `bend` curves the plane slightly: its middle is raised or lowered by that share of the canvas's height.
+    ``bend`` curves the plane slightly: its middle is raised or lowered by that share of the canvas's height.
     Strong reductions are done in halves first, so that fine texture does not alias.
     """
     corner = homography @ np.array([mask.shape[1] / 2, mask.shape[0] / 2, 1.0])
@@ -79,7 +79,7 @@ def warp(
 
 
 def lit(rng: np.random.Generator, image: Array, gamma: float, gain: float, shadow: float) -> Array:
-    """Light: gamma and gain, a colour cast, and a shadow that takes up to the share `shadow` of it.
+    """Light: gamma and gain, a colour cast, and a shadow that takes up to the share ``shadow`` of it.
 
     The shadow is a slope across the picture or a soft spot, as cast by a neighbour or by trees.
     """
@@ -118,6 +118,6 @@ def blurred(rng: np.random.Generator, image: Array, defocus: float, motion: floa
 
 
 def noisy(rng: np.random.Generator, image: Array, level: float) -> Array:
-    """Sensor noise of `level` grey levels, the same in the three channels."""
+    """Sensor noise of ``level`` grey levels, the same in the three channels."""
     grey = rng.standard_normal(image.shape[:2], dtype=np.float32) * level
     return cv2.add(image, cv2.merge([grey] * 3), dtype=cv2.CV_8U)

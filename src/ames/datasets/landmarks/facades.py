@@ -1,7 +1,7 @@
-"""Made-up landmarks, drawn flat: facades and objects with shared parts and plenty of own detail.
+"""Generated landmarks, drawn flat: facades and objects with shared parts and many details of their own.
 
-Each family composes a wall or ground (`textures`), parts from the shared library (`motifs`) and detail of
-its own (`ornaments`) on one canvas, with a mask of the pixels that belong to the landmark.
+Each family composes a wall or ground (``textures``), parts from the shared library (``motifs``) and detail of
+its own (``ornaments``) on one canvas, with a mask of the pixels that belong to the landmark.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _kind(rng: np.random.Generator) -> int:
 
 
 def skyline(rng: np.random.Generator, size: tuple[int, int], roof: int) -> Array:
-    """Mask of a building's outline whose roof takes up the top `roof` rows: gable, steps, dome, towers..."""
+    """Mask of a building's outline whose roof takes the top ``roof`` rows: gable, steps, dome ..."""
     h, w = size
     mask = np.zeros((h, w), np.uint8)
     cv2.rectangle(mask, (0, roof), (w - 1, h - 1), 255, -1)
@@ -128,7 +128,7 @@ def furnish(rng: np.random.Generator, canvas: Array, box: tuple[int, int, int, i
 def draw_floor(
     rng: np.random.Generator, canvas: Array, top: int, height: int, bays: int, tones: Tones
 ) -> None:
-    """One storey between `top` and `top + height`: bays of windows or portals, columns, panels."""
+    """One storey between ``top`` and ``top + height``: bays of windows or portals, columns, panels."""
     w = canvas.shape[1]
     kind, bay = _kind(rng), w / bays
     part_w, part_h = int(bay * rng.uniform(0.5, 0.72)), int(height * rng.uniform(0.62, 0.8))

@@ -4,7 +4,7 @@ A part of one kind looks nearly the same on every landmark that has it (its reci
 number, not from the landmark), so local descriptors of different landmarks match in part. That is what
 makes counting matches, and not merely finding one, necessary.
 
-A motif is a pair (image uint8 [h, w, 3], mask uint8 [h, w]); `paste` puts it on a canvas.
+A motif is a pair (image uint8 [h, w, 3], mask uint8 [h, w]); ``paste`` puts it on a canvas.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _recipe(part: int, kind: int) -> np.random.Generator:
 
 
 def paste(canvas: Array, motif: Motif, x: int, y: int, gain: float = 1.0) -> None:
-    """Put a motif with its top left corner at (x, y), its brightness times `gain`; the rest is cut off."""
+    """Put a motif with its top left corner at (x, y), its brightness times ``gain``; the rest is cut off."""
     image, mask = motif
     left, top = max(0, -x), max(0, -y)
     right = min(mask.shape[1], canvas.shape[1] - x)
@@ -42,7 +42,7 @@ def paste(canvas: Array, motif: Motif, x: int, y: int, gain: float = 1.0) -> Non
 
 
 def arch_outline(width: int, height: int, pointed: bool, inset: int = 0) -> Array:
-    """Outline of an arched opening of the given size, moved inwards by `inset`: int32 [n, 2] (x, y)."""
+    """Outline of an arched opening of the given size, moved inwards by ``inset``: int32 [n, 2] (x, y)."""
     left, right, top, bottom = inset, width - 1 - inset, inset, height - 1
     half = (right - left) / 2
     rise = min(height * 0.6, half * (1.5 if pointed else 1.0))
@@ -68,7 +68,7 @@ class Window:
 
 
 def window_recipe(kind: int) -> Window:
-    """The recipe number `kind`."""
+    """The recipe number ``kind``."""
     rng = _recipe(1, kind)
     return Window(
         top=kind % 3,
@@ -82,45 +82,23 @@ def window_recipe(kind: int) -> Window:
 
 
 def window(kind: int, size: tuple[int, int], tones: Tones) -> Motif:
-    """A window of recipe `kind` filling (height, width)."""
+    """A window of recipe ``kind`` filling (height, width)."""
     recipe, (h, w) = window_recipe(kind), size
     image, mask = np.zeros((h, w, 3), np.uint8), np.zeros((h, w), np.uint8)
     side = int(w * (0.2 if recipe.shutters else 0.04))
     head = int(h * (0.16 if recipe.hood else 0.03))
-    inner_w, inner_h = w - 2 * side, int(h * 0.93) - head
-    border = max(2, int(w * recipe.frame))
-    opening, opening_mask = np.zeros((inner_h, inner_w, 3), np.uint8), np.zeros((inner_h, inner_w), np.uint8)
-    if recipe.top:
-        outline = arch_outline(inner_w, inner_h, recipe.top == 2)
-        glass = arch_outline(inner_w, inner_h, recipe.top == 2, border)
-    else:
-        r, b = inner_w - 1, inner_h - 1
-        outline = np.array([(0, 0), (r, 0), (r, b), (0, b)], np.int32)
-        glass = np.array([(border, border), (r - border, border), (r - border, b), (border, b)], np.int32)
-    cv2.fillPoly(opening_mask, [outline], 255)
-    cv2.fillPoly(opening, [outline], tones.light)
-    cv2.fillPoly(opening, [glass], tones.dark, cv2.LINE_AA)
-    bar = max(1, border // 2)
-    for i in range(1, recipe.columns + 1):
-        x = border + (inner_w - 2 * border) * i // (recipe.columns + 1)
-        cv2.line(opening, (x, border), (x, inner_h), mixed(tones.light, tones.dark, 0.25), bar)
-    for i in range(1, recipe.rows + 1):
-        y = border + (inner_h - border) * i // (recipe.rows + 1)
-        cv2.line(opening, (border, y), (inner_w - border, y), mixed(tones.light, tones.dark, 0.25), bar)
-    if recipe.top and recipe.rose:
-        centre, radius = (inner_w // 2, int(border + inner_w * 0.3)), int(inner_w * 0.2)
-        cv2.circle(opening, centre, radius, tones.light, -1, cv2.LINE_AA)
-        cv2.circle(opening, centre, max(2, radius - bar - 1), tones.dark, -1, cv2.LINE_AA)
-    cv2.polylines(opening, [outline], True, tones.dark, 1, cv2.LINE_AA)
+    sill = int(h * 0.93)
+    opening, opening_mask = _opening(
+        recipe, (sill - head, w - 2 * side), max(2, int(w * recipe.frame)), tones
+    )
     paste(image, (opening, opening_mask), side, head)
     paste(mask[..., None], (opening_mask[..., None], opening_mask), side, head)
     if recipe.shutters:
         for x in (0, w - side):
-            cv2.rectangle(image, (x, head), (x + side - 1, head + inner_h), tones.accent, -1)
-            for y in range(head, head + inner_h, max(4, h // 16)):
+            cv2.rectangle(image, (x, head), (x + side - 1, sill), tones.accent, -1)
+            for y in range(head, sill, max(4, h // 16)):
                 cv2.line(image, (x, y), (x + side - 1, y), mixed(tones.accent, tones.dark, 0.7), 1)
-            cv2.rectangle(mask, (x, head), (x + side - 1, head + inner_h), 255, -1)
-    sill = int(h * 0.93)
+            cv2.rectangle(mask, (x, head), (x + side - 1, sill), 255, -1)
     cv2.rectangle(image, (0, sill), (w - 1, h - 1), tones.light, -1)
     cv2.line(image, (0, h - 2), (w - 1, h - 2), tones.dark, 2)
     cv2.rectangle(mask, (0, sill), (w - 1, h - 1), 255, -1)
@@ -133,6 +111,35 @@ def window(kind: int, size: tuple[int, int], tones: Tones) -> Motif:
         cv2.fillPoly(image, [gable], tones.light)
         cv2.polylines(image, [gable], True, tones.dark, 2, cv2.LINE_AA)
         cv2.fillPoly(mask, [gable], 255)
+    return image, mask
+
+
+def _opening(recipe: Window, size: tuple[int, int], border: int, tones: Tones) -> Motif:
+    """The frame and the panes of a window, filling (height, width)."""
+    h, w = size
+    image, mask = np.zeros((h, w, 3), np.uint8), np.zeros((h, w), np.uint8)
+    if recipe.top:
+        outline = arch_outline(w, h, recipe.top == 2)
+        glass = arch_outline(w, h, recipe.top == 2, border)
+    else:
+        r, b = w - 1, h - 1
+        outline = np.array([(0, 0), (r, 0), (r, b), (0, b)], np.int32)
+        glass = np.array([(border, border), (r - border, border), (r - border, b), (border, b)], np.int32)
+    cv2.fillPoly(mask, [outline], 255)
+    cv2.fillPoly(image, [outline], tones.light)
+    cv2.fillPoly(image, [glass], tones.dark, cv2.LINE_AA)
+    bar, colour = max(1, border // 2), mixed(tones.light, tones.dark, 0.25)
+    for i in range(1, recipe.columns + 1):
+        x = border + (w - 2 * border) * i // (recipe.columns + 1)
+        cv2.line(image, (x, border), (x, h), colour, bar)
+    for i in range(1, recipe.rows + 1):
+        y = border + (h - border) * i // (recipe.rows + 1)
+        cv2.line(image, (border, y), (w - border, y), colour, bar)
+    if recipe.top and recipe.rose:
+        centre, radius = (w // 2, int(border + w * 0.3)), int(w * 0.2)
+        cv2.circle(image, centre, radius, tones.light, -1, cv2.LINE_AA)
+        cv2.circle(image, centre, max(2, radius - bar - 1), tones.dark, -1, cv2.LINE_AA)
+    cv2.polylines(image, [outline], True, tones.dark, 1, cv2.LINE_AA)
     return image, mask
 
 

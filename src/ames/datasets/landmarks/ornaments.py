@@ -1,4 +1,4 @@
-"""What only one landmark has: glyphs, reliefs, prints, painted curves, damage.
+"""Details that only one landmark has: glyphs, reliefs, prints, painted curves, damage.
 
 These parts are drawn from the landmark's own generator and never repeat elsewhere: they are what a local
 matcher has to find among the shared building parts.
@@ -33,7 +33,7 @@ def glyph(rng: np.random.Generator, size: tuple[int, int], thickness: int) -> Ar
 def inscription(
     rng: np.random.Generator, canvas: Array, box: tuple[int, int, int, int], ink: Colour, share: float = 0.62
 ) -> None:
-    """Fill `box` (x, y, width, height) with one line of glyphs as wide as `share` of their height."""
+    """Fill ``box`` (x, y, width, height) with one line of glyphs as wide as ``share`` of their height."""
     x, y, width, height = box
     step = max(5, int(height * share))
     for left in range(x, x + width - step, int(step * 1.15) + 1):
@@ -51,7 +51,7 @@ def throw_shapes(
     count: int,
     size: tuple[float, float],
 ) -> None:
-    """Throw `count` filled shapes on the canvas, between size[0] and size[1] of its shorter side wide."""
+    """Throw ``count`` filled shapes on the canvas, between size[0] and size[1] of its shorter side wide."""
     h, w = canvas.shape[:2]
     half, low, high = min(h, w) / 2, np.log(size[0]), np.log(size[1])
     for _ in range(count):
@@ -127,7 +127,7 @@ def paint_curves(rng: np.random.Generator, canvas: Array, tones: Tones, count: i
 
 
 def crumble(rng: np.random.Generator, canvas: Array, tones: Tones, share: float) -> None:
-    """Let the surface fall off in spots over about `share` of the canvas, bare stone showing."""
+    """Let the surface fall off in spots over about ``share`` of the canvas, bare stone showing."""
     h, w = canvas.shape[:2]
     field = grain(rng, (h, w), min(h, w) / rng.uniform(5, 9), 3)
     hole = field > np.quantile(field[::4, ::4], 1 - share)

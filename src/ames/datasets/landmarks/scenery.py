@@ -1,4 +1,4 @@
-"""What is around a landmark: sky, ground, other buildings, clutter, and things that stand in front of it.
+"""Surroundings of a landmark: sky, ground, other buildings, clutter, and objects in front of it.
 
 All of it has strong texture of its own, so that a good share of a view's keypoints is not on the landmark.
 """
@@ -16,7 +16,7 @@ Layer = tuple[Array, Array]
 
 
 def background(rng: np.random.Generator, size: tuple[int, int], neighbours: int) -> Array:
-    """A street without the landmark, [h, w, 3]: sky, ground and `neighbours` other buildings or objects."""
+    """A street without the landmark, [h, w, 3]: sky, ground and ``neighbours`` other buildings or objects."""
     h, w = size
     small = (max(2, h // 2), max(2, w // 2))  # sky and ground are soft: half the resolution is enough
     horizon = int(small[0] * rng.uniform(0.6, 0.9))
@@ -59,7 +59,7 @@ def add_neighbour(rng: np.random.Generator, image: Array) -> None:
 
 
 def clutter(rng: np.random.Generator, size: tuple[int, int], count: int) -> Array:
-    """A scene without any landmark: `count` shop signs, panels and windows heaped over a street."""
+    """A scene without any landmark: ``count`` shop signs, panels and windows heaped over a street."""
     h, w = size
     image = background(rng, size, 1)
     for _ in range(count):
@@ -70,7 +70,7 @@ def clutter(rng: np.random.Generator, size: tuple[int, int], count: int) -> Arra
 
 
 def patch(rng: np.random.Generator, side: int) -> Layer:
-    """A turned piece of texture about `side` pixels wide, cut from what landmarks are made of."""
+    """A turned piece of texture about ``side`` pixels wide, cut from what landmarks are made of."""
     tones, kind = draw_tones(rng), int(rng.integers(motifs.KINDS))
     shape = (int(side * rng.uniform(0.6, 1.2)) + 8, int(side * rng.uniform(0.6, 1.2)) + 8)
     choice = rng.integers(5)
@@ -168,7 +168,7 @@ OCCLUDERS = (pole, tree, people, textured_patch)
 
 
 def occlude(rng: np.random.Generator, image: Array, visible: Array, share: float) -> Array:
-    """Put things in front until about `share` of the landmark is hidden.
+    """Put things in front until about ``share`` of the landmark is hidden.
 
     Args:
         image: the view [h, w, 3], drawn on in place.

@@ -30,7 +30,7 @@ class Tones:
 
 
 def greyish(rng: np.random.Generator, low: float, high: float) -> Colour:
-    """A grey between `low` and `high` with a faint warm or cold tint (BGR)."""
+    """A grey between ``low`` and ``high`` with a faint warm or cold tint (BGR)."""
     grey, tint = rng.uniform(low, high), rng.uniform(-0.04, 0.16)
     return int(grey * (1 - tint)), int(grey), int(min(255, grey * (1 + 0.6 * tint)))
 
@@ -43,13 +43,13 @@ def draw_tones(rng: np.random.Generator) -> Tones:
 
 
 def mixed(a: Colour, b: Colour, share: float) -> Colour:
-    """Colour `share` of the way from `a` to `b`."""
+    """Colour ``share`` of the way from ``a`` to ``b``."""
     first, second, third = (int(x + (y - x) * share) for x, y in zip(a, b, strict=True))
     return first, second, third
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cell: float) -> Array:
-    """Noise of unit variance at its grid points, with features about `cell` pixels wide: [H, W]."""
+    """Noise of unit variance at its grid points, with features about ``cell`` pixels wide: [H, W]."""
     grid = (max(2, int(shape[0] / cell) + 2), max(2, int(shape[1] / cell) + 2))
     coarse = rng.standard_normal(grid, dtype=np.float32)
     return cv2.resize(coarse, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC)
@@ -64,13 +64,13 @@ def grain(rng: np.random.Generator, shape: tuple[int, int], coarsest: float, oct
 
 
 def tinted(colour: Colour, levels: Array) -> Array:
-    """`colour` plus `levels` grey levels ([H, W]) as an image."""
+    """``colour`` plus ``levels`` grey levels ([H, W]) as an image."""
     channels = [cv2.convertScaleAbs(np.maximum(levels + float(c), 0)) for c in colour]
     return cv2.merge(channels)
 
 
 def cells(rng: np.random.Generator, shape: tuple[int, int], cell: float) -> tuple[Array, Array]:
-    """Irregular cells about `cell` pixels wide: (cell number int32, distance to the cell's seed float32)."""
+    """Irregular cells about ``cell`` pixels wide: (number int32, distance to the cell's seed float32)."""
     count = max(4, int(shape[0] * shape[1] / cell**2))
     seeds = np.full(shape, 255, np.uint8)
     seeds[rng.integers(0, shape[0], count), rng.integers(0, shape[1], count)] = 0
@@ -92,7 +92,7 @@ def cell_borders(labels: Array) -> Array:
 def coursed(
     rng: np.random.Generator, shape: tuple[int, int], tones: Tones, height: float, ratio: float, spread: float
 ) -> Array:
-    """Courses of blocks `height` pixels high and `ratio` times as wide; block tones differ by `spread`.
+    """Courses of blocks ``height`` pixels high and ``ratio`` times as wide; block tones differ by ``spread``.
 
     Course heights and offsets are irregular and every block has its own tone, which makes the pattern
     of tones own to one landmark though the layout is that of many.

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ames.datasets.landmarks import camera, motifs
-from ames.datasets.landmarks import scenery as surroundings
+from ames.datasets.landmarks import camera, motifs, scenery
 from ames.datasets.landmarks.textures import Array
 from ames.errors import AmesError
 
@@ -116,7 +115,7 @@ BEND = 0.04  # most that it is curved, share of the landmark's height
 
 
 def draw_conditions(rng: np.random.Generator, difficulty: Difficulty) -> dict[str, float]:
-    """One value per field of `Conditions`, unsigned."""
+    """One value per field of ``Conditions``, unsigned."""
     count = int(rng.integers(difficulty.count[0], difficulty.count[1] + 1))
     chosen = [str(name) for name in rng.permutation(difficulty.troubles)[:count]]
     if "far" in chosen and "close" in chosen:
@@ -139,7 +138,7 @@ def render_view(
         landmark: the drawn landmark, uint8 [H, W, 3] in BGR order.
         mask: its pixels, uint8 [H, W] of 0 and 255.
         rng: the only source of chance; place, viewpoint, light and occluders are drawn from it.
-        difficulty: a key of `DIFFICULTIES`.
+        difficulty: a key of ``DIFFICULTIES``.
         size: (height, width) of the photograph in pixels.
 
     Returns:
@@ -158,23 +157,21 @@ def render_view(
     seen, seen_mask = camera.warp(landmark, mask, homography, size, bend)
     solid = cv2.threshold(seen_mask, 127, 255, cv2.THRESH_BINARY)[1]
     motifs.paste(image, (seen, solid), 0, 0)
-    surroundings.occlude(rng, image, solid, at["occlusion"])
+    scenery.occlude(rng, image, solid, at["occlusion"])
     return expose(rng, image, at)
 
 
 def render_clutter(rng: np.random.Generator, size: tuple[int, int]) -> Array:
     """A photograph of a busy place without any landmark, uint8 [h, w, 3]: a distractor."""
     at = draw_conditions(rng, DIFFICULTIES["easy"])
-    return expose(rng, surroundings.clutter(rng, size, int(rng.integers(6, 16))), at)
+    return expose(rng, scenery.clutter(rng, size, int(rng.integers(6, 16))), at)
 
 
 def place(rng: np.random.Generator, size: tuple[int, int], table: Difficulty) -> Array:
     """The surroundings of a view: a street with neighbours and textured pieces."""
-    image = surroundings.background(
-        rng, size, int(rng.integers(table.neighbours[0], table.neighbours[1] + 1))
-    )
+    image = scenery.background(rng, size, int(rng.integers(table.neighbours[0], table.neighbours[1] + 1)))
     for _ in range(int(rng.integers(table.clutter[0], table.clutter[1] + 1))):
-        part = surroundings.patch(rng, int(min(size) * rng.uniform(0.1, 0.25)))
+        part = scenery.patch(rng, int(min(size) * rng.uniform(0.1, 0.25)))
         reach = part[1].shape[0] // 2
         x, y = int(rng.integers(0, size[1])) - reach, int(rng.integers(0, size[0])) - reach
         motifs.paste(image, part, x, y)
@@ -182,7 +179,7 @@ def place(rng: np.random.Generator, size: tuple[int, int], table: Difficulty) ->
 
 
 def expose(rng: np.random.Generator, image: Array, at: dict[str, float]) -> Array:
-    """Light, lens and sensor under the conditions `at`."""
+    """Light, lens and sensor under the conditions ``at``."""
     unit = max(image.shape[:2]) / 512
     image = camera.lit(rng, image, at["gamma"], at["gain"], at["shadow"])
     image = camera.blurred(rng, image, at["defocus"] * unit, at["motion"] * unit)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ames.datasets.images import read_rows
+from ames.datasets.lists import read_rows
 from ames.errors import AmesError
 from ames.search.shortlist import repeated
 from ames.training.data.candidates import Survey, Weighted, nth_free, powers

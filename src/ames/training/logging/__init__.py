@@ -1,1 +1,1 @@
-"""What a training leaves behind: journal, trackers, environment."""
+"""Records of a training: journal, trackers, environment."""

@@ -1,4 +1,4 @@
-"""What a training ran in: versions, machine, settings that change numbers, and the code's commit."""
+"""The environment of a training: versions, machine, settings that change numbers, the code's commit."""
 
 from __future__ import annotations
 
@@ -37,11 +37,12 @@ DIFF_BYTES = 1_000_000  # a larger difference from the commit is not kept
 _HERE = Path(ames.__file__).parent
 
 
-def surroundings() -> dict[str, Any]:
-    """What the figures of this process depend on beside its configuration, as plain data.
+def collect_environment() -> dict[str, Any]:
+    """Collect what the results of this process depend on beside its configuration, as plain data.
 
     ``variables`` has those of ``VARIABLES`` that are set. ``git``: commit and whether files that it knows
-    differ from it, of the checkout that holds this package; None where it is in none, or git does not answer.
+    differ from it, of the checkout that holds this package; None if there is no checkout or git does not
+    answer.
     """
     return {
         "command": sys.argv,
@@ -62,15 +63,15 @@ def surroundings() -> dict[str, Any]:
     }
 
 
-def write_surroundings(folder: Path | str, **more: Any) -> Path:
-    """Writes ``surroundings`` and ``more`` to ``environment.json`` in ``folder``; returns its path.
+def write_environment(folder: Path | str, **more: Any) -> Path:
+    """Write ``collect_environment`` and ``more`` to ``environment.json`` in ``folder``; returns its path.
 
-    A Path among ``more`` is written relative to ``folder``. Where the code differs from its commit, the
-    difference is beside it, ``uncommitted.diff``, which ``git apply`` takes, and ``diff`` says so: None if
-    there is none, or if it exceeds ``DIFF_BYTES``. AmesError where the files cannot be written.
+    A Path among ``more`` is written relative to ``folder``. If the code differs from its commit, the
+    difference is written beside it as ``uncommitted.diff`` for ``git apply``, and ``diff`` names it. ``diff``
+    is None without a difference, or if it exceeds ``DIFF_BYTES``. AmesError if the files cannot be written.
     """
     folder = Path(folder)
-    about = surroundings()
+    about = collect_environment()
     patch = folder / "uncommitted.diff"
     diff = _diff() if about["git"] and about["git"]["dirty"] else None
     if diff is not None and len(diff) < DIFF_BYTES:
@@ -91,7 +92,7 @@ def write_surroundings(folder: Path | str, **more: Any) -> Path:
 
 
 def _packages() -> dict[str, str]:
-    """Versions of ames, of what it needs and of those extras that are there."""
+    """Return the versions of ames, its dependencies and the extras that are installed."""
     found = {"ames": ames.__version__}
     try:
         needed = metadata.requires(ames.DISTRIBUTION) or []
@@ -139,7 +140,7 @@ def _diff() -> bytes | None:
 
 
 def _git(*words: str) -> bytes | None:
-    """What git prints, asked where this package lies; None where it is absent, refuses or does not end."""
+    """Return git's output in the folder of this package; None if git is absent, refuses or does not end."""
     # Set in a hook, they would mean another checkout; and asking changes nothing, not even the index.
     clean = {k: v for k, v in os.environ.items() if k not in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")}
     clean["GIT_OPTIONAL_LOCKS"] = "0"

@@ -1,4 +1,4 @@
-"""The figures of a training as it goes, one JSON object a line, so that it can be looked at while it runs."""
+"""The journal of a training: its metrics, one JSON object per line, also readable while it runs."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ ENDING = "-journal.jsonl"
 
 
 def journal_of(model: Path | str) -> Path:
-    """Where the journal of a model file lies: ``teacher.pt`` has ``teacher-journal.jsonl`` beside it."""
+    """Return the journal's path of a model file: ``teacher.pt`` has ``teacher-journal.jsonl`` beside it."""
     return Path(model).with_name(Path(model).stem + ENDING)
 
 
 class Journal:
-    """Appends figures to a file. Each record has a ``kind`` ("step" or "epoch") and under ``step`` the
-    number of steps behind which it was taken, over the whole training; that of an epoch also ``epoch``.
+    """Appends metrics to a file. Each record has a ``kind`` ("step" or "epoch") and under ``step`` the
+    number of steps after which it was taken, over the whole training; that of an epoch also ``epoch``.
 
-    A training that is interrupted goes on from a state, and so does its journal: ``begin`` takes it back to
+    An interrupted training resumes from a state, and so does its journal: ``begin`` cuts it back to
     the step of that state. Whatever was taken by then must have been written before the state was kept; the
     journal of a resumed training then equals that of an uninterrupted one, but for what was timed.
     """
@@ -39,7 +39,8 @@ class Journal:
         self._there: set[str] = set()  # the kinds of the records that step ``begun`` has already
 
     def begin(self, step: int) -> None:
-        """Opens the file behind ``step`` steps: later lines and a torn last one go, at 0 all of them.
+        """Open the file after ``step`` steps: remove later lines and an incomplete last one, at 0 all of
+        them.
 
         AmesError where the file is not a journal or cannot be written.
         """
@@ -52,10 +53,10 @@ class Journal:
         self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - until close()
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Appends a record; figures that are not finite become null, which JSON has in place of NaN.
+        """Append a record; metrics that are not finite become null, because JSON has no NaN.
 
-        A record of the step it was begun at is left out if it is there: a training that is killed between
-        its record and its state takes the same figures again. AmesError where the disk is full.
+        A record of the step it was begun at is skipped if it exists: a training that is killed between
+        its record and its state takes the same metrics again. AmesError where the disk is full.
         """
         if self._file is None:
             raise ValueError("begin() opens a journal, which was not called")
@@ -73,7 +74,7 @@ class Journal:
             raise AmesError(f"{self.path}: cannot be written (the disk is full)")
 
     def close(self) -> None:
-        """Closes the file; a second time does nothing."""
+        """Close the file; a second time does nothing."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -110,7 +111,7 @@ def _record(line: bytes, where: str) -> dict[str, Any]:
 
 
 def _sound(record: Mapping[str, Any]) -> bool:
-    """Whether a record says where it belongs; its figures are as they are."""
+    """Return whether a record has a kind and a step; its metrics are not checked."""
     needed = {"step": ("step",), "epoch": ("step", "epoch")}.get(str(record.get("kind")), ("kind",))
     return all(type(record.get(key)) is int and record[key] >= 0 for key in needed)
 
@@ -124,7 +125,7 @@ def _line(record: Mapping[str, Any]) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can hold: numbers of numpy as those of Python, None for what is not finite."""
+    """Return a value for JSON: numbers of numpy as those of Python, None for what is not finite."""
     if isinstance(value, Mapping):
         return {key: _plain(x) for key, x in value.items()}
     if isinstance(value, (list, tuple)):

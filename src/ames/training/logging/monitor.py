@@ -1,4 +1,4 @@
-"""What is shown of a training while it runs: a bar, lines of the log, a journal, trackers."""
+"""Show a running training: a bar, lines of the log, a journal, trackers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 class TrainingMonitor:
     """Shows a training.
 
-    journal: where figures go beside the log. trackers: makes what else they go to, from the number of batches
+    journal: takes the metrics beside the log. trackers: makes the other receivers, from the number of batches
     that were trained on before. quiet: no bar and no lines.
     """
 
@@ -36,7 +36,7 @@ class TrainingMonitor:
         self._pairs, self._since = 0, time.perf_counter()
 
     def begin(self, done: int) -> None:
-        """``done`` batches were trained on before: what was noted behind them is dropped."""
+        """Start after ``done`` batches: records of later batches are removed."""
         if self.journal is not None:
             self.journal.begin(done)
         if self._make_trackers is not None:
@@ -56,25 +56,25 @@ class TrainingMonitor:
         yield from self._bar
 
     def batch(self, pairs: int, loss: float, accuracy: float) -> None:
-        """A batch of so many pairs is done; mean loss and accuracy of the epoch so far."""
+        """Record a batch: number of pairs, mean loss and accuracy of the epoch so far."""
         self._pairs += pairs
         if self._bar is not None:
-            figures = {"loss": f"{loss:.3f}", "accuracy": f"{accuracy:.3f}", "pairs/s": f"{self.speed():.0f}"}
-            self._bar.set_postfix(figures, refresh=False)
+            metrics = {"loss": f"{loss:.3f}", "accuracy": f"{accuracy:.3f}", "pairs/s": f"{self.speed():.0f}"}
+            self._bar.set_postfix(metrics, refresh=False)
 
     def speed(self) -> float:
-        """Pairs a second in this epoch."""
+        """Return the pairs per second of this epoch."""
         return self._pairs / max(time.perf_counter() - self._since, 1e-9)
 
-    def step(self, done: int, figures: Mapping[str, float]) -> None:
-        """Figures after ``done`` batches."""
-        figures = {**figures, "pairs_per_second": self.speed()}
+    def step(self, done: int, metrics: Mapping[str, float]) -> None:
+        """Record metrics after ``done`` batches."""
+        metrics = {**metrics, "pairs_per_second": self.speed()}
         if not self.quiet:
-            log.info("%s: %s", self._place(done), _line(figures))
-        self._note("step", done, figures)
+            log.info("%s: %s", self._place(done), _line(metrics))
+        self._note("step", done, metrics)
 
     def epoch(self, done: int, record: Mapping[str, float]) -> None:
-        """The record of an epoch that ended after ``done`` batches."""
+        """Record an epoch that ended after ``done`` batches."""
         if not self.quiet:
             log.info(_line(record))
         self._note("epoch", done, record)
@@ -89,13 +89,13 @@ class TrainingMonitor:
         epoch, batch = divmod(done - 1, self._total)
         return f"epoch {epoch + 1}, batch {batch + 1}/{self._total}"
 
-    def _note(self, kind: str, done: int, figures: Mapping[str, float]) -> None:
+    def _note(self, kind: str, done: int, metrics: Mapping[str, float]) -> None:
         if self.journal is not None:
-            self.journal.write({"kind": kind, "step": done} | dict(figures))
+            self.journal.write({"kind": kind, "step": done} | dict(metrics))
         prefix = "train" if kind == "step" else "epoch"
         for tracker in self._trackers:
-            tracker.log(done, {f"{prefix}/{name}": x for name, x in figures.items()})
+            tracker.log(done, {f"{prefix}/{name}": x for name, x in metrics.items()})
 
 
-def _line(figures: Mapping[str, float]) -> str:
-    return " ".join(f"{name} {x:.4g}" for name, x in figures.items())
+def _line(metrics: Mapping[str, float]) -> str:
+    return " ".join(f"{name} {x:.4g}" for name, x in metrics.items())

@@ -1,4 +1,4 @@
-"""Where curves of a training can be looked at while it runs: TensorBoard, Weights & Biases."""
+"""Trackers that show the curves of a running training: TensorBoard, Weights & Biases."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ PATIENCE = 120.0  # seconds that the end of a training waits for an upload
 
 
 class Tracker(Protocol):
-    """Takes figures by name, behind ``step`` steps, until it is closed."""
+    """Takes metrics by name, after ``step`` steps, until it is closed."""
 
-    def log(self, step: int, figures: Mapping[str, float]) -> None: ...
+    def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
 
     def close(self) -> None: ...
 
 
 class TensorBoard:
-    """Event files in ``folder``; a training that goes on behind ``step`` takes back what came later.
+    """Event files in ``folder``; a training that resumes after ``step`` removes later metrics.
 
     AmesError where the package is missing or the folder cannot be written.
     """
@@ -41,8 +41,8 @@ class TensorBoard:
             # Readers drop what earlier files have from this step on: at 0 the curves of another training.
             self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else 0)
 
-    def log(self, step: int, figures: Mapping[str, float]) -> None:
-        for name, value in figures.items():
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
             self._writer.add_scalar(name, value, step)
         self._writer.flush()  # else a killed process loses two minutes
 
@@ -53,8 +53,8 @@ class TensorBoard:
 class WandB:
     """A run of Weights & Biases, whose files lie in ``folder``; WANDB_MODE=offline keeps them there.
 
-    identity: a run that is there under it goes on; figures of steps that it has already are left out by the
-    service. AmesError where the package or the login is missing.
+    identity: an existing run of this identity is resumed; the service ignores metrics of steps that it has.
+    AmesError where the package or the login is missing.
     """
 
     def __init__(
@@ -76,8 +76,8 @@ class WandB:
                 settings=settings,
             )
 
-    def log(self, step: int, figures: Mapping[str, float]) -> None:
-        self._run.log(dict(figures), step=step)
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._run.log(dict(metrics), step=step)
 
     def close(self) -> None:
         self._run.finish()
@@ -90,10 +90,10 @@ def make_trackers(
     config: Mapping[str, Any],
     step: int = 0,
 ) -> list[Tracker]:
-    """The trackers that the key ``tracker`` names, behind ``step`` steps of a training.
+    """Make the trackers that the key ``tracker`` names, after ``step`` steps of a training.
 
     names: "auto" (TensorBoard if it is installed), "tensorboard", "wandb", several of these two, or None or
-    "none". folder: of this training alone, the same when it goes on; events go to ``tensorboard/`` in it,
+    "none". folder: of this training alone, the same when it resumes; events are in ``tensorboard/`` in it,
     runs and their identity to ``wandb/``. config: plain data that Weights & Biases shows with the run, whose
     project and name are ames and that of the folder unless WANDB_PROJECT and WANDB_NAME are set.
 
@@ -153,7 +153,7 @@ def _identity(path: Path, step: int) -> str:
 
 @contextmanager
 def _beginning(name: str) -> Iterator[None]:
-    """Whatever goes wrong while a package begins is an AmesError: they raise what they like."""
+    """Turn every error of a package's start into an AmesError: packages raise any exception."""
     try:
         yield
     except ImportError as error:
@@ -173,8 +173,8 @@ class _Spared:
         self.name = name
         self._tracker: Tracker | None = tracker
 
-    def log(self, step: int, figures: Mapping[str, float]) -> None:
-        self._try(lambda tracker: tracker.log(step, figures))
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._try(lambda tracker: tracker.log(step, metrics))
 
     def close(self) -> None:
         self._try(lambda tracker: tracker.close())
@@ -187,4 +187,4 @@ class _Spared:
             action(self._tracker)
         except Exception as error:  # packages, disks and networks raise what they like
             self._tracker = None
-            log.warning("%s is off, training goes on: %s", self.name, first_line(error))
+            log.warning("%s is off, training continues: %s", self.name, first_line(error))
