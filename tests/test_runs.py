@@ -25,12 +25,13 @@ from ames.evaluation.evaluate import (
 )
 from ames.evaluation.protocols import ALL, GLDV2, HARD, MEDIUM, PUBLIC, REVISITED
 from ames.evaluation.runs import Run
-from ames.evaluation.sweep import Fusion
+from ames.evaluation.sweep import needed
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import save_weights
+from ames.reranking.fusion import Fusion
 from ames.reranking.scorer import PairScorer
-from ames.reranking.shortlist_scores import needed, score_shortlist
+from ames.reranking.shortlist_scores import score_shortlist
 from ames.search.shortlist import Shortlist
 from ames.training.logging.journal import read_journal
 from golden import data_root

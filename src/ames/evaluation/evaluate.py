@@ -1,4 +1,4 @@
-"""Evaluation: a test set opened, each pair scored once, the figures written and read again."""
+"""Evaluation: a test set opened, each pair scored once, the metrics written and read again."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ames.database.index import search_database
 from ames.database.manifest import NAME
 from ames.database.store import Database
 from ames.datasets.ground_truth import GroundTruth, check_names, load_ground_truth
@@ -21,22 +22,22 @@ from ames.errors import AmesError
 from ames.evaluation.protocols import Protocol, query_counts
 from ames.evaluation.runs import RESULTS, Run, padded
 from ames.evaluation.sweep import (
-    Fusion,
     check_sweep,
     columns,
     evaluate_initial,
     evaluate_reranked,
-    figures,
+    metrics,
+    needed,
     sweep,
     tune,
-    validation_figures,
+    validation_metrics,
 )
 from ames.io.atomic import atomic_file
 from ames.models.base import PairSimilarity, Similarity
+from ames.reranking.fusion import Fusion
 from ames.reranking.score_cache import ScoreCache, scores_key
 from ames.reranking.scorer import ComputeConfig, PairScorer
-from ames.reranking.shortlist_scores import needed, score_shortlist
-from ames.retrieval.retriever import search_database
+from ames.reranking.shortlist_scores import score_shortlist
 from ames.search.shortlist import Shortlist
 
 log = logging.getLogger(__name__)
@@ -164,15 +165,15 @@ class Scores:
 
 @dataclass(frozen=True)
 class Choice:
-    """The combination that a validation split picked, its mean mAP there, the figures of
-    ``validation_figures`` behind the mean, and the scores behind those.
+    """The combination that a validation split picked, its mean mAP there, the metrics of
+    ``validation_metrics`` behind the mean, and the scores behind those.
     """
 
     num_rerank: int
-    blend: Fusion
+    fusion: Fusion
     dataset: str
     reached: float
-    figures: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
     scores: Scores | None = field(default=None, compare=False)
 
 
@@ -191,13 +192,13 @@ def choose(
     ranked = (test.shortlist, scores.logits, test.ground_truth, protocols)
     best: tuple[int, Fusion, float] | None = None
     for k in num_rerank:
-        blend, reached = tune(*ranked, num_rerank=k)
+        fusion, reached = tune(*ranked, num_rerank=k)
         if best is None or reached > best[2] + 1e-9:
-            best = k, blend, reached
+            best = k, fusion, reached
     assert best is not None, "check_sweep refuses empty lists"
-    k, blend, reached = best
-    found = validation_figures(evaluate_reranked(*ranked, num_rerank=k, blend=blend))
-    return Choice(k, blend, test.folder.name, reached, found, scores)
+    k, fusion, reached = best
+    found = validation_metrics(evaluate_reranked(*ranked, num_rerank=k, fusion=fusion))
+    return Choice(k, fusion, test.folder.name, reached, found, scores)
 
 
 def evaluate_folder(
@@ -261,16 +262,16 @@ def _judged(
     asked: Mapping[str, Any],
     chosen: Choice | None,
 ) -> dict[str, Any]:
-    """The figures of results: of the shortlist as it is, of every combination, of the chosen one."""
+    """The metrics of results: of the shortlist as it is, of every combination, of the chosen one."""
     ranked = (test.shortlist, logits, test.ground_truth, protocols)
     found: dict[str, Any] = {
-        "initial": figures(evaluate_initial(test.shortlist, test.ground_truth, protocols)),
+        "initial": metrics(evaluate_initial(test.shortlist, test.ground_truth, protocols)),
         "rows": sweep(*ranked, **asked),
         "chosen": None,
     }
     if chosen is not None:
-        k, blend = chosen.num_rerank, chosen.blend
-        row = sweep(*ranked, num_rerank=[k], lamb=[blend.lamb], temp=[blend.temp])[0]
+        k, fusion = chosen.num_rerank, chosen.fusion
+        row = sweep(*ranked, num_rerank=[k], lamb=[fusion.lamb], temp=[fusion.gamma])[0]
         found["chosen"] = row | {"val_dataset": chosen.dataset, "val_map": round(chosen.reached, 3)}
     return found
 
@@ -298,7 +299,7 @@ def judge_run(
     columns(judged)
     if len(truth.queries) != len(run.logits):
         raise AmesError(f"the run has {len(run.logits)} queries, its ground truth {len(truth.queries)}")
-    initial = figures(evaluate_initial(run.shortlist, truth, judged))
+    initial = metrics(evaluate_initial(run.shortlist, truth, judged))
     try:
         rows = sweep(run.shortlist, run.logits, truth, judged, **grid)
     except AmesError as error:
@@ -308,7 +309,7 @@ def judge_run(
 
 
 def readable(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows for a table of text: no nested figures, lambda and gamma in full."""
+    """Rows for a table of text: no nested metrics, lambda and gamma in full."""
     found = []
     for row in rows:
         flat = {key: value for key, value in row.items() if not isinstance(value, dict)}
