@@ -12,6 +12,7 @@ import torch
 
 from ames.database import build
 from ames.database.build import Source, append, compress
+from ames.database.index import open_index, search_database
 from ames.database.manifest import Manifest
 from ames.database.segment import HEADER_BYTES
 from ames.database.store import Database, projection_fingerprint
@@ -23,7 +24,7 @@ from ames.inspection import inspect as inspection
 from ames.reranking.fusion import Fusion
 from ames.reranking.scorer import PairScorer
 from ames.reranking.shortlist_scores import score_shortlist
-from ames.retrieval.retriever import Retriever, open_index, search_database
+from ames.retrieval.retriever import Retriever
 from ames.search.shortlist import Shortlist
 from database.made import SLOTS, WIDTH, database, model, source, state
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ames.evaluation.protocols import evaluate
-from ames.evaluation.sweep import junk_of, metrics
+from ames.evaluation.sweep import junk_ids, metrics
 from ames.reranking.fusion import junk_behind
 from twins.released_reads import read
 
@@ -22,7 +22,7 @@ def released_evaluation(model, queries, gallery, shortlist, truth, protocols, *,
     scored = 0
     query, query_mask = read(queries, list(range(len(shortlist.ids))), counts[0])
     for protocol in protocols:
-        columns = junk_behind(shortlist.ids, junk_of(truth, protocol))
+        columns = junk_behind(shortlist.ids, junk_ids(truth, protocol))
         ids = np.take_along_axis(shortlist.ids, columns, 1)
         similarities = np.take_along_axis(shortlist.similarities, columns, 1)
         logits = []

@@ -79,13 +79,13 @@ def chooser(
     val = validation_set(config)
     if val is None:
         return None
-    judged, how = protocols(val), scoring(config, val)
+    chosen, how = protocols(val), scoring(config, val)
     test = open_test_set(dataset_folder(config, val), model, **test_files(val))
     check_sweep(test.shortlist, num_rerank, [0.0], [1.0])
-    with_positives(test.shortlist, test.ground_truth, judged)
-    for line in left_out(query_counts(test.ground_truth, judged)):
+    with_positives(test.shortlist, test.ground_truth, chosen)
+    for line in left_out(query_counts(test.ground_truth, chosen)):
         log.info("%s: %s", test.folder.name, line)
-    return lambda model: choose(test, model, judged, how, num_rerank=num_rerank)
+    return lambda model: choose(test, model, chosen, how, num_rerank=num_rerank)
 
 
 def validation_set(config: DictConfig) -> DictConfig | None:
@@ -104,13 +104,13 @@ def dataset_of(config: DictConfig, key: str) -> DictConfig:
 
 def scoring(config: DictConfig, dataset: DictConfig) -> Scoring:
     """How the pairs of a test set are scored."""
-    unfinished = config.get("unfinished")
+    cache = config.get("score_cache")
     return Scoring(
         query_count=whole(dataset, "query_desc_num"),
         database_count=whole(dataset, "db_desc_num"),
         compute=compute(config, dataset),
         workers=whole(config, "num_workers", least=0),
-        unfinished=None if unfinished is None else Path(str(unfinished)),
+        score_cache=None if cache is None else Path(str(cache)),
     )
 
 

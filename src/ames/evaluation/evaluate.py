@@ -113,15 +113,15 @@ class Scoring:
     """How pairs are scored.
 
     query_count, database_count: descriptors used of each image. workers: threads that read ahead.
-    unfinished: folder for the scores of calls that were interrupted, from which the same call continues;
-    None: nothing is kept.
+    score_cache: folder for the scores of calls that were interrupted, from which the same call continues;
+    None: none is kept.
     """
 
     query_count: int
     database_count: int
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     workers: int = 0
-    unfinished: Path | None = None
+    score_cache: Path | None = None
 
     def __call__(
         self, model: PairSimilarity, test: TestSet, protocols: Sequence[Protocol], num_rerank: Sequence[int]
@@ -129,11 +129,11 @@ class Scoring:
         """Scores every pair that some protocol re-ranks at some k."""
         engine = PairScorer(model, self.compute)
         counts = {"query_count": self.query_count, "database_count": self.database_count}
-        kept = None
-        if self.unfinished is not None:
-            kept = ScoreCache(self.unfinished, scores_key(engine, test.queries, test.gallery, **counts))
-            if len(kept):
-                log.info("%d pairs were scored by an interrupted call: taken from there", len(kept))
+        cache = None
+        if self.score_cache is not None:
+            cache = ScoreCache(self.score_cache, scores_key(engine, test.queries, test.gallery, **counts))
+            if len(cache):
+                log.info("%d pairs were scored by an interrupted call: taken from there", len(cache))
         mask = needed(test.shortlist, test.ground_truth, protocols, num_rerank)
         logits = score_shortlist(
             engine,
@@ -142,25 +142,25 @@ class Scoring:
             test.shortlist,
             mask=mask,
             workers=self.workers,
-            kept=kept,
+            cache=cache,
             **counts,
         )
-        return Scores(logits, kept)
+        return Scores(logits, cache)
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Logits float32 [Q, M] of a shortlist, NaN where no protocol needs the pair; ``kept`` until they are
+    """Logits float32 [Q, M] of a shortlist, NaN where no protocol needs the pair; ``cache`` until they are
     written elsewhere.
     """
 
     logits: np.ndarray
-    kept: ScoreCache | None
+    cache: ScoreCache | None
 
-    def safe(self) -> None:
+    def clear_cache(self) -> None:
         """To be called when the scores are written, or needed no more."""
-        if self.kept is not None:
-            self.kept.forget()
+        if self.cache is not None:
+            self.cache.clear()
 
 
 @dataclass(frozen=True)
@@ -237,8 +237,8 @@ def evaluate_folder(
         "precision": scoring.compute.precision,
     }
     asked = {"num_rerank": list(num_rerank), "lamb": list(lamb), "temp": list(temp)}
-    judged = _judged(test, scores.logits, protocols, asked, chosen)
-    results = about | {"queries": counts} | judged
+    chosen_protocols = _all_metrics(test, scores.logits, protocols, asked, chosen)
+    results = about | {"queries": counts} | chosen_protocols
     Run(
         test.shortlist,
         scores.logits,
@@ -251,11 +251,11 @@ def evaluate_folder(
         text.write(json.dumps(results, indent=1).encode())
     for done in (scores, chosen.scores if chosen else None):
         if done is not None:
-            done.safe()
+            done.clear_cache()
     return results
 
 
-def _judged(
+def _all_metrics(
     test: TestSet,
     logits: np.ndarray,
     protocols: Sequence[Protocol],
@@ -276,7 +276,7 @@ def _judged(
     return found
 
 
-def judge_run(
+def evaluate_run(
     run: Run,
     *,
     num_rerank: Sequence[int] | None = None,
@@ -295,13 +295,13 @@ def judge_run(
         "temp": run.about["temp"] if temp is None else temp,
     }
     check_sweep(run.shortlist, *grid.values())
-    judged, truth = run.choose(protocols), run.truth(ground_truth)
-    columns(judged)
+    chosen_protocols, truth = run.choose(protocols), run.truth(ground_truth)
+    columns(chosen_protocols)
     if len(truth.queries) != len(run.logits):
         raise AmesError(f"the run has {len(run.logits)} queries, its ground truth {len(truth.queries)}")
-    initial = metrics(evaluate_initial(run.shortlist, truth, judged))
+    initial = metrics(evaluate_initial(run.shortlist, truth, chosen_protocols))
     try:
-        rows = sweep(run.shortlist, run.logits, truth, judged, **grid)
+        rows = sweep(run.shortlist, run.logits, truth, chosen_protocols, **grid)
     except AmesError as error:
         most = max(run.about["num_rerank"])
         raise AmesError(f"{error}: the run scored what it re-ranks up to {most}; evaluate anew") from error

@@ -100,7 +100,7 @@ def evaluate_oracle(
     }
 
 
-def junk_of(ground_truth: GroundTruth, protocol: Protocol) -> list[np.ndarray]:
+def junk_ids(ground_truth: GroundTruth, protocol: Protocol) -> list[np.ndarray]:
     """Return the junk ids of each query under a protocol."""
     return [ids(query, protocol.junk) for query in ground_truth.queries]
 
@@ -113,7 +113,7 @@ def needed(
     k = max(ks)
     for protocol in protocols:
         rows = slice(*protocol.queries) if protocol.queries else slice(None)
-        columns = junk_behind(shortlist.ids, junk_of(ground_truth, protocol))
+        columns = junk_behind(shortlist.ids, junk_ids(ground_truth, protocol))
         np.put_along_axis(mask[rows], columns[rows, :k], True, 1)
     return mask & (shortlist.ids >= 0)
 
@@ -128,7 +128,7 @@ class Reranked:
         self, shortlist: Shortlist, logits: np.ndarray, ground_truth: GroundTruth, protocol: Protocol
     ) -> None:
         self._protocol = protocol
-        columns = junk_behind(shortlist.ids, junk_of(ground_truth, protocol))
+        columns = junk_behind(shortlist.ids, junk_ids(ground_truth, protocol))
         self._labels = label(np.take_along_axis(shortlist.ids, columns, 1), ground_truth, protocol)
         rows = self._labels.rows
         self._similarities, self._logits, found = (

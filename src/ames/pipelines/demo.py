@@ -29,7 +29,7 @@ from ames.evaluation.protocols import (
     left_out,
     query_counts,
 )
-from ames.evaluation.sweep import evaluate_initial, evaluate_oracle, evaluate_reranked, junk_of, needed
+from ames.evaluation.sweep import evaluate_initial, evaluate_oracle, evaluate_reranked, junk_ids, needed
 from ames.extraction.process_pool import PoolExtractor
 from ames.io.atomic import atomic_file
 from ames.models.base import PairSimilarity
@@ -303,7 +303,7 @@ def _strips(test: DemoSet, shortlist: Shortlist, outcome: Outcome, k: int) -> li
     """Some queries with the first results before and after re-ranking."""
     protocol = _main(test.protocols)
     truth, fusion = test.ground_truth, outcome.method.fusion
-    after = rerank(shortlist, outcome.logits, junk_of(truth, protocol), num_rerank=k, fusion=fusion)
+    after = rerank(shortlist, outcome.logits, junk_ids(truth, protocol), num_rerank=k, fusion=fusion)
     before_aps = evaluate_initial(shortlist, truth, [protocol])[protocol].aps
     after_aps = outcome.results[protocol].aps
     chosen = np.unique(np.linspace(0, len(truth.queries) - 1, STRIPS).astype(int))

@@ -30,14 +30,14 @@ def score_shortlist(
     query_count: int | None = None,
     database_count: int | None = None,
     workers: int = 0,
-    kept: ScoreCache | None = None,
+    cache: ScoreCache | None = None,
 ) -> np.ndarray:
     """Logits float32 [Q, M] of the entries of a shortlist that ``mask`` [Q, M] selects; NaN elsewhere.
 
     Each pair is scored once. The gallery is read once, in the order of the file, and only as many
     descriptors of an image as are used; what was read is scored against all queries and forgotten.
     query_count, database_count: descriptors used of each image (None: all there are). workers: threads that
-    read ahead of the model; the scores do not depend on it. kept: scores of an interrupted call, which are
+    read ahead of the model; the scores do not depend on it. cache: scores of an interrupted call, which are
     taken over, and to which each block of new ones is added. Either file may be packed
     (``DescriptorFile.packed``): its codes are what the binary model would have made of the descriptors, and
     the scores are the same. AmesError if a packed file is not of this model's kind, and for descriptors or a
@@ -49,8 +49,8 @@ def score_shortlist(
         raise AmesError(f"mask is {mask.shape}, the shortlist {shortlist.ids.shape}: give one for each entry")
     wanted = shortlist.ids >= 0 if mask is None else mask & (shortlist.ids >= 0)
     logits = np.full(shortlist.ids.shape, np.nan, np.float32)
-    if kept is not None:
-        logits[wanted] = kept.find(shortlist.ids)[wanted]
+    if cache is not None:
+        logits[wanted] = cache.get(shortlist.ids)[wanted]
         wanted = wanted & np.isnan(logits)
     group = max(1, _QUERY_SLOTS // (query_count or queries.slots))
     with progress("score", int(wanted.sum()), "pairs") as tick:
@@ -60,7 +60,7 @@ def score_shortlist(
                 continue
             with naming(lambda row: _image(queries, row), lambda place, rows=rows: int(rows[place])):  # type: ignore[misc]
                 encoded = engine.queries(queries.read(rows, query_count), coded=queries.packed)
-            pairs = _Pairs.of(shortlist.ids, wanted, rows)
+            pairs = _Pairs.from_shortlist(shortlist.ids, wanted, rows)
             blocks = pairs.blocks(max(1, _BLOCK_SLOTS // (database_count or gallery.slots)))
             reads = ahead(
                 lambda block: gallery.read(block.images, database_count, locations=False), blocks, workers
@@ -74,8 +74,8 @@ def score_shortlist(
                     scores = engine.score(encoded, images, block.rows, block.places, coded=gallery.packed)
                 _check_finite(scores, query, image, queries, gallery)
                 logits[query, block.columns] = scores
-                if kept is not None:
-                    kept.add(query, image, scores)
+                if cache is not None:
+                    cache.append(query, image, scores)
                 tick(len(scores))
     return logits
 
@@ -93,7 +93,7 @@ class _Pairs:
     images: np.ndarray
 
     @classmethod
-    def of(cls, ids: np.ndarray, wanted: np.ndarray, queries: np.ndarray) -> _Pairs:
+    def from_shortlist(cls, ids: np.ndarray, wanted: np.ndarray, queries: np.ndarray) -> _Pairs:
         """The wanted entries of a shortlist [Q, M] for some of its queries, by image."""
         rows, columns = np.nonzero(wanted[queries])
         images, places = np.unique(ids[queries[rows], columns], return_inverse=True)

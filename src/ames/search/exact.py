@@ -36,14 +36,14 @@ def search(
     queries float32 [Q, G], gallery float32 [n, G]. See ``search_blocks``.
     """
     asked, searched = Vectors.of(queries, "queries"), Vectors.of(gallery, "gallery")
-    entries = entries_of(searched, k, skip_self)
+    entries = count_entries(searched, k, skip_self)
     blocks = search_blocks(asked, searched, k, block=block, skip_self=skip_self, device=device)
     empty = np.empty((0, entries), np.int64), np.empty((0, entries), np.float32)
     ids, similarities = (np.concatenate(parts) for parts in zip(empty, *blocks, strict=True))
     return Shortlist(ids, similarities)
 
 
-def entries_of(gallery: Vectors, k: int | None, skip_self: bool = False) -> int:
+def count_entries(gallery: Vectors, k: int | None, skip_self: bool = False) -> int:
     """Return the entries per query that a search for ``k`` finds: at most what the gallery has.
 
     AmesError below 0.
@@ -81,7 +81,7 @@ def search_blocks(
             f"{queries.sources[0]}: {queries.width}-d global descriptors, those of {gallery.sources[0]} are "
             f"{gallery.width}-d: they were not made by the same backbone"
         )
-    k = entries_of(gallery, k, skip_self)
+    k = count_entries(gallery, k, skip_self)
     tile = tile or max(1, _GALLERY_BYTES // (4 * gallery.width))
     for first, rows in queries.blocks(min(block, _fitting(k + _EXTRA))):
         if not k:
