@@ -117,7 +117,10 @@ def test_wrong_input_is_one_line(prepared, tmp_path, capsys):
         (("compact", tmp_path / "none"), "no database"),
         (("inspect", prepared.local("gallery"), "--verify"), "--verify is for databases"),
         (("inspect", tmp_path / "set"), "no database"),
-        (("tune", prepared.vectors("gallery"), "--bytes-per-image", 60), "60 bytes an image hold no 50"),
+        (
+            ("choose-codec", prepared.vectors("gallery"), "--bytes-per-image", 60),
+            "60 bytes an image hold no 50",
+        ),
     ]
     for words, message in cases:
         capsys.readouterr()
@@ -134,7 +137,7 @@ def test_wrong_input_is_one_line(prepared, tmp_path, capsys):
 
 def test_tune_says_what_to_call(prepared, tmp_path, capsys):
     words = ("--factories", "SQ8", "SQfp16", "--json", tmp_path / "tune.json", "--sample", 10)
-    assert run("tune", prepared.vectors("gallery"), *words) == 0
+    assert run("choose-codec", prepared.vectors("gallery"), *words) == 0
     assert "--global-factory SQ8 --desc-num 60" in capsys.readouterr().out
     assert json.loads((tmp_path / "tune.json").read_text())["pick"]["factory"] == "SQ8"
 

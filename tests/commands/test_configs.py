@@ -515,7 +515,7 @@ def refused_in_process(script, words, monkeypatch, capsys):
 @pytest.mark.parametrize(("words", "message"), EVALUATE_ERRORS, ids=lambda x: x[0][:40] if x else None)
 def test_what_evaluate_refuses(data, damaged, tmp_path, monkeypatch, capsys, words, message):
     words = [word.replace("{data}", str(data)).replace("{damaged}", str(damaged)) for word in words]
-    kept = f"unfinished={tmp_path / 'kept'}"  # not below the folder in which the tests are called
+    kept = f"score_cache={tmp_path / 'kept'}"  # not below the folder in which the tests are called
     words = [*evaluation(data, f"hydra.run.dir={tmp_path / 'run'}"), kept, *words]
     line = refused_in_process("evaluate.py", words, monkeypatch, capsys)
     assert line.startswith("evaluate: ")

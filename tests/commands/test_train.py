@@ -11,10 +11,10 @@ import torch
 
 from ames.cli.main import main
 from ames.descriptors.local import DescriptorWriter
-from ames.evaluation.sweep import Fusion
 from ames.features import LocalFeatures
 from ames.io.locks import exclusively
 from ames.models.checkpoints import read_weights
+from ames.reranking.fusion import Fusion
 from ames.search.shortlist import Shortlist
 from ames.training.logging.journal import read_journal
 from helpers.processes import ROOT
@@ -114,12 +114,12 @@ def test_the_same_command_gives_the_same_numbers(data, trained, tmp_path):
 
 def test_evaluation_takes_the_blend_of_the_checkpoint_unless_told_otherwise(data, trained):
     model = trained / "run" / "model.pt"
-    stored = Fusion.stored(read_weights(model).about, source="x")
+    stored = Fusion.from_checkpoint(read_weights(model).about, source="x")
     assert stored is not None
     words = ["desc_name=mine", "dim_local_features=24", f"model_path={model}", "test_dataset.num_rerank=10"]
     for given, expected in (
-        ([], (stored.lamb, stored.temp)),
-        (["test_dataset.lamb=0.25"], (0.25, stored.temp)),
+        ([], (stored.lamb, stored.gamma)),
+        (["test_dataset.lamb=0.25"], (0.25, stored.gamma)),
         (["test_dataset.lamb=0", "test_dataset.temp=3"], (0, 3)),
     ):
         done = call("evaluate.py", data, *words, *given, "hydra.run.dir=evaluated", cwd=trained)

@@ -11,18 +11,19 @@ import torch
 
 from ames.database import build
 from ames.database.build import Source, append, compress
+from ames.database.index import open_index, search_database
 from ames.database.manifest import Manifest
 from ames.database.segment import HEADER_BYTES
 from ames.database.store import Database, projection_fingerprint
 from ames.database.writer import writing
 from ames.descriptors.local import DescriptorFile, DescriptorWriter, GlobalFile, write_globals
 from ames.errors import AmesError
-from ames.evaluation.sweep import Fusion
 from ames.features import LocalFeatures
 from ames.inspection import inspect as inspection
+from ames.reranking.fusion import Fusion
 from ames.reranking.scorer import PairScorer
 from ames.reranking.shortlist_scores import score_shortlist
-from ames.retrieval.retriever import Retriever, open_index, search_database
+from ames.retrieval.retriever import Retriever
 from ames.search.shortlist import Shortlist
 from helpers.databases import SLOTS, WIDTH, database, model, source, state
 from helpers.processes import ROOT
@@ -185,16 +186,16 @@ def test_global_search_finds_what_exact_search_finds(tmp_path):
 def test_retrieval_blends_both_scores(tmp_path):
     db, made = database(tmp_path)
     query = source(tmp_path / "q", 2, seed=7)
-    engine, blend = PairScorer(model()), Fusion(0.3, 2.0)
+    engine, fusion = PairScorer(model()), Fusion(0.3, 2.0)
     vectors, local = query.vectors.read()[:1], query.local.read([0])
-    found = Retriever(db, engine, blend).search(vectors, local, k=4, num_rerank=8)
+    found = Retriever(db, engine, fusion).search(vectors, local, k=4, num_rerank=8)
     shortlist = open_index(db).search(vectors, 8)
     logits = score_shortlist(engine, query.local, made.local, shortlist, database_count=4)
     scores = 0.3 * shortlist.similarities + 0.7 / (1 + np.exp(-2.0 * logits))
     best = np.argsort(-scores[0], kind="stable")[:4]
     assert found.ids[0].tolist() == shortlist.ids[0][best].tolist()
     np.testing.assert_allclose(found.similarities[0], scores[0][best], atol=1e-6)
-    coded = Retriever(db, engine, blend).search(vectors, engine.model.compress(local), k=4, num_rerank=8)
+    coded = Retriever(db, engine, fusion).search(vectors, engine.model.compress(local), k=4, num_rerank=8)
     assert np.array_equal(coded.ids, found.ids)  # queries of a file of ``ames extract --pack``
     np.testing.assert_allclose(coded.similarities, found.similarities, atol=1e-6)
 

@@ -15,7 +15,6 @@ from ames.evaluation.protocols import ALL, GLDV2, LEAVE_ONE_OUT, MEDIUM, PUBLIC,
 from ames.evaluation.sweep import (
     GAMMAS,
     LAMBDAS,
-    Fusion,
     check_sweep,
     column,
     columns,
@@ -24,11 +23,12 @@ from ames.evaluation.sweep import (
     evaluate_reranked,
     sweep,
     tune,
-    validation_figures,
+    validation_metrics,
 )
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import load_state
+from ames.reranking.fusion import Fusion
 from ames.search.shortlist import Shortlist
 from golden import data_root, rebuild
 
@@ -124,13 +124,13 @@ def mean_map(results):
 def test_without_slack_tune_is_never_worse_than_a_point_of_the_grid():
     for seed in range(3):
         shortlist, logits, truth = made_up(seed)
-        blend, reached = tune(shortlist, logits, truth, REVISITED, num_rerank=25, slack=0)
-        assert blend.lamb in LAMBDAS
-        assert blend.temp in GAMMAS
+        fusion, reached = tune(shortlist, logits, truth, REVISITED, num_rerank=25, slack=0)
+        assert fusion.lamb in LAMBDAS
+        assert fusion.gamma in GAMMAS
         ways = {
             (lamb, temp): mean_map(
                 evaluate_reranked(
-                    shortlist, logits, truth, REVISITED, num_rerank=25, blend=Fusion(lamb, temp)
+                    shortlist, logits, truth, REVISITED, num_rerank=25, fusion=Fusion(lamb, temp)
                 )
             )
             for lamb in LAMBDAS[::3]
@@ -138,7 +138,7 @@ def test_without_slack_tune_is_never_worse_than_a_point_of_the_grid():
         }
         assert reached >= max(ways.values()) - 1e-9
         assert reached == pytest.approx(
-            mean_map(evaluate_reranked(shortlist, logits, truth, REVISITED, num_rerank=25, blend=blend))
+            mean_map(evaluate_reranked(shortlist, logits, truth, REVISITED, num_rerank=25, fusion=fusion))
         )
 
 
@@ -158,17 +158,17 @@ def test_slack_trusts_the_global_similarity_more_and_gives_up_no_more_than_it_sa
     shortlist, logits, truth = made_up()
     best, best_map = tune(shortlist, logits, truth, REVISITED, num_rerank=25, slack=0)
     for slack in (0.5, 5, 100):
-        blend, reached = tune(shortlist, logits, truth, REVISITED, num_rerank=25, slack=slack)
+        fusion, reached = tune(shortlist, logits, truth, REVISITED, num_rerank=25, slack=slack)
         assert reached >= best_map - slack
-        assert blend.lamb / (1 - blend.lamb) / blend.temp >= best.lamb / (1 - best.lamb) / best.temp
-    assert blend == Fusion(LAMBDAS[-1], GAMMAS[0])  # anything is good enough
+        assert fusion.lamb / (1 - fusion.lamb) / fusion.gamma >= best.lamb / (1 - best.lamb) / best.gamma
+    assert fusion == Fusion(LAMBDAS[-1], GAMMAS[0])  # anything is good enough
 
 
 def test_gamma_does_not_change_the_order_without_the_global_score():
     shortlist, logits, truth = made_up()
     maps = {
         mean_map(
-            evaluate_reranked(shortlist, logits, truth, REVISITED, num_rerank=40, blend=Fusion(0.0, temp))
+            evaluate_reranked(shortlist, logits, truth, REVISITED, num_rerank=40, fusion=Fusion(0.0, temp))
         )
         for temp in (0.1, 1.0, 3.0)
     }
@@ -179,13 +179,15 @@ def test_perfect_re_ranking_bounds_every_other():
     shortlist, logits, truth = made_up()
     best = evaluate_oracle(shortlist, truth, REVISITED, 20)
     for lamb in (0.0, 0.5, 1.0):
-        found = evaluate_reranked(shortlist, logits, truth, REVISITED, num_rerank=20, blend=Fusion(lamb, 1.0))
+        found = evaluate_reranked(
+            shortlist, logits, truth, REVISITED, num_rerank=20, fusion=Fusion(lamb, 1.0)
+        )
         assert all(found[p].map <= best[p].map + 1e-9 for p in REVISITED)
 
 
 def test_lambda_one_keeps_the_initial_ranking():
     shortlist, logits, truth = made_up()
-    found = evaluate_reranked(shortlist, logits, truth, REVISITED, num_rerank=20, blend=Fusion(1.0, 1.0))
+    found = evaluate_reranked(shortlist, logits, truth, REVISITED, num_rerank=20, fusion=Fusion(1.0, 1.0))
     initial = evaluate_initial(shortlist, truth, REVISITED)
     assert [found[p].map for p in REVISITED] == pytest.approx([initial[p].map for p in REVISITED])
 
@@ -365,20 +367,20 @@ def test_the_mean_of_a_validation_and_what_is_behind_it():
     for query in truth.queries:
         query["hard"] = np.empty(0, np.int64)
     found = evaluate_initial(shortlist, truth, REVISITED)  # no query has a hard positive
-    figures = validation_figures(found)
+    figures = validation_metrics(found)
     assert figures == {
         "val_map": pytest.approx((found[REVISITED[0]].map + found[MEDIUM].map) / 2),
         "val_E_map": found[REVISITED[0]].map,
         "val_M_map": found[MEDIUM].map,
     }
-    assert list(validation_figures({MEDIUM: found[MEDIUM]})) == ["val_map"]
-    assert list(validation_figures({K1: found[MEDIUM], ALL: found[MEDIUM]})) == [
+    assert list(validation_metrics({MEDIUM: found[MEDIUM]})) == ["val_map"]
+    assert list(validation_metrics({K1: found[MEDIUM], ALL: found[MEDIUM]})) == [
         "val_map",
         "val_k1_map",
         "val_all_map",
     ]
     with pytest.raises(AmesError, match="no query has a positive under hard"):
-        validation_figures({REVISITED[2]: found[REVISITED[2]]})
+        validation_metrics({REVISITED[2]: found[REVISITED[2]]})
 
 
 def test_queries_without_a_positive_are_counted_beside_the_mean_of_the_others(small_folder, tmp_path):

@@ -24,13 +24,13 @@ from ames.evaluation.protocols import (
     REVISITED,
     choose_protocols,
 )
-from ames.evaluation.sweep import Fusion
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import save_weights
+from ames.reranking.fusion import Fusion
 from helpers.small_sets import made
 
-BLEND = Fusion(0.3, 2.0)
+FUSION = Fusion(0.3, 2.0)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,9 @@ def data(tmp_path_factory):
     made(root / "photos", keys={"ok": 3, "junk": 1})
     torch.manual_seed(0)
     sizes = {"local_dim": 8, "model_dim": 8, "num_encoder_layers": 1, "dim_feedforward": 8}
-    save_weights(root / "full.safetensors", AMES(**sizes, init="matching"), provenance={"blend": vars(BLEND)})
+    save_weights(
+        root / "full.safetensors", AMES(**sizes, init="matching"), provenance={"blend": FUSION.to_keys()}
+    )
     save_weights(root / "bits.safetensors", AMES(**sizes, init="matching", binarized=True))
     return root
 
@@ -49,7 +51,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def contenders(data):
     paths = [data / "full.safetensors", data / "bits.safetensors"]
-    return load_contenders(paths, backbone="rootsift", blend=Fusion(0.1, 1.0))
+    return load_contenders(paths, backbone="rootsift", fusion=Fusion(0.1, 1.0))
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +104,8 @@ def test_a_point_is_what_an_evaluation_says(data, contenders, rows, tmp_path):
             Scoring(query_count=4, database_count=2),
             out=tmp_path / one.name,
             num_rerank=[50],
-            lamb=[one.blend.lamb],
-            temp=[one.blend.temp],
+            lamb=[one.fusion.lamb],
+            temp=[one.fusion.gamma],
         )
         expected = {k: v for k, v in results["rows"][0].items() if k != "num_rerank"}
         assert {key: row[key] for key in expected} == expected
@@ -116,7 +118,7 @@ def test_a_count_given_twice_is_scored_once(test_set, contenders):
 
 
 def test_any_pair_wise_model_can_be_a_line(test_set):
-    one = Contender("Chamfer", Chamfer(local_dim=8), BLEND)
+    one = Contender("Chamfer", Chamfer(local_dim=8), FUSION)
     assert [row["bytes"] for row in curve(test_set, [one], [MEDIUM], **COUNTS)] == [0, 64, 160]
 
 
@@ -124,7 +126,7 @@ def test_models_of_one_file_name_go_by_their_paths(data, tmp_path):
     other = tmp_path / "full.safetensors"
     other.write_bytes((data / "full.safetensors").read_bytes())
     paths = [data / "full.safetensors", other, data / "bits.safetensors"]
-    names = [one.name for one in load_contenders(paths, backbone="rootsift", blend=BLEND)]
+    names = [one.name for one in load_contenders(paths, backbone="rootsift", fusion=FUSION)]
     assert names == [str(data / "full.safetensors"), str(other), "bits"]
 
 
@@ -148,11 +150,11 @@ def test_counts_that_are_not_there(test_set, contenders, changes, message):
 
 def test_models_that_do_not_fit_are_refused_before_any_is_scored(test_set, contenders, monkeypatch):
     monkeypatch.setattr(Scoring, "__call__", None)
-    first, wide = contenders[0], Contender("wide", Chamfer(local_dim=16), BLEND)
+    first, wide = contenders[0], Contender("wide", Chamfer(local_dim=16), FUSION)
     for second, message in (
         (wide, "descriptors are 8-d, but the model takes 16-d"),
-        (Contender("full", Chamfer(local_dim=8), BLEND), "two lines of the curve are called 'full'"),
-        (Contender("sizeless", Chamfer(), BLEND), "sizeless: does not say what it stores"),
+        (Contender("full", Chamfer(local_dim=8), FUSION), "two lines of the curve are called 'full'"),
+        (Contender("sizeless", Chamfer(), FUSION), "sizeless: does not say what it stores"),
         (Contender("odd", first.model, Fusion(1.5, 1.0)), r"lamb 1.5 is outside \[0, 1\]"),
     ):
         with pytest.raises(AmesError, match=message):
@@ -163,7 +165,7 @@ def test_a_blend_that_is_none(data, tmp_path):
     path = tmp_path / "odd.safetensors"
     save_weights(path, AMES(local_dim=8, model_dim=8, num_encoder_layers=1), provenance={"blend": [1]})
     with pytest.raises(AmesError, match="its blend is"):
-        load_contenders([path], backbone="rootsift", blend=BLEND)
+        load_contenders([path], backbone="rootsift", fusion=FUSION)
 
 
 def truth(queries=2, **keys):
@@ -190,7 +192,7 @@ def test_the_picture_is_an_image(rows, tmp_path):
     assert image(path).shape == (750, 1200, 3)
     assert len(np.unique(image(path).reshape(-1, 3), axis=0)) > 10
     assert [p.name for p in path.parent.iterdir()] == ["a.png"]
-    assert (image(draw(rows, tmp_path / "b.png", figure="H_map", title="small")) != image(path)).any()
+    assert (image(draw(rows, tmp_path / "b.png", metric="H_map", title="small")) != image(path)).any()
 
 
 @pytest.mark.parametrize("part", [slice(0, 1), slice(1, 2), slice(0, 2)])
@@ -200,8 +202,8 @@ def test_few_rows_and_missing_figures_are_drawn(rows, tmp_path, part):
 
 
 def test_a_figure_that_is_not_there(rows, tmp_path):
-    with pytest.raises(AmesError, match="no figure 'pub_map' in the rows; they have model, kind"):
-        draw(rows, tmp_path / "a.png", figure="pub_map")
+    with pytest.raises(AmesError, match="no metric 'pub_map' in the rows; they have model, kind"):
+        draw(rows, tmp_path / "a.png", metric="pub_map")
     with pytest.raises(AmesError, match="cannot be written"):
         draw(rows, "/proc/a.png")
 

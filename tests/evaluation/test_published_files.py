@@ -8,13 +8,13 @@ from ames.datasets.ground_truth import load_ground_truth
 from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError
 from ames.evaluation.protocols import HARD, MEDIUM
-from ames.evaluation.sweep import sweep
+from ames.evaluation.sweep import needed, sweep
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import load_model
 from ames.reranking.scorer import PairScorer
-from ames.reranking.shortlist_scores import needed, score_shortlist
+from ames.reranking.shortlist_scores import score_shortlist
 from ames.search.shortlist import Shortlist
 from golden import data_root, rebuild
 

@@ -18,19 +18,20 @@ from ames.evaluation.evaluate import (
     Scoring,
     choose,
     evaluate_folder,
-    judge_run,
+    evaluate_run,
     objective,
     open_test_set,
     readable,
 )
 from ames.evaluation.protocols import ALL, GLDV2, HARD, MEDIUM, PUBLIC, REVISITED
 from ames.evaluation.runs import Run
-from ames.evaluation.sweep import Fusion
+from ames.evaluation.sweep import needed
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import save_weights
+from ames.reranking.fusion import Fusion
 from ames.reranking.scorer import PairScorer
-from ames.reranking.shortlist_scores import needed, score_shortlist
+from ames.reranking.shortlist_scores import score_shortlist
 from ames.search.shortlist import Shortlist
 from ames.training.logging.journal import read_journal
 from golden import data_root
@@ -56,7 +57,7 @@ def run(tmp_path_factory):
 
 def test_rows_of_a_run_follow_from_its_files(run):
     _, out, results = run
-    initial, *rows = judge_run(Run.load(out))
+    initial, *rows = evaluate_run(Run.load(out))
     assert rows == results["rows"]
     assert initial == {"num_rerank": 0, "lamb": None, "temp": None} | results["initial"]
 
@@ -65,7 +66,7 @@ def test_other_combinations_are_as_if_evaluated(run, tmp_path):
     folder, out, _ = run
     fresh = evaluated(folder, tmp_path, num_rerank=[50], lamb=[0.3, 1.0], temp=[2.0], protocols=(MEDIUM,))
     grid = {"num_rerank": [50], "lamb": [0.3, 1.0], "temp": [2.0]}
-    assert judge_run(Run.load(out), **grid, protocols=["medium"])[1:] == fresh["rows"]
+    assert evaluate_run(Run.load(out), **grid, protocols=["medium"])[1:] == fresh["rows"]
 
 
 def test_the_report_command(run, capsys):
@@ -140,7 +141,7 @@ def test_ground_truth_that_has_moved(run, tmp_path):
     folder, out, results = run
     moved = tmp_path / "moved.json"
     moved.write_bytes(folder.ground_truth.read_bytes())
-    assert judge_run(Run.load(out), ground_truth=moved)[1:] == results["rows"]
+    assert evaluate_run(Run.load(out), ground_truth=moved)[1:] == results["rows"]
 
 
 # ---- GLDv2, distractors, workers -------------------------------------------------------------------
@@ -174,7 +175,7 @@ def test_distractors_lie_behind_the_ground_truth_s_gallery(tmp_path):
     with pytest.raises(AmesError, match="180 images, but 150 gallery images in the ground truth"):
         evaluated(folder, tmp_path / "run")
     results = evaluated(folder, tmp_path / "run", files={"distractors": True})
-    assert judge_run(Run.load(tmp_path / "run"))[1:] == results["rows"]
+    assert evaluate_run(Run.load(tmp_path / "run"))[1:] == results["rows"]
 
 
 def test_named_files_are_read_in_place_of_the_usual_ones(run, tmp_path):
@@ -269,7 +270,9 @@ def test_the_command_chooses_on_a_validation_set(data, monkeypatch, capsys):
     assert chosen["val_dataset"] == "landmarks-val"
     assert chosen["num_rerank"] == 100
     assert "chosen on landmarks-val" in capsys.readouterr().out
-    row = judge_run(Run.load(data / "run"), num_rerank=[100], lamb=[chosen["lamb"]], temp=[chosen["temp"]])[1]
+    row = evaluate_run(
+        Run.load(data / "run"), num_rerank=[100], lamb=[chosen["lamb"]], temp=[chosen["temp"]]
+    )[1]
     assert row["M_map"] == chosen["M_map"]
 
 

@@ -60,25 +60,25 @@ class Counted(Chamfer):
 def test_what_was_kept_is_found(tmp_path):
     kept = ScoreCache(tmp_path / "new" / "folder", "key")
     assert len(kept) == 0
-    kept.add(np.array([0, 2, 2]), np.array([7, 5, 9]), np.float32([0.5, -1, 2]))
-    kept.add(np.array([1]), np.array([7]), np.float32([3]))
+    kept.append(np.array([0, 2, 2]), np.array([7, 5, 9]), np.float32([0.5, -1, 2]))
+    kept.append(np.array([1]), np.array([7]), np.float32([3]))
     again = ScoreCache(tmp_path / "new" / "folder", "key")
     assert len(again) == 4
     ids = np.array([[7, 5, -1], [9, 7, 3], [9, 8, 5]])
     nan = np.nan
-    np.testing.assert_array_equal(again.find(ids), [[0.5, nan, nan], [nan, 3, nan], [2, nan, -1]])
+    np.testing.assert_array_equal(again.get(ids), [[0.5, nan, nan], [nan, 3, nan], [2, nan, -1]])
     assert len(ScoreCache(tmp_path / "new" / "folder", "other")) == 0
-    again.forget()
+    again.clear()
     assert not list((tmp_path / "new" / "folder").iterdir())
 
 
 def test_a_record_that_a_crash_cut_off_is_left_out(tmp_path):
-    ScoreCache(tmp_path, "key").add(np.arange(3), np.arange(3), np.zeros(3))
+    ScoreCache(tmp_path, "key").append(np.arange(3), np.arange(3), np.zeros(3))
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:-1])
     again = ScoreCache(tmp_path, "key")
     assert len(again) == 2
-    again.add(np.array([2]), np.array([2]), np.ones(1))
+    again.append(np.array([2]), np.array([2]), np.ones(1))
     assert len(ScoreCache(tmp_path, "key")) == 3
 
 
@@ -87,15 +87,17 @@ def test_an_interrupted_call_continues(tmp_path, files, shortlist, monkeypatch):
     expected = score_shortlist(PairScorer(Chamfer(local_dim=8)), *files, shortlist)
     stopped = Counted(most=25)
     with pytest.raises(KeyboardInterrupt):
-        score_shortlist(PairScorer(stopped), *files, shortlist, kept=ScoreCache(tmp_path / "kept", "key"))
+        score_shortlist(PairScorer(stopped), *files, shortlist, cache=ScoreCache(tmp_path / "kept", "key"))
     kept = ScoreCache(tmp_path / "kept", "key")
     assert 0 < len(kept) <= stopped.pairs_seen
     rest = Counted()
-    found = score_shortlist(PairScorer(rest), *files, shortlist, kept=kept)
+    found = score_shortlist(PairScorer(rest), *files, shortlist, cache=kept)
     np.testing.assert_array_equal(found, expected)
     assert rest.pairs_seen == expected.size - len(kept)
     nothing = Counted(most=0)
-    whole = score_shortlist(PairScorer(nothing), *files, shortlist, kept=ScoreCache(tmp_path / "kept", "key"))
+    whole = score_shortlist(
+        PairScorer(nothing), *files, shortlist, cache=ScoreCache(tmp_path / "kept", "key")
+    )
     np.testing.assert_array_equal(whole, expected)
 
 
@@ -116,7 +118,7 @@ ames.reranking.shortlist_scores._BLOCK_SLOTS = 8
 ids = np.load(folder / "ids.npy")
 shortlist = t.Shortlist(ids, np.zeros(ids.shape, np.float32))
 files = DescriptorFile(folder / "q.hdf5"), DescriptorFile(folder / "g.hdf5")
-t.score_shortlist(t.PairScorer(Slow()), *files, shortlist, kept=t.ScoreCache(folder / "kept", "key"))
+t.score_shortlist(t.PairScorer(Slow()), *files, shortlist, cache=t.ScoreCache(folder / "kept", "key"))
 """
 
 
@@ -131,7 +133,7 @@ def test_a_killed_process_leaves_what_it_had(tmp_path, files, shortlist):
     kept = ScoreCache(tmp_path / "kept", "key")
     assert 9 <= len(kept) < shortlist.ids.size
     rest = Counted()
-    found = score_shortlist(PairScorer(rest), *files, shortlist, kept=kept)
+    found = score_shortlist(PairScorer(rest), *files, shortlist, cache=kept)
     np.testing.assert_array_equal(found, score_shortlist(PairScorer(Chamfer(local_dim=8)), *files, shortlist))
     assert rest.pairs_seen == found.size - len(kept)
 
@@ -145,7 +147,7 @@ def test_scores_that_another_call_forgets_meanwhile(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(AmesError, match="cannot be written"):
-        ScoreCache(tmp_path / "file" / "kept", "key").add(np.arange(1), np.arange(1), np.zeros(1))
+        ScoreCache(tmp_path / "file" / "kept", "key").append(np.arange(1), np.arange(1), np.zeros(1))
 
 
 def test_the_key_is_of_all_that_the_scores_depend_on(tmp_path, files):

@@ -8,12 +8,14 @@ from ames.datasets.ground_truth import GroundTruth
 from ames.descriptors.local import DescriptorFile, DescriptorWriter
 from ames.errors import AmesError
 from ames.evaluation.protocols import EASY, HARD, MEDIUM
+from ames.evaluation.sweep import needed
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
 from ames.models.base import PairSimilarity
 from ames.models.chamfer import Chamfer
+from ames.reranking.fusion import Fusion, junk_behind, rerank
 from ames.reranking.scorer import ComputeConfig, PairScorer
-from ames.reranking.shortlist_scores import blend, junk_behind, needed, rerank, score_shortlist
+from ames.reranking.shortlist_scores import score_shortlist
 from ames.search.shortlist import Shortlist
 
 
@@ -31,38 +33,40 @@ def test_junk_and_empty_entries_move_behind():
 def test_junk_is_behind_before_the_cut():
     shortlist = shortlist_of([5, 2, 9, 7])
     logits = np.float32([[0, np.nan, 1, 2]])
-    ranking = rerank(shortlist, logits, [np.array([2])], num_rerank=2, lamb=0.0, temp=1.0)
+    ranking = rerank(shortlist, logits, [np.array([2])], num_rerank=2, fusion=Fusion(0.0, 1.0))
     assert ranking.tolist() == [[9, 5, 7, 2]]  # 5 and 9 are re-ranked, 7 keeps its place, 2 is junk
-    ranking = rerank(shortlist, logits, [np.array([2])], num_rerank=3, lamb=0.0, temp=1.0)
+    ranking = rerank(shortlist, logits, [np.array([2])], num_rerank=3, fusion=Fusion(0.0, 1.0))
     assert ranking.tolist() == [[7, 9, 5, 2]]
 
 
 def test_ties_keep_the_order_of_the_shortlist():
     shortlist = shortlist_of([4, 3, 2, 1, 0])
     logits = np.float32([[1, 2, 1, 2, 1]])
-    ranking = rerank(shortlist, logits, [np.array([], int)], num_rerank=5, lamb=0.0, temp=1.0)
+    ranking = rerank(shortlist, logits, [np.array([], int)], num_rerank=5, fusion=Fusion(0.0, 1.0))
     assert ranking.tolist() == [[3, 1, 4, 2, 0]]
 
 
 def test_empty_entries_stay_last():
     shortlist = Shortlist(np.array([[4, -1, 2]]), np.float32([[0.1, 9, 0.2]]))
     logits = np.float32([[-5, np.nan, 5]])
-    ranking = rerank(shortlist, logits, [np.array([], int)], num_rerank=3, lamb=0.5, temp=1.0)
+    ranking = rerank(shortlist, logits, [np.array([], int)], num_rerank=3, fusion=Fusion(0.5, 1.0))
     assert ranking.tolist() == [[2, 4, -1]]
 
 
 def test_an_entry_that_was_not_scored_is_no_silent_last():
     shortlist = shortlist_of([1, 0])
     with pytest.raises(ValueError, match="not scored"):
-        rerank(shortlist, np.float32([[1, np.nan]]), [np.array([], int)], num_rerank=2, lamb=0.5, temp=1.0)
+        rerank(
+            shortlist, np.float32([[1, np.nan]]), [np.array([], int)], num_rerank=2, fusion=Fusion(0.5, 1.0)
+        )
 
 
 def test_blend_is_equation_6():
     s, x = np.float32([0.3, 0.9, -0.2]), np.float32([2, -1, 0])
-    for lamb, temp in ((0.0, 1.0), (0.55, 0.3), (1.0, 5.0)):
-        expected = lamb * s + (1 - lamb) / (1 + np.exp(-temp * x))
-        np.testing.assert_allclose(blend(s, x, lamb, temp), expected, atol=1e-6)
-    extreme = blend(np.zeros(2), np.float32([-1e4, 1e4]), 0.0, 20.0)
+    for lamb, gamma in ((0.0, 1.0), (0.55, 0.3), (1.0, 5.0)):
+        expected = lamb * s + (1 - lamb) / (1 + np.exp(-gamma * x))
+        np.testing.assert_allclose(Fusion(lamb, gamma).blend(s, x), expected, atol=1e-6)
+    extreme = Fusion(0.0, 20.0).blend(np.zeros(2), np.float32([-1e4, 1e4]))
     assert extreme.tolist() == [0, 1]
 
 

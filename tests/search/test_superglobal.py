@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from ames.backbones.pooling import gem, pooled, regional_gem, relu_p
 from ames.datasets.layout import DatasetFolder
 from ames.descriptors.local import write_globals
 from ames.descriptors.vectors import Vectors
@@ -12,18 +13,7 @@ from ames.search import build as shortlists
 from ames.search.build import rerank_blocks
 from ames.search.exact import search
 from ames.search.shortlist import Shortlist
-from ames.search.superglobal import (
-    Pooling,
-    Reranking,
-    describe,
-    expand,
-    gem,
-    refine,
-    regional_gem,
-    relu_p,
-    rescore,
-    scale_gem,
-)
+from ames.search.superglobal import Reranking, expand, refine, rescore
 
 
 def positive(*shape, seed=0):
@@ -90,41 +80,10 @@ def test_regional_gem_leaves_an_even_map_and_a_window_of_one_cell():
     assert regional_gem(torch.zeros(1, 1, 5, 5)).isfinite().all()
 
 
-@pytest.mark.parametrize("p", [1, 3, 10])
-def test_scale_gem(p):
-    found = units(3, 2, 6).numpy()
-    for b in range(2):
-        least = found[:, b].min()
-        expected = [power_mean(found[:, b, c] - least, p) + least for c in range(6)]
-        np.testing.assert_allclose(scale_gem(torch.from_numpy(found), p)[b], expected, atol=1e-12)
-
-
-def test_scale_gem_of_equal_scales_and_its_limit():
-    one = units(1, 4, 8)
-    for p in (1, 5, float("inf")):
-        torch.testing.assert_close(scale_gem(one.expand(3, -1, -1), p), one[0])
-    three = units(3, 4, 8, seed=1)
-    torch.testing.assert_close(scale_gem(three, 3000), scale_gem(three), rtol=0, atol=2e-3)
-    # An image does not depend on those beside it.
-    torch.testing.assert_close(scale_gem(three, 4)[1:2], scale_gem(three[:, 1:2], 4))
-
-
-def test_describe_is_its_steps():
-    layer = torch.nn.Linear(6, 4).double()
-    maps = [positive(2, 6, 5, 7) - 0.5, positive(2, 6, 3, 4, seed=1) - 0.5]
-    with torch.no_grad():
-        found = describe(maps, layer)
-        steps = []
-        for scale in maps:
-            local = torch.from_numpy(twin_regional(scale.clamp(min=0.014).numpy(), 2.5, 5, 0.5))
-            pooled = (local**4.6).mean((2, 3)) ** (1 / 4.6)
-            steps.append(torch.nn.functional.normalize(layer(pooled), dim=1).numpy())
-        expected = np.maximum(*steps)
-        expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-        np.testing.assert_allclose(found, expected, atol=1e-9)
-        torch.testing.assert_close(describe(maps[:1] * 3, layer), describe(maps[:1], layer))
-        plain = describe(maps, layer, Pooling(region_share=0, gem_p=1, threshold=0))
-    assert not torch.allclose(plain, found)
+def test_the_pooling_is_its_steps():
+    maps = positive(2, 6, 5, 7) - 0.5
+    local = torch.from_numpy(twin_regional(maps.clamp(min=0.014).numpy(), 2.5, 5, 0.5))
+    torch.testing.assert_close(pooled(maps), (local**4.6).mean((2, 3)) ** (1 / 4.6))
 
 
 @pytest.mark.parametrize(
@@ -132,7 +91,6 @@ def test_describe_is_its_steps():
     [
         (lambda: gem(positive(1, 1, 2, 2), 0), "p is 0; give a number above 0"),
         (lambda: regional_gem(positive(1, 1, 2, 2), size=4), "windows of 4 x 4 have no middle"),
-        (lambda: describe([], lambda x: x), "no feature maps"),
         (lambda: Reranking(top=0), "top is 1 or more"),
         (lambda: Reranking(beta=float("nan")), "neighbours and beta 0 or more"),
     ],

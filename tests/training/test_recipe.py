@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from ames.errors import AmesError
-from ames.evaluation.sweep import Fusion
 from ames.features import LocalFeatures
 from ames.models.checkpoints import load_model, read_weights
+from ames.reranking.fusion import Fusion
 from ames.training import Recipe, fit
 from ames.training.distributed import Ranks
 from ames.training.learner import Learner
@@ -175,8 +175,8 @@ def test_the_best_in_validation_is_kept_with_the_blend_found_there(store, tmp_pa
     best = tmp_path / "model-best.pt"
     assert same(seen[1], weights(load_model(best)))
     assert same(seen[2], weights(load_model(out)))
-    assert Fusion.stored(read_weights(best).about, source="x") == Fusion(0.3, 0.5)
-    assert Fusion.stored(read_weights(out).about, source="x") == Fusion(0.2, 2.0)
+    assert Fusion.from_checkpoint(read_weights(best).about, source="x") == Fusion(0.3, 0.5)
+    assert Fusion.from_checkpoint(read_weights(out).about, source="x") == Fusion(0.2, 2.0)
 
 
 def test_without_validation_there_is_no_best_and_no_blend(store, tmp_path):
@@ -209,7 +209,7 @@ def test_figures_of_numpy_and_those_that_are_no_numbers_can_be_kept(store, tmp_p
     )
     assert [type(record["val_map"]) for record in found] == [float] * 3
     best = read_weights(tmp_path / "model-best.pt")
-    assert Fusion.stored(best.about, source="x") == Fusion(0.5, 1.0)
+    assert Fusion.from_checkpoint(best.about, source="x") == Fusion(0.5, 1.0)
     assert same(best.state, load_epoch(tmp_path / "states", 2))
 
 
