@@ -4,7 +4,8 @@ import importlib
 import re
 
 import pytest
-from processes import ROOT
+
+from helpers.processes import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 DOTTED = re.compile(r"\bames(?:_retrieval)?(?:\.[A-Za-z_]\w*)+")
