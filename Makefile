@@ -12,13 +12,14 @@ photos: $(VENV)/.installed  ## the main job on your own photos: make photos IMAG
 	$(BIN)/ames demo --images "$(IMAGES)" --out demo-photos
 
 # Threads of torch beside several processes of tests would wait for each other.
-test: check  ## lint, types and the tests that take minutes at most
+test: check  ## lint, types, import order and the tests that take minutes at most
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 slow: $(VENV)/.installed  ## the long tests too
 	$(BIN)/python -m pytest -q -m "slow and not gpu"

@@ -31,7 +31,7 @@ from ames.datasets.lists import read_labels, read_list
 from ames.descriptors.local import DescriptorFile, write_globals
 from ames.errors import AmesError
 from ames.evaluation.protocols import MEDIUM, REVISITED
-from ames.evaluation.sweep import evaluate_initial, evaluate_oracle, evaluate_reranked, tune
+from ames.evaluation.sweep import evaluate_initial, evaluate_oracle, evaluate_reranked, needed, tune
 from ames.extraction.pipeline import extract
 from ames.models.ames import AMES
 from ames.models.base import PairSimilarity
@@ -39,15 +39,22 @@ from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import arguments, load_model, save_weights
 from ames.pipelines.prepare import make_shortlist
 from ames.reranking.scorer import ComputeConfig, PairScorer
-from ames.reranking.shortlist_scores import needed, score_shortlist
+from ames.reranking.shortlist_scores import score_shortlist
 from ames.search.shortlist import Shortlist
 from ames.training import Recipe, fit
 from ames.training.data.candidates import LabelledNeighbours
 from ames.training.data.loader import TripletLoader
 from ames.training.data.neighbours import Neighbours
 from ames.training.data.sampler import TripletSampler
+from ames.training.distributed import Ranks
 
-SIZE = {"local_dim": 128, "model_dim": 128, "nhead": 2, "num_encoder_layers": 3, "dim_feedforward": 256}
+SIZE: dict[str, Any] = {
+    "local_dim": 128,
+    "model_dim": 128,
+    "nhead": 2,
+    "num_encoder_layers": 3,
+    "dim_feedforward": 256,
+}
 DESCRIPTORS = 400  # stored an image
 NUM_RERANK = 100
 # What the validation looks at: the counts of the demo.
@@ -159,7 +166,7 @@ class Validation:
 
     def __call__(self, model: PairSimilarity, database_count: int = DB_DESC) -> dict[str, float]:
         device = next((x.device.type for x in model.parameters()), "cpu")
-        blend, _ = tune(
+        fusion, _ = tune(
             self.shortlist,
             logits := self.scores(model, device, database_count),
             self.ground_truth,
@@ -167,10 +174,10 @@ class Validation:
             num_rerank=NUM_RERANK,
         )
         results = evaluate_reranked(
-            self.shortlist, logits, self.ground_truth, REVISITED, num_rerank=NUM_RERANK, blend=blend
+            self.shortlist, logits, self.ground_truth, REVISITED, num_rerank=NUM_RERANK, fusion=fusion
         )
         figures = {f"{p.name}_map": round(r.map, 2) for p, r in results.items()}
-        return figures | {"val_map": figures["medium_map"], "lamb": blend.lamb, "temp": blend.temp}
+        return figures | {"val_map": figures["medium_map"]} | fusion.to_keys()
 
 
 def trained(
@@ -214,7 +221,7 @@ def trained(
         recipe,
         out=args.out / f"{name}.pt",
         teacher=teacher,
-        device=args.device,
+        ranks=Ranks(torch.device(args.device)),
         validate=validation,
     )
     log[name] = {"model": arguments(model), "recipe": vars(recipe), "before": start, "epochs": history}

@@ -17,7 +17,7 @@ def evaluate(config: DictConfig) -> float:
     test = door.dataset_of(config, "test_dataset")
     folder = door.dataset_folder(config, test)
     protocols, scoring = door.protocols(test), door.scoring(config, test)
-    model, name, blend = door.trained_model(config, config.model_path)
+    model, name, fusion = door.trained_model(config, config.model_path)
     num_rerank = door.several(test, "num_rerank")
     out = door.run_folder()
     results = evaluate_folder(
@@ -27,7 +27,7 @@ def evaluate(config: DictConfig) -> float:
         scoring,
         out=out,
         num_rerank=num_rerank,
-        **door.blends(test, blend),
+        **door.fusion_grid(test, fusion),
         description=name,
         files=door.test_files(test) | {"database": door.database(config)},
         choice=door.chooser(config, model, num_rerank),

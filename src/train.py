@@ -106,7 +106,7 @@ def _start(model: AMES, descriptors: DescriptorFile, seed: int) -> None:
 
 
 def _validation(config: DictConfig, model: AMES) -> Callable[[AMES], dict[str, float]] | None:
-    """What is measured between epochs: mAP on val_dataset with the blend that is best there."""
+    """What is measured between epochs: mAP on val_dataset with the fusion that is best there."""
     val = config.val_dataset
     ks = door.several(val, "num_rerank") if isinstance(val, DictConfig) else []
     choose = door.chooser(config, model, ks)
@@ -115,7 +115,7 @@ def _validation(config: DictConfig, model: AMES) -> Callable[[AMES], dict[str, f
 
     def validate(trained: AMES) -> dict[str, float]:
         found = choose(trained)
-        return {**found.figures, "lamb": found.blend.lamb, "temp": found.blend.temp}
+        return {**found.metrics, **found.fusion.to_keys()}
 
     return validate
 

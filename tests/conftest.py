@@ -1,4 +1,4 @@
-"""Being here, this file puts ``tests/`` on the path: every test may import ``golden.rebuild``."""
+"""What every test has."""
 
 import pytest
 

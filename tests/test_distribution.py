@@ -11,7 +11,7 @@ import pytest
 
 import ames
 from ames.errors import installing
-from processes import ROOT
+from helpers.processes import ROOT
 
 SCRIPTS = [
     *sorted((ROOT / "src").glob("*.py")),

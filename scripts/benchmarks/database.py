@@ -16,14 +16,14 @@ from benchmarks.machine import alternate, in_process, memory_now, peak_memory
 from ames.database.build import Source, compress
 from ames.database.store import Database
 from ames.descriptors.local import DescriptorFile, GlobalFile
-from ames.evaluation.sweep import Fusion
 from ames.features import LocalFeatures
 from ames.io.atomic import atomic_path
 from ames.models.ames import AMES
+from ames.reranking.fusion import Fusion
 from ames.reranking.scorer import PairScorer
 from ames.retrieval.retriever import Retriever
 
-SLOTS, QUERY, WIDTH, CANDIDATES, BLEND = 50, 600, 128, 400, Fusion(0.5, 0.5)
+SLOTS, QUERY, WIDTH, CANDIDATES, FUSION = 50, 600, 128, 400, Fusion(0.5, 0.5)
 _BLOCK = 1 << 15
 
 
@@ -88,7 +88,7 @@ def _serve(folder: Path, vectors: Path) -> dict[str, Any]:
     """Answer some queries; seconds and the resident memory at the end."""
     database = Database(folder)
     start = time.perf_counter()
-    retriever = Retriever(database, PairScorer(_model()), BLEND)
+    retriever = Retriever(database, PairScorer(_model()), FUSION)
     index = time.perf_counter() - start
     file, seconds = GlobalFile(vectors), []
     for row in range(3):

@@ -20,7 +20,7 @@ from twins.released_evaluation import released_evaluation
 from twins.released_model import ReleasedAMES
 
 # 70 queries, 4,993 images: real ground truth, made-up descriptors of 64 dimensions.
-CASE = {"dataset": "roxford5k", "seed": 1, "desc_num": 400, "padded": False}
+CASE: dict[str, Any] = {"dataset": "roxford5k", "seed": 1, "desc_num": 400, "padded": False}
 WIDTH, COUNT, KS = 64, 200, (100, 400)  # counts and ks: the released configuration's
 LAMB, TEMP = 0.5, 0.5
 

@@ -46,7 +46,7 @@ COMMANDS = [
     ["convert", "nn.pkl", "-o", "made.npz", "--columns", "3"],
     ["compress", _LOCAL, "--global", _GLOBAL, "--global-factory", "SQ4", "--desc-num", "2", "--model",
      "model.safetensors", "-o", "db"],
-    ["tune", _GLOBAL, "--factories", "SQ4", "SQ8"],
+    ["choose-codec", _GLOBAL, "--factories", "SQ4", "SQ8"],
     ["report", "run", "--lamb", "0.1", "0.3", "--temp", "1", "--num-rerank", "5", "--protocol", "own"],
     ["extract", "--images", "photos", "-o", "made", "--desc-num", "5", "--workers", "0", "--device", "cpu"],
     ["plot", "nowhere", "-o", "x.png"],

@@ -19,6 +19,7 @@ import torch
 from ames.backbones import make_backbone
 from ames.backbones.detector import SpatialAttention, load_detector, save_detector
 from ames.database.build import Source, compress
+from ames.database.index import search_database
 from ames.database.store import Database
 from ames.datasets.boxes import read_boxes
 from ames.datasets.ground_truth import load_ground_truth
@@ -30,7 +31,7 @@ from ames.descriptors.local import DescriptorFile, GlobalFile, write_globals
 from ames.descriptors.merge import merge_parts
 from ames.descriptors.vectors import Vectors
 from ames.errors import AmesError
-from ames.evaluation.evaluate import Scoring, evaluate_folder, judge_run
+from ames.evaluation.evaluate import Scoring, evaluate_folder, evaluate_run
 from ames.evaluation.protocols import Protocol
 from ames.evaluation.runs import Run
 from ames.extraction.pipeline import Images, Target, extract, run
@@ -40,7 +41,6 @@ from ames.inspection.inspect import inspect
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import load_model, read_itq, save_checkpoint, save_state, save_weights
-from ames.retrieval.retriever import search_database
 from ames.search.exact import search_blocks
 from ames.search.shortlist import Shortlist
 from ames.training.data.neighbours import Neighbours
@@ -255,7 +255,7 @@ def _run(folder: Path) -> dict[str, list[Question]]:
     about = {"num_rerank": [5], "lamb": [0.5], "temp": [1.0], "model": "x", "dataset": "y"}
     logits = np.random.default_rng(0).standard_normal(found.ids.shape).astype(np.float32)
     Run(found, logits, folder / "gnd.json", IMAGES, PROTOCOLS, about).save(folder)
-    return {"scores.npz": [inspect, lambda path: judge_run(Run.load(path.parent))]}
+    return {"scores.npz": [inspect, lambda path: evaluate_run(Run.load(path.parent))]}
 
 
 # ---- weights ----------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 import pytest
-from small import write_store
+
+from helpers.small_training import write_store
 
 
 @pytest.fixture(scope="session")

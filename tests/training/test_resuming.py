@@ -7,16 +7,16 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from small import RECIPE, loader, made, same, weights, write_store
 
 from ames.errors import AmesError
 from ames.models.checkpoints import load_model
 from ames.training import fit, resuming
 from ames.training.resuming import TERMINATED, Checkpoints, Interruption
+from helpers.processes import ROOT
+from helpers.small_training import RECIPE, loader, made, same, weights, write_store
 
 LONGER = replace(RECIPE, epochs=4, warmup=3, clip=1.0)
 
@@ -224,7 +224,7 @@ sys.path.insert(0, {tests!r})
 torch.set_num_threads(1)
 from dataclasses import replace
 from pathlib import Path
-from small import DescriptorFile, RECIPE, loader, made
+from helpers.small_training import DescriptorFile, RECIPE, loader, made
 from ames.training.resuming import Checkpoints
 from ames.training import fit
 folder = Path({folder!r})
@@ -240,9 +240,7 @@ fit(model, loader(DescriptorFile(folder / "local.hdf5")), replace(RECIPE, epochs
 
 
 def process(folder, out, state, pause=0.1):
-    code = SCRIPT.format(
-        tests=str(Path(__file__).parent), folder=str(folder), out=out, state=state, pause=pause
-    )
+    code = SCRIPT.format(tests=str(ROOT / "tests"), folder=str(folder), out=out, state=state, pause=pause)
     return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
 
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from ames.backbones.base import FeatureMaps
+from ames.backbones.pooling import pooled
 from ames.backbones.pretrained import PUBLISHED, Network, Row, converted, fingerprint, library, seeded
 from ames.errors import AmesError
 from ames.models.checkpoints import read_as_written
-from ames.search.superglobal import pooled
 from ames.weights.tensor_names import plain_names
 
 # Of a cell of the third stage, in pixels, as the released extraction has it.
@@ -49,7 +49,7 @@ class CvNet(Network):
     local_dim = 1024
     global_dim = 2048
     superglobal = (
-        False  # whether the vector is pooled as ``ames.search.superglobal`` does; no other weights are needed
+        False  # whether the vector is pooled as ``ames.backbones.pooling`` does; no other weights are needed
     )
 
     def __init__(self, name: str, *, weights: str | Path | None = PUBLISHED, seed: int = 0) -> None:

@@ -14,7 +14,6 @@ from ames.backbones.base import FeatureMaps
 from ames.backbones.detector import SpatialAttention, global_descriptor
 from ames.errors import AmesError
 from ames.features import LocalFeatures
-from ames.search.superglobal import scale_gem
 
 WEIGHTS = ("detector", "attention", "norm", "cls")
 DESCRIPTORS = ("raw", "projected")
@@ -178,4 +177,4 @@ def _joined(vectors: Sequence[Tensor], selection: Selection) -> Tensor | None:
     if not vectors:
         return None
     found = torch.stack(list(vectors))
-    return F.normalize(scale_gem(found) if selection.vector == "superglobal" else found.mean(0), dim=-1)
+    return F.normalize(found.amax(0) if selection.vector == "superglobal" else found.mean(0), dim=-1)

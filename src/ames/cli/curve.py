@@ -49,9 +49,9 @@ def _curve(args: argparse.Namespace) -> None:
     from ames.evaluation.evaluate import open_test_set, readable
     from ames.evaluation.memory_curve import curve, draw, load_contenders
     from ames.evaluation.protocols import choose_protocols, left_out, query_counts
-    from ames.evaluation.sweep import Fusion
     from ames.io.atomic import atomic_file
     from ames.reporting.tables import format_table
+    from ames.reranking.fusion import Fusion
     from ames.reranking.scorer import ComputeConfig
 
     table, picture = _outputs(args.out)
@@ -61,7 +61,7 @@ def _curve(args: argparse.Namespace) -> None:
     contenders = load_contenders(
         args.models or _shipped(args.descriptors),
         backbone=args.descriptors,
-        blend=Fusion(args.lamb, args.temp),
+        fusion=Fusion(args.lamb, args.temp),
     )
     test = open_test_set(folder, contenders[0].model)
     protocols = choose_protocols(test.ground_truth, args.protocol)
@@ -97,7 +97,7 @@ def _curve(args: argparse.Namespace) -> None:
     print(format_table(readable(rows)))
     for line in left_out(counts):
         print(line)
-    print(f"figures: {table}")
+    print(f"metrics: {table}")
     mean = f"mean mAP of {', '.join(names)} (%)" if len(names) > 1 else f"mAP, {names[0]} (%)"
     print(f"picture: {draw(rows, picture, label=mean, title=top)}")
 

@@ -1,4 +1,4 @@
-"""Commands that make and change databases: ``ames tune | compress | append | delete | compact``."""
+"""Commands that make and change databases: ``ames choose-codec | compress | append | delete | compact``."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ def register(commands: Any) -> None:
     compact.add_argument("database", type=Path)
     compact.set_defaults(run=_compact)
 
-    tune = commands.add_parser(
-        "tune",
+    choose = commands.add_parser(
+        "choose-codec",
         help="which global code and how many local descriptors fit a number of bytes",
         description="Measures codes of global descriptors against exact search, on your own.",
     )
-    tune.add_argument("vectors", type=Path, help="global descriptors, HDF5")
-    tune.add_argument("--queries", type=Path, help="others to search with (default: a sample of the same)")
-    tune.add_argument("--bytes-per-image", type=positive, default=1024, help="all included (1024)")
-    tune.add_argument("--desc-bytes", type=positive, default=16, help="of a local code (16)")
-    tune.add_argument("--least-desc", type=positive, default=50, help="local descriptors at least (50)")
-    tune.add_argument("--factories", nargs="+", help="of FAISS (default: some that suit)")
-    tune.add_argument("--sample", type=positive, default=500, help="queries (500)")
-    tune.add_argument("--json", type=Path, help="file for the figures")
-    tune.set_defaults(run=_tune)
+    choose.add_argument("vectors", type=Path, help="global descriptors, HDF5")
+    choose.add_argument("--queries", type=Path, help="others to search with (default: a sample of the same)")
+    choose.add_argument("--bytes-per-image", type=positive, default=1024, help="all included (1024)")
+    choose.add_argument("--desc-bytes", type=positive, default=16, help="of a local code (16)")
+    choose.add_argument("--min-local-desc", type=positive, default=50, help="local descriptors at least (50)")
+    choose.add_argument("--factories", nargs="+", help="of FAISS (default: some that suit)")
+    choose.add_argument("--sample", type=positive, default=500, help="queries (500)")
+    choose.add_argument("--json", type=Path, help="file for the metrics")
+    choose.set_defaults(run=_choose_codec)
 
 
 def _source(parser: argparse.ArgumentParser) -> None:
@@ -128,7 +128,7 @@ def _compact(args: argparse.Namespace) -> None:
     print(f"{told}; {summary(database)}")
 
 
-def _tune(args: argparse.Namespace) -> None:
+def _choose_codec(args: argparse.Namespace) -> None:
     from ames.descriptors.vectors import Vectors
     from ames.io.atomic import atomic_file
     from ames.reporting.tables import format_table
@@ -152,7 +152,7 @@ def _tune(args: argparse.Namespace) -> None:
         found,
         bytes_per_image=args.bytes_per_image,
         desc_bytes=args.desc_bytes,
-        least=args.least_desc,
+        least=args.min_local_desc,
     )
     print(
         f"ames compress ... --global-factory {chosen.factory} --desc-num {chosen.desc_num}   "

@@ -29,7 +29,7 @@ def register(commands: Any) -> None:
     convert = commands.add_parser(
         "convert",
         help="convert a published pickle or checkpoint to .npz, .json or .safetensors",
-        description="Convert a shortlist to .npz, a ground truth to .json, a checkpoint to .safetensors.",
+        description="Convert shortlists to .npz, ground truths to .json and checkpoints to .safetensors.",
     )
     convert.add_argument("file", type=Path, help="a .pkl, .pt or .pth file")
     convert.add_argument(

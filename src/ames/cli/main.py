@@ -145,13 +145,13 @@ def _landmarks(args: argparse.Namespace) -> None:
 
 
 def _report(args: argparse.Namespace) -> None:
-    from ames.evaluation.evaluate import judge_run, readable
+    from ames.evaluation.evaluate import evaluate_run, readable
     from ames.evaluation.protocols import left_out, query_counts
     from ames.evaluation.runs import Run
     from ames.reporting.tables import format_table
 
     run = Run.load(args.folder)
-    rows = judge_run(
+    rows = evaluate_run(
         run,
         num_rerank=args.num_rerank,
         lamb=args.lamb,

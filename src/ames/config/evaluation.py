@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,10 +17,11 @@ from ames.datasets.layout import DatasetFolder
 from ames.errors import AmesError, first_line
 from ames.evaluation.evaluate import Choice, Scoring, choose, open_test_set
 from ames.evaluation.protocols import Protocol, left_out, query_counts
-from ames.evaluation.sweep import Fusion, check_sweep, columns, with_positives
+from ames.evaluation.sweep import check_sweep, columns, with_positives
 from ames.models.ames import AMES
 from ames.models.base import PairSimilarity
 from ames.models.checkpoints import load_state, weights_for
+from ames.reranking.fusion import Fusion
 from ames.reranking.scorer import ComputeConfig
 from ames.weights import SHIPPED, path_of
 from ames.weights.released import RELEASED
@@ -79,13 +79,13 @@ def chooser(
     val = validation_set(config)
     if val is None:
         return None
-    judged, how = protocols(val), scoring(config, val)
+    chosen, how = protocols(val), scoring(config, val)
     test = open_test_set(dataset_folder(config, val), model, **test_files(val))
     check_sweep(test.shortlist, num_rerank, [0.0], [1.0])
-    with_positives(test.shortlist, test.ground_truth, judged)
-    for line in left_out(query_counts(test.ground_truth, judged)):
+    with_positives(test.shortlist, test.ground_truth, chosen)
+    for line in left_out(query_counts(test.ground_truth, chosen)):
         log.info("%s: %s", test.folder.name, line)
-    return lambda model: choose(test, model, judged, how, num_rerank=num_rerank)
+    return lambda model: choose(test, model, chosen, how, num_rerank=num_rerank)
 
 
 def validation_set(config: DictConfig) -> DictConfig | None:
@@ -104,13 +104,13 @@ def dataset_of(config: DictConfig, key: str) -> DictConfig:
 
 def scoring(config: DictConfig, dataset: DictConfig) -> Scoring:
     """How the pairs of a test set are scored."""
-    unfinished = config.get("unfinished")
+    cache = config.get("score_cache")
     return Scoring(
         query_count=whole(dataset, "query_desc_num"),
         database_count=whole(dataset, "db_desc_num"),
         compute=compute(config, dataset),
         workers=whole(config, "num_workers", least=0),
-        unfinished=None if unfinished is None else Path(str(unfinished)),
+        score_cache=None if cache is None else Path(str(cache)),
     )
 
 
@@ -206,11 +206,11 @@ def build_model(config: DictConfig) -> PairSimilarity:
 
 
 class Trained(NamedTuple):
-    """A model with its weights, a name for reports, and the blend that its checkpoint brings."""
+    """A model with its weights, a name for reports, and the fusion that its checkpoint brings."""
 
     model: PairSimilarity
     name: str
-    blend: Fusion | None
+    fusion: Fusion | None
 
 
 def trained_model(config: DictConfig, path: Path | str | None) -> Trained:
@@ -235,12 +235,12 @@ def trained_model(config: DictConfig, path: Path | str | None) -> Trained:
     except TypeError as error:
         raise AmesError(f"{path}: describes a model that this version cannot build ({error})") from error
     load_state(model, weights.state, source=str(path))
-    return Trained(model.eval(), Path(path).name, Fusion.stored(weights.about, source=str(path)))
+    return Trained(model.eval(), Path(path).name, Fusion.from_checkpoint(weights.about, source=str(path)))
 
 
-def blends(dataset: DictConfig, stored: Fusion | None) -> dict[str, list[Any]]:
+def fusion_grid(dataset: DictConfig, stored: Fusion | None) -> dict[str, list[Any]]:
     """lamb and temp to be judged: as given, else those of the checkpoint, else the data set's defaults."""
-    default = value_of(dataset, "default_blend") if stored is None else asdict(stored)
+    default = value_of(dataset, "default_blend") if stored is None else stored.to_keys()
     if not isinstance(default, dict) or not {"lamb", "temp"} <= set(default):
         raise AmesError(f"default_blend is {default!r}: give {{lamb: NUMBER, temp: NUMBER}}")
     given = {key: dataset[key] for key in ("lamb", "temp")}

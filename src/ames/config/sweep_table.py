@@ -55,7 +55,7 @@ def table_of(files: list[Path]) -> list[dict[str, Any]]:
 
 
 def _left_out(files: list[Path]) -> list[str]:
-    """What the figures of each data set leave out, once; results of earlier versions do not say it."""
+    """What the metrics of each data set leave out, once; results of earlier versions do not say it."""
     every = [json.loads(path.read_text()) for path in files]
     said = [f"{x['dataset']}: {line}" for x in every for line in left_out(x.get("queries", {}))]
     return list(dict.fromkeys(said))

@@ -15,7 +15,7 @@ import torch
 from ames.database.manifest import NAME, Manifest
 from ames.database.segment import Batch
 from ames.database.store import Database, check_codes, projection_fingerprint, read_file
-from ames.database.writer import Writer, alone, check_free, remove_orphans, writing
+from ames.database.writer import Writer, check_free, remove_orphans, writer_lock, writing
 from ames.datasets.lists import list_digest
 from ames.descriptors.local import DescriptorFile, GlobalFile, check_backbone
 from ames.descriptors.vectors import say_normalized, unit
@@ -91,7 +91,7 @@ class Source:
             say_normalized(path)
         return fixed
 
-    def descriptors_of(self, row: int) -> str:
+    def describe_descriptors(self, row: int) -> str:
         """An image's local descriptors, in a message."""
         return f"{self.local.path}: the descriptors of {self._image(row)}"
 
@@ -147,7 +147,7 @@ def compress(
         raise AmesError(f"{out}: cannot be made a folder ({error.strerror or error})") from error
     if not (out / NAME).exists():
         check_free(out)  # before a lock is left in a folder of somebody else's
-    with alone(out):
+    with writer_lock(out):
         there = manifest
         if not (out / NAME).exists():
             manifest.save(out)
@@ -267,7 +267,7 @@ def batches(
         part = range(start, min(start + step, rows.stop))
         local = source.local.read(part, min(slots, source.local.slots), locations=False)
         local = _real_first(local).pad(slots)
-        with naming(source.descriptors_of, lambda image, start=start: start + image):  # type: ignore[misc]
+        with naming(source.describe_descriptors, lambda image, start=start: start + image):  # type: ignore[misc]
             codes = local if source.local.packed else model.compress(local.to(device)).to("cpu")
         stored = codes.descriptors.numpy()
         stored = np.ascontiguousarray(stored).view(np.uint8).reshape(*stored.shape[:2], -1)

@@ -163,13 +163,13 @@ def writing(folder: Path | str) -> Iterator[Writer]:
     """The right to change a database; AmesError if another process has it. Readers are not disturbed."""
     folder = Path(folder)
     Manifest.load(folder)  # before a lock is left in a folder that is no database
-    with alone(folder):
+    with writer_lock(folder):
         manifest = Manifest.load(folder)
         remove_orphans(folder, manifest)
         yield Writer(folder, manifest)
 
 
-def alone(folder: Path) -> AbstractContextManager[None]:
+def writer_lock(folder: Path) -> AbstractContextManager[None]:
     """Keeps other writers away from a database."""
     busy = "another process is changing this database; wait for it to end"
     return locked(folder / _LOCK, folder, busy, leave=True)

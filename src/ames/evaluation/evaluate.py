@@ -1,4 +1,4 @@
-"""Evaluation: a test set opened, each pair scored once, the figures written and read again."""
+"""Evaluation: a test set opened, each pair scored once, the metrics written and read again."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ames.database.index import search_database
 from ames.database.manifest import NAME
 from ames.database.store import Database
 from ames.datasets.ground_truth import GroundTruth, check_names, load_ground_truth
@@ -21,22 +22,22 @@ from ames.errors import AmesError
 from ames.evaluation.protocols import Protocol, query_counts
 from ames.evaluation.runs import RESULTS, Run, padded
 from ames.evaluation.sweep import (
-    Fusion,
     check_sweep,
     columns,
     evaluate_initial,
     evaluate_reranked,
-    figures,
+    metrics,
+    needed,
     sweep,
     tune,
-    validation_figures,
+    validation_metrics,
 )
 from ames.io.atomic import atomic_file
 from ames.models.base import PairSimilarity, Similarity
+from ames.reranking.fusion import Fusion
 from ames.reranking.score_cache import ScoreCache, scores_key
 from ames.reranking.scorer import ComputeConfig, PairScorer
-from ames.reranking.shortlist_scores import needed, score_shortlist
-from ames.retrieval.retriever import search_database
+from ames.reranking.shortlist_scores import score_shortlist
 from ames.search.shortlist import Shortlist
 
 log = logging.getLogger(__name__)
@@ -112,15 +113,15 @@ class Scoring:
     """How pairs are scored.
 
     query_count, database_count: descriptors used of each image. workers: threads that read ahead.
-    unfinished: folder for the scores of calls that were interrupted, from which the same call continues;
-    None: nothing is kept.
+    score_cache: folder for the scores of calls that were interrupted, from which the same call continues;
+    None: none is kept.
     """
 
     query_count: int
     database_count: int
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     workers: int = 0
-    unfinished: Path | None = None
+    score_cache: Path | None = None
 
     def __call__(
         self, model: PairSimilarity, test: TestSet, protocols: Sequence[Protocol], num_rerank: Sequence[int]
@@ -128,11 +129,11 @@ class Scoring:
         """Scores every pair that some protocol re-ranks at some k."""
         engine = PairScorer(model, self.compute)
         counts = {"query_count": self.query_count, "database_count": self.database_count}
-        kept = None
-        if self.unfinished is not None:
-            kept = ScoreCache(self.unfinished, scores_key(engine, test.queries, test.gallery, **counts))
-            if len(kept):
-                log.info("%d pairs were scored by an interrupted call: taken from there", len(kept))
+        cache = None
+        if self.score_cache is not None:
+            cache = ScoreCache(self.score_cache, scores_key(engine, test.queries, test.gallery, **counts))
+            if len(cache):
+                log.info("%d pairs were scored by an interrupted call: taken from there", len(cache))
         mask = needed(test.shortlist, test.ground_truth, protocols, num_rerank)
         logits = score_shortlist(
             engine,
@@ -141,38 +142,38 @@ class Scoring:
             test.shortlist,
             mask=mask,
             workers=self.workers,
-            kept=kept,
+            cache=cache,
             **counts,
         )
-        return Scores(logits, kept)
+        return Scores(logits, cache)
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Logits float32 [Q, M] of a shortlist, NaN where no protocol needs the pair; ``kept`` until they are
+    """Logits float32 [Q, M] of a shortlist, NaN where no protocol needs the pair; ``cache`` until they are
     written elsewhere.
     """
 
     logits: np.ndarray
-    kept: ScoreCache | None
+    cache: ScoreCache | None
 
-    def safe(self) -> None:
+    def clear_cache(self) -> None:
         """To be called when the scores are written, or needed no more."""
-        if self.kept is not None:
-            self.kept.forget()
+        if self.cache is not None:
+            self.cache.clear()
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The combination that a validation split picked, its mean mAP there, the figures of
-    ``validation_figures`` behind the mean, and the scores behind those.
+    """The combination that a validation split picked, its mean mAP there, the metrics of
+    ``validation_metrics`` behind the mean, and the scores behind those.
     """
 
     num_rerank: int
-    blend: Fusion
+    fusion: Fusion
     dataset: str
     reached: float
-    figures: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
     scores: Scores | None = field(default=None, compare=False)
 
 
@@ -191,13 +192,13 @@ def choose(
     ranked = (test.shortlist, scores.logits, test.ground_truth, protocols)
     best: tuple[int, Fusion, float] | None = None
     for k in num_rerank:
-        blend, reached = tune(*ranked, num_rerank=k)
+        fusion, reached = tune(*ranked, num_rerank=k)
         if best is None or reached > best[2] + 1e-9:
-            best = k, blend, reached
+            best = k, fusion, reached
     assert best is not None, "check_sweep refuses empty lists"
-    k, blend, reached = best
-    found = validation_figures(evaluate_reranked(*ranked, num_rerank=k, blend=blend))
-    return Choice(k, blend, test.folder.name, reached, found, scores)
+    k, fusion, reached = best
+    found = validation_metrics(evaluate_reranked(*ranked, num_rerank=k, fusion=fusion))
+    return Choice(k, fusion, test.folder.name, reached, found, scores)
 
 
 def evaluate_folder(
@@ -236,8 +237,8 @@ def evaluate_folder(
         "precision": scoring.compute.precision,
     }
     asked = {"num_rerank": list(num_rerank), "lamb": list(lamb), "temp": list(temp)}
-    judged = _judged(test, scores.logits, protocols, asked, chosen)
-    results = about | {"queries": counts} | judged
+    chosen_protocols = _all_metrics(test, scores.logits, protocols, asked, chosen)
+    results = about | {"queries": counts} | chosen_protocols
     Run(
         test.shortlist,
         scores.logits,
@@ -250,32 +251,32 @@ def evaluate_folder(
         text.write(json.dumps(results, indent=1).encode())
     for done in (scores, chosen.scores if chosen else None):
         if done is not None:
-            done.safe()
+            done.clear_cache()
     return results
 
 
-def _judged(
+def _all_metrics(
     test: TestSet,
     logits: np.ndarray,
     protocols: Sequence[Protocol],
     asked: Mapping[str, Any],
     chosen: Choice | None,
 ) -> dict[str, Any]:
-    """The figures of results: of the shortlist as it is, of every combination, of the chosen one."""
+    """The metrics of results: of the shortlist as it is, of every combination, of the chosen one."""
     ranked = (test.shortlist, logits, test.ground_truth, protocols)
     found: dict[str, Any] = {
-        "initial": figures(evaluate_initial(test.shortlist, test.ground_truth, protocols)),
+        "initial": metrics(evaluate_initial(test.shortlist, test.ground_truth, protocols)),
         "rows": sweep(*ranked, **asked),
         "chosen": None,
     }
     if chosen is not None:
-        k, blend = chosen.num_rerank, chosen.blend
-        row = sweep(*ranked, num_rerank=[k], lamb=[blend.lamb], temp=[blend.temp])[0]
+        k, fusion = chosen.num_rerank, chosen.fusion
+        row = sweep(*ranked, num_rerank=[k], lamb=[fusion.lamb], temp=[fusion.gamma])[0]
         found["chosen"] = row | {"val_dataset": chosen.dataset, "val_map": round(chosen.reached, 3)}
     return found
 
 
-def judge_run(
+def evaluate_run(
     run: Run,
     *,
     num_rerank: Sequence[int] | None = None,
@@ -294,13 +295,13 @@ def judge_run(
         "temp": run.about["temp"] if temp is None else temp,
     }
     check_sweep(run.shortlist, *grid.values())
-    judged, truth = run.choose(protocols), run.truth(ground_truth)
-    columns(judged)
+    chosen_protocols, truth = run.choose(protocols), run.truth(ground_truth)
+    columns(chosen_protocols)
     if len(truth.queries) != len(run.logits):
         raise AmesError(f"the run has {len(run.logits)} queries, its ground truth {len(truth.queries)}")
-    initial = figures(evaluate_initial(run.shortlist, truth, judged))
+    initial = metrics(evaluate_initial(run.shortlist, truth, chosen_protocols))
     try:
-        rows = sweep(run.shortlist, run.logits, truth, judged, **grid)
+        rows = sweep(run.shortlist, run.logits, truth, chosen_protocols, **grid)
     except AmesError as error:
         most = max(run.about["num_rerank"])
         raise AmesError(f"{error}: the run scored what it re-ranks up to {most}; evaluate anew") from error
@@ -308,7 +309,7 @@ def judge_run(
 
 
 def readable(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows for a table of text: no nested figures, lambda and gamma in full."""
+    """Rows for a table of text: no nested metrics, lambda and gamma in full."""
     found = []
     for row in rows:
         flat = {key: value for key, value in row.items() if not isinstance(value, dict)}

@@ -15,7 +15,7 @@ from ames.datasets.layout import DatasetFolder
 from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError
 from ames.evaluation.protocols import Protocol, Result, evaluate
-from ames.evaluation.sweep import validation_figures
+from ames.evaluation.sweep import validation_metrics
 from ames.search.exact import search
 
 _IMAGES_AT_ONCE = 64
@@ -93,12 +93,12 @@ class PooledSearch:
 
     def map(self, detector: SpatialAttention | None, *, uniform: bool = False) -> float:
         """Mean mAP over the protocols under which some query has a positive, in percent."""
-        return validation_figures(self.evaluate(detector, uniform=uniform))["val_map"]
+        return validation_metrics(self.evaluate(detector, uniform=uniform))["val_map"]
 
     def __call__(self, detector: SpatialAttention) -> dict[str, float]:
-        """For validation: ``validation_figures`` with the detector's weights, and the mAP with equal ones of
+        """For validation: ``validation_metrics`` with the detector's weights, and the mAP with equal ones of
         the same features.
         """
-        return validation_figures(self.evaluate(detector)) | {
+        return validation_metrics(self.evaluate(detector)) | {
             "val_map_uniform": self.map(detector, uniform=True)
         }

@@ -16,11 +16,12 @@ from ames.descriptors.local import check_backbone
 from ames.errors import AmesError
 from ames.evaluation.evaluate import Scoring, TestSet
 from ames.evaluation.protocols import Protocol, Result
-from ames.evaluation.sweep import Fusion, check_sweep, columns, evaluate_initial, evaluate_reranked, figures
+from ames.evaluation.sweep import check_sweep, columns, evaluate_initial, evaluate_reranked, metrics
 from ames.io.atomic import atomic_file
 from ames.models.base import PairSimilarity
 from ames.models.checkpoints import model_of, weights_for
 from ames.reporting.style import COLOURS, MARKERS, new_figure, plain, tidy
+from ames.reranking.fusion import Fusion
 from ames.reranking.scorer import ComputeConfig
 
 GLOBAL = "global only"
@@ -28,21 +29,21 @@ GLOBAL = "global only"
 
 @dataclass(frozen=True, eq=False)
 class Contender:
-    """A line of the curve: a model under a name, and the blend it is judged with at every count."""
+    """A line of the curve: a model under a name, and the fusion it is judged with at every count."""
 
     name: str
     model: PairSimilarity
-    blend: Fusion
+    fusion: Fusion
 
     @property
     def kind(self) -> str:
         return "full precision" if self.model.code_bits is None else "binary"
 
 
-def load_contenders(paths: Sequence[Path | str], *, backbone: str, blend: Fusion) -> list[Contender]:
+def load_contenders(paths: Sequence[Path | str], *, backbone: str, fusion: Fusion) -> list[Contender]:
     """Checkpoints under their file names without endings, or as given where two are alike.
 
-    backbone: the descriptors that they must have been trained on, where they say so. blend: for files that
+    backbone: the descriptors that they must have been trained on, where they say so. fusion: for files that
     bring none of their own. AmesError names the file that is missing, no checkpoint, or for others.
     """
     stems = [Path(path).stem for path in paths]
@@ -50,7 +51,7 @@ def load_contenders(paths: Sequence[Path | str], *, backbone: str, blend: Fusion
     found = []
     for name, path in zip(names, paths, strict=True):
         weights = weights_for(backbone, path)
-        chosen = Fusion.stored(weights.about, source=str(path)) or blend
+        chosen = Fusion.from_checkpoint(weights.about, source=str(path)) or fusion
         found.append(Contender(name, model_of(weights, source=str(path)), chosen))
     return found
 
@@ -69,8 +70,8 @@ def curve(
 ) -> list[dict[str, Any]]:
     """One row a model and count, behind the row of the global ranking alone (``db_desc_num`` 0).
 
-    A row has model, kind ("binary", "full precision"), db_desc_num, bytes, lamb, temp, the figures of each
-    protocol in percent as ``ames.evaluation.sweep.figures`` gives them, their ``mean_map``, and seconds of
+    A row has model, kind ("binary", "full precision"), db_desc_num, bytes, lamb, temp, the metrics of each
+    protocol in percent as ``ames.evaluation.sweep.metrics`` gives them, their ``mean_map``, and seconds of
     scoring, reading included. bytes: what an image of db_desc_num descriptors takes in a database, with
     ``extra_bytes`` for its global descriptor and whatever else is kept of it.
 
@@ -93,25 +94,18 @@ def curve(
             logits = scoring(one.model, test, protocols, [num_rerank]).logits
             seconds = time.perf_counter() - began
             results = evaluate_reranked(
-                test.shortlist, logits, test.ground_truth, protocols, num_rerank=num_rerank, blend=one.blend
+                test.shortlist, logits, test.ground_truth, protocols, num_rerank=num_rerank, fusion=one.fusion
             )
             size = count * one.model.code_bytes + extra_bytes
-            point = _point(one.name, one.kind, count, size, one.blend)
+            point = _point(one.name, one.kind, count, size, one.fusion)
             rows.append(point | _judged(results) | {"seconds": round(seconds, 4)})
     return rows
 
 
-def _point(model: str, kind: str | None, count: int, size: int, blend: Fusion | None) -> dict[str, Any]:
-    """What a row says before its figures; the same keys for all, since the first row heads the table."""
-    lamb, temp = (None, None) if blend is None else (blend.lamb, blend.temp)
-    return {
-        "model": model,
-        "kind": kind,
-        "db_desc_num": count,
-        "bytes": size,
-        "lamb": lamb,
-        "temp": temp,
-    }
+def _point(model: str, kind: str | None, count: int, size: int, fusion: Fusion | None) -> dict[str, Any]:
+    """What a row says before its metrics; the same keys for all, since the first row heads the table."""
+    keys = {"lamb": None, "temp": None} if fusion is None else fusion.to_keys()
+    return {"model": model, "kind": kind, "db_desc_num": count, "bytes": size} | keys
 
 
 def _check(
@@ -141,7 +135,7 @@ def _check(
             raise AmesError(f"two lines of the curve are called {one.name!r}: give each model a name")
         if not one.model.code_bytes:
             raise AmesError(f"{one.name}: does not say what it stores of a descriptor (code_bytes is 0)")
-        check_sweep(test.shortlist, [num_rerank], [one.blend.lamb], [one.blend.temp])
+        check_sweep(test.shortlist, [num_rerank], [one.fusion.lamb], [one.fusion.gamma])
         for file in (test.queries, test.gallery):
             check_backbone(file, width=one.model.local_dim, backbone=None)
             check_codes(one.model, file)
@@ -149,7 +143,7 @@ def _check(
 
 def _judged(results: Mapping[Protocol, Result]) -> dict[str, Any]:
     """Figures of each protocol, and the mean of the mAPs there are (None: no query has a positive)."""
-    row = figures(dict(results))
+    row = metrics(dict(results))
     maps = [row[key] for key in columns(results).values() if row[key] is not None]
     return row | {"mean_map": round(float(np.mean(maps)), 3) if maps else None}
 
@@ -158,19 +152,19 @@ def draw(
     rows: Sequence[Mapping[str, Any]],
     path: Path | str,
     *,
-    figure: str = "mean_map",
+    metric: str = "mean_map",
     label: str = "mAP (%)",
     title: str = "",
 ) -> Path:
     """Draws rows of ``curve`` as a PNG, whole or not at all, and returns its path.
 
-    Bytes an image (logarithmic) against ``figure``, the key of a mAP; one line a model, each point with its
+    Bytes an image (logarithmic) against ``metric``, the key of a mAP; one line a model, each point with its
     number of descriptors; the global ranking as a dashed line. label: of the vertical axis. AmesError
-    without matplotlib, for a figure that the rows lack, or where the file cannot be written.
+    without matplotlib, for a metric that the rows lack, or where the file cannot be written.
     """
-    missing = [row for row in rows if figure not in row]
+    missing = [row for row in rows if metric not in row]
     if missing:
-        raise AmesError(f"no figure {figure!r} in the rows; they have {', '.join(missing[0])}")
+        raise AmesError(f"no metric {metric!r} in the rows; they have {', '.join(missing[0])}")
 
     picture = new_figure(8, 5)
     from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
@@ -181,7 +175,7 @@ def draw(
         line = sorted((row for row in rows if row["model"] == name), key=lambda row: row["bytes"])
         colour, marker = (kinds[number % len(kinds)] for kinds in (COLOURS, MARKERS))
         look: dict[str, Any] = {"color": colour, "marker": marker, "linewidth": 2, "markersize": 7}
-        x, y = [row["bytes"] for row in line], [_drawn(row[figure]) for row in line]
+        x, y = [row["bytes"] for row in line], [_drawn(row[metric]) for row in line]
         axes.plot(x, y, **look, label=plain(f"{name} ({line[0]['kind']})"))
         words: dict[str, Any] = {
             "xytext": (0, 8),
@@ -192,9 +186,9 @@ def draw(
         for row, point in zip(line, zip(x, y, strict=True), strict=True):
             axes.annotate(str(row["db_desc_num"]), point, color=colour, **words)
     for row in rows:
-        if not row["db_desc_num"] and row[figure] is not None:
+        if not row["db_desc_num"] and row[metric] is not None:
             look = {"color": "#555555", "linestyle": "--", "linewidth": 1.5}
-            axes.axhline(row[figure], **look, label=plain(row["model"]))
+            axes.axhline(row[metric], **look, label=plain(row["model"]))
 
     stored = [row["bytes"] for row in rows if row["db_desc_num"]]
     steps = (1.0, 2.0, 5.0) if stored and max(stored) / min(stored) < 1e4 else (1.0,)

@@ -61,7 +61,7 @@ def precision_at(ranks: np.ndarray, ks: Sequence[int], *, num_positives: int) ->
 
 
 def _checked(ranks: np.ndarray, num_positives: int) -> np.ndarray:
-    """Ranks as an int64 array [P], after the checks that both figures rely on."""
+    """Ranks as an int64 array [P], after the checks that both metrics rely on."""
     ranks = np.asarray(ranks, dtype=np.int64)
     if ranks.ndim != 1 or (len(ranks) and ranks[0] < 0) or np.any(np.diff(ranks) <= 0):
         raise AmesError("ranks of the positives must be one ascending list of distinct positions from 0 on")

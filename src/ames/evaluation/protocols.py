@@ -6,7 +6,7 @@ how the area under precision and recall is summed.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any
 
@@ -17,7 +17,7 @@ from ames.errors import AmesError
 from ames.evaluation.metrics import AP_RULES, average_precision, precision_at
 from ames.search.shortlist import first_repeated
 
-_POSITIVE, _JUNK = 1, 2
+_POSITIVE, _JUNK, _EMPTY = 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def choose_protocols(ground_truth: GroundTruth, names: Sequence[str] = ()) -> tu
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """Figures of a ranking under one protocol, in percent.
+    """Metrics of a ranking under one protocol, in percent.
 
     map: mean of `aps` over the queries with a positive; NaN if there is none.
     mp: k -> mean precision at k over the same queries.
@@ -143,14 +143,47 @@ def evaluate(
     Raises AmesError when sizes disagree, an id is out of range or listed twice in the row of a query, the
     ground truth lacks a key of the protocol, or the protocol selects no query.
     """
+    return summarize(label(ranking, ground_truth, protocol), protocol, ks)
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """What a protocol says of the entries of a ranking.
+
+    rows: the queries that it judges; entries: int8 [rows, M], positive, junk, empty (-1) or none of these;
+    num_positives: of each of these queries, found or not.
+    """
+
+    rows: range
+    entries: np.ndarray
+    num_positives: np.ndarray
+
+
+def label(ranking: np.ndarray, ground_truth: GroundTruth, protocol: Protocol) -> Labels:
+    """Label the entries of a ranking int [Q, M], as `evaluate` takes it, and raise as that does."""
     ranking = _checked(ranking, ground_truth)
-    judged = _judged(len(ranking), protocol)
-    labels = _Labels(ranking, ground_truth, protocol)
-    aps = np.full(len(judged), np.nan)
-    precisions = np.full((len(judged), len(ks)), np.nan)
-    for row, number in enumerate(judged):
-        label, num_positives = labels.of_row(number)
-        ranks = np.flatnonzero(label[label != _JUNK] == _POSITIVE)
+    rows = _judged(len(ranking), protocol)
+    highest = [int(i.max()) for query in ground_truth.queries for i in query.values() if len(i)]
+    table = np.zeros(max([int(ranking.max(initial=-1)), *highest]) + 2, np.int8)
+    table[-1] = _EMPTY  # of the id -1
+    entries = np.empty((len(rows), ranking.shape[1]), np.int8)
+    num_positives = np.empty(len(rows), int)
+    for row, number in enumerate(rows):
+        positives, junk = _keys(ground_truth.queries[number], number, protocol)
+        table[positives] = _POSITIVE
+        table[junk] = _JUNK
+        entries[row] = table[ranking[number]]
+        num_positives[row] = (table[np.unique(positives)] == _POSITIVE).sum()
+        table[positives] = table[junk] = 0
+    return Labels(rows, entries, num_positives)
+
+
+def summarize(labels: Labels, protocol: Protocol, ks: Sequence[int] = (1, 5, 10)) -> Result:
+    """Return the metrics of a ranking whose entries are labelled."""
+    count = len(labels.rows)
+    aps, precisions = np.full(count, np.nan), np.full((count, len(ks)), np.nan)
+    for row, (entries, num_positives) in enumerate(zip(labels.entries, labels.num_positives, strict=True)):
+        ranks = np.flatnonzero(entries[entries < _JUNK] == _POSITIVE)
         aps[row] = average_precision(ranks, num_positives, rule=protocol.ap, cutoff=protocol.cutoff)
         precisions[row] = precision_at(ranks, ks, num_positives=num_positives)
     kept = ~np.isnan(aps)
@@ -159,7 +192,7 @@ def evaluate(
         map=float(aps[kept].mean()) if kept.any() else float("nan"),
         mp={int(k): float(mean) for k, mean in zip(ks, means, strict=True)},
         aps=aps,
-        num_queries=len(judged),
+        num_queries=count,
         num_skipped=int((~kept).sum()),
     )
 
@@ -200,38 +233,12 @@ def ideal(ranking: np.ndarray, ground_truth: GroundTruth, protocol: Protocol, k:
     """
     if k < 0:
         raise AmesError(f"number of images to re-rank is {k}: give 0 or more")
-    ranking = _checked(ranking, ground_truth)
-    labels = _Labels(ranking, ground_truth, protocol)
-    result = np.full_like(ranking, -1)
-    for number, row in enumerate(ranking):
-        label, _ = labels.of_row(number)
-        entries = row[row >= 0]
-        behind = np.argsort(label == _JUNK, kind="stable")
-        label, entries = label[behind], entries[behind]
-        front = (label == _POSITIVE) & (np.arange(len(label)) < k)
-        result[number, : len(entries)] = entries[np.argsort(~front, kind="stable")]
-    return result
-
-
-class _Labels:
-    """Looks up which entries of a row are positives and which junk, in time linear in the row."""
-
-    def __init__(self, ranking: np.ndarray, ground_truth: GroundTruth, protocol: Protocol) -> None:
-        self.ranking, self.protocol, self.queries = ranking, protocol, ground_truth.queries
-        highest = [int(i.max()) for query in self.queries for i in query.values() if len(i)]
-        self.table = np.zeros(max([int(ranking.max(initial=-1)), *highest]) + 1, dtype=np.int8)
-
-    def of_row(self, number: int) -> tuple[np.ndarray, int]:
-        """Labels int8 [entries that are not -1] of row `number`, and how many positives its query has."""
-        positives, junk = _keys(self.queries[number], number, self.protocol)
-        row = self.ranking[number]
-        row = row[row >= 0]
-        self.table[positives] = _POSITIVE
-        self.table[junk] = _JUNK
-        label = self.table[row]
-        num_positives = int((self.table[np.unique(positives)] == _POSITIVE).sum())
-        self.table[positives] = self.table[junk] = 0
-        return label, num_positives
+    labels = label(ranking, ground_truth, replace(protocol, queries=None)).entries
+    ranking = np.asarray(ranking, np.int64)
+    behind = np.argsort(np.maximum(labels, _POSITIVE), axis=1, kind="stable")
+    labels, ranking = (np.take_along_axis(x, behind, 1) for x in (labels, ranking))
+    front = (labels == _POSITIVE) & (np.arange(labels.shape[1]) < k)
+    return np.take_along_axis(ranking, np.argsort(~front, axis=1, kind="stable"), 1)
 
 
 def _judged(queries: int, protocol: Protocol) -> range:

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: ``scores.npz`` in its folder, for figures without the model."""
+"""What an evaluation leaves behind: ``scores.npz`` in its folder, for metrics without the model."""
 
 from __future__ import annotations
 

@@ -1,19 +1,19 @@
-"""Figures of a shortlist re-ranked by scores: by protocol, for one blend, a sweep, or the chosen one."""
+"""Metrics of a shortlist re-ranked by scores: by protocol, for one fusion, a sweep, or the chosen one."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
-from numbers import Integral, Real
+from dataclasses import replace
+from itertools import product, starmap
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
-from ames.datasets.ground_truth import GroundTruth
+from ames.datasets.ground_truth import GroundTruth, ids
 from ames.errors import AmesError
-from ames.evaluation.protocols import ALL, Protocol, Result, evaluate, ideal
-from ames.reranking.shortlist_scores import junk_of, rerank
+from ames.evaluation.protocols import ALL, Protocol, Result, evaluate, ideal, label, summarize
+from ames.reranking.fusion import Fusion, check_fusions, junk_behind, rank
 from ames.search.shortlist import Shortlist
 
 # The grid that a validation split chooses from.
@@ -24,42 +24,21 @@ PREFIXES = {"easy": "E", "medium": "M", "hard": "H", "public": "pub", "private":
 _TAKEN = {"val_map": "the validation's mAP", "mean_map": "the mean over the protocols"}
 
 
-@dataclass(frozen=True)
-class Fusion:
-    """lambda and gamma of the blend lambda * s_global + (1 - lambda) * sigmoid(gamma * logit)."""
-
-    lamb: float
-    temp: float
-
-    @classmethod
-    def stored(cls, about: Mapping[str, Any], *, source: str) -> Fusion | None:
-        """What was found on a validation split, out of a checkpoint's description; None where it has none."""
-        found = about.get("blend")
-        if found is None:
-            return None
-        try:
-            blend = cls(lamb=found["lamb"], temp=found["temp"])
-            check_blends([blend.lamb], [blend.temp])
-        except (TypeError, KeyError, AmesError) as error:
-            raise AmesError(f"{source}: its blend is {found!r}, expected lamb and temp") from error
-        return blend
-
-
-def column(protocol: Protocol, figure: str, *, alone: bool = True) -> str:
-    """The key of a figure in results: M_map, H_mp, pub_map as published; ``map`` where the protocol stands
+def column(protocol: Protocol, metric: str, *, alone: bool = True) -> str:
+    """The key of a metric in results: M_map, H_mp, pub_map as published; ``map`` where the protocol stands
     alone, and for GLDv2's ``all``; else the protocol's own name before it.
     """
     prefix = PREFIXES.get(protocol.name, "" if alone or protocol.name == ALL.name else protocol.name)
-    return f"{prefix}_{figure}" if prefix else figure
+    return f"{prefix}_{metric}" if prefix else metric
 
 
-def columns(protocols: Collection[Protocol], figure: str = "map") -> dict[Protocol, str]:
-    """The key of a figure under each protocol. AmesError for two protocols of one name or one key, and for a
+def columns(protocols: Collection[Protocol], metric: str = "map") -> dict[Protocol, str]:
+    """The key of a metric under each protocol. AmesError for two protocols of one name or one key, and for a
     key that results have for something else.
     """
     found: dict[str, Protocol] = {}
     for protocol in protocols:
-        key = column(protocol, figure, alone=len(protocols) == 1)
+        key = column(protocol, metric, alone=len(protocols) == 1)
         for other in found.values():
             if other.name == protocol.name:
                 raise AmesError(f"two protocols are called {protocol.name!r}: give each a name of its own")
@@ -73,11 +52,11 @@ def columns(protocols: Collection[Protocol], figure: str = "map") -> dict[Protoc
     return {protocol: key for key, protocol in found.items()}
 
 
-def figures(results: Mapping[Protocol, Result]) -> dict[str, Any]:
+def metrics(results: Mapping[Protocol, Result]) -> dict[str, Any]:
     """{"M_map": ..., "M_mp": {"1": ..., "5": ..., "10": ...}, ...} in percent; None where no query has a
     positive.
     """
-    maps, precisions = (columns(results, figure) for figure in ("map", "mp"))
+    maps, precisions = (columns(results, metric) for metric in ("map", "mp"))
     row: dict[str, Any] = {}
     for protocol, result in results.items():
         row[maps[protocol]] = _rounded(result.map)
@@ -85,7 +64,7 @@ def figures(results: Mapping[Protocol, Result]) -> dict[str, Any]:
     return row
 
 
-def validation_figures(results: Mapping[Protocol, Result]) -> dict[str, float]:
+def validation_metrics(results: Mapping[Protocol, Result]) -> dict[str, float]:
     """What a training notes of a validation: ``val_map``, the mean of the mAPs there are; of several
     protocols also each one's, ``val_M_map`` and so on. AmesError where no query has a positive.
     """
@@ -121,6 +100,60 @@ def evaluate_oracle(
     }
 
 
+def junk_ids(ground_truth: GroundTruth, protocol: Protocol) -> list[np.ndarray]:
+    """Return the junk ids of each query under a protocol."""
+    return [ids(query, protocol.junk) for query in ground_truth.queries]
+
+
+def needed(
+    shortlist: Shortlist, ground_truth: GroundTruth, protocols: Iterable[Protocol], ks: Iterable[int]
+) -> np.ndarray:
+    """Return bool [Q, M]: the entries of the shortlist that some protocol re-ranks at some k."""
+    mask = np.zeros(shortlist.ids.shape, bool)
+    k = max(ks)
+    for protocol in protocols:
+        rows = slice(*protocol.queries) if protocol.queries else slice(None)
+        columns = junk_behind(shortlist.ids, junk_ids(ground_truth, protocol))
+        np.put_along_axis(mask[rows], columns[rows, :k], True, 1)
+    return mask & (shortlist.ids >= 0)
+
+
+class Reranked:
+    """A scored shortlist under one protocol: all that does not depend on the fusion, found once.
+
+    logits: float32 [Q, M] of ``score_shortlist``. AmesError as ``protocols.evaluate``.
+    """
+
+    def __init__(
+        self, shortlist: Shortlist, logits: np.ndarray, ground_truth: GroundTruth, protocol: Protocol
+    ) -> None:
+        self._protocol = protocol
+        columns = junk_behind(shortlist.ids, junk_ids(ground_truth, protocol))
+        self._labels = label(np.take_along_axis(shortlist.ids, columns, 1), ground_truth, protocol)
+        rows = self._labels.rows
+        self._similarities, self._logits, found = (
+            np.take_along_axis(x[rows.start : rows.stop], columns[rows.start : rows.stop], 1)
+            for x in (shortlist.similarities, logits, shortlist.ids)
+        )
+        self._present = found >= 0
+
+    def evaluate(self, num_rerank: int, fusion: Fusion) -> Result:
+        """Return the metrics with the first ``num_rerank`` re-ranked, junk having been moved behind."""
+        head = slice(None), slice(num_rerank)
+        scores = fusion.blend(self._similarities[head], self._logits[head])
+        order = rank(scores, self._present[head])
+        entries = self._labels.entries.copy()
+        entries[head] = np.take_along_axis(entries[head], order, 1)
+        return summarize(replace(self._labels, entries=entries), self._protocol)
+
+
+def reranked_under(
+    shortlist: Shortlist, logits: np.ndarray, ground_truth: GroundTruth, protocols: Sequence[Protocol]
+) -> dict[Protocol, Reranked]:
+    """Prepare a scored shortlist for any number of fusions under each protocol."""
+    return {p: Reranked(shortlist, logits, ground_truth, p) for p in protocols}
+
+
 def evaluate_reranked(
     shortlist: Shortlist,
     logits: np.ndarray,
@@ -128,22 +161,11 @@ def evaluate_reranked(
     protocols: Sequence[Protocol],
     *,
     num_rerank: int,
-    blend: Fusion,
+    fusion: Fusion,
 ) -> dict[Protocol, Result]:
-    """The re-ranked shortlist; logits float32 [Q, M] of ``score_shortlist``."""
-    results = {}
-    for protocol in protocols:
-        ranking = rerank(
-            shortlist,
-            logits,
-            junk_of(ground_truth, protocol),
-            num_rerank=num_rerank,
-            lamb=blend.lamb,
-            temp=blend.temp,
-            queries=protocol.queries,
-        )
-        results[protocol] = evaluate(ranking, ground_truth, protocol)
-    return results
+    """Return the metrics of one re-ranking; logits float32 [Q, M] of ``score_shortlist``."""
+    prepared = reranked_under(shortlist, logits, ground_truth, protocols)
+    return {p: one.evaluate(num_rerank, fusion) for p, one in prepared.items()}
 
 
 def sweep(
@@ -156,13 +178,12 @@ def sweep(
     lamb: Iterable[float],
     temp: Iterable[float],
 ) -> list[dict[str, Any]]:
-    """One row for every combination, in the order given."""
+    """Return one row for every combination, in the order given."""
+    prepared = reranked_under(shortlist, logits, ground_truth, protocols)
     rows = []
-    for k, a, t in product(num_rerank, lamb, temp):
-        results = evaluate_reranked(
-            shortlist, logits, ground_truth, protocols, num_rerank=k, blend=Fusion(a, t)
-        )
-        rows.append({"num_rerank": k, "lamb": a, "temp": t} | figures(results))
+    for k, fusion in product(num_rerank, starmap(Fusion, product(lamb, temp))):
+        results = {p: one.evaluate(k, fusion) for p, one in prepared.items()}
+        rows.append({"num_rerank": k} | fusion.to_keys() | metrics(results))
     return rows
 
 
@@ -175,24 +196,24 @@ def tune(
     num_rerank: int,
     slack: float = 0.5,
 ) -> tuple[Fusion, float]:
-    """The blend of the grid for a model, and its mean mAP over ``protocols``: for validation splits. Those
-    under which no query has a positive are left out; AmesError where nothing is left.
+    """Return the fusion of the grid for a model, and its mean mAP over ``protocols``: for validation splits.
+    Protocols under which no query has a positive are left out; AmesError where nothing is left.
 
-    mAP is flat around its best. Of all blends within ``slack`` points of it, the one that trusts the
+    mAP is flat around its best. Of all fusions within ``slack`` points of it, the one that trusts the
     global similarity most is taken (the largest lambda / ((1 - lambda) gamma), the ratio of the slopes of
     the two terms): a local score learned on one domain is the part that transfers worse to another.
     """
-    protocols = with_positives(shortlist, ground_truth, protocols)
-    maps: dict[Fusion, float] = {}
-    for lamb, temp in product(LAMBDAS, GAMMAS):
-        results = evaluate_reranked(
-            shortlist, logits, ground_truth, protocols, num_rerank=num_rerank, blend=Fusion(lamb, temp)
-        )
-        maps[Fusion(lamb, temp)] = float(np.mean([r.map for r in results.values()]))
+    prepared = reranked_under(
+        shortlist, logits, ground_truth, with_positives(shortlist, ground_truth, protocols)
+    )
+    maps = {
+        fusion: float(np.mean([one.evaluate(num_rerank, fusion).map for one in prepared.values()]))
+        for fusion in starmap(Fusion, product(LAMBDAS, GAMMAS))
+    }
     good = max(maps.values()) - slack
     chosen = max(
-        (blend for blend, value in maps.items() if value >= good),
-        key=lambda blend: (blend.lamb / (1 - blend.lamb) / blend.temp, maps[blend]),
+        (fusion for fusion, value in maps.items() if value >= good),
+        key=lambda fusion: (fusion.lamb / (1 - fusion.lamb) / fusion.gamma, maps[fusion]),
     )
     return chosen, maps[chosen]
 
@@ -206,7 +227,7 @@ def with_positives(
     ]
     if not found:
         names = ", ".join(p.name for p in protocols)
-        raise AmesError(f"no query has a positive under {names}: there is nothing to choose a blend by")
+        raise AmesError(f"no query has a positive under {names}: there is nothing to choose a fusion by")
     return found
 
 
@@ -223,14 +244,4 @@ def check_sweep(
             raise AmesError(f"num_rerank {k!r} is not a whole number")
         if not 1 <= k <= size:
             raise AmesError(f"num_rerank {k} is outside 1 ... {size}, the length of the shortlist")
-    check_blends(lamb, temp)
-
-
-def check_blends(lamb: Iterable[float], temp: Iterable[float]) -> None:
-    """Refuses lambda outside [0, 1] and gamma <= 0."""
-    for value in lamb:
-        if not isinstance(value, Real) or not 0 <= value <= 1:
-            raise AmesError(f"lamb {value!r} is outside [0, 1]")
-    for value in temp:
-        if not isinstance(value, Real) or not 0 < value < float("inf"):
-            raise AmesError(f"temp {value!r} is not a number above 0")
+    check_fusions(lamb, temp)

@@ -138,8 +138,8 @@ class AMES(PairSimilarity):
         mask = _mask(query, database)
         return self._head(self.decoder.match(query.descriptors, database.descriptors, shares, token, mask))
 
-    def lower(self, dtype: torch.dtype) -> None:
-        self.decoder.lower(dtype)
+    def set_compute_dtype(self, dtype: torch.dtype) -> None:
+        self.decoder.set_compute_dtype(dtype)
 
     def compile_pairs(self) -> None:
         # Behind the look at the mask, which would break the graph.

@@ -80,7 +80,7 @@ class PairSimilarity(Similarity):
         """``encode`` of P query images and of P database images -> logits [P]."""
         raise NotImplementedError
 
-    def lower(self, dtype: torch.dtype) -> None:
+    def set_compute_dtype(self, dtype: torch.dtype) -> None:
         """Computes ``encode`` and ``score_encoded`` in another number format from now on, in place; both take
         and give fp32.
         """

@@ -29,7 +29,7 @@ from ames.evaluation.protocols import (
     left_out,
     query_counts,
 )
-from ames.evaluation.sweep import Fusion, evaluate_initial, evaluate_oracle, evaluate_reranked
+from ames.evaluation.sweep import evaluate_initial, evaluate_oracle, evaluate_reranked, junk_ids, needed
 from ames.extraction.process_pool import PoolExtractor
 from ames.io.atomic import atomic_file
 from ames.models.base import PairSimilarity
@@ -38,16 +38,16 @@ from ames.models.checkpoints import model_of, read_weights
 from ames.pipelines.prepare import extract_split, make_shortlist
 from ames.reporting.html import Hit, Strip, write_report
 from ames.reporting.tables import format_table
+from ames.reranking.fusion import Fusion, rerank
 from ames.reranking.scorer import ComputeConfig, PairScorer
-from ames.reranking.shortlist_scores import blend as blend_scores
-from ames.reranking.shortlist_scores import junk_of, needed, rerank, score_shortlist
+from ames.reranking.shortlist_scores import score_shortlist
 from ames.search.shortlist import Shortlist
 from ames.weights import path_of
 
 # Descriptors used of a query, and of a database image in the small and in the large setting.
 QUERY_DESC, FEW, MANY = 200, 50, 200
 # Chosen on the validation landmarks at each database count; scripts/train_rootsift.py prints them.
-CHAMFER_BLENDS = {FEW: Fusion(0.05, 1.0), MANY: Fusion(0.0, 0.1)}
+CHAMFER_FUSIONS = {FEW: Fusion(0.05, 1.0), MANY: Fusion(0.0, 0.1)}
 STORED = 400  # descriptors extracted an image
 SHOWN = 8  # results in a strip
 STRIPS = 12
@@ -55,12 +55,12 @@ STRIPS = 12
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the table: a model, its descriptor count in the database, and its blend."""
+    """A row of the table: a model, its descriptor count in the database, and its fusion."""
 
     name: str
     model: PairSimilarity
     database_count: int
-    blend: Fusion
+    fusion: Fusion
 
     @property
     def bytes_an_image(self) -> int:
@@ -80,7 +80,7 @@ class DemoSet:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a method reached: figures by protocol, logits [Q, M], seconds of scoring."""
+    """What a method reached: metrics by protocol, logits [Q, M], seconds of scoring."""
 
     method: Method
     results: dict[Protocol, Result]
@@ -207,15 +207,15 @@ def _prepare(test: DemoSet, *, workers: int) -> Shortlist:
 
 def _methods(model: Path | str | None, binary_model: Path | str | None) -> list[Method]:
     """Rows of the table below the global one, the binary model last."""
-    full, full_blend = _ames(model or path_of("rootsift_ames"), binarized=False)
-    binary, binary_blend = _ames(binary_model or path_of("rootsift_ames_dist"), binarized=True)
+    full, full_fusion = _ames(model or path_of("rootsift_ames"), binarized=False)
+    binary, binary_fusion = _ames(binary_model or path_of("rootsift_ames_dist"), binarized=True)
     chamfer = Chamfer(local_dim=128)
     return [
-        Method("Chamfer, float", chamfer, MANY, CHAMFER_BLENDS[MANY]),
-        Method("Chamfer, float", chamfer, FEW, CHAMFER_BLENDS[FEW]),
-        Method("AMES", full, MANY, full_blend),
-        Method("AMES", full, FEW, full_blend),
-        Method("AMES binary", binary, FEW, binary_blend),
+        Method("Chamfer, float", chamfer, MANY, CHAMFER_FUSIONS[MANY]),
+        Method("Chamfer, float", chamfer, FEW, CHAMFER_FUSIONS[FEW]),
+        Method("AMES", full, MANY, full_fusion),
+        Method("AMES", full, FEW, full_fusion),
+        Method("AMES binary", binary, FEW, binary_fusion),
     ]
 
 
@@ -231,7 +231,7 @@ def _ames(path: Path | str, *, binarized: bool) -> tuple[PairSimilarity, Fusion]
         raise AmesError(
             f"{path}: a {kind} model of {model.local_dim}-d descriptors; expected a {expected} one of 128-d"
         )
-    return model, Fusion.stored(weights.about, source=str(path)) or Fusion(0.0, 1.0)
+    return model, Fusion.from_checkpoint(weights.about, source=str(path)) or Fusion(0.0, 1.0)
 
 
 def _measure(method: Method, test: DemoSet, shortlist: Shortlist, k: int, device: str) -> Outcome:
@@ -247,7 +247,7 @@ def _measure(method: Method, test: DemoSet, shortlist: Shortlist, k: int, device
     )
     seconds = time.perf_counter() - start
     results = evaluate_reranked(
-        shortlist, logits, test.ground_truth, test.protocols, num_rerank=k, blend=method.blend
+        shortlist, logits, test.ground_truth, test.protocols, num_rerank=k, fusion=method.fusion
     )
     return Outcome(method, results, logits, seconds)
 
@@ -259,16 +259,16 @@ def _rows(test: DemoSet, shortlist: Shortlist, outcomes: Sequence[Outcome], k: i
     """One row a method; mAP by protocol, mP@10 of the main one."""
     truth, protocols = test.ground_truth, test.protocols
 
-    def row(name: str, results: dict[Protocol, Result], **figures: Any) -> dict[str, Any]:
+    def row(name: str, results: dict[Protocol, Result], **columns: Any) -> dict[str, Any]:
         alone = len(protocols) == 1
         maps = {"mAP" if alone else f"mAP {p.name}": results[p].map for p in protocols}
-        columns = {
+        first = {
             "method": name,
-            "query x database": figures.get("counts"),
-            "bytes/image": figures.get("size"),
+            "query x database": columns.get("counts"),
+            "bytes/image": columns.get("size"),
         }
         precision = {"mP@10": results[_main(protocols)].mp[10]}
-        return columns | maps | precision | {"seconds": figures.get("seconds")}
+        return first | maps | precision | {"seconds": columns.get("seconds")}
 
     rows = [row("global only", evaluate_initial(shortlist, truth, protocols))]
     for outcome in outcomes:
@@ -303,23 +303,16 @@ def _notes(test: DemoSet, shortlist: Shortlist, k: int) -> list[str]:
 def _strips(test: DemoSet, shortlist: Shortlist, outcome: Outcome, k: int) -> list[Strip]:
     """Some queries with the first results before and after re-ranking."""
     protocol = _main(test.protocols)
-    truth, blend = test.ground_truth, outcome.method.blend
-    after = rerank(
-        shortlist,
-        outcome.logits,
-        junk_of(truth, protocol),
-        num_rerank=k,
-        lamb=blend.lamb,
-        temp=blend.temp,
-    )
+    truth, fusion = test.ground_truth, outcome.method.fusion
+    after = rerank(shortlist, outcome.logits, junk_ids(truth, protocol), num_rerank=k, fusion=fusion)
     before_aps = evaluate_initial(shortlist, truth, [protocol])[protocol].aps
     after_aps = outcome.results[protocol].aps
     chosen = np.unique(np.linspace(0, len(truth.queries) - 1, STRIPS).astype(int))
     strips = []
     for q in chosen:
         similarities = shortlist.similarities[q]
-        blended = blend_scores(similarities, outcome.logits[q], blend.lamb, blend.temp)
-        score = [dict(zip(shortlist.ids[q], x, strict=True)) for x in (similarities, blended)]
+        fused = fusion.blend(similarities, outcome.logits[q])
+        score = [dict(zip(shortlist.ids[q], x, strict=True)) for x in (similarities, fused)]
         rankings = [
             (f"global: AP {before_aps[q]:.1f}", _hits(test, protocol, q, shortlist.ids[q], score[0])),
             (f"{outcome.method.name}: AP {after_aps[q]:.1f}", _hits(test, protocol, q, after[q], score[1])),

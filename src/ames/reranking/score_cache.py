@@ -36,7 +36,7 @@ class ScoreCache:
     def __len__(self) -> int:
         return len(self._records)
 
-    def find(self, ids: np.ndarray) -> np.ndarray:
+    def get(self, ids: np.ndarray) -> np.ndarray:
         """float32 [Q, M]: the kept logits of a shortlist's entries, ids [Q, M]; NaN where there is none."""
         logits = np.full(ids.shape, np.nan, np.float32)
         records = np.sort(self._records, order=("query", "image"))
@@ -47,7 +47,7 @@ class ScoreCache:
                 logits[q] = np.where(known["image"][place] == row, known["logit"][place], np.nan)
         return logits
 
-    def add(self, query: np.ndarray, image: np.ndarray, logit: np.ndarray) -> None:
+    def append(self, query: np.ndarray, image: np.ndarray, logit: np.ndarray) -> None:
         """Appends the scores of pairs, each [P]; AmesError where the folder cannot be written."""
         records = np.empty(len(query), _RECORD)
         records["query"], records["image"], records["logit"] = query, image, logit
@@ -58,7 +58,7 @@ class ScoreCache:
         except OSError as error:
             raise AmesError(f"{self._own}: cannot be written ({error.strerror})") from error
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Removes what was kept, once the scores are safe elsewhere."""
         for path in {*self._found, self._own}:
             with suppress(OSError):  # in use by another call, where the system minds

@@ -79,7 +79,7 @@ class PairScorer:
         self.model = model.eval()
         first, *others = self.compute.devices
         models = [model.to(first), *(copy.deepcopy(model).to(device) for device in others)]
-        self._lanes = [
+        self._scorers = [
             _DeviceScorer(m, d, self.compute) for m, d in zip(models, self.compute.devices, strict=True)
         ]
 
@@ -91,7 +91,7 @@ class PairScorer:
         """
         _check_images(local, "queries")
         with self._mode():
-            return [lane.encode(local, coded, database=False) for lane in self._lanes]
+            return [scorer.encode(local, coded, database=False) for scorer in self._scorers]
 
     def score(
         self,
@@ -109,7 +109,7 @@ class PairScorer:
         shapes and rows that do not fit, NotFiniteError for an image with NaN or infinity.
         """
         _check_images(images, "database images")
-        if len(queries) != len(self._lanes):
+        if len(queries) != len(self._scorers):
             raise AmesError("queries: give what PairScorer.queries returned, one for each device")
         query_rows = _rows(query_rows, len(queries[0].valid), "query_rows")
         image_rows = _rows(image_rows, len(images.valid), "image_rows")
@@ -119,20 +119,20 @@ class PairScorer:
         logits = np.empty(len(order), np.float32)
 
         def work(part: tuple[_DeviceScorer, LocalFeatures, np.ndarray]) -> None:
-            lane, encoded, pairs = part
+            scorer, encoded, pairs = part
             if not len(pairs):
                 return
             first, last = image_rows[pairs[0]], image_rows[pairs[-1]] + 1
             with naming(place=lambda image: int(first) + image):
-                database = lane.encode(images[first:last], coded, database=True)
+                database = scorer.encode(images[first:last], coded, database=True)
             if encoded.width != database.width:
                 raise AmesError(f"queries are {encoded.width}-d, database images {database.width}-d")
-            logits[pairs] = lane.score(encoded, database, query_rows[pairs], image_rows[pairs] - first)
+            logits[pairs] = scorer.score(encoded, database, query_rows[pairs], image_rows[pairs] - first)
 
-        shares = _split(image_rows[order], len(self._lanes))
+        shares = _split(image_rows[order], len(self._scorers))
         parts = [
-            (lane, encoded, order[share])
-            for lane, encoded, share in zip(self._lanes, queries, shares, strict=True)
+            (scorer, encoded, order[share])
+            for scorer, encoded, share in zip(self._scorers, queries, shares, strict=True)
         ]
         with self._mode():
             if len(parts) == 1:
@@ -162,7 +162,7 @@ class _DeviceScorer:
         changed = compute.compile or dtype != torch.float32
         self.scorer = copy.deepcopy(model) if changed else model
         if dtype != torch.float32:
-            self.scorer.lower(dtype)
+            self.scorer.set_compute_dtype(dtype)
         if compute.compile:
             self.scorer.compile_pairs()
         self.batch_size = compute.batch_size

@@ -1,18 +1,15 @@
-"""Re-ranking of a shortlist: every pair is scored once, then blended and ranked as often as one likes."""
+"""Scores of a shortlist: each pair is scored once, and fused and ranked as often as one likes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from ames.database.store import Database, check_codes
-from ames.datasets.ground_truth import GroundTruth, ids
 from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError, naming
-from ames.evaluation.protocols import Protocol
 from ames.io.prefetch import ahead
 from ames.io.progress import progress
 from ames.reranking.score_cache import ScoreCache
@@ -21,32 +18,6 @@ from ames.search.shortlist import Shortlist
 
 _BLOCK_SLOTS = 1 << 15  # descriptors of gallery images read and encoded at a time
 _QUERY_SLOTS = 1 << 21  # descriptors of queries held encoded: about a gigabyte at 128 dimensions
-
-
-def junk_of(ground_truth: GroundTruth, protocol: Protocol) -> list[np.ndarray]:
-    """The junk ids of each query under a protocol."""
-    return [ids(query, protocol.junk) for query in ground_truth.queries]
-
-
-def junk_behind(shortlist_ids: np.ndarray, junk: Sequence[np.ndarray]) -> np.ndarray:
-    """Columns int64 [Q, M] of a shortlist [Q, M] with each query's junk (and empty entries, -1) moved
-    behind the rest, order otherwise kept: what is cut to the top k is chosen after that.
-    """
-    behind = np.stack([np.isin(row, j) | (row < 0) for row, j in zip(shortlist_ids, junk, strict=True)])
-    return np.argsort(behind, axis=1, kind="stable")
-
-
-def needed(
-    shortlist: Shortlist, ground_truth: GroundTruth, protocols: Iterable[Protocol], ks: Iterable[int]
-) -> np.ndarray:
-    """bool [Q, M]: the entries of the shortlist that some protocol re-ranks at some k."""
-    mask = np.zeros(shortlist.ids.shape, bool)
-    k = max(ks)
-    for protocol in protocols:
-        judged = slice(*protocol.queries) if protocol.queries else slice(None)
-        columns = junk_behind(shortlist.ids, junk_of(ground_truth, protocol))
-        np.put_along_axis(mask[judged], columns[judged, :k], True, 1)
-    return mask & (shortlist.ids >= 0)
 
 
 def score_shortlist(
@@ -59,14 +30,14 @@ def score_shortlist(
     query_count: int | None = None,
     database_count: int | None = None,
     workers: int = 0,
-    kept: ScoreCache | None = None,
+    cache: ScoreCache | None = None,
 ) -> np.ndarray:
     """Logits float32 [Q, M] of the entries of a shortlist that ``mask`` [Q, M] selects; NaN elsewhere.
 
     Each pair is scored once. The gallery is read once, in the order of the file, and only as many
     descriptors of an image as are used; what was read is scored against all queries and forgotten.
     query_count, database_count: descriptors used of each image (None: all there are). workers: threads that
-    read ahead of the model; the scores do not depend on it. kept: scores of an interrupted call, which are
+    read ahead of the model; the scores do not depend on it. cache: scores of an interrupted call, which are
     taken over, and to which each block of new ones is added. Either file may be packed
     (``DescriptorFile.packed``): its codes are what the binary model would have made of the descriptors, and
     the scores are the same. AmesError if a packed file is not of this model's kind, and for descriptors or a
@@ -78,8 +49,8 @@ def score_shortlist(
         raise AmesError(f"mask is {mask.shape}, the shortlist {shortlist.ids.shape}: give one for each entry")
     wanted = shortlist.ids >= 0 if mask is None else mask & (shortlist.ids >= 0)
     logits = np.full(shortlist.ids.shape, np.nan, np.float32)
-    if kept is not None:
-        logits[wanted] = kept.find(shortlist.ids)[wanted]
+    if cache is not None:
+        logits[wanted] = cache.get(shortlist.ids)[wanted]
         wanted = wanted & np.isnan(logits)
     group = max(1, _QUERY_SLOTS // (query_count or queries.slots))
     with progress("score", int(wanted.sum()), "pairs") as tick:
@@ -89,7 +60,7 @@ def score_shortlist(
                 continue
             with naming(lambda row: _image(queries, row), lambda place, rows=rows: int(rows[place])):  # type: ignore[misc]
                 encoded = engine.queries(queries.read(rows, query_count), coded=queries.packed)
-            pairs = _Pairs.of(shortlist.ids, wanted, rows)
+            pairs = _Pairs.from_shortlist(shortlist.ids, wanted, rows)
             blocks = pairs.blocks(max(1, _BLOCK_SLOTS // (database_count or gallery.slots)))
             reads = ahead(
                 lambda block: gallery.read(block.images, database_count, locations=False), blocks, workers
@@ -103,8 +74,8 @@ def score_shortlist(
                     scores = engine.score(encoded, images, block.rows, block.places, coded=gallery.packed)
                 _check_finite(scores, query, image, queries, gallery)
                 logits[query, block.columns] = scores
-                if kept is not None:
-                    kept.add(query, image, scores)
+                if cache is not None:
+                    cache.append(query, image, scores)
                 tick(len(scores))
     return logits
 
@@ -122,7 +93,7 @@ class _Pairs:
     images: np.ndarray
 
     @classmethod
-    def of(cls, ids: np.ndarray, wanted: np.ndarray, queries: np.ndarray) -> _Pairs:
+    def from_shortlist(cls, ids: np.ndarray, wanted: np.ndarray, queries: np.ndarray) -> _Pairs:
         """The wanted entries of a shortlist [Q, M] for some of its queries, by image."""
         rows, columns = np.nonzero(wanted[queries])
         images, places = np.unique(ids[queries[rows], columns], return_inverse=True)
@@ -160,39 +131,3 @@ def _check_finite(
             f"{queries.path} (query {q}), {gallery.path} (image {i}): their score is {scores[bad[0]]}; the "
             "descriptors or the model's weights hold values that are not finite"
         )
-
-
-def blend(similarities: np.ndarray, logits: np.ndarray, lamb: float, temp: float) -> np.ndarray:
-    """lambda * s_global + (1 - lambda) * sigmoid(gamma * logit), elementwise (AMES, ECCV 2024)."""
-    local = 0.5 * (1 + np.tanh(0.5 * temp * logits.astype(np.float64)))  # the sigmoid, without overflow
-    return lamb * similarities + (1 - lamb) * local
-
-
-def rerank(
-    shortlist: Shortlist,
-    logits: np.ndarray,
-    junk: Sequence[np.ndarray],
-    *,
-    num_rerank: int,
-    lamb: float,
-    temp: float,
-    queries: tuple[int | None, int | None] | None = None,
-) -> np.ndarray:
-    """Ranking int64 [Q, M]: junk moved behind, then the first ``num_rerank`` sorted by the blended score.
-
-    Ties keep the shortlist's order; what lies behind ``num_rerank`` is left as it is, and so are queries
-    outside of the part ``queries`` (start, stop). AmesError where a score is missing.
-    """
-    columns = junk_behind(shortlist.ids, junk)
-    head = columns[:, :num_rerank]
-    judged = np.zeros((len(head), 1), bool)
-    judged[slice(*queries) if queries else slice(None)] = True
-    present = (np.take_along_axis(shortlist.ids, head, 1) >= 0) & judged
-    scores = blend(
-        np.take_along_axis(shortlist.similarities, head, 1), np.take_along_axis(logits, head, 1), lamb, temp
-    )
-    if np.isnan(scores[present]).any():
-        raise AmesError("some of the entries to re-rank were not scored")
-    order = np.argsort(np.where(present, -scores, np.inf), axis=1, kind="stable")
-    ranked = np.take_along_axis(head, order, 1)
-    return np.take_along_axis(shortlist.ids, np.concatenate((ranked, columns[:, num_rerank:]), 1), 1)

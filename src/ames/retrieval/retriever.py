@@ -8,44 +8,27 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ames.database.build import check_cosines, load_codec
+from ames.database.index import open_index
 from ames.database.store import Database
 from ames.errors import AmesError, naming
-from ames.evaluation.sweep import Fusion
 from ames.features import LocalFeatures
 from ames.models.checkpoints import model_of, read_weights
+from ames.reranking.fusion import Fusion, rerank_by
 from ames.reranking.scorer import ComputeConfig, PairScorer
-from ames.reranking.shortlist_scores import blend as blended
-from ames.search.codes import GlobalIndex
 from ames.search.shortlist import Shortlist
-
-
-def open_index(database: Database) -> GlobalIndex:
-    """The global index of a database, in memory; deleted images are not in it. AmesError where its codes are
-    of vectors that are not of unit length, as an earlier version may have stored them.
-    """
-    codes, present = database.global_codes()
-    codec = load_codec(database)
-    check_cosines(database, codec, codes[present])
-    return codec.index(codes, present)
-
-
-def search_database(database: Database, vectors: np.ndarray, k: int | None = None) -> Shortlist:
-    """Global search by cosine: vectors float32 [Q, G] -> the ``k`` most similar images (None: all)."""
-    return open_index(database).search(vectors, len(database) if k is None else k)
 
 
 @dataclass(frozen=True)
 class Retriever:
     """Searches a database: global codes first, then the local codes of the best.
 
-    blend: lambda and gamma of the final score. Nothing but the global index is held in memory. AmesError
+    fusion: lambda and gamma of the final score. Nothing but the global index is held in memory. AmesError
     where the engine's model did not make the database.
     """
 
     database: Database
     engine: PairScorer
-    blend: Fusion
+    fusion: Fusion
 
     def __post_init__(self) -> None:
         self.database.check_model(self.engine.model)
@@ -58,20 +41,20 @@ class Retriever:
         model: Path | str,
         *,
         compute: ComputeConfig | None = None,
-        blend: Fusion | None = None,
+        fusion: Fusion | None = None,
     ) -> Retriever:
-        """From paths; ``blend`` None: the one that the checkpoint brings, AmesError if it brings none."""
+        """From paths; ``fusion`` None: the one that the checkpoint brings, AmesError if it brings none."""
         weights = read_weights(model)
-        blend = blend or Fusion.stored(weights.about, source=str(model))
-        if blend is None:
-            raise AmesError(f"{model}: brings no lambda and gamma: give a blend")
+        fusion = fusion or Fusion.from_checkpoint(weights.about, source=str(model))
+        if fusion is None:
+            raise AmesError(f"{model}: brings no lambda and gamma: give a fusion")
         engine = PairScorer(model_of(weights, source=str(model)), compute or ComputeConfig())
-        return cls(Database(database), engine, blend)
+        return cls(Database(database), engine, fusion)
 
     def search(
         self, vectors: np.ndarray, queries: LocalFeatures, *, k: int = 10, num_rerank: int = 100
     ) -> Shortlist:
-        """The best ``k`` images of each query, with blended scores: global vectors float32 [Q, G], local
+        """The best ``k`` images of each query, with fused scores: global vectors float32 [Q, G], local
         descriptors [Q, N, D], or the model's codes of them (uint8, ``ames extract --pack``); of a single
         image also [G] and [N, D], which gives one row. ``database.names`` has the names of the ids.
 
@@ -92,7 +75,7 @@ class Retriever:
             if not np.isfinite(scores).all():
                 raise AmesError(f"{self.database.path}: a score is not finite: the model's weights are not")
             logits[rows, columns] = scores
-        return rerank_by(found, logits, self.blend, k)
+        return rerank_by(found, logits, self.fusion, k)
 
 
 def _batch(vectors: np.ndarray, queries: LocalFeatures) -> tuple[np.ndarray, LocalFeatures]:
@@ -111,13 +94,3 @@ def _batch(vectors: np.ndarray, queries: LocalFeatures) -> tuple[np.ndarray, Loc
             "of the same queries"
         )
     return vectors, queries
-
-
-def rerank_by(found: Shortlist, logits: np.ndarray, blend: Fusion, k: int) -> Shortlist:
-    """The best ``k`` of a shortlist by the blended score; empty entries stay last."""
-    scores = blended(found.similarities, logits, blend.lamb, blend.temp)
-    scores = np.where(found.ids >= 0, scores, -np.inf)
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return Shortlist(
-        np.take_along_axis(found.ids, order, 1), np.take_along_axis(scores, order, 1).astype(np.float32)
-    )

@@ -19,7 +19,7 @@ from ames.io.atomic import remove_leftovers
 from ames.io.locks import exclusively
 from ames.io.pickles import load_pickle
 from ames.io.progress import progress
-from ames.search.exact import BLOCK, entries_of, search_blocks
+from ames.search.exact import BLOCK, count_entries, search_blocks
 from ames.search.shortlist import Shortlist, named, published_array, read_meta
 from ames.search.shortlist_writer import Write, write_npz, write_pkl
 from ames.search.superglobal import Reranking, rescore
@@ -112,17 +112,17 @@ def make(
         raise AmesError(f"{source.folder.path}: the queries of a test set are not in its gallery")
     queries, gallery = source.open()
     if kept is not None and kept.suffix == ".pkl":
-        _check_shape(kept, len(queries), size and entries_of(gallery, size, skip_self))
+        _check_shape(kept, len(queries), size and count_entries(gallery, size, skip_self))
         return kept
     about = source.about(queries, gallery)
     if kept is not None:
         # What the call leaves to us may be otherwise in the file.
-        about |= {} if size is None else {"entries": entries_of(gallery, size, skip_self)}
+        about |= {} if size is None else {"entries": count_entries(gallery, size, skip_self)}
         _check_same(kept, about | ({"skip_self": True} if skip_self else {}))
         return kept
     if source.training and size is None:
         size = _TRAINING + (not skip_self)
-    entries = entries_of(gallery, size, skip_self)
+    entries = count_entries(gallery, size, skip_self)
     if size is not None and size > entries and not source.training:
         _log.warning("%d entries asked for, the gallery has %d images: all are taken", size, len(gallery))
     about |= {"entries": entries, "skip_self": skip_self}

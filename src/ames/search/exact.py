@@ -6,18 +6,20 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from ames.descriptors.vectors import Vectors
 from ames.errors import AmesError
 from ames.search.shortlist import Shortlist
-from ames.search.topk import Best, capacity
 
 BLOCK = 4096  # queries at a time
-TILE = 2048  # gallery images at a time
-_BYTES = 1 << 28  # of the candidates that are held, several times of which are in memory
-_MULTIPLE = 64  # of both sides of a product
+_GALLERY_BYTES = 1 << 29  # of the gallery's vectors at a time; each block costs one merge
+_RESULT_BYTES = 1 << 29  # of the candidates of a block of queries
+_CANDIDATE_BYTES = 72  # of one candidate: FAISS collects two a place, results are held three times
+_PRODUCT_BYTES = 1 << 30  # of the similarities on a GPU
+_EXTRA = 8  # entries beyond k, so that ties at the cut are ordered by id
+_MOST_EXTRA = 4096
+
+Found = tuple[np.ndarray, np.ndarray]  # ids int64 [B, k], similarities float32 [B, k]
 
 
 def search(
@@ -29,23 +31,23 @@ def search(
     skip_self: bool = False,
     device: str = "cpu",
 ) -> Shortlist:
-    """The ``k`` most similar gallery images of each query (all if None), by cosine, in memory.
+    """Return the ``k`` most similar gallery images of each query (all if None), by cosine, in memory.
 
     queries float32 [Q, G], gallery float32 [n, G]. See ``search_blocks``.
     """
     asked, searched = Vectors.of(queries, "queries"), Vectors.of(gallery, "gallery")
-    ids = np.empty((len(asked), entries_of(searched, k, skip_self)), np.int64)
-    similarities = np.empty(ids.shape, np.float32)
-    start = 0
-    for i, s in search_blocks(asked, searched, k, block=block, skip_self=skip_self, device=device):
-        rows = slice(start, start + len(i))
-        ids[rows], similarities[rows] = i, s
-        start = rows.stop
+    entries = count_entries(searched, k, skip_self)
+    blocks = search_blocks(asked, searched, k, block=block, skip_self=skip_self, device=device)
+    empty = np.empty((0, entries), np.int64), np.empty((0, entries), np.float32)
+    ids, similarities = (np.concatenate(parts) for parts in zip(empty, *blocks, strict=True))
     return Shortlist(ids, similarities)
 
 
-def entries_of(gallery: Vectors, k: int | None, skip_self: bool = False) -> int:
-    """Entries a query that a search for ``k`` finds: not more than the gallery has. AmesError below 0."""
+def count_entries(gallery: Vectors, k: int | None, skip_self: bool = False) -> int:
+    """Return the entries per query that a search for ``k`` finds: at most what the gallery has.
+
+    AmesError below 0.
+    """
     if k is not None and k < 0:
         raise AmesError(f"{k} entries a query were asked for; give 0 or more, or None for all")
     most = max(len(gallery) - skip_self, 0)
@@ -60,64 +62,141 @@ def search_blocks(
     block: int = BLOCK,
     skip_self: bool = False,
     device: str = "cpu",
-    tile: int = TILE,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(ids int64 [<= block, k], similarities float32 alike) of the queries' blocks in their order: the ``k``
-    most similar gallery images by cosine, all if None or fewer.
+    tile: int | None = None,
+) -> Iterator[Found]:
+    """Yield ids int64 [<= block, k] and similarities float32 alike, for the queries' blocks in their order:
+    the ``k`` most similar gallery images by cosine, all if None or fewer.
 
-    Exact: inner products in float32 of vectors of unit length (``Vectors`` brings them to it); equal
-    similarities are ordered by id. A zero row (an image without keypoints) has similarity -1 to everything:
-    it comes last and finds nothing before anything else.
-    skip_self: query i is gallery image i and does not find itself; others of the same vector it finds.
-    device: torch's, of the products and the choice. tile: gallery images at a time. In memory are some
-    hundred megabytes, whatever the sizes: a ``block`` whose candidates would take more is cut. Neither
-    changes the result. AmesError where widths differ or a vector is not finite.
+    Exact: inner products in float32 of vectors of unit length (``Vectors`` normalizes them), on the CPU by
+    FAISS, elsewhere by torch. Equal similarities are ordered by id, also at the cut, up to 4,096 images that
+    tie there. A zero row (an image without keypoints) has similarity -1 to everything.
+    skip_self: query i is gallery image i and does not find itself; it finds others of the same vector.
+    tile: gallery images at a time (None: half a gigabyte of vectors). ``block`` is reduced where its
+    candidates would take more than half a gigabyte. The same call returns the same bits. Other sizes of
+    blocks, threads or devices can change similarities by rounding (1e-6), and with it the order of images
+    that are so close. AmesError where widths differ or a vector is not finite.
     """
     if queries.width != gallery.width:
         raise AmesError(
             f"{queries.sources[0]}: {queries.width}-d global descriptors, those of {gallery.sources[0]} are "
             f"{gallery.width}-d: they were not made by the same backbone"
         )
-    k = entries_of(gallery, k, skip_self)
-    block = max(1, min(block, _BYTES // (8 * max(capacity(k, tile, len(gallery)), 1))))
-    for first, rows in queries.blocks(block):
+    k = count_entries(gallery, k, skip_self)
+    tile = tile or max(1, _GALLERY_BYTES // (4 * gallery.width))
+    for first, rows in queries.blocks(min(block, _fitting(k + _EXTRA))):
         if not k:
             yield np.empty((len(rows), 0), np.int64), np.empty((len(rows), 0), np.float32)
             continue
-        own = first if skip_self else None
-        ids, similarities = _nearest(rows, gallery, k, own=own, tile=tile, device=device)
+        own = np.arange(first, first + len(rows)) if skip_self else None
+        ids, similarities = _nearest(rows, gallery, k, own, tile=tile, device=device)
         for row in np.flatnonzero(~rows.any(1)):
-            others = np.arange(k + 1)  # a blank query is -1 to all, so that these are the first
-            ids[row] = others[others != (-1 if own is None else own + row)][:k]
+            others = np.arange(k + 1)  # a zero query is -1 to all, so that these are the first
+            ids[row] = others[others != (-1 if own is None else own[row])][:k]
             similarities[row] = -1
         yield ids, similarities
 
 
+def _fitting(entries: int) -> int:
+    """Return how many queries of so many candidates fit into the memory."""
+    return max(1, _RESULT_BYTES // (_CANDIDATE_BYTES * entries))
+
+
 def _nearest(
-    queries: np.ndarray, gallery: Vectors, k: int, *, own: int | None, tile: int, device: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """The ``k`` best of each query [B, G]; own: the first one's id, where they are not to find themselves."""
-    count, asked = len(queries), _padded(queries).to(device)
-    best = Best(count, k, capacity(k, tile, len(gallery)), asked.device)
-    product = asked.new_empty(0)  # kept: new memory costs a third of what filling it does
-    for start, vectors in gallery.blocks(tile):
-        held = _padded(vectors).to(device)
-        product = product if product.shape[1:] == (len(held),) else asked.new_empty(len(asked), len(held))
-        similarities = torch.mm(asked, held.T, out=product)[:count, : len(vectors)]
-        for column in np.flatnonzero(~vectors.any(1)).tolist():  # few, and a mask would go over all
-            similarities[:, column] = -1
-        if own is not None:
-            ids = range(max(own, start), min(own + count, start + len(vectors)))
-            here = torch.tensor(ids, dtype=torch.int64, device=device)
-            similarities[here - own, here - start] = -torch.inf
-        best.offer(similarities, start)
-    return best.result()
+    queries: np.ndarray,
+    gallery: Vectors,
+    k: int,
+    own: np.ndarray | None,
+    *,
+    tile: int,
+    device: str,
+    extra: int = _EXTRA,
+) -> Found:
+    """Return the ``k`` best of each query [B, G]; own: int [B], the image that each must not find.
 
-
-def _padded(vectors: np.ndarray) -> Tensor:
-    """With zero rows behind, up to a multiple.
-
-    At the edges of a product libraries sum in another order, and the last bits of a pair's similarity would
-    depend on where it lies: equal vectors would not tie, and other blocks would give another order.
+    Where all candidates beyond the k-th tie with it, images of smaller ids can be missing: these queries are
+    searched again for more.
     """
-    return F.pad(torch.from_numpy(vectors), (0, 0, 0, -len(vectors) % _MULTIPLE))
+    wanted = min(k + (own is not None) + extra, len(gallery))
+    ids, similarities = order_ties(*_candidates(queries, gallery, wanted, tile, device))
+    if own is not None:
+        others = ids != own[:, None]
+        others[others.all(1), -1] = False  # rows stay equally long
+        shape = len(ids), wanted - 1
+        ids, similarities = ids[others].reshape(shape), similarities[others].reshape(shape)
+    if wanted < len(gallery) and extra < _MOST_EXTRA:
+        tied = np.flatnonzero(similarities[:, k - 1] == similarities[:, -1])
+        extra *= 8
+        step = _fitting(k + extra)
+        for rows in (tied[i : i + step] for i in range(0, len(tied), step)):
+            ids[rows, :k], similarities[rows, :k] = _nearest(
+                queries[rows],
+                gallery,
+                k,
+                None if own is None else own[rows],
+                tile=tile,
+                device=device,
+                extra=extra,
+            )
+    return ids[:, :k], similarities[:, :k]
+
+
+def order_ties(ids: np.ndarray, similarities: np.ndarray) -> Found:
+    """Return rows that are sorted by similarity, with rising ids where similarities are equal."""
+    wrong = ((similarities[:, 1:] == similarities[:, :-1]) & (ids[:, 1:] < ids[:, :-1])).any(1)
+    rows = np.flatnonzero(wrong)
+    order = np.lexsort((ids[rows], -similarities[rows]), axis=1)
+    ids[rows] = np.take_along_axis(ids[rows], order, 1)
+    similarities[rows] = np.take_along_axis(similarities[rows], order, 1)
+    return ids, similarities
+
+
+def _candidates(queries: np.ndarray, gallery: Vectors, wanted: int, tile: int, device: str) -> Found:
+    """Return the best of each query, sorted, from all blocks of the gallery."""
+    found: Found | None = None
+    zeros: list[int] = []
+    for start, vectors in gallery.blocks(tile):
+        blank = np.flatnonzero(vectors[:, 0] == 0)
+        blank = blank[~vectors[blank].any(1)]
+        zeros += (start + blank[: wanted - len(zeros)]).tolist()
+        ids, similarities = _block(
+            queries, np.delete(vectors, blank, 0) if len(blank) else vectors, wanted, device
+        )
+        if len(blank):
+            ids = np.append(np.delete(np.arange(len(vectors)), blank), -1)[ids]
+        np.add(ids, start, out=ids, where=ids >= 0)
+        found = (ids, similarities) if found is None else _merged(found, (ids, similarities))
+    assert found is not None, "an empty gallery has no entries"
+    if zeros and found[1].min() <= -1:  # what is missing is -inf
+        shape = len(queries), wanted
+        ids, similarities = np.full(shape, -1), np.full(shape, -np.inf, np.float32)
+        ids[:, : len(zeros)], similarities[:, : len(zeros)] = zeros, -1
+        found = _merged(found, (ids, similarities))
+    return found
+
+
+def _merged(first: Found, second: Found) -> Found:
+    """Return the best of two results of as many entries, both sorted; missing ones have the id -1."""
+    import faiss
+
+    ids, similarities = (np.stack(pair) for pair in zip(first, second, strict=True))
+    similarities, ids = faiss.merge_knn_results(similarities, ids, keep_max=True)
+    return ids, similarities
+
+
+def _block(queries: np.ndarray, vectors: np.ndarray, wanted: int, device: str) -> Found:
+    """Return the best of one block, sorted; where it has fewer, the last ids are -1."""
+    import faiss
+
+    if device == "cpu":
+        similarities, ids = faiss.knn(queries, vectors, wanted, metric=faiss.METRIC_INNER_PRODUCT)
+        return ids, similarities
+    ids = np.full((len(queries), wanted), -1)
+    similarities = np.full(ids.shape, -np.inf, np.float32)
+    searched = torch.from_numpy(vectors).to(device)
+    step, count = max(1, _PRODUCT_BYTES // (4 * max(len(vectors), 1))), min(wanted, len(vectors))
+    for start in range(0, len(queries), step):
+        product = torch.from_numpy(queries[start : start + step]).to(device) @ searched.T
+        best = product.topk(count, dim=1)
+        similarities[start : start + step, :count] = best.values.cpu()
+        ids[start : start + step, :count] = best.indices.cpu()
+    return ids, similarities

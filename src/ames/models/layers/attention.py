@@ -227,7 +227,7 @@ class PairDecoder(nn.Module):
             x = layer(x, n, mask)
         return x if self.norm is None else self.norm(x)
 
-    def lower(self, dtype: torch.dtype) -> None:
+    def set_compute_dtype(self, dtype: torch.dtype) -> None:
         """Products in another number format, in place.
 
         Tokens, residuals and norms stay as they are, and what they give is rounded where a product takes it.

@@ -1,0 +1,105 @@
+"""src/extract.py: the options of `ames extract` as configuration, parts as jobs."""
+
+import argparse
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from ames.cli.extract import add_options
+from ames.cli.main import main
+from ames.descriptors.local import DescriptorFile, read_globals
+from helpers import photos
+from helpers.processes import ROOT, call, refused, run_here
+
+SCRIPT = ROOT / "src" / "extract.py"
+WORDS = ["desc_num=12", "workers=0"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("images")
+    for number in range(5):
+        photos.save(root / "some photos" / f"{number}.png", photos.scene(number))
+    return root
+
+
+def test_the_configuration_has_every_option_and_its_default():
+    parser = argparse.ArgumentParser(add_help=False)
+    add_options(parser)
+    options = {max(x.option_strings, key=len)[2:].replace("-", "_"): x for x in parser._actions}
+    keys = yaml.safe_load((ROOT / "conf" / "extract.yaml").read_text())
+    del keys["hydra"]
+    assert (keys.pop("shard"), keys.pop("shards")) == options.pop("shard").default == (1, 1)
+    assert set(keys) == set(options)
+    left_open = {"workers"}  # the machine's cores
+    for key, option in options.items():
+        expected = "???" if option.required else None if key in left_open else option.default
+        assert keys[key] == expected, key
+
+
+def test_parts_as_jobs(root, tmp_path, monkeypatch):
+    words = [f"images={root / 'some photos'}", *WORDS, "hydra.sweep.dir=sweep", "hydra.run.dir=run"]
+    words += ["shards=3", "shard=range(1,4)", "out=parts/x", "--multirun"]
+    assert run_here(monkeypatch, SCRIPT, *words, cwd=tmp_path) == 0
+    given = ["--images", str(root / "some photos"), "-o", "whole", "--desc-num", "12", "--workers", "0"]
+    assert main(["extract", *given]) == 0
+    parts, whole = (DescriptorFile(tmp_path / f"{x}_local.hdf5") for x in ("parts/x", "whole"))
+    assert parts.names == whole.names == [f"{number}.png" for number in range(5)]
+    assert parts.provenance == whole.provenance
+    everything = [file.read(range(5), 12).descriptors.numpy() for file in (parts, whole)]
+    np.testing.assert_array_equal(*everything)
+    np.testing.assert_array_equal(
+        *(read_globals(tmp_path / f"{x}_global.hdf5") for x in ("parts/x", "whole"))
+    )
+
+
+def test_a_folder_s_files_are_images_by_content(tmp_path, capsys):
+    jpeg = cv2.imencode(".jpg", photos.scene(1, size=(200, 300)))[1].tobytes()
+    (tmp_path / "p").mkdir()
+    for name in ("a.jfif", "no ending", "c.dat"):
+        (tmp_path / "p" / name).write_bytes(jpeg)
+    (tmp_path / "p" / "damaged.jpg").write_bytes(jpeg[:3000] + jpeg[3400:])
+    (tmp_path / "p" / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(50))
+    for name in ("notes.pdf", "x.mov", ".hidden"):
+        (tmp_path / "p" / name).write_text("none")
+    words = ["--images", tmp_path / "p", "-o", tmp_path / "x", "--desc-num", 12, "--workers", 0]
+    assert main(["extract", *map(str, words)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "2 files are not readable images and were left out: notes.pdf, x.mov"
+    assert lines[2] == f"3 of 5 images extracted to {tmp_path / 'x_local.hdf5'}"
+    assert "2 unreadable, skipped: damaged.jpg (damaged: Corrupt JPEG data: " in lines[3]
+    assert "phone.heic (HEIC" in lines[3]
+    names = DescriptorFile(tmp_path / "x_local.hdf5").names
+    assert names == ["a.jfif", "c.dat", "damaged.jpg", "no ending", "phone.heic"]
+    for name in ("a.jfif", "no ending"):  # alone: an image, not a list of some
+        words[1], words[3] = tmp_path / "p" / name, tmp_path / name.replace(" ", "")
+        assert main(["extract", *map(str, words)]) == 0
+        assert "1 of 1 images extracted" in capsys.readouterr().out
+
+
+def test_without_configuration_in_a_process_of_its_own(root, tmp_path):
+    done = call(SCRIPT, f"images={root}", "out=x", *WORDS, "hydra.run.dir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "5 of 5 images extracted to x_local.hdf5" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["images=."], "extract: out is missing: give out=..."),
+        (["out=x"], "extract: images is missing: give images=..."),
+        (["images=.", "out=x", "shards=2", "shard=3"], "--shard: '3/2' is none of 1/N ... N/N"),
+        (["images=.", "out=x", "desc_num=few"], "--desc-num: 'few' is not a whole number"),
+        (["images=.", "out=x", "scales=[1,large]"], "--scales"),
+        (["images=.", "out=x", "nms=-1"], "--nms: '-1' is not a whole number"),
+        (["images={root}", "out=x", "weights=w.pt"], "rootsift has no weights to choose"),
+        (["images=nowhere", "out=x"], "nowhere"),
+        (["images=.", "out=x", "depth=2"], "depth"),
+    ],
+)
+def test_wrong_words(root, tmp_path, monkeypatch, capsys, words, message):
+    words = [word.format(root=root) for word in words]
+    assert message in refused(monkeypatch, capsys, SCRIPT, *words, "hydra.run.dir=run", cwd=tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} <= {"run"}

@@ -1,0 +1,585 @@
+"""Configuration: every file of conf/ composes, and the two Hydra commands run on small generated data."""
+
+import json
+import os
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from ames.backbones.detector import SpatialAttention, load_detector, save_detector
+from ames.cli.main import main
+from ames.config import evaluation as door
+from ames.config.launch import GROUPS, arranged, read_override
+from ames.datasets.landmarks.build import make_landmarks
+from ames.descriptors.local import DescriptorFile
+from ames.evaluation.protocols import GLDV2, PUBLIC, REVISITED, Protocol
+from ames.models.ames import AMES
+from ames.models.base import Similarity
+from ames.models.checkpoints import load_model, read_weights, save_weights
+from ames.search.shortlist import Shortlist
+from helpers.processes import ROOT
+
+CONF = ROOT / "conf"
+SMALL = ["model.model_dim=16", "model.num_encoder_layers=1", "model.dim_feedforward=16"]
+
+
+def names(group):
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def composed(name, *overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(name, [*overrides])
+
+
+# ---- the tree -------------------------------------------------------------------------------------
+
+
+def test_there_is_a_test_for_every_group():
+    assert {path.name for path in CONF.iterdir() if path.is_dir()} == {
+        "dataset",
+        "descriptors",
+        "experiment",
+        "model",
+    }
+    assert names(".") == ["detector", "extract", "test", "train"]
+
+
+@pytest.mark.parametrize("model", names("model"))
+@pytest.mark.parametrize("descriptors", names("descriptors"))
+@pytest.mark.parametrize("command", ["test", "train"])
+def test_models_and_descriptors_compose_and_build(command, descriptors, model):
+    config = composed(command, f"model={model}", f"descriptors={descriptors}", "data_root=x")
+    OmegaConf.to_container(config, resolve=True)
+    built = door.build_model(config)
+    assert isinstance(built, Similarity)
+    assert built.local_dim == config.dim_local_features
+
+
+FOLDERS = {"roxford": "roxford5k", "rparis": "rparis6k", "gldv2-val": "gldv2-test"}
+FOLDERS |= {f"{name}+1m": f"{FOLDERS[name]}+1m" for name in ("roxford", "rparis")}
+OWN = Protocol("own", positives=("ok",), junk=("junk",))
+PROTOCOLS = {"gldv2-test": GLDV2, "gldv2-val": (PUBLIC,), "own": (OWN,)}
+
+
+@pytest.mark.parametrize("dataset", names("dataset"))
+def test_datasets_compose(dataset):
+    key = "train" if dataset in ("gldv2", "landmarks-train") else "test"
+    config = composed(key, f"dataset@{key}_dataset={dataset}")
+    OmegaConf.to_container(config[f"{key}_dataset"], resolve=True)
+    assert config[f"{key}_dataset"].desc_dir == FOLDERS.get(dataset, dataset)
+    if key == "test":
+        assert tuple(door.protocols(config.test_dataset)) == PROTOCOLS.get(dataset, REVISITED)
+
+
+@pytest.mark.parametrize("experiment", names("experiment"))
+def test_experiments_compose(experiment):
+    command = "train" if experiment.endswith("train") else "test"
+    config = composed(command, f"experiment={experiment}", "data_root=x")
+    assert door.build_model(config).binarized == config.model.binarized
+    if "roxford" in experiment or "rparis" in experiment:
+        name, dataset = experiment.removesuffix("-cls").split("-")
+        assert config.model_path == f"{name}.pt"
+        assert config.desc_name == name.split("_")[0]
+        assert config.model.binarized == name.endswith("_dist")
+        assert config.test_dataset.name == FOLDERS[dataset]
+
+
+@pytest.mark.parametrize("command", ["test", "train"])
+@pytest.mark.parametrize("key", ["desc_name", "descriptors"])
+@pytest.mark.parametrize(("name", "width"), [("dinov2", 768), ("cvnet", 1024), ("rootsift", 128)])
+def test_descriptors_as_a_group_and_as_a_plain_key(command, key, name, width):
+    config = composed(command, f"{key}={name}")
+    assert (config.desc_name, config.dim_local_features) == (name, width)
+
+
+@pytest.mark.parametrize("dataset", ["gldv2", "landmarks-train"])
+@pytest.mark.parametrize("words", [["descriptors=cvnet"], ["desc_name=cvnet"]])
+def test_a_detector_s_training_composes(dataset, words):
+    config = composed("detector", f"dataset@train_dataset={dataset}", *words, "data_root=x")
+    OmegaConf.to_container(config, resolve=True)
+    assert config.desc_name == "cvnet"
+    assert config.train_dataset.name == dataset
+    assert composed("detector", "desc_name=any").desc_name == "any"  # the width is that of its file
+
+
+TEST_KEYS = "name desc_dir test_gnd_file nn_file batch_size query_desc_num db_desc_num num_rerank lamb temp"
+TRAIN_KEYS = "train_dataset teacher resume beta lr weight_decay epochs val_freq print_freq model_path"
+
+
+def test_the_published_keys_are_there():
+    common = {"data_root", "cpu", "model_path", "seed", "num_workers", "desc_name", "dim_local_features"}
+    assert set(composed("test")) >= common | {"test_dataset"}
+    assert set(composed("test").test_dataset) >= {*TEST_KEYS.split(), "pin_memory"}
+    assert set(composed("train")) >= common | set(TRAIN_KEYS.split())
+
+
+def test_the_defaults_are_the_paper_s_model():
+    config = composed("train")
+    assert (config.model.num_encoder_layers, config.model.dim_feedforward, config.epochs) == (5, 1024, 15)
+    assert (config.lr, config.weight_decay, config.beta) == (2e-4, 5e-4, 10.0)
+
+
+def test_a_single_value_is_a_list_of_one():
+    config = composed("test", "test_dataset.num_rerank=7", "test_dataset.lamb=[0,0.5]")
+    assert door.several(config.test_dataset, "num_rerank") == [7]
+    assert door.several(config.test_dataset, "lamb") == [0, 0.5]
+
+
+# ---- the commands ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """data_root with a tiny prepared test set and training set, and a model for each kind."""
+    root = tmp_path_factory.mktemp("data")
+    common = {"seed": 0, "size": (96, 128), "workers": 0}
+    make_landmarks(
+        root / "landmarks-test", split="test", landmarks=2, easy=2, hard=1, junk=1, distractors=4, **common
+    )
+    make_landmarks(
+        root / "landmarks-train", split="train", landmarks=3, easy=2, hard=2, junk=0, distractors=2, **common
+    )
+    for name in ("landmarks-test", "landmarks-train"):
+        assert main(["prepare", str(root / name), "--desc-num", "40", "--workers", "0"]) == 0
+    torch.manual_seed(0)
+    for name, changes in (
+        ("model", {"binarized": True}),
+        ("full", {}),
+        ("narrow", {"local_dim": 64}),
+        ("tokens", {"model_dim": 8}),
+    ):
+        sizes = {"local_dim": 128, "model_dim": 16, "num_encoder_layers": 1, "dim_feedforward": 16}
+        save_weights(
+            root / f"{name}.safetensors", AMES(**sizes | changes), provenance={"backbone": "rootsift"}
+        )
+    other = AMES(local_dim=128, model_dim=16, num_encoder_layers=1, dim_feedforward=16)
+    save_weights(root / "cvnet.safetensors", other, provenance={"backbone": "cvnet"})
+    return root
+
+
+def call(script, *words, cwd=ROOT):
+    words = [str(word) for word in words]
+    environment = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"} | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, str(ROOT / "src" / script), *words],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def evaluation(data, *words):
+    return [
+        "experiment=landmarks",
+        f"data_root={data}",
+        f"model_path={data / 'model.safetensors'}",
+        "test_dataset.num_rerank=[5,10]",
+        *words,
+    ]
+
+
+TRAINING = [
+    "experiment=landmarks-train",
+    *SMALL,
+    "epochs=1",
+    "train_dataset.batch_size=6",
+    "train_dataset.min_positives=1",
+    "train_dataset.min_negatives=1",
+    "cpu=true",
+]
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_evaluate(data, tmp_path, elsewhere):
+    words = evaluation(data, "test_dataset.lamb=[0,0.5]", f"hydra.run.dir={tmp_path / 'run'}", "cpu=true")
+    done = call("evaluate.py", *words, cwd=tmp_path if elsewhere else ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "model.safetensors on landmarks-test, 200 x 50 descriptors" in done.stdout
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["dataset"] == "landmarks-test"
+    assert results["shortlist"] == "nn_rootsift.npz"
+    assert results["model"] == "model.safetensors"
+    grid = [(row["num_rerank"], row["lamb"], row["temp"]) for row in results["rows"]]
+    assert grid == [(5, 0, 1.0), (5, 0.5, 1.0), (10, 0, 1.0), (10, 0.5, 1.0)]
+    for row in [results["initial"], *results["rows"]]:
+        for prefix in "EMH":
+            assert 0 <= row[f"{prefix}_map"] <= 100
+            assert set(row[f"{prefix}_mp"]) == {"1", "5", "10"}
+    with np.load(tmp_path / "run" / "scores.npz") as scores:
+        shortlist = Shortlist.load(data / "landmarks-test" / "nn_rootsift.npz")
+        np.testing.assert_array_equal(scores["ids"], shortlist.ids)
+        np.testing.assert_array_equal(scores["similarities"], shortlist.similarities)
+        assert scores["logits"].dtype == np.float32
+        assert scores["logits"].shape == shortlist.ids.shape
+        assert (np.isfinite(scores["logits"]).sum(1) >= 10).all()
+
+
+def test_evaluate_chamfer(data, tmp_path):
+    words = ["experiment=landmarks", f"data_root={data}", "model=chamfer", f"hydra.run.dir={tmp_path}"]
+    words.append("test_dataset.num_rerank=10")
+    done = call("evaluate.py", *words)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "results.json").read_text())["model"] == "Chamfer"
+
+
+def test_train_goes_on_where_it_was(data, tmp_path):
+    """The state of a training lies beside its model; one that is done is not trained again."""
+    words = [f"data_root={data}", *TRAINING, "epochs=2", f"model_path={tmp_path / 'model.pt'}"]
+    done = call("train.py", *words, "resume=auto", "save_every=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    states = sorted((tmp_path / "model-state").iterdir())
+    assert len(states) == 2
+    first = read_weights(tmp_path / "model.pt").state
+    states[-1].unlink()  # as if the power had gone before the last one
+    (tmp_path / "model.pt").unlink()
+    done = call("train.py", *words, "resume=auto", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "goes on in epoch" in done.stdout + done.stderr
+    again = read_weights(tmp_path / "model.pt").state
+    assert all(torch.equal(x, again[name]) for name, x in first.items())
+
+
+def test_train_a_teacher_then_its_student_and_evaluate_it(data, tmp_path):
+    teacher, student = tmp_path / "teacher.pt", tmp_path / "student.pt"
+    words = [f"data_root={data}", *TRAINING, f"hydra.run.dir={tmp_path / 'run'}"]
+    done = call("train.py", *words, "model.binarized=false", f"model_path={teacher}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "valid anchors of 14 images" in done.stdout
+    assert f"checkpoint: {teacher}" in done.stdout
+    done = call("train.py", *words, f"teacher={teacher}", f"model_path={student}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert load_model(student).binarized
+    assert read_weights(student).about["backbone"] == "rootsift"
+    words = evaluation(data, f"hydra.run.dir={tmp_path / 'test'}")
+    words[2] = "model_path=student.pt"  # relative to where the person stands
+    done = call("evaluate.py", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+DETECTOR = [
+    "desc_name=rootsift",
+    "dataset@train_dataset=landmarks-train",
+    "epochs=2",
+    "train_dataset.batch_size=6",
+    "train_dataset.min_positives=1",
+    "train_dataset.min_negatives=1",
+    "cpu=true",
+]
+
+
+def test_train_a_detector_and_go_on_where_it_was(data, tmp_path):
+    words = [f"data_root={data}", *DETECTOR, f"model_path={tmp_path / 'x.pt'}", "resume=auto", "save_every=1"]
+    words += ["dataset@val_dataset=landmarks-val", "val_dataset.desc_dir=landmarks-test"]
+    done = call("train_detector.py", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "valid anchors of 14 images" in done.stdout
+    assert "mAP on landmarks-test of the descriptors by equal weights: " in done.stdout
+    assert "val_map_uniform" in done.stdout + done.stderr
+    assert f"detector: {tmp_path / 'x.pt'}" in done.stdout
+    assert load_detector(tmp_path / "x.pt", backbone="rootsift").width == 128
+    about = read_weights(tmp_path / "x.pt").about
+    assert about["descriptors"] == DescriptorFile(data / "landmarks-train/rootsift_local.hdf5").provenance
+    first = read_weights(tmp_path / "x.pt").state
+    max((tmp_path / "x-state").iterdir()).unlink()  # as if the power had gone before the last one
+    (tmp_path / "x.pt").unlink()
+    done = call("train_detector.py", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "goes on in epoch" in done.stdout + done.stderr
+    again = read_weights(tmp_path / "x.pt").state
+    assert all(torch.equal(x, again[name]) for name, x in first.items())
+
+
+def test_a_hydra_sweep_keeps_its_runs_apart(data, tmp_path):
+    words = evaluation(data, f"hydra.sweep.dir={tmp_path}", "--multirun", "test_dataset.db_desc_num=5,20")
+    done = call("evaluate.py", *words)
+    assert done.returncode == 0, done.stderr
+    found = sorted(tmp_path.glob("*/results.json"))
+    assert [json.loads(path.read_text())["db_desc_num"] for path in found] == [5, 20]
+
+
+# ---- wrong input ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def damaged(data, tmp_path_factory):
+    """Copies of the test set with one file spoiled, by name."""
+    root = tmp_path_factory.mktemp("damaged")
+
+    def copy(name, file, spoil):
+        folder = root / name / "landmarks-test"
+        folder.mkdir(parents=True)
+        for path in (data / "landmarks-test").iterdir():
+            if path.is_file():
+                (folder / path.name).write_bytes(path.read_bytes())
+        spoil(folder / file)
+
+    def wide(path):
+        with h5py.File(path, "w") as file:
+            file.create_dataset("features", data=np.zeros((2, 4, 5 + 64), np.float16))
+
+    copy("width", "rootsift_query_local.hdf5", wide)
+    copy("text", "rootsift_gallery_local.hdf5", lambda path: path.write_text("text"))
+    copy("unprepared", "nn_rootsift.npz", Path.unlink)
+    copy("truth", "gnd_landmarks-test.json", lambda path: path.write_text("{"))
+    return root
+
+
+EVALUATE_ERRORS = [
+    (["data_root=???"], "data_root is missing: give the folder"),
+    (["data_root=null"], "data_root is missing"),
+    (["data_root=/nowhere"], "/nowhere/landmarks-test: no such folder"),
+    (["tset_dataset.lamb=[0]"], "Could not override 'tset_dataset.lamb'"),
+    (["model=ams"], "Could not find 'model/ams': choose one of ames, chamfer, rootsift"),
+    (["test_dataset.lamb=[0"], "no viable alternative"),
+    (["test_dataset.lamb=[0"], "test_dataset.lamb=[0: cannot be read"),
+    (["test_dataset.lamb=[0"], "close the bracket, or quote what is text: 'test_dataset.lamb=\"[0\"'"),
+    (["data_root=${"], "data_root=${: cannot be read ("),
+    (["data_root=${foo}"], "data_root: Interpolation key 'foo' not found"),
+    (["data_root=${oc.env:AMES_NO_SUCH}"], "data_root: KeyError raised while resolving interpolation"),
+    (["data_root"], "data_root: cannot be read (missing EQUAL at '<EOF>'); give KEY=VALUE"),
+    (["=x"], "=x: cannot be read (the key is missing); give KEY=VALUE"),
+    (['"data_root=x"'], "; give KEY=VALUE"),
+    (["seed=1,2"], "seed=1,2: several values; add --multirun for a job each, write [A,B] for a list"),
+    (["--foo"], "unrecognized arguments: --foo; see evaluate --help"),
+    (["--multirun", "--cfg", "jobs"], "argument --cfg/-c: invalid choice: 'jobs'"),
+    (["~test_dataset.protocols"], "test_dataset.protocols: Key 'protocols' is not in struct"),
+    (["~test_dataset.num_rerank"], "test_dataset.num_rerank: Key 'num_rerank' is not in struct"),
+    (["~foo"], "Could not delete from config. 'foo' does not exist"),
+    (["+cpu=true"], "Could not append to config. An item is already at 'cpu'"),
+    (["groups/foo=x"], "Could not override 'groups/foo'"),
+    (["model=null"], "model=null: give the name of a file of conf/model, or leave it out"),
+    (["dataset@test_dataset=5"], "dataset@test_dataset=5: give the name of a file of conf/dataset"),
+    (["test_dataset=own"], "choose a file of conf/dataset, dataset@test_dataset=own"),
+    (["test_dataset=null"], "test_dataset is None: choose a file of conf/dataset"),
+    (["test_dataset.desc_dir=null"], "desc_dir is missing: give desc_dir=NAME"),
+    (["test_dataset.default_blend=3", "model=chamfer", "model_path=null"], "default_blend is 3: give {lamb"),
+    (["compile=no"], "compile is 'no': give true or false"),
+    (["cpu=1"], "cpu is 1: give true or false"),
+    (["+test_dataset.distractors=no"], "distractors is 'no': give true or false"),
+    (["test_dataset.protocols=3"], "protocols of landmarks-test is 3: give a list of {name: NAME"),
+    (["test_dataset.protocols=[]"], "protocols of landmarks-test is []: give a list of {name: NAME"),
+    (["test_dataset.protocols=[medium]"], "protocol 'medium' of landmarks-test: give {name: NAME"),
+    (["test_dataset.protocols=[{name: x, positives: easy}]"], "protocol 'x' has positives 'easy': give a"),
+    (
+        ["test_dataset.protocols=[{name: x, positives: [easy]}, {name: x, positives: [hard]}]"],
+        "two protocols are called 'x': give each a name of its own",
+    ),
+    (["test_dataset.lamb=[]"], "lamb is an empty list"),
+    (["test_dataset.lamb=[1.5]"], "lamb 1.5 is outside [0, 1]"),
+    (["test_dataset.lamb=half"], "lamb 'half' is outside [0, 1]"),
+    (["test_dataset.temp=[-1]"], "temp -1 is not a number above 0"),
+    (["test_dataset.num_rerank=[5,500]"], "num_rerank 500 is outside 1 ... 12, the length of the shortlist"),
+    (["test_dataset.num_rerank=[]"], "num_rerank is an empty list"),
+    (["test_dataset.query_desc_num=0"], "query_desc_num is 0: give a whole number of at least 1"),
+    (["test_dataset.db_desc_num=few"], "db_desc_num is 'few': give a whole number"),
+    (["test_dataset.batch_size=0"], "batch_size is 0"),
+    (["test_dataset.protocols=[{name: x, positives: [ok]}]"], "no key 'ok': its keys are easy, hard, junk"),
+    (["test_dataset.protocols=[{name: x, positiv: [ok]}]"], "protocol 'x' of landmarks-test: "),
+    (["data_root={damaged}/width"], "descriptors are 64-d, but the model takes 128-d"),
+    (["data_root={damaged}/text"], "rootsift_gallery_local.hdf5: not a readable HDF5 file"),
+    (["data_root={damaged}/unprepared"], "no shortlist exists; looked for"),
+    (["data_root={damaged}/truth"], "gnd_landmarks-test.json: not a JSON file"),
+    (["model_path={data}/missing.pt"], "missing.pt: no such checkpoint"),
+    (["model_path={data}/landmarks-test/dataset.json"], "dataset.json: "),
+    (["model_path={data}/cvnet.safetensors"], "trained on cvnet descriptors, not on rootsift"),
+    (["model_path={data}/narrow.safetensors"], "descriptors are 128-d, but the model takes 64-d"),
+    (["model=chamfer"], "Chamfer has no weights: leave model_path="),
+    (["test_dataset.nn_file=nn_other.npz"], "no shortlist exists; looked for"),
+    (["test_dataset.test_gnd_file=gnd_other.json"], "no ground truth exists; looked for"),
+    (["num_workers=-1"], "num_workers is -1"),
+    (["val_dataset=landmarks-val"], "choose a file of conf/dataset, dataset@val_dataset=landmarks-val"),
+    (["dataset@val_dataset=landmarks-val"], "landmarks-val: no such folder"),
+    (["desc_name=sift", "model_path=null"], "model_path is missing, and no weights sift_ames_dist are"),
+    (["desc_name=cvnet", "model_path=null"], "scripts/download.py cvnet_ames_dist fetches"),
+]
+TRAIN_ERRORS = [
+    (["data_root=???"], "data_root is missing"),
+    (["epocs=1"], "Could not override 'epocs'"),
+    (["compile=yes", "cpu=true"], "compile is 'yes': give true or false"),
+    (["train_dataset=gldv2"], "choose a file of conf/dataset, dataset@train_dataset=gldv2"),
+    (["epochs=0"], "epochs is 0: give a whole number of at least 1"),
+    (["lr=fast"], "lr is 'fast': give a number of at least 0"),
+    (["lr=-1"], "lr is -1"),
+    (["seed=-1"], "seed is -1"),
+    (["resume=model.pt"], "resume is 'model.pt': give auto, which goes on where it was interrupted"),
+    (["resume=auto"], "resume=auto finds nothing in a new run folder: give model_path, or state_dir"),
+    (["accumulate=0"], "accumulate is 0: give a whole number of at least 1"),
+    (["non_finite=ignore"], "non_finite 'ignore' is none of stop, skip"),
+    (["desc_name=sift"], "sift_local.hdf5: no such file; extract descriptors first"),
+    (["autocast=fp8"], "autocast 'fp8' is none of null, bf16, fp16"),
+    (["freeze=[head]"], "freeze 'head' names no parameter; they begin with classifier, decoder"),
+    (["tracker=nothing"], "tracker 'nothing' is none of auto, tensorboard, wandb, none"),
+    (["train_dataset.list=x.txt"], "x.txt: no such list of images"),
+    (["train_dataset.pairs=x.csv"], "x.csv: no such list of pairs"),
+    (["train_dataset.hard_negative_fraction=2"], "hard_negative_fraction 2.0: give a share from 0 to 1"),
+    (["val_freq=0"], "val_freq is 0"),
+    (["model.init=magic"], "init 'magic' is none of paper, matching"),
+    (["model.model_dim=12"], "model_dim 12 % 8 != 0"),
+    (["model.model_dim=256"], "ITQ cannot make 256 bits of 128 dimensions"),
+    (["model.heads=2"], "Could not override 'model.heads': Key 'heads' is not in struct"),
+    (["+model.heads=2"], "unexpected keyword argument 'heads'"),
+    (["train_dataset.batch_size=2"], "batch_size is 2: give a whole number of at least 3"),
+    (["train_dataset.desc_num=10"], "lower min_desc, or extract more descriptors"),
+    (["train_dataset.min_positives=9"], "no valid anchor among 14 images"),
+    (["teacher={data}/model.safetensors"], "the teacher is a binary model: give a full-precision one"),
+    (["teacher={data}/narrow.safetensors"], "the teacher takes 64-d descriptors, the student 128-d ones"),
+    (["teacher={data}/tokens.safetensors"], "the teacher's tokens are 8-d, the student's 16-d"),
+    (["teacher={data}/cvnet.safetensors"], "trained on cvnet descriptors, not on rootsift"),
+    (["model_path={data}"], "is a folder: give the name of a file"),
+]
+
+
+DETECTOR_ERRORS = [
+    (["data_root=???"], "data_root is missing"),
+    (["desc_name=sift"], "sift_local.hdf5: no such file; extract descriptors first"),
+    (["epocs=1"], "Could not override 'epocs'"),
+    (["epochs=0"], "epochs is 0: give a whole number of at least 1"),
+    (["lr=fast"], "lr is 'fast': give a number of at least 0"),
+    (["margin=0"], "margin 0.0 is outside (0, 4]"),
+    (["resume=x.pt"], "resume is 'x.pt': give auto, which goes on where it was interrupted"),
+    (["resume=auto"], "resume=auto finds nothing in a new run folder: give model_path, or state_dir"),
+    (["train_dataset.min_positives=9"], "no valid anchor among 14 images"),
+    (["model_path={data}"], "is a folder: give the name of a file"),
+    (["start={data}/model.safetensors"], "not a feature detector: it lacks conv1.weight"),
+    (["start={data}/narrow_detector.pt"], "descriptors are 128-d, but the model takes 64-d"),
+    (["start={data}/other_detector.pt"], "trained on cvnet descriptors, not on rootsift"),
+    (["data_root={spoiled}/packed"], "holds packed bits; training needs descriptors"),
+    (["data_root={spoiled}/nan"], "has a descriptor that is not finite: extract it anew"),
+    (["data_root={spoiled}/unlabelled"], "has no label; training needs path,label"),
+    (["val_dataset=landmarks-val"], "choose a file of conf/dataset, dataset@val_dataset=landmarks-val"),
+    (["dataset@val_dataset=landmarks-val"], "landmarks-val: no such folder"),
+]
+
+
+@pytest.fixture(scope="module")
+def spoiled(data, tmp_path_factory):
+    """Copies of the training set with something wrong, by name."""
+    root = tmp_path_factory.mktemp("spoiled")
+
+    def copy(name, file, spoil):
+        folder = root / name / "landmarks-train"
+        folder.mkdir(parents=True)
+        for path in (data / "landmarks-train").iterdir():
+            if path.is_file():
+                (folder / path.name).write_bytes(path.read_bytes())
+        spoil(folder / file)
+
+    def packed(path):
+        with h5py.File(path, "w") as file:
+            file.create_dataset("features", data=np.zeros((14, 4, 16), np.uint8))
+
+    def nan(path):
+        with h5py.File(path, "r+") as file:
+            file["features"][:, 0, 5:] = np.nan
+
+    def unlabelled(path):
+        lines = path.read_text().splitlines()
+        path.write_text("\n".join(line.split(",")[0] for line in lines))
+
+    copy("packed", "rootsift_local.hdf5", packed)
+    copy("nan", "rootsift_local.hdf5", nan)
+    copy("unlabelled", "train.txt", unlabelled)
+    save_detector(data / "narrow_detector.pt", SpatialAttention(64))
+    save_detector(data / "other_detector.pt", SpatialAttention(128), provenance={"backbone": "cvnet"})
+    return root
+
+
+def refused_in_process(script, words, monkeypatch, capsys):
+    """Runs a script as its file would run, in this process: a subprocess each would take minutes."""
+    monkeypatch.setattr(sys, "argv", [script, *words])
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    capsys.readouterr()
+    try:
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(ROOT / "src" / script), run_name="__main__")
+    finally:
+        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)  # the commands set it
+    err = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert end.value.code == 2, err
+    assert len(err) == 1, err
+    return err[0]
+
+
+@pytest.mark.parametrize(("words", "message"), EVALUATE_ERRORS, ids=lambda x: x[0][:40] if x else None)
+def test_what_evaluate_refuses(data, damaged, tmp_path, monkeypatch, capsys, words, message):
+    words = [word.replace("{data}", str(data)).replace("{damaged}", str(damaged)) for word in words]
+    kept = f"score_cache={tmp_path / 'kept'}"  # not below the folder in which the tests are called
+    words = [*evaluation(data, f"hydra.run.dir={tmp_path / 'run'}"), kept, *words]
+    line = refused_in_process("evaluate.py", words, monkeypatch, capsys)
+    assert line.startswith("evaluate: ")
+    assert message in line
+    assert not list(tmp_path.rglob("results.json"))
+    assert not list(tmp_path.rglob("scores.npz"))
+
+
+@pytest.mark.parametrize(("words", "message"), TRAIN_ERRORS, ids=lambda x: x[0][:40] if x else None)
+def test_what_train_refuses(data, tmp_path, monkeypatch, capsys, words, message):
+    words = [word.replace("{data}", str(data)) for word in words]
+    words = [f"data_root={data}", *TRAINING, f"hydra.run.dir={tmp_path / 'run'}", *words]
+    line = refused_in_process("train.py", words, monkeypatch, capsys)
+    assert line.startswith("train: ")
+    assert message in line
+    assert not list(tmp_path.rglob("*.pt"))
+
+
+@pytest.mark.parametrize(("words", "message"), DETECTOR_ERRORS, ids=lambda x: x[0][:40] if x else None)
+def test_what_train_detector_refuses(data, spoiled, tmp_path, monkeypatch, capsys, words, message):
+    words = [word.replace("{data}", str(data)).replace("{spoiled}", str(spoiled)) for word in words]
+    words = [f"data_root={data}", *DETECTOR, f"hydra.run.dir={tmp_path / 'run'}", *words]
+    line = refused_in_process("train_detector.py", words, monkeypatch, capsys)
+    assert line.startswith("train_detector: ")
+    assert message in line
+    assert not list(tmp_path.rglob("*.pt"))
+
+
+@pytest.mark.parametrize("script", ["evaluate", "train", "train_detector", "extract"])
+@pytest.mark.parametrize("value", ["a=b", "a#b", "a(b", "a&b", "ümlaut", 'a"b=c', "two words=x"])
+def test_values_that_hydra_cannot_read_are_named_and_quoted(script, value, monkeypatch, capsys):
+    key = "images" if script == "extract" else "data_root"
+    line = refused_in_process(f"{script}.py", [f"{key}={value}"], monkeypatch, capsys)
+    start = f"{script}: {key}={value}: cannot be read ("
+    assert line.startswith(start)
+    (word,) = shlex.split(line[len(start) :].split("quote what is text: ")[1])  # as a shell reads the advice
+    assert read_override(word).value() == value
+
+
+def test_flags_may_stand_between_overrides():
+    words = ["a=1", "--multirun", "b=2", "--config-name", "test", "c=3"]
+    assert arranged("evaluate", words) == ["a=1", "b=2", "c=3", "--multirun", "--config-name", "test"]
+    assert arranged("evaluate", ["a=1", "--info"], ["d=4"]) == ["a=1", "d=4", "--info"]
+    assert arranged("evaluate", ["-m", "a=1,2"]) == ["a=1,2", "-m"]
+    assert arranged("evaluate", ["hydra.mode=MULTIRUN", "a=1,2"]) == ["hydra.mode=MULTIRUN", "a=1,2"]
+    assert arranged("evaluate", []) == []
+
+
+def test_the_groups_are_the_folders_of_conf():
+    assert sorted(path.name for path in (ROOT / "conf").iterdir() if path.is_dir()) == list(GROUPS)
+
+
+def test_chamfer_has_nothing_to_train(data, tmp_path, monkeypatch, capsys):
+    words = ["experiment=landmarks-train", f"data_root={data}", "model=chamfer", f"hydra.run.dir={tmp_path}"]
+    line = refused_in_process("train.py", words, monkeypatch, capsys)
+    assert line == "train: Chamfer has no weights to train"
+
+
+def test_the_exit_status_of_a_real_process(data, tmp_path):
+    done = call("evaluate.py", f"hydra.run.dir={tmp_path}")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "evaluate: data_root is missing: give the folder that holds the data sets, data_root=DIR"
+    ]
+    done = call("train.py", "colour=blue", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == ["train: Could not override 'colour': Key 'colour' is not in struct"]
