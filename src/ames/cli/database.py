@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ames.cli.options import check_device, positive
+from ames.cli.options import positive
 from ames.errors import AmesError
+from ames.io.device import check_device
 
 
 def register(commands: Any) -> None:
@@ -50,7 +51,7 @@ def register(commands: Any) -> None:
     tune.add_argument("--queries", type=Path, help="others to search with (default: a sample of the same)")
     tune.add_argument("--bytes-per-image", type=positive, default=1024, help="all included (1024)")
     tune.add_argument("--desc-bytes", type=positive, default=16, help="of a local code (16)")
-    tune.add_argument("--least-desc", type=positive, default=50, help="local descriptors at least (50)")
+    tune.add_argument("--min-local-desc", type=positive, default=50, help="local descriptors at least (50)")
     tune.add_argument("--factories", nargs="+", help="of FAISS (default: some that suit)")
     tune.add_argument("--sample", type=positive, default=500, help="queries (500)")
     tune.add_argument("--json", type=Path, help="file for the figures")
@@ -152,7 +153,7 @@ def _tune(args: argparse.Namespace) -> None:
         found,
         bytes_per_image=args.bytes_per_image,
         desc_bytes=args.desc_bytes,
-        least=args.least_desc,
+        least=args.min_local_desc,
     )
     print(
         f"ames compress ... --global-factory {chosen.factory} --desc-num {chosen.desc_num}   "
