@@ -3,7 +3,7 @@
 import re
 
 from ames.descriptors.encoding import LocalRows, VectorRows, row_bytes
-from ames.descriptors.resumable import size_text
+from ames.io.text import size_text
 from processes import ROOT
 
 ROWS = {

@@ -167,7 +167,7 @@ def test_what_is_done_is_not_done_again(root, begun, whole):
 )
 def test_other_settings_are_refused(root, begun, whole, network, options, message):
     before = {path.name: path.read_bytes() for path in begun.iterdir()}
-    with pytest.raises(AmesError, match=f"unfinished extraction made otherwise \\({message}") as error:
+    with pytest.raises(AmesError, match=f"partial extraction with different settings \\({message}") as error:
         extract(root, begun, network, **options)
     assert "\n" not in str(error.value)
     assert {path.name: path.read_bytes() for path in begun.iterdir()} == before
@@ -180,7 +180,7 @@ def test_another_list_of_as_many_images_is_refused(root, begun):
         images, source = Images(root, find_images(root).names[::-1]), extractor(Brightness(), **options)
         return run(images, source, plan_output(begun / "x", images, source), chunk=14)
 
-    with pytest.raises(AmesError, match=r"unfinished extraction made otherwise .list: there"):
+    with pytest.raises(AmesError, match=r"partial extraction with different settings .list: there"):
         again()
     again(overwrite=True)
     with h5py.File(begun / "x_local.hdf5") as file:
@@ -190,7 +190,7 @@ def test_another_list_of_as_many_images_is_refused(root, begun):
 def test_a_pass_without_global_descriptors_leaves_a_begun_one_alone(root, begun, whole):
     images, source = Images(root, find_images(root).names), extractor(Brightness())
     plan = plan_output(begun / "x", images, source, kinds=["local"])
-    with pytest.raises(AmesError, match=r"unfinished extraction made otherwise .files: there"):
+    with pytest.raises(AmesError, match=r"partial extraction with different settings .files: there"):
         run(images, source, plan, chunk=14)
     extract(root, begun, Brightness())
     assert content(begun) == whole
@@ -212,14 +212,16 @@ def test_files_that_are_there(root, tmp_path, whole):
     changed = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     done = extract(root, tmp_path, Brightness())
     assert done.already
-    assert "is there already, of the same images and settings" in done.summary()
-    with pytest.raises(AmesError, match=r"is there already, made otherwise .long_side: there 112, now 56"):
+    assert "exists already, with the same images and settings" in done.summary()
+    with pytest.raises(
+        AmesError, match=r"exists but was made with different settings .long_side: there 112, now 56"
+    ):
         extract(root, tmp_path, Brightness(long_side=56))
-    with pytest.raises(AmesError, match=r"made otherwise .dtype: there float16, now float32"):
+    with pytest.raises(AmesError, match=r"different settings .dtype: there float16, now float32"):
         extract(root, tmp_path, Brightness(), dtype="float32")
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == changed
     (tmp_path / "x_global.hdf5").unlink()
-    with pytest.raises(AmesError, match="is there already without the other file"):
+    with pytest.raises(AmesError, match="exists without the other file"):
         extract(root, tmp_path, Brightness())
     extract(root, tmp_path, Brightness(), overwrite=True)
     assert content(tmp_path) == whole
@@ -242,7 +244,7 @@ def test_the_old_files_stay_until_the_new_ones_are_whole(root, tmp_path, whole):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda out: (out / "x.partial.json").write_text("{"), "cannot be read; remove it to begin anew"),
+        (lambda out: (out / "x.partial.json").write_text("{"), "cannot be read; remove it to start again"),
         (lambda out: (out / "x_local.hdf5.partial").unlink(), "x_local.hdf5.partial: is missing"),
         (lambda out: (out / "x_local.hdf5.partial").write_bytes(b"x"), "partial: damaged"),
     ],

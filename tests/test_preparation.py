@@ -57,7 +57,9 @@ def test_a_network_and_boxes(folder, capsys):
     capsys.readouterr()
     assert prepare(folder, "--desc-num", 7, "--dtype", "float32") == 2
     said = capsys.readouterr().err
-    assert "query_local.hdf5: is there already, made otherwise (boxes: there true, now false)" in said
+    assert (
+        "query_local.hdf5: exists but was made with different settings (boxes: there true, now false)" in said
+    )
     assert said.count("\n") == 1
 
 

@@ -98,7 +98,7 @@ def test_parts_are_merged_by_the_last_one(root, whole, tmp_path, monkeypatch, ca
     monkeypatch.chdir("/")
     same(Path(moved) / "x", whole)
     assert ames_extract(root, Path(moved) / "x", "--shard", "2/4") == 0  # nothing to do
-    assert "is there already" in capsys.readouterr().out
+    assert "exists already" in capsys.readouterr().out
 
 
 def test_a_part_without_a_readable_image_is_a_part(root, whole, tmp_path):
@@ -113,7 +113,7 @@ def test_parts_of_another_extraction_are_not_merged(root, tmp_path, capsys):
     (tmp_path / "x_local.hdf5").unlink()
     more = ["--shard", "1/2", "--long-side", 56]
     assert ames_extract(root, tmp_path / "x", *more) == 2
-    assert "x_1_local.hdf5: is there already, made otherwise (long_side: there 112, now 56)" in (
+    assert "x_1_local.hdf5: exists but was made with different settings (long_side: there 112, now 56)" in (
         capsys.readouterr().err
     )
     assert ames_extract(root, tmp_path / "x", *more, "--overwrite") == 0
@@ -129,7 +129,10 @@ def test_parts_of_another_number_of_parts_are_not_merged(root, whole, tmp_path, 
     capsys.readouterr()
     for part in (1, 3):
         assert ames_extract(root, out, "--shard", f"{part}/3", "--overwrite") == 0
-    assert "x: not merged yet, x_2_local.hdf5 is made otherwise (of other images)" in capsys.readouterr().out
+    assert (
+        "x: not merged yet, x_2_local.hdf5 was made with different settings (of other images)"
+        in capsys.readouterr().out
+    )
     assert not out.with_name("x_local.hdf5").exists()  # of two parts: it would show rows twice
     words = ["--dataset", "mine", "--desc_name", "x", "--data_root", "data"]
     message = refused(monkeypatch, capsys, ROOT / "extract" / "merge_hdf5.py", *words, cwd=tmp_path)
@@ -144,7 +147,7 @@ def test_a_merged_file_goes_with_the_first_of_its_parts_that_is_replaced(root, t
         assert ames_extract(root, out, "--shard", f"{part}/2") == 0
     assert ames_extract(root, out, "--shard", "1/2", "--scales", 2, "--overwrite") == 0
     assert (
-        "not merged yet, x_2_local.hdf5 is made otherwise (scales: there [1.0], now"
+        "not merged yet, x_2_local.hdf5 was made with different settings (scales: there [1.0], now"
         in capsys.readouterr().out
     )
     assert not list(tmp_path.glob("x_local.hdf5"))

@@ -29,7 +29,7 @@ class _Part(NamedTuple):
     provenance: Provenance
 
 
-def parts_of(target: Path, *, expected: int | None = None) -> list[Path]:
+def find_parts(target: Path, *, expected: int | None = None) -> list[Path]:
     """The parts of ``target`` in order: for x_local.hdf5, files x_local_<i>.hdf5 or x_<i>_local.hdf5.
 
     [] if there is none. AmesError if numbers from 0 or 1 on are missing or double, one is still being

@@ -30,6 +30,7 @@ from ames.errors import AmesError
 from ames.io.atomic import atomic_file
 from ames.io.claims import parsed
 from ames.io.hdf5 import open_hdf5
+from ames.io.text import size_text
 
 
 @dataclass
@@ -91,8 +92,8 @@ class ResumableFiles:
                     os.fsync(file.fileno())
         except OSError as error:
             raise AmesError(
-                f"{path}: cannot be written ({error.strerror or error}); what is done stays, the same "
-                "command goes on"
+                f"{path}: cannot be written ({error.strerror or error}); finished rows are kept, the "
+                "same command resumes"
             ) from error
         self.state.done += len(blocks[0])
         self.state.unreadable += unreadable
@@ -121,14 +122,14 @@ class ResumableFiles:
             state.check(len(self.plan.names))
             made = content["made"]
         except (ValueError, KeyError, TypeError) as error:
-            raise AmesError(f"{self.plan.state}: cannot be read; remove it to begin anew") from error
+            raise AmesError(f"{self.plan.state}: cannot be read; remove it to start again") from error
         other = difference(made, self._made())
         if other is not None:
             if discard:
                 return None
             raise AmesError(
-                f"{self.plan.state}: an unfinished extraction made otherwise ({other}); give the same "
-                "settings to go on, or --overwrite to begin anew"
+                f"{self.plan.state}: a partial extraction with different settings ({other}); give the "
+                "same settings to resume, or use --overwrite to start again"
             )
         for path in self._files:
             if partial_path(path).exists():
@@ -138,10 +139,10 @@ class ResumableFiles:
                         return None
                     raise AmesError(
                         f"{partial_path(path)}: of other images, or in another order; give the same list to "
-                        "go on, or --overwrite to begin anew"
+                        "resume, or use --overwrite to start again"
                     )
             elif state.done < len(self.plan.names) or not path.exists():
-                raise AmesError(f"{partial_path(path)}: is missing; remove {self.plan.state} to begin anew")
+                raise AmesError(f"{partial_path(path)}: is missing; remove {self.plan.state} to start again")
         return state
 
     def _begun(self) -> WriteState:
@@ -172,15 +173,6 @@ def partial_path(path: Path) -> Path:
     return path.with_name(path.name + ".partial")
 
 
-def size_text(size: float) -> str:
-    """Bytes for people: 5.1 GB."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"
-
-
 def _create(path: Path, rows: LocalRows | VectorRows, plan: OutputPlan) -> int:
     """A file in its full size, its rows not written; returns where they begin."""
     with h5py.File(path, "w") as file:
@@ -202,7 +194,7 @@ def _offset(path: Path) -> int:
         with open_hdf5(path) as file:
             return file["features"].id.get_offset()
     except AmesError as error:
-        raise AmesError(f"{path}: damaged ({error}); remove it and its state to begin anew") from error
+        raise AmesError(f"{path}: damaged ({error}); remove it and its state to start again") from error
 
 
 def _why(error: Exception) -> str:

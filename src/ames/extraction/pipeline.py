@@ -44,7 +44,7 @@ class Extraction:
         """One line, and one more for each kind of trouble."""
         target = self.files[0]
         if self.already:
-            return f"{target}: is there already, of the same images and settings"
+            return f"{target}: exists already, with the same images and settings"
         lines = [f"{self.extracted} of {self.images} images extracted to {target}"]
         if self.unreadable:
             named = ", ".join(f"{name} ({why})" for name, why in list(self.unreadable.items())[:5])
@@ -199,7 +199,7 @@ def _extract(
 def _already(plan: OutputPlan, there: list[Path]) -> Extraction:
     """What is there, if it is what is asked for."""
     if len(there) < len(plan.files):
-        raise AmesError(f"{there[0]}: is there already without the other file; --overwrite makes both")
+        raise AmesError(f"{there[0]}: exists without the other file; use --overwrite to make both")
     for path, rows in plan.files.items():
         names, made = recorded(path)
         other = Provenance.from_dict(made).difference(plan.provenance)
@@ -209,7 +209,10 @@ def _already(plan: OutputPlan, there: list[Path]) -> Extraction:
         if names != list(plan.names):
             other = "of other images"
         if other is not None:
-            raise AmesError(f"{path}: is there already, made otherwise ({other}); --overwrite makes it anew")
+            raise AmesError(
+                f"{path}: exists but was made with different settings ({other}); use --overwrite to replace "
+                "it"
+            )
     return Extraction(list(plan.files), len(plan.names), already=True)
 
 

@@ -85,7 +85,7 @@ def _other_than(plan: OutputPlan, images: Images, files: list[list[Path]]) -> st
             if names != list(images.names[Shard(index, len(paths)).rows(len(images.names))]):
                 other = "of other images"
             if other is not None:
-                return f"{path.name} is made otherwise ({other})"
+                return f"{path.name} was made with different settings ({other})"
     return None
 
 

@@ -11,13 +11,13 @@ from ames.datasets.boxes import read_boxes
 from ames.datasets.finding import find_images, is_image_file
 from ames.datasets.images import check_all_exist, read_list
 from ames.descriptors.plan import Shard
-from ames.descriptors.resumable import size_text
 from ames.errors import AmesError
 from ames.extraction.config import ExtractionConfig
 from ames.extraction.factory import build_extractor
 from ames.extraction.pipeline import Images, plan_output, run
 from ames.extraction.shards import check_merge, merge_when_complete, shard_of_this_process
 from ames.io.device import check_device
+from ames.io.text import size_text
 
 
 def extract_images(

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import DTypeLike
 
-from ames.descriptors.resumable import size_text
 from ames.errors import AmesError
 from ames.io.atomic import atomic_path
+from ames.io.text import size_text
 
 Write = Callable[[np.ndarray, np.ndarray], None]
 _COPIED = 1 << 22  # bytes at a time
