@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ames.datasets.boxes import read_boxes
 from ames.datasets.finding import find_images, is_image_file
-from ames.datasets.images import check_all_exist, read_list
+from ames.datasets.images import read_list
 from ames.descriptors.plan import Shard
 from ames.errors import AmesError
 from ames.extraction.config import ExtractionConfig
@@ -42,8 +42,6 @@ def extract_images(
     found, notes = _find(images, listed, boxes)
     for note in notes if part.index == 1 else ():
         print(note, flush=True)
-    if part.count > 1:  # a part alone may be without a readable image
-        check_all_exist(found.root, found.names)
     check_device(config.device)
     extractor = build_extractor(config)
     plan = plan_output(beginning, found, extractor, shard=part)
