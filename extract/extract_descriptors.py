@@ -16,13 +16,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
 from ames.backbones import NAMES
-from ames.cli.options import OneLineParser, check_device, run_script
+from ames.cli.options import OneLineParser, run_script
 from ames.datasets.boxes import read_boxes
 from ames.datasets.layout import DatasetFolder
 from ames.datasets.lists import read_list
 from ames.errors import AmesError
-from ames.extraction.factory import ExtractionConfig, build_extractor
-from ames.extraction.pipeline import Images, Target, run
+from ames.extraction.config import ExtractionConfig
+from ames.extraction.factory import build_extractor
+from ames.extraction.pipeline import Images, plan_output, run
+from ames.io.device import check_device
 
 
 def main() -> None:
@@ -61,8 +63,20 @@ def main() -> None:
         raise AmesError(f"--desc_type {args.desc_type!r}: give local, global or local,global")
     if args.backbone not in NAMES:
         raise AmesError(f"--backbone {args.backbone}: not there yet; there are: {', '.join(NAMES)}")
-    if (args.desc_num is not None and args.desc_num < 1) or args.num_workers < 0 or args.batch_size < 1:
-        raise AmesError("--desc_num must be at least 1, --num_workers at least 0, --batch_size at least 1")
+    config = ExtractionConfig(
+        backbone=args.backbone,
+        desc_num=args.desc_num,
+        workers=args.num_workers,
+        weights=args.weights,
+        detector=args.detector,
+        descriptors="projected" if args.projected else "raw",
+        vector="cls" if "global" in kinds or args.backbone == "rootsift" else "none",
+        long_side=args.image_size,
+        coordinates="published",
+        batch_size=args.batch_size,
+        device=args.device,
+        overwrite=args.overwrite,
+    )
     check_device(args.device)
     folder = DatasetFolder(args.save_path / args.dataset, args.backbone)
     split = args.split.removeprefix("_")
@@ -70,29 +84,10 @@ def main() -> None:
     names = [item.path for item in read_list(next((x for x in lists if x.is_file()), lists[0]))]
     boxes = None if args.gnd_file is None else read_boxes(str(folder.file(args.gnd_file)), names, None)
     images = Images(args.data_path, names, boxes)
-    source = build_extractor(
-        ExtractionConfig(
-            args.backbone,
-            count=args.desc_num,
-            workers=args.num_workers,
-            weights=args.weights,
-            detector=args.detector,
-            descriptors="projected" if args.projected else "raw",
-            vector="cls" if "global" in kinds or args.backbone == "rootsift" else None,
-            long_side=args.image_size,
-            published_locations=True,
-            batch=args.batch_size,
-            device=args.device,
-        )
-    )
-    target = Target(
-        folder.local(split) if "local" in kinds else None,
-        folder.vectors(split) if "global" in kinds else None,
-        keep=True,
-        overwrite=args.overwrite,
-        about={"boxes": boxes is not None},
-    )
-    print(run(images, source, target).summary())
+    extractor = build_extractor(config)
+    endings = [x if x == "local" else folder.vector_kind(split) for x in ("local", "global") if x in kinds]
+    plan = plan_output(folder.stem(split), images, extractor, kinds=endings)
+    print(run(images, extractor, plan).summary())
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
 from ames.cli.options import OneLineParser, run_script
 from ames.datasets.layout import DatasetFolder
-from ames.descriptors.merge import merge_parts, parts_of
+from ames.descriptors.merge import find_parts, merge_parts
 from ames.errors import AmesError
 
 
@@ -34,7 +34,7 @@ def main() -> None:
     if not folder.path.is_dir():
         raise AmesError(f"{folder.path}: no such folder")
     targets = [make(split) for split in ("", "gallery", "query") for make in (folder.local, folder.vectors)]
-    found = {target: parts_of(target, expected=args.parts) for target in targets}  # all checked first
+    found = {target: find_parts(target, expected=args.parts) for target in targets}  # all checked first
     found = {target: parts for target, parts in found.items() if parts}
     if not found:
         raise AmesError(f"{folder.path}: no parts {folder.local().stem}_<i>.hdf5 of any split")

@@ -109,8 +109,8 @@ def prepare(train: DatasetFolder, val: DatasetFolder, args: argparse.Namespace) 
                 folder.path,
                 names,
                 RootSift(),
-                local=folder.local(split),
-                count=DESCRIPTORS,
+                folder.stem(split),
+                desc_num=DESCRIPTORS,
                 workers=args.workers,
             )
     weights = args.out / "rootsift_global.safetensors"

@@ -6,14 +6,13 @@ import hydra
 from omegaconf import DictConfig
 
 import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
-from ames.cli.extract import extract_images
-from ames.config.extraction import arguments
+from ames.config.extraction import extract
 from ames.config.launch import launch, run
 
 
 @hydra.main(config_path="../conf", config_name="extract", version_base="1.3")
 def main(config: DictConfig) -> None:
-    run("extract", lambda: extract_images(arguments(config)))
+    run("extract", lambda: extract(config))
 
 
 if __name__ == "__main__":

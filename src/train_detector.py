@@ -40,6 +40,7 @@ def train(config: DictConfig) -> float:
         detector = SpatialAttention(descriptors.width)
     else:
         detector = load_detector(config.start, backbone=config.desc_name)
+        detector.input = "normalized"  # what descriptor files hold, whatever trained it before
     check_backbone(descriptors, width=detector.width, backbone=config.desc_name)
     loader = training.triplets(config, folder, descriptors, ranks, seed=seed)
     with training.exclusive_output(out, ranks):

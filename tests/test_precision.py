@@ -16,7 +16,8 @@ from ames import precision as formats
 from ames.datasets.layout import DatasetFolder
 from ames.evaluation.evaluate import Scoring, evaluate_folder
 from ames.evaluation.protocols import REVISITED
-from ames.extraction.batched import NetworkOptions
+from ames.extraction.batched import check_autocast
+from ames.extraction.config import ExtractionConfig
 from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import read_weights
 from ames.precision import Rates, usable
@@ -103,7 +104,7 @@ def test_what_needs_no_measurement(monkeypatch, caplog):
         assert ComputeConfig(precision=precision).precision == precision
     assert usable(torch.float16, ["cuda"], asked="x")
     assert usable(torch.bfloat16, ["mps"], asked="x")
-    assert NetworkOptions().autocast is None
+    assert check_autocast(ExtractionConfig()).autocast is None
     assert lines(caplog) == []
 
 
@@ -151,9 +152,9 @@ def test_scoring(imitated, tmp_path, caplog, precision):
     assert len(lines(caplog)) == 1
 
 
-@pytest.mark.parametrize("autocast", ["bfloat16", "float16"])
+@pytest.mark.parametrize("autocast", ["bf16", "fp16"])
 def test_extraction(imitated, caplog, autocast):
-    assert NetworkOptions(autocast=autocast) == NetworkOptions()
+    assert check_autocast(ExtractionConfig(autocast=autocast)) == ExtractionConfig()
     assert lines(caplog)[0].startswith(f"autocast {autocast}: this processor reaches 0.3 billion")
 
 
@@ -179,4 +180,4 @@ def test_a_format_that_is_computed_in_is_recorded(tmp_path):
     fit(made(), loader(store), dataclasses.replace(RECIPE, epochs=1, autocast="bf16"), out=tmp_path / "a.pt")
     assert read_weights(tmp_path / "a.pt").about["autocast"] == "bf16"
     assert ComputeConfig(precision="bf16").precision == "bf16"
-    assert NetworkOptions(autocast="float16").autocast == "float16"
+    assert check_autocast(ExtractionConfig(autocast="fp16")).autocast == "fp16"

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from ames.backbones.detector import SpatialAttention, global_descriptor, load_detector, save_detector
 from ames.errors import AmesError
 from ames.inspection.inspect import inspect
-from ames.models.checkpoints import read_detector, read_weights
+from ames.models.checkpoints import read_detector, read_weights, save_content
 from golden import backbones as golden
 
 D, H, W = 6, 3, 4
@@ -184,7 +184,11 @@ def test_a_file_is_laid_out_as_the_published_ones(tmp_path):
     content = torch.load(path, weights_only=True)
     assert set(content) == {"state", "about"}
     assert {name: tuple(x.shape) for name, x in content["state"].items()} == PUBLISHED
-    assert json.loads(content["about"]) == {"detector": {"width": D}, "backbone": "x", "epochs": 3}
+    assert json.loads(content["about"]) == {
+        "detector": {"width": D, "input": "normalized"},
+        "backbone": "x",
+        "epochs": 3,
+    }
     assert set(read_detector(path)) == set(PUBLISHED) - {"bn.num_batches_tracked"}
     assert read_weights(path).about["backbone"] == "x"
     assert inspect(path)["kind"] == "feature detector"
@@ -226,3 +230,17 @@ def test_features_of_another_width():
 def test_training_on_a_single_descriptor():
     with pytest.raises(AmesError, match="a batch of 1 descriptors: the detector's batch normalization"):
         made().train().locations(torch.zeros(1, 1, D))
+
+
+def test_what_a_detector_takes_is_said_by_its_file(tmp_path):
+    for taken in ("network", "normalized"):
+        save_detector(tmp_path / "x.pt", SpatialAttention(D, input=taken))
+        assert load_detector(tmp_path / "x.pt").input == taken
+    state = {"state": SpatialAttention(D).state_dict()}
+    save_content(tmp_path / "x.pt", state, {"detector": {"width": D}})
+    assert load_detector(tmp_path / "x.pt").input == "normalized"  # of this library, from before
+    torch.save(state, tmp_path / "x.pt")
+    assert load_detector(tmp_path / "x.pt").input == "network"  # published: it says nothing
+    save_content(tmp_path / "x.pt", state, {"detector": {"input": "raw"}})
+    with pytest.raises(AmesError, match=r"x.pt: its detector takes 'raw', .* none of network, normalized"):
+        load_detector(tmp_path / "x.pt")

@@ -54,19 +54,19 @@ def by_hand(scales, places, image, selection, detector):
                     "attention": h * w * level.weight[image, row, column],
                     "norm": x.norm(),
                     "cls": F.cosine_similarity(x, level.vector[image], dim=0),
-                }[selection.by]
+                }[selection.weight_by]
                 unit = F.normalize(x, dim=0) if selection.descriptors == "raw" else projected[0]
                 cells.append((float(weight), number, place[row, column], unit, (row, column)))
                 sums += max(float(weight), 0) * unit
         gem = level.local[image].clamp(min=1e-6).pow(3).mean((1, 2)).pow(1 / 3)
         vectors.append({"cls": level.vector[image], "average": sums, "gem": gem}[selection.vector])
-        reach = selection.suppression // 2
+        reach = selection.nms // 2
         for cell in cells:
             near = [x[0] for x in cells if max(abs(x[4][0] - cell[4][0]), abs(x[4][1] - cell[4][1])) <= reach]
             if cell[0] >= max(near):
                 found.append(cell)
     vector = F.normalize(torch.stack([F.normalize(x, dim=0) for x in vectors]).mean(0), dim=0)
-    return sorted(found, key=lambda x: -x[0])[: selection.count], vector
+    return sorted(found, key=lambda x: -x[0])[: selection.desc_num], vector
 
 
 @pytest.mark.parametrize("by", ["detector", "attention", "norm", "cls"])
@@ -140,12 +140,12 @@ def test_half_precision_maps_are_computed_in_full():
 @pytest.mark.parametrize(
     ("settings", "spoil", "message"),
     [
-        ({"by": "detector"}, {}, "weights by detector need the detector's file"),
+        ({"weight_by": "detector"}, {}, "weights by detector need the detector's file"),
         ({"descriptors": "projected"}, {}, "projected descriptors need the detector's file"),
-        ({"by": "attention"}, {"weight": None}, "the network gives no attention: select by"),
-        ({"by": "cls", "vector": "gem"}, {"vector": None}, "the network has no global vector"),
+        ({"weight_by": "attention"}, {"weight": None}, "the network gives no attention: select by"),
+        ({"weight_by": "cls", "vector": "gem"}, {"vector": None}, "the network has no global vector"),
         ({}, {"vector": None}, "the network has no global vector"),
-        ({"by": "cls"}, {"vector": torch.ones(2, 3)}, "global vector is 3-d, its cells 8-d"),
+        ({"weight_by": "cls"}, {"vector": torch.ones(2, 3)}, "global vector is 3-d, its cells 8-d"),
     ],
 )
 def test_what_the_network_cannot_serve(settings, spoil, message):
@@ -155,16 +155,16 @@ def test_what_the_network_cannot_serve(settings, spoil, message):
 
 def test_a_detector_of_another_width():
     with pytest.raises(AmesError, match="the detector takes 4-d features, the network gives 8-d"):
-        check(Selection(by="detector"), maps()[0], SpatialAttention(4))
+        check(Selection(weight_by="detector"), maps()[0], SpatialAttention(4))
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"by": "luck"}, "weights by 'luck' is none of detector, attention, norm, cls"),
+        ({"weight_by": "luck"}, "weight_by 'luck' is none of detector, attention, norm, cls"),
         ({"descriptors": "both"}, "descriptors 'both' is none of raw, projected"),
         ({"vector": "mac"}, "vector 'mac' is none of cls, average, gem, superglobal, None"),
-        ({"suppression": 2}, "suppression 2: give an odd number of cells"),
+        ({"nms": 2}, "nms 2: give an odd number of cells"),
     ],
 )
 def test_selections_that_are_none(settings, message):

@@ -10,6 +10,7 @@ import yaml
 from ames.cli.extract import add_options
 from ames.cli.main import main
 from ames.descriptors.local import DescriptorFile, read_globals
+from ames.extraction.config import ExtractionConfig
 from helpers import photos
 from helpers.processes import ROOT, call, refused, run_here
 
@@ -31,12 +32,16 @@ def test_the_configuration_has_every_option_and_its_default():
     options = {max(x.option_strings, key=len)[2:].replace("-", "_"): x for x in parser._actions}
     keys = yaml.safe_load((ROOT / "conf" / "extract.yaml").read_text())
     del keys["hydra"]
-    assert (keys.pop("shard"), keys.pop("shards")) == options.pop("shard").default == (1, 1)
+    assert f"{keys.pop('shard')}/{keys.pop('shards')}" == options.pop("shard").default == "1/1"
     assert set(keys) == set(options)
+    defaults = vars(ExtractionConfig())
     left_open = {"workers"}  # the machine's cores
     for key, option in options.items():
-        expected = "???" if option.required else None if key in left_open else option.default
-        assert keys[key] == expected, key
+        if option.dest in defaults:
+            assert option.default == argparse.SUPPRESS, key
+            assert keys[key] == (None if key in left_open else defaults[option.dest]), key
+        else:
+            assert keys[key] == ("???" if option.required else option.default), key
 
 
 def test_parts_as_jobs(root, tmp_path, monkeypatch):
@@ -90,10 +95,14 @@ def test_without_configuration_in_a_process_of_its_own(root, tmp_path):
     [
         (["images=."], "extract: out is missing: give out=..."),
         (["out=x"], "extract: images is missing: give images=..."),
-        (["images=.", "out=x", "shards=2", "shard=3"], "--shard: '3/2' is none of 1/N ... N/N"),
-        (["images=.", "out=x", "desc_num=few"], "--desc-num: 'few' is not a whole number"),
-        (["images=.", "out=x", "scales=[1,large]"], "--scales"),
-        (["images=.", "out=x", "nms=-1"], "--nms: '-1' is not a whole number"),
+        (["images=.", "out=x", "shards=2", "shard=3"], "extract: shard '3/2' is none of 1/N ... N/N"),
+        (["images=.", "out=x", "desc_num=few"], "extract: desc_num 'few' is not a whole number"),
+        (["images=.", "out=x", "scales=[1,large]"], "extract: scales large: give some above 0"),
+        (["images=.", "out=x", "nms=-1"], "extract: nms -1 is not a whole number"),
+        (["images={root}", "out=x", "scales=2"], "rootsift: is no network; leave scales out"),
+        (["images=.", "out=x", "overwrite=perhaps"], "overwrite 'perhaps' is neither true nor false"),
+        (["images=.", "out=x", "coordinates=shares"], "'shares' is none of normalized, published"),
+        (["images=.", "out=x", "autocast=bfloat16"], "autocast 'bfloat16' is none of bf16, fp16"),
         (["images={root}", "out=x", "weights=w.pt"], "rootsift has no weights to choose"),
         (["images=nowhere", "out=x"], "nowhere"),
         (["images=.", "out=x", "depth=2"], "depth"),

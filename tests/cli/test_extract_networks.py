@@ -60,7 +60,7 @@ def grids(name, long_side=96):
 @pytest.mark.parametrize("select", ["attention", "norm", "cls", "detector"])
 @pytest.mark.parametrize("vector", ["cls", "average", "gem", "none"])
 def test_every_way_to_select_and_to_pool(root, tmp_path, name, select, vector):
-    options = ["--select", select, "--global", vector, "--detector", root / "detector.pt"]
+    options = ["--weight-by", select, "--global", vector, "--detector", root / "detector.pt"]
     assert extract(root, tmp_path / "x", name, *options) == 0
     for local, (down, across) in zip(rows(tmp_path / "x"), grids(name), strict=True):
         assert local.descriptors.shape == (down * across, 48)
@@ -109,11 +109,11 @@ def test_scales_suppression_and_half_precision(root, tmp_path, name, select):
         (
             ["--scales", "0.5", "1", "2"],
             ["--nms", "3"],
-            ["--autocast", "bfloat16"],
-            ["--locations", "published"],
+            ["--autocast", "bf16"],
+            ["--coordinates", "published"],
         )
     ):
-        assert extract(root, tmp_path / f"{number}", name, "--select", select, *options) == 0
+        assert extract(root, tmp_path / f"{number}", name, "--weight-by", select, *options) == 0
     several, suppressed, low, published = (rows(tmp_path / f"{number}") for number in range(4))
     for image, (down, across) in enumerate(grids(name)):
         cells = sum(h * w for h, w in (grids(name, side)[image] for side in (48, 96, 192)))
@@ -131,9 +131,9 @@ def test_scales_suppression_and_half_precision(root, tmp_path, name, select):
     ("options", "message"),
     [
         (["--global", "superglobal"], "global superglobal is CVNet's"),
-        (["--select", "detector"], "weights by detector need the detector's file"),
+        (["--weight-by", "detector"], "weights by detector need the detector's file"),
         (["--descriptors", "projected"], "projected descriptors need the detector's file"),
-        (["--select", "luck"], "'luck' is none of detector, attention, norm, cls"),
+        (["--weight-by", "luck"], "'luck' is none of detector, attention, norm, cls"),
         (["--scales", "0"], "scales 0: give some above 0"),
         (["--nms", "2"], "give an odd number of cells"),
     ],
@@ -144,3 +144,13 @@ def test_what_cannot_be_is_one_line(root, tmp_path, capsys, name, options, messa
     assert message in error
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("taken", ["network", "normalized"])
+def test_a_detector_gets_the_features_that_trained_it(root, tmp_path, name, taken):
+    save_detector(tmp_path / "d.pt", SpatialAttention(TINY["hidden_size"], input=taken))
+    for out, words in (("said", []), ("given", ["--detector-input", taken])):
+        assert extract(root, tmp_path / out, name, "--detector", tmp_path / "d.pt", *words) == 0
+        assert DescriptorFile(tmp_path / f"{out}_local.hdf5").provenance["detector_input"] == taken
+    for a, b in zip(rows(tmp_path / "said"), rows(tmp_path / "given"), strict=True):
+        np.testing.assert_array_equal(a.weight, b.weight)

@@ -185,7 +185,7 @@ def test_prepare_and_skip_what_is_done(tmp_path, capsys):
     assert shortlist.meta["descriptors"] == "rootsift"
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "set").iterdir()}
     assert run(*words) == 0
-    assert capsys.readouterr().out.count("is there already") == 2
+    assert capsys.readouterr().out.count("exists already") == 2
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "set").iterdir()} == before
 
 
@@ -193,11 +193,11 @@ def test_prepare_does_not_mix_other_images_or_settings(tmp_path, capsys):
     lists(tmp_path / "set", tmp_path / "photos")
     words = ["prepare", tmp_path / "set", "--images", tmp_path / "photos", "--workers", 0]
     assert run(*words, "--desc-num", 30) == 0
-    refused(capsys, "made otherwise (descriptors: there 30, now 31)", *words, "--desc-num", 31)
+    refused(capsys, "different settings (descriptors: there 30, now 31)", *words, "--desc-num", 31)
     (tmp_path / "set" / "test_query.txt").write_text("b/0.png\na/0.png\n")
     refused(
         capsys,
-        "rootsift_query_local.hdf5: is there already, made otherwise (of other images)",
+        "rootsift_query_local.hdf5: exists but was made with different settings (of other images)",
         *words,
         "--desc-num",
         30,

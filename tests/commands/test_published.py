@@ -185,7 +185,7 @@ def test_the_extraction_command(album, monkeypatch, kinds, written):
     [
         ("--backbone delf", "--backbone delf: not there yet; there are: rootsift, dinov2"),
         ("--backbone rootsift --desc_type all", "--desc_type 'all': give local, global or local,global"),
-        ("--backbone rootsift --desc_num 0", "--desc_num must be at least 1"),
+        ("--backbone rootsift --desc_num 0", "desc_num 0 is not a whole number of 1 or more"),
         ("--desc_type local", "the following arguments are required: --backbone"),
     ],
 )

@@ -9,13 +9,12 @@ import torch
 from torch import nn
 
 from ames.backbones.detector import SpatialAttention
-from ames.backbones.selection import Selection
 from ames.datasets.finding import find_images
 from ames.datasets.images import read_image
 from ames.errors import AmesError
-from ames.extraction.batched import BatchedExtractor, NetworkOptions
-from ames.extraction.preprocessing import Sizing
-from ames.extraction.process_pool import ImageRegion
+from ames.extraction.base import ImageRegion
+from ames.extraction.batched import BatchedExtractor
+from ames.extraction.config import ExtractionConfig
 from helpers import photos
 from helpers.brightness import Brightness
 from helpers.image_files import with_orientation
@@ -32,11 +31,12 @@ def root(tmp_path_factory):
     return root
 
 
-def features(root, network=None, selection=None, size=100, photo=ImageRegion, **options):
+DEFAULTS = {"desc_num": 20, "workers": 0}
+
+
+def features(root, network=None, size=100, photo=ImageRegion, **options):
     names = find_images(root).names
-    source = BatchedExtractor(
-        network or Brightness(), selection or Selection(20), options=NetworkOptions(**options)
-    )
+    source = BatchedExtractor(network or Brightness(), ExtractionConfig(**DEFAULTS | options))
     return [x for chunk in source.chunks([photo(root / name) for name in names], size) for x in chunk]
 
 
@@ -52,9 +52,14 @@ def same(first, second, atol=0.0):
 
 
 def test_neither_threads_nor_batches_nor_chunks_matter(root):
-    expected = features(root, batch=1)
+    expected = features(root, batch_size=1)
     assert expected[7] == "not an image that OpenCV can decode"
-    for options in ({"batch": 4}, {"batch": 4, "workers": 3}, {"batch": 3, "size": 5}, {"batch": 64}):
+    for options in (
+        {"batch_size": 4},
+        {"batch_size": 4, "workers": 3},
+        {"batch_size": 3, "size": 5},
+        {"batch_size": 64},
+    ):
         same(features(root, **options), expected, atol=1e-6)
 
 
@@ -62,7 +67,7 @@ def test_runs_are_equal_to_the_bit_wherever_they_begin(root):
     names = [root / name for name in find_images(root).names]
 
     def run(first):
-        source = BatchedExtractor(Brightness(), Selection(20), options=NetworkOptions(batch=3, workers=2))
+        source = BatchedExtractor(Brightness(), ExtractionConfig(desc_num=20, batch_size=3, workers=2))
         return list(source.chunks([ImageRegion(name) for name in names[first:]], 4))
 
     whole = run(0)
@@ -78,7 +83,7 @@ def test_images_of_equal_size_share_a_batch(root):
             seen.append(tuple(images.shape))
             return super().maps(images)
 
-    features(root, Seeing(), batch=4)
+    features(root, Seeing(), batch_size=4)
     assert sorted(shape[0] for shape in seen[1:]) == [3, 4, 4]  # the first is the network's trial
 
 
@@ -92,7 +97,7 @@ def test_pixels_are_those_of_the_interface(root):
 
     for network in (Rgb(), Brightness(14, 0)):
         image = photos.scene(3, size=(28, 42))
-        source = BatchedExtractor(network, Selection(5))
+        source = BatchedExtractor(network, ExtractionConfig(desc_num=5))
         torch.testing.assert_close(source._pixels([image])[0], network.normalized(image))
 
 
@@ -100,7 +105,7 @@ def test_pixels_are_those_of_the_interface(root):
 @pytest.mark.parametrize("shape", [(240, 320), (320, 240), (150, 400)])
 @pytest.mark.parametrize("boxed", [False, True])
 @pytest.mark.parametrize("scales", [(1.0,), (0.5, 1.0, 2.0)])
-def test_a_mark_is_found_where_it_was_drawn(tmp_path, orientation, shape, boxed, scales):
+def test_a_mark_is_found_where_it_was_drawn(tmp_path, monkeypatch, orientation, shape, boxed, scales):
     """Portrait, landscape, turned by EXIF, cut, at several scales: the brightest cell lies on the mark."""
     image = np.zeros((*shape, 3), np.uint8)
     image[60:80, 200:220] = 255  # rows 60 ... 79, columns 200 ... 219
@@ -111,8 +116,11 @@ def test_a_mark_is_found_where_it_was_drawn(tmp_path, orientation, shape, boxed,
     row, column = (70, 210) if orientation == 1 else (210, width - 70)
     box = [column - 50, row - 40, column + 35, row + 60] if boxed else None
     for pixels in (False, True):
-        options = NetworkOptions(Sizing(224, 14, scales), pixels=pixels)
-        source = BatchedExtractor(Brightness(), Selection(1, "attention"), options=options)
+        monkeypatch.setattr("ames.extraction.batched.PUBLISHED_IN_PIXELS", ("brightness",) if pixels else ())
+        config = ExtractionConfig(
+            desc_num=1, weight_by="attention", long_side=224, scales=scales, coordinates="published"
+        )
+        source = BatchedExtractor(Brightness(), config)
         ((found,),) = source.chunks([ImageRegion(tmp_path / "x.jpg", box)], 8)
         unit = torch.tensor([1.0, 1.0] if pixels else [height, width])
         place = (found.local.positions[0] * unit).tolist()
@@ -120,7 +128,7 @@ def test_a_mark_is_found_where_it_was_drawn(tmp_path, orientation, shape, boxed,
 
 
 def test_a_box_outside_is_an_error_of_its_image(root):
-    source = BatchedExtractor(Brightness(), Selection(5))
+    source = BatchedExtractor(Brightness(), ExtractionConfig(desc_num=5))
     ((found, good),) = source.chunks(
         [ImageRegion(root / "00.png", (500, 500, 600, 600)), ImageRegion(root / "01.png")], 9
     )
@@ -129,7 +137,7 @@ def test_a_box_outside_is_an_error_of_its_image(root):
 
 
 def test_suppressed_cells_are_no_descriptors(root):
-    found = features(root, selection=Selection(64, "attention", suppression=3))
+    found = features(root, desc_num=64, weight_by="attention", nms=3)
     counts = [x.local.size for x in found if not isinstance(x, str)]
     assert 0 < max(counts) < 20
     assert all(bool(x.local.valid.all()) for x in found if not isinstance(x, str))
@@ -143,7 +151,7 @@ def test_values_that_are_not_finite_are_an_error_of_their_image(root):
                 maps.local[0] = torch.nan
             return maps
 
-    found = features(root, Overflowing(), batch=4)
+    found = features(root, Overflowing(), batch_size=4)
     assert sum("not finite" in x for x in found if isinstance(x, str)) == 3
 
 
@@ -174,9 +182,9 @@ def test_autocast(root):
             return maps._replace(local=local)
 
     network = Convolved()
-    full = features(root, network, Selection(999))
+    full = features(root, network, desc_num=999)
     assert network.seen == torch.float32
-    low = features(root, network, Selection(999), autocast="bfloat16")
+    low = features(root, network, desc_num=999, autocast="bf16")
     assert network.seen == torch.bfloat16
     assert low[0].local.descriptors.dtype == torch.float32
     assert not torch.equal(full[0].local.weight, low[0].local.weight)
@@ -185,28 +193,26 @@ def test_autocast(root):
 
 def test_what_a_source_says(root):
     detector = SpatialAttention(4)
-    source = BatchedExtractor(Brightness(), Selection(7, "detector", "projected", "average"), detector)
-    assert (source.slots, source.local_dim, source.global_dim) == (7, 4, 4)
-    said = source.provenance()
-    assert said["backbone"] == "brightness"
-    assert (said["by"], said["features"], said["vector"]) == ("detector", "projected", "average")
-    assert (said["long_side"], said["locations"], said["scales"]) == (112, "shares", [1.0])
+    words = {"weight_by": "detector", "descriptors": "projected", "vector": "average"}
+    source = BatchedExtractor(Brightness(), ExtractionConfig(desc_num=7, **words), detector)
+    assert (source.rows.slots, source.local_dim, source.global_dim) == (7, 4, 4)
+    said = source.provenance
+    assert said.backbone == "brightness"
+    assert (said.by, said.features, said.vector) == ("detector", "projected", "average")
+    assert (said.long_side, said.locations, said.scales) == (112, "normalized", [1.0])
     torch.manual_seed(3)
     other = SpatialAttention(4)
-    assert (
-        said["detector"]
-        != BatchedExtractor(Brightness(), Selection(by="detector"), other).provenance()["detector"]
-    )
-    assert (
-        BatchedExtractor(Brightness(), Selection(), other).provenance()["detector"] is None
-    )  # it has no part in it
+    weighting = ExtractionConfig(weight_by="detector")
+    assert said.detector != BatchedExtractor(Brightness(), weighting, other).provenance.detector
+    unused = BatchedExtractor(Brightness(), ExtractionConfig(weight_by="norm"), other)
+    assert unused.provenance.detector is None  # it has no part in it
     with pytest.raises(AmesError, match="need the detector's file"):
-        BatchedExtractor(Brightness(), Selection(by="detector"))
-    with pytest.raises(AmesError, match="autocast 'half' is none of bfloat16, float16"):
-        NetworkOptions(autocast="half")
+        BatchedExtractor(Brightness(), weighting)
+    with pytest.raises(AmesError, match="autocast 'half' is none of bf16, fp16"):
+        ExtractionConfig(autocast="half")
 
 
 @pytest.mark.gpu
 def test_on_a_gpu_as_on_the_cpu(root):
-    options = {"batch": 4, "workers": 2}
+    options = {"batch_size": 4, "workers": 2}
     same(features(root, device="cuda", **options), features(root, **options), atol=1e-4)

@@ -7,10 +7,10 @@ from ames.backbones import make_backbone
 from ames.backbones.rootsift import RootSift
 from ames.descriptors.local import DescriptorFile, read_globals
 from ames.errors import AmesError
-from ames.extraction.pipeline import Images, Target, extract
+from ames.extraction.config import ExtractionConfig
+from ames.extraction.pipeline import Images, extract, plan_output
 from ames.extraction.pipeline import run as run_all
 from ames.extraction.process_pool import PoolExtractor
-from ames.models.checkpoints import load_model
 from ames.weights import path_of
 from helpers import photos
 
@@ -31,9 +31,8 @@ def run(root, names, out, **settings):
         root,
         names,
         make_backbone("rootsift"),
-        local=out / "x_local.hdf5",
-        vectors=out / "x_global.hdf5",
-        count=30,
+        out / "x",
+        desc_num=30,
         **settings,
     )
 
@@ -44,7 +43,7 @@ def test_bad_images_are_named_and_keep_an_empty_row(tmp_path):
     assert sorted(done.unreadable) == sorted(bad)
     assert done.empty == ["plain.png"]
     assert done.images == len(names)
-    file, vectors = DescriptorFile(done.local), read_globals(done.vectors)
+    file, vectors = DescriptorFile(done.files[0]), read_globals(done.files[1])
     assert file.names == names
     assert file.provenance["backbone"] == "rootsift"
     counts = dict(zip(names, file.read(range(len(names))).counts.tolist(), strict=True))
@@ -77,7 +76,7 @@ def test_rows_are_the_backbone_s_own(tmp_path):
         photos.save(tmp_path / f"{number}.png", photos.scene(number))
     done = run(tmp_path, ["1.png", "0.png"], tmp_path / "out")
     expected = RootSift().extract(photos.scene(1), 30).local
-    read = DescriptorFile(done.local).read([0])
+    read = DescriptorFile(done.files[0]).read([0])
     n = expected.size
     np.testing.assert_allclose(read.descriptors[0, :n], expected.descriptors, atol=1e-3)
     np.testing.assert_allclose(read.positions[0, :n], expected.positions, atol=1e-3)
@@ -86,11 +85,11 @@ def test_rows_are_the_backbone_s_own(tmp_path):
 def test_workers_do_not_change_the_files(tmp_path):
     names, _ = folder_of_images(tmp_path / "images")
     runs = [run(tmp_path / "images", names, tmp_path / f"out{n}", workers=n) for n in (0, 2)]
-    local = [DescriptorFile(done.local) for done in runs]
+    local = [DescriptorFile(done.files[0]) for done in runs]
     first, second = (file.read(range(len(names))) for file in local)
     for field in ("descriptors", "valid", "positions", "scale", "weight"):
         assert np.array_equal(getattr(first, field), getattr(second, field)), field
-    assert np.array_equal(*(read_globals(done.vectors) for done in runs))
+    assert np.array_equal(*(read_globals(done.files[1]) for done in runs))
     assert runs[0].unreadable == runs[1].unreadable
     assert runs[0].empty == runs[1].empty
     assert local[0].provenance == local[1].provenance
@@ -113,7 +112,7 @@ def test_images_without_keypoints_alone_are_no_error(tmp_path):
     photos.save(tmp_path / "a.png", photos.plain())
     done = run(tmp_path, ["a.png"], tmp_path / "out")
     assert done.empty == ["a.png"]
-    assert not read_globals(done.vectors).any()
+    assert not read_globals(done.files[1]).any()
 
 
 class Interrupted(RootSift):
@@ -130,12 +129,12 @@ def test_an_interruption_leaves_nothing_and_keeps_what_was_there(tmp_path):
     names = [f"{number}.png" for number in range(4)]
     out = tmp_path / "out" / "x_local.hdf5"
     with pytest.raises(KeyboardInterrupt):
-        extract(tmp_path, names, Interrupted(), local=out, count=10)
+        extract(tmp_path, names, Interrupted(), tmp_path / "out" / "x", desc_num=10)
     assert list(out.parent.iterdir()) == []
-    extract(tmp_path, names, RootSift(), local=out, count=10)
+    extract(tmp_path, names, RootSift(), tmp_path / "out" / "x", desc_num=10)
     before = out.read_bytes()
     with pytest.raises(KeyboardInterrupt):
-        extract(tmp_path, names, Interrupted(), local=out, count=10)
+        extract(tmp_path, names, Interrupted(), tmp_path / "out" / "x", desc_num=10)
     assert out.read_bytes() == before
     assert list(out.parent.iterdir()) == [out]
 
@@ -153,9 +152,9 @@ class Loud(RootSift):
 def test_descriptors_beyond_the_dtype_are_an_error_of_their_image(tmp_path):
     for name, gain in (("bright.png", 1.0), ("dark.png", 0.5)):
         photos.save(tmp_path / name, (photos.scene(0) * gain).astype(np.uint8))
-    done = extract(tmp_path, ["bright.png", "dark.png"], Loud(), local=tmp_path / "x.hdf5", count=10)
+    done = extract(tmp_path, ["bright.png", "dark.png"], Loud(), tmp_path / "x", desc_num=10)
     assert done.unreadable == {"dark.png": "descriptors beyond float16's 65,504; take float32"}
-    assert DescriptorFile(tmp_path / "x.hdf5").read([0, 1], 10).counts.tolist() == [10, 0]
+    assert DescriptorFile(tmp_path / "x_local.hdf5").read([0, 1], 10).counts.tolist() == [10, 0]
 
 
 class Spoiled(Loud):
@@ -172,17 +171,18 @@ class Spoiled(Loud):
 def test_descriptors_that_are_not_finite_are_an_error_of_their_image(tmp_path, packed):
     for name, gain in (("bright.png", 1.0), ("dark.png", 0.5)):
         photos.save(tmp_path / name, (photos.scene(0) * gain).astype(np.uint8))
-    packer = load_model(path_of("rootsift_ames_dist")) if packed else None
-    target = Target(tmp_path / "x.hdf5", dtype="float32", packer=packer)
-    done = run_all(Images(tmp_path, ["bright.png", "dark.png"]), PoolExtractor(Spoiled(), 10), target)
+    pack = path_of("rootsift_ames_dist") if packed else None
+    images = Images(tmp_path, ["bright.png", "dark.png"])
+    extractor = PoolExtractor(Spoiled(), ExtractionConfig(desc_num=10, dtype="float32", pack=pack, workers=0))
+    done = run_all(images, extractor, plan_output(tmp_path / "x", images, extractor))
     assert done.unreadable == {"dark.png": "the backbone gave values that are not finite (NaN or infinity)"}
-    assert DescriptorFile(tmp_path / "x.hdf5").read([0, 1], 10).counts.tolist() == [10, 0]
+    assert DescriptorFile(tmp_path / "x_local.hdf5").read([0, 1], 10).counts.tolist() == [10, 0]
 
 
 def test_global_descriptors_need_their_model(tmp_path):
     photos.save(tmp_path / "a.png", photos.scene(0))
     with pytest.raises(AmesError, match="no global descriptor"):
-        extract(tmp_path, ["a.png"], RootSift(), local=tmp_path / "l.hdf5", vectors=tmp_path / "g.hdf5")
+        extract(tmp_path, ["a.png"], RootSift(), tmp_path / "x", kinds=["local", "global"])
 
 
 @pytest.mark.parametrize("taken", ["x_local.hdf5", "x_global.hdf5"])

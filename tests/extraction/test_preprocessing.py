@@ -70,7 +70,7 @@ def test_what_is_seen_in_the_input_is_found_in_the_image(shape, box, sizing):
         centre = torch.tensor(bright.mean(0) + 0.5)
         back = found.placement.pixels(centre).tolist()
         assert back == pytest.approx([int(row), int(column)], abs=2)
-        shares = found.placement.shares(centre).tolist()
+        shares = found.placement.normalized(centre).tolist()
         assert shares == pytest.approx([int(row) / shape[0], int(column) / shape[1]], abs=0.005)
 
 
@@ -78,7 +78,7 @@ def test_corners_of_the_input_are_corners_of_the_image():
     (found,) = inputs((333, 517), multiple=14)
     corners = torch.tensor([[0.0, 0.0], found.pixels.shape[:2]])
     torch.testing.assert_close(found.placement.pixels(corners), torch.tensor([[0.0, 0.0], [333.0, 517.0]]))
-    torch.testing.assert_close(found.placement.shares(corners), torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
+    torch.testing.assert_close(found.placement.normalized(corners), torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
 
 
 def test_boxes_are_cut_at_the_border_and_refused_outside():

@@ -11,7 +11,9 @@ import pytest
 
 from ames.backbones.rootsift import RootSift
 from ames.errors import AmesError
-from ames.extraction.process_pool import ImageRegion, PoolExtractor
+from ames.extraction.base import ImageRegion
+from ames.extraction.config import ExtractionConfig
+from ames.extraction.process_pool import PoolExtractor
 from helpers import photos
 from helpers.processes import ROOT
 from helpers.slow_workers import Noting
@@ -38,7 +40,9 @@ def begun(notes):
 def test_workers_are_ahead_by_a_bounded_number_of_images(root, notes):
     """Results wait in memory, a quarter of a megabyte an image: a slow disk must not let them pile up."""
     names = sorted(root.iterdir())
-    chunks = PoolExtractor(Noting(notes, 0), 5, 1).chunks([ImageRegion(name) for name in names], 16)
+    chunks = PoolExtractor(Noting(notes, 0), ExtractionConfig(desc_num=5, workers=1)).chunks(
+        [ImageRegion(name) for name in names], 16
+    )
     found = len(next(chunks))
     stable = -1
     while stable != (stable := begun(notes)):  # until they have nothing to do any more
@@ -50,7 +54,7 @@ def test_workers_are_ahead_by_a_bounded_number_of_images(root, notes):
 def test_no_more_workers_than_there_is_work(root, notes):
     names = sorted(root.iterdir())[:20]
     with limited(60):
-        ((*found,),) = PoolExtractor(Noting(notes, 0), 5, 10**9).chunks(
+        ((*found,),) = PoolExtractor(Noting(notes, 0), ExtractionConfig(desc_num=5, workers=10**9)).chunks(
             [ImageRegion(name) for name in names], 99
         )
     assert len(found) == begun(notes) == 20
@@ -85,7 +89,11 @@ def test_a_worker_that_dies_while_it_starts(root):
     backbone = RootSift()
     backbone.first, backbone.rest = Dies(), bytes(10_000_000)  # more than a pipe holds
     with limited(60), pytest.raises(AmesError, match="a worker process died, perhaps for lack of memory"):
-        list(PoolExtractor(backbone, 5, 1).chunks([ImageRegion(root / "000.png")], 16))
+        list(
+            PoolExtractor(backbone, ExtractionConfig(desc_num=5, workers=1)).chunks(
+                [ImageRegion(root / "000.png")], 16
+            )
+        )
 
 
 @pytest.fixture

@@ -21,8 +21,10 @@ from ames.cli.main import main
 from ames.datasets.finding import find_images
 from ames.descriptors.local import DescriptorFile, read_globals
 from ames.descriptors.merge import merge_parts
+from ames.descriptors.plan import OutputPlan, Shard
+from ames.descriptors.provenance import Provenance
 from ames.errors import AmesError
-from ames.extraction.shards import Part
+from ames.extraction.shards import shard_of_this_process
 from ames.models.ames import AMES
 from ames.models.checkpoints import save_weights
 from helpers import photos
@@ -96,7 +98,7 @@ def test_parts_are_merged_by_the_last_one(root, whole, tmp_path, monkeypatch, ca
     monkeypatch.chdir("/")
     same(Path(moved) / "x", whole)
     assert ames_extract(root, Path(moved) / "x", "--shard", "2/4") == 0  # nothing to do
-    assert "is there already" in capsys.readouterr().out
+    assert "exists already" in capsys.readouterr().out
 
 
 def test_a_part_without_a_readable_image_is_a_part(root, whole, tmp_path):
@@ -111,7 +113,7 @@ def test_parts_of_another_extraction_are_not_merged(root, tmp_path, capsys):
     (tmp_path / "x_local.hdf5").unlink()
     more = ["--shard", "1/2", "--long-side", 56]
     assert ames_extract(root, tmp_path / "x", *more) == 2
-    assert "x_1_local.hdf5: is there already, made otherwise (long_side: there 112, now 56)" in (
+    assert "x_1_local.hdf5: exists but was made with different settings (long_side: there 112, now 56)" in (
         capsys.readouterr().err
     )
     assert ames_extract(root, tmp_path / "x", *more, "--overwrite") == 0
@@ -127,7 +129,10 @@ def test_parts_of_another_number_of_parts_are_not_merged(root, whole, tmp_path, 
     capsys.readouterr()
     for part in (1, 3):
         assert ames_extract(root, out, "--shard", f"{part}/3", "--overwrite") == 0
-    assert "x: not merged yet, x_2_local.hdf5 is made otherwise (of other images)" in capsys.readouterr().out
+    assert (
+        "x: not merged yet, x_2_local.hdf5 was made with different settings (of other images)"
+        in capsys.readouterr().out
+    )
     assert not out.with_name("x_local.hdf5").exists()  # of two parts: it would show rows twice
     words = ["--dataset", "mine", "--desc_name", "x", "--data_root", "data"]
     message = refused(monkeypatch, capsys, ROOT / "extract" / "merge_hdf5.py", *words, cwd=tmp_path)
@@ -142,7 +147,7 @@ def test_a_merged_file_goes_with_the_first_of_its_parts_that_is_replaced(root, t
         assert ames_extract(root, out, "--shard", f"{part}/2") == 0
     assert ames_extract(root, out, "--shard", "1/2", "--scales", 2, "--overwrite") == 0
     assert (
-        "not merged yet, x_2_local.hdf5 is made otherwise (scales: there [1.0], now"
+        "not merged yet, x_2_local.hdf5 was made with different settings (scales: there [1.0], now"
         in capsys.readouterr().out
     )
     assert not list(tmp_path.glob("x_local.hdf5"))
@@ -165,9 +170,9 @@ def test_a_part_that_is_not_whole_is_not_left_out(root, tmp_path, monkeypatch, c
     words = ["--dataset", "mine", "--desc_name", "x", "--data_root", "data"]
     script = ROOT / "extract" / "merge_hdf5.py"
     assert "its 1 parts hold 5 images" in refused(monkeypatch, capsys, script, *words, cwd=tmp_path)
-    (folder / "x_2_local.hdf5.unfinished").touch()
+    (folder / "x_2_local.hdf5.partial").touch()
     message = refused(monkeypatch, capsys, script, *words, cwd=tmp_path)
-    assert "x_2_local.hdf5.unfinished: a part that is not whole" in message
+    assert "x_2_local.hdf5.partial: a part that is not whole" in message
 
 
 def test_a_list_without_a_single_image_is_refused_in_parts_too(tmp_path, capsys):
@@ -216,14 +221,15 @@ def test_copies_in_place_of_references(root, whole, tmp_path, monkeypatch, capsy
 
 
 def test_what_torchrun_starts(monkeypatch):
-    assert Part.of_this_process(2, 3) == (2, 3, 1, None)
+    assert shard_of_this_process(Shard.parse("2/3")) == Shard(2, 3, 1, None)
     for name, value in (("RANK", 5), ("WORLD_SIZE", 8), ("LOCAL_RANK", 1), ("LOCAL_WORLD_SIZE", 4)):
         monkeypatch.setenv(name, str(value))
-    part = Part.of_this_process(2, 3)
-    assert part == (14, 24, 4, 1)
-    assert part.device("cuda") == "cuda:1"
-    assert part.device("cpu") == "cpu"
-    assert part.named(Path("a/x")) == Path("a/x_14")
+    shard = shard_of_this_process(Shard.parse("2/3"))
+    assert shard == Shard(14, 24, 4, 1)
+    assert shard.device("cuda") == "cuda:1"
+    assert shard.device("cpu") == "cpu"
+    plan = OutputPlan(out=Path("a/x"), rows={}, names=[], provenance=Provenance(), shard=shard)
+    assert plan.state == Path("a/x_14.partial.json")
 
 
 @pytest.mark.parametrize(("world", "rank"), [("two", "0"), ("2", "2"), ("2", "-1")])
@@ -344,7 +350,7 @@ def test_interrupted_while_its_workers_start(root, tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     assert [x for x in process.communicate(timeout=60)[1].splitlines() if x] == ["ames extract: interrupted"]
     assert process.returncode == 130
-    assert (tmp_path / "x.unfinished.json").exists()
+    assert (tmp_path / "x.partial.json").exists()
 
 
 def test_one_image(root, whole, tmp_path):
@@ -361,8 +367,7 @@ def test_an_out_that_no_file_can_be_made_of(root, tmp_path, capsys, monkeypatch,
     monkeypatch.chdir(tmp_path)
     (tmp_path / "there").mkdir()
     (tmp_path / "file").touch()
-    with pytest.raises(SystemExit, match="2"):
-        ames_extract(root, out)
+    assert ames_extract(root, out) == 2
     assert message in capsys.readouterr().err
     assert sorted(x.name for x in tmp_path.rglob("*")) == ["file", "there"]
 
@@ -375,7 +380,7 @@ def test_float32(root, tmp_path):
 def test_a_list_as_images_and_boxes_of_its_columns(root, tmp_path):
     album = shutil.copytree(root, tmp_path / "album")
     (album / "list.txt").write_text("03.png,a,10,20,50,60\n01.png,b,0,0,40,80\n")
-    assert ames_extract(album / "list.txt", tmp_path / "x", "--boxes", 3, "--select", "attention") == 0
+    assert ames_extract(album / "list.txt", tmp_path / "x", "--boxes", 3, "--weight-by", "attention") == 0
     file = DescriptorFile(tmp_path / "x_local.hdf5")
     assert file.names == ["03.png", "01.png"]
     assert file.provenance["boxes"]
@@ -403,10 +408,10 @@ def test_boxes_of_a_ground_truth(root, tmp_path, capsys):
     [
         (["--shard", "0/4"], "'0/4' is none of 1/N ... N/N"),
         (["--shard", "5/4"], "'5/4' is none of"),
-        (["--select", "luck"], "weights by 'luck' is none of detector, attention, norm, cls"),
-        (["--select", "detector"], "weights by detector need the detector's file"),
+        (["--weight-by", "luck"], "weight_by 'luck' is none of detector, attention, norm, cls"),
+        (["--weight-by", "detector"], "weights by detector need the detector's file"),
         (["--descriptors", "projected"], "projected descriptors need the detector's file"),
-        (["--nms", "2"], "suppression 2: give an odd number"),
+        (["--nms", "2"], "nms 2: give an odd number"),
         (["--scales", "0"], "scales 0: give some above 0"),
         (["--autocast", "int8"], "autocast 'int8' is none of"),
         (["--detector", "missing.pt"], "missing.pt: no such checkpoint"),
@@ -415,8 +420,8 @@ def test_boxes_of_a_ground_truth(root, tmp_path, capsys):
         (["--desc-num", 10**30], "cannot be written"),
         (["--boxes", "3"], "is a column of a list of images, but there is no list"),
         (
-            ["--backbone", "rootsift", "--select", "norm"],
-            "backbone rootsift: is no network; leave select out",
+            ["--backbone", "rootsift", "--weight-by", "norm"],
+            "backbone rootsift: is no network; leave weight-by out",
         ),
         (["--backbone", "rootsift", "--global", "none"], "is no network; leave global out"),
     ],

@@ -14,11 +14,11 @@ import pytest
 from ames.datasets.finding import find_images
 from ames.descriptors.resumable import ResumableFiles
 from ames.errors import AmesError
-from ames.extraction.pipeline import Images, Target, run
+from ames.extraction.pipeline import Images, plan_output, run
 from helpers import photos
 from helpers.brightness import Brightness
 from helpers.dying import dies_at
-from helpers.killed_extraction import extract, source
+from helpers.killed_extraction import extract, extractor
 from helpers.processes import ROOT
 
 IMAGES = 40
@@ -67,7 +67,7 @@ def test_killed_at_any_change_of_the_disk(root, whole, tmp_path):
         out = tmp_path / f"step {step}"
         died = dies_at(step, lambda out=out: extract(root, out, Brightness()))
         if died:
-            resumed += (out / "x.unfinished.json").exists()
+            resumed += (out / "x.partial.json").exists()
             extract(root, out, Brightness())
         assert content(out) == whole
         assert names_of(out) == FINISHED
@@ -90,12 +90,12 @@ def killed_at_random(root, out, kills, seed, pause=0.02):
             # From when it works on, else most of the time is that of starting.
             began = time.monotonic()
             while process.poll() is None and time.monotonic() - began < 60:
-                if (out / "x.unfinished.json").exists():
+                if (out / "x.partial.json").exists():
                     break
                 time.sleep(0.01)
             time.sleep(rng.uniform(0, 0.25 * IMAGES * pause) + (3.0 if kill else 0))
             process.kill()
-            seen += (out / "x.unfinished.json").exists()
+            seen += (out / "x.partial.json").exists()
         process.wait()
     assert process.returncode == 0
     return seen
@@ -137,9 +137,9 @@ def begun(root, tmp_path):
 def test_what_an_interruption_leaves(begun):
     assert names_of(begun) == [
         "x.errors.csv",
-        "x.unfinished.json",
-        "x_global.hdf5.unfinished",
-        "x_local.hdf5.unfinished",
+        "x.partial.json",
+        "x_global.hdf5.partial",
+        "x_local.hdf5.partial",
     ]
 
 
@@ -162,12 +162,12 @@ def test_what_is_done_is_not_done_again(root, begun, whole):
         (Brightness(long_side=56), {}, "long_side: there 112, now 56"),
         (Brightness(scales=(1.0, 2.0)), {}, r"scales: there \[1.0\], now \[1.0, 2.0\]"),
         (Brightness(), {"dtype": "float32"}, "files: there"),
-        (Brightness(), {"about": {"list": "x"}}, 'list: there .*, now "x"'),
+        (Brightness(), {"vector": "gem"}, 'vector: there "cls", now "gem"'),
     ],
 )
 def test_other_settings_are_refused(root, begun, whole, network, options, message):
     before = {path.name: path.read_bytes() for path in begun.iterdir()}
-    with pytest.raises(AmesError, match=f"unfinished extraction made otherwise \\({message}") as error:
+    with pytest.raises(AmesError, match=f"partial extraction with different settings \\({message}") as error:
         extract(root, begun, network, **options)
     assert "\n" not in str(error.value)
     assert {path.name: path.read_bytes() for path in begun.iterdir()} == before
@@ -177,10 +177,10 @@ def test_other_settings_are_refused(root, begun, whole, network, options, messag
 
 def test_another_list_of_as_many_images_is_refused(root, begun):
     def again(**options):
-        target = Target(begun / "x_local.hdf5", begun / "x_global.hdf5", keep=True, chunk=14, **options)
-        return run(Images(root, find_images(root).names[::-1]), source(Brightness()), target)
+        images, source = Images(root, find_images(root).names[::-1]), extractor(Brightness(), **options)
+        return run(images, source, plan_output(begun / "x", images, source), chunk=14)
 
-    with pytest.raises(AmesError, match=r"unfinished extraction made otherwise .list: there"):
+    with pytest.raises(AmesError, match=r"partial extraction with different settings .list: there"):
         again()
     again(overwrite=True)
     with h5py.File(begun / "x_local.hdf5") as file:
@@ -188,9 +188,10 @@ def test_another_list_of_as_many_images_is_refused(root, begun):
 
 
 def test_a_pass_without_global_descriptors_leaves_a_begun_one_alone(root, begun, whole):
-    target = Target(begun / "x_local.hdf5", keep=True, chunk=14)
-    with pytest.raises(AmesError, match=r"unfinished extraction made otherwise .files: there"):
-        run(Images(root, find_images(root).names), source(Brightness()), target)
+    images, source = Images(root, find_images(root).names), extractor(Brightness())
+    plan = plan_output(begun / "x", images, source, kinds=["local"])
+    with pytest.raises(AmesError, match=r"partial extraction with different settings .files: there"):
+        run(images, source, plan, chunk=14)
     extract(root, begun, Brightness())
     assert content(begun) == whole
 
@@ -211,14 +212,16 @@ def test_files_that_are_there(root, tmp_path, whole):
     changed = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     done = extract(root, tmp_path, Brightness())
     assert done.already
-    assert "is there already, of the same images and settings" in done.summary()
-    with pytest.raises(AmesError, match=r"is there already, made otherwise .long_side: there 112, now 56"):
+    assert "exists already, with the same images and settings" in done.summary()
+    with pytest.raises(
+        AmesError, match=r"exists but was made with different settings .long_side: there 112, now 56"
+    ):
         extract(root, tmp_path, Brightness(long_side=56))
-    with pytest.raises(AmesError, match=r"made otherwise .dtype: there float16, now float32"):
+    with pytest.raises(AmesError, match=r"different settings .dtype: there float16, now float32"):
         extract(root, tmp_path, Brightness(), dtype="float32")
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == changed
     (tmp_path / "x_global.hdf5").unlink()
-    with pytest.raises(AmesError, match="is there already without the other file"):
+    with pytest.raises(AmesError, match="exists without the other file"):
         extract(root, tmp_path, Brightness())
     extract(root, tmp_path, Brightness(), overwrite=True)
     assert content(tmp_path) == whole
@@ -241,9 +244,9 @@ def test_the_old_files_stay_until_the_new_ones_are_whole(root, tmp_path, whole):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda out: (out / "x.unfinished.json").write_text("{"), "cannot be read; remove it to begin anew"),
-        (lambda out: (out / "x_local.hdf5.unfinished").unlink(), "x_local.hdf5.unfinished: is missing"),
-        (lambda out: (out / "x_local.hdf5.unfinished").write_bytes(b"x"), "unfinished: damaged"),
+        (lambda out: (out / "x.partial.json").write_text("{"), "cannot be read; remove it to start again"),
+        (lambda out: (out / "x_local.hdf5.partial").unlink(), "x_local.hdf5.partial: is missing"),
+        (lambda out: (out / "x_local.hdf5.partial").write_bytes(b"x"), "partial: damaged"),
     ],
 )
 def test_what_cannot_be_continued(root, begun, spoil, message):

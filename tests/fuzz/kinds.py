@@ -34,7 +34,8 @@ from ames.errors import AmesError
 from ames.evaluation.evaluate import Scoring, evaluate_folder, evaluate_run
 from ames.evaluation.protocols import Protocol
 from ames.evaluation.runs import Run
-from ames.extraction.pipeline import Images, Target, extract, run
+from ames.extraction.config import ExtractionConfig
+from ames.extraction.pipeline import Images, extract, plan_output, run
 from ames.extraction.process_pool import PoolExtractor
 from ames.inspection.convert import convert
 from ames.inspection.inspect import inspect
@@ -340,27 +341,31 @@ class Stopped(PoolExtractor):
 PARAMETERS = Parameters("test", 2, 1, 1, 1, 1, 0, (48, 64))
 
 
+def _extract_by(images: Images, kind: type[PoolExtractor]) -> None:
+    extractor = kind(make_backbone("rootsift"), ExtractionConfig(desc_num=5, workers=0))
+    run(images, extractor, plan_output(images.root / "x", images, extractor, kinds=["local"]))
+
+
 def _unfinished(folder: Path) -> dict[str, list[Question]]:
     """An extraction that was broken off, and a data set of drawn landmarks."""
     for number in range(3):
         picture = np.random.default_rng(number).integers(0, 256, (32, 32, 3), np.uint8)
         cv2.imwrite(str(folder / f"{number}.png"), picture)
-    state = folder / "x.unfinished.json"
+    state = folder / "x.partial.json"
     if not state.exists():
         images = Images(folder, ["0.png", "1.png", "2.png"])
         with contextlib.suppress(KeyboardInterrupt):
-            run(images, Stopped(make_backbone("rootsift"), 5), Target(folder / "x_local.hdf5", keep=True))
+            _extract_by(images, Stopped)
     (folder / "set").mkdir(exist_ok=True)
     (folder / "set" / "dataset.json").write_text(json.dumps(asdict(PARAMETERS)))
 
     def go_on(path: Path) -> None:
         images = Images(path.parent, ["0.png", "1.png", "2.png"])
-        source = PoolExtractor(make_backbone("rootsift"), 5)
-        run(images, source, Target(path.parent / "x_local.hdf5", keep=True))
+        _extract_by(images, PoolExtractor)
 
     return {
-        "x.unfinished.json": [go_on],
-        "x_local.hdf5.unfinished": [go_on],
+        "x.partial.json": [go_on],
+        "x_local.hdf5.partial": [go_on],
         "set/dataset.json": [lambda path: is_finished(path.parent, PARAMETERS)],
     }
 
@@ -383,7 +388,7 @@ def _images(folder: Path) -> dict[str, list[Question]]:
 
 
 def _extract(path: Path) -> None:
-    extract(path.parent, [path.name], make_backbone("rootsift"), local=path.parent / "x_local.hdf5")
+    extract(path.parent, [path.name], make_backbone("rootsift"), path.parent / "x")
 
 
 KINDS: dict[str, Files | Words] = {

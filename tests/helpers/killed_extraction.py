@@ -4,10 +4,10 @@ import sys
 import time
 from pathlib import Path
 
-from ames.backbones.selection import Selection
 from ames.datasets.finding import find_images
-from ames.extraction.batched import BatchedExtractor, NetworkOptions
-from ames.extraction.pipeline import Images, Target, run
+from ames.extraction.batched import BatchedExtractor
+from ames.extraction.config import ExtractionConfig
+from ames.extraction.pipeline import Images, plan_output, run
 from helpers.brightness import Brightness
 
 
@@ -19,20 +19,14 @@ class Slow(Brightness):
         return super().maps(images)
 
 
-def source(network):
-    return BatchedExtractor(network, Selection(9), options=NetworkOptions(workers=2, batch=3))
+def extractor(network, **options):
+    config = ExtractionConfig(desc_num=9, workers=2, batch_size=3, **options)
+    return BatchedExtractor(network, config)
 
 
 def extract(root, out, network, *, chunk=14, **options):
-    target = Target(
-        out / "x_local.hdf5",
-        out / "x_global.hdf5",
-        errors=out / "x.errors.csv",
-        keep=True,
-        chunk=chunk,
-        **options,
-    )
-    return run(Images(root, find_images(root).names), source(network), target)
+    images, source = Images(root, find_images(root).names), extractor(network, **options)
+    return run(images, source, plan_output(out / "x", images, source), chunk=chunk)
 
 
 if __name__ == "__main__":

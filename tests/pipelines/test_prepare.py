@@ -10,7 +10,8 @@ from ames.cli.main import main
 from ames.datasets.layout import DatasetFolder
 from ames.descriptors.local import DescriptorFile, read_globals
 from ames.errors import AmesError
-from ames.extraction.factory import ExtractionConfig, build_extractor
+from ames.extraction.config import ExtractionConfig
+from ames.extraction.factory import build_extractor
 from ames.pipelines.prepare import extract_split
 from ames.search.shortlist import Shortlist
 from helpers import photos
@@ -56,7 +57,9 @@ def test_a_network_and_boxes(folder, capsys):
     capsys.readouterr()
     assert prepare(folder, "--desc-num", 7, "--dtype", "float32") == 2
     said = capsys.readouterr().err
-    assert "query_local.hdf5: is there already, made otherwise (boxes: there true, now false)" in said
+    assert (
+        "query_local.hdf5: exists but was made with different settings (boxes: there true, now false)" in said
+    )
     assert said.count("\n") == 1
 
 
@@ -73,7 +76,7 @@ def test_an_interrupted_one_goes_on(folder, monkeypatch):
     monkeypatch.setattr(Brightness, "maps", broken)
     assert prepare(folder) == 130
     there = {path.name for path in folder.path.iterdir()}
-    assert {"brightness_query_local.hdf5", "brightness_gallery.unfinished.json"} <= there
+    assert {"brightness_query_local.hdf5", "brightness_gallery.partial.json"} <= there
     assert not folder.shortlist.exists()
     # Another list of the same length is not what was begun.
     listed = folder.image_list("gallery")
@@ -84,7 +87,7 @@ def test_an_interrupted_one_goes_on(folder, monkeypatch):
     before = folder.local("query").stat().st_mtime_ns
     assert prepare(folder) == 0
     assert folder.local("query").stat().st_mtime_ns == before
-    assert not list(folder.path.glob("*unfinished*"))
+    assert not list(folder.path.glob("*partial*"))
     assert len(calls) == 3 + 1 + 1 + 1  # twice the trial image, and the gallery
 
 
@@ -93,9 +96,9 @@ def test_what_is_done_needs_no_images(folder):
     for name in NAMES:
         (folder.path.parent / "photos" / name).unlink()
     assert prepare(folder) == 0
-    source = build_extractor(ExtractionConfig("brightness"))
+    source = build_extractor(ExtractionConfig(backbone="brightness", overwrite=True))
     with pytest.raises(AmesError, match=r"00\.png"):
-        extract_split(folder, "query", source, images=folder.path.parent / "photos", overwrite=True)
+        extract_split(folder, "query", source, images=folder.path.parent / "photos")
     assert folder.local("query").exists()
 
 
@@ -104,7 +107,7 @@ def test_what_is_done_needs_no_images(folder):
     [
         (["--global", "none"], "a shortlist needs global descriptors"),
         (["--boxes", "nowhere.json"], "nowhere.json"),
-        (["--select", "best"], "best"),
+        (["--weight-by", "best"], "best"),
         (["--device", "tpu"], "--device tpu: cannot be used here"),
     ],
 )

@@ -168,7 +168,7 @@ def test_the_file_says_where_it_is_from(store, tmp_path):
     for a, b in zip(load_detector(tmp_path / "x.pt").locations(x), detector.locations(x), strict=True):
         assert torch.equal(a, b)
     about = read_weights(tmp_path / "x.pt").about
-    assert about == {"detector": {"width": WIDTH}, "epochs": 3, "backbone": "x"}
+    assert about == {"detector": {"width": WIDTH, "input": "normalized"}, "epochs": 3, "backbone": "x"}
 
 
 def test_equal_weights_of_the_descriptors_are_their_mean(tmp_path):

@@ -16,20 +16,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ames.errors import AmesError
-from ames.models.checkpoints import read_detector, save_content, weights_for
+from ames.models.checkpoints import read_detector, read_weights, save_content, weights_for
 
+DETECTOR_INPUTS = ("network", "normalized")
 _COUNT = "bn.num_batches_tracked"
 
 
 class SpatialAttention(nn.Module):
     """The detector of the published files <backbone>_detector.pt, names of parameters included.
 
-    It takes features as a backbone gives them; whether those are L2-normalized has to be as in training.
+    input: the features that trained it, and that it takes: "network" (as a backbone gives them) or
+    "normalized" (L2, as files of raw descriptors hold them).
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, input: str = "normalized") -> None:
         super().__init__()
-        self.width = width
+        self.width, self.input = width, input
         self.conv1 = nn.Conv2d(width, width, 1)
         self.bn = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, 1, 1)
@@ -82,19 +84,28 @@ def save_detector(
     path: Path | str, detector: SpatialAttention, *, provenance: Mapping[str, object] | None = None
 ) -> None:
     """A file as the published ones are laid out, {'state', 'about'}; atomic."""
-    about = {"detector": {"width": detector.width}} | dict(provenance or {})
+    about = {"detector": {"width": detector.width, "input": detector.input}} | dict(provenance or {})
     save_content(path, {"state": detector.state_dict()}, about)
 
 
 def load_detector(path: Path | str, *, backbone: str | None = None) -> SpatialAttention:
     """The detector of a published file, or of one that training wrote, in evaluation mode.
 
-    AmesError if it is none, or if it says that another backbone's features trained it than ``backbone``.
+    A published file says nothing of itself: it takes features as the network gives them. Files of this
+    library that do not name their input were trained on normalized features. AmesError if it is none, or if
+    it says that another backbone's features trained it than ``backbone``.
     """
     state = read_detector(path)
+    about = read_weights(path).about
+    said = about.get("detector")
+    taken = (said if isinstance(said, dict) else {}).get("input", "normalized" if about else "network")
+    if taken not in DETECTOR_INPUTS:
+        raise AmesError(
+            f"{path}: its detector takes {taken!r}, which is none of {', '.join(DETECTOR_INPUTS)}"
+        )
     if backbone is not None:
         weights_for(backbone, path)
-    detector = SpatialAttention(len(state["conv1.bias"]))
+    detector = SpatialAttention(len(state["conv1.bias"]), input=taken)
     detector.load_state_dict(state)
     return detector.eval()
 

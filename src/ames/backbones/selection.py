@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,14 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ames.backbones.base import FeatureMaps
-from ames.backbones.detector import SpatialAttention, global_descriptor
+from ames.backbones.detector import DETECTOR_INPUTS, SpatialAttention, global_descriptor
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 
 WEIGHTS = ("detector", "attention", "norm", "cls")
 DESCRIPTORS = ("raw", "projected")
 VECTORS = ("cls", "average", "gem", "superglobal")
-DETECTOR_INPUTS = ("network", "normalized")
 _GEM_POWER, _GEM_LEAST = 3.0, 1e-6  # Radenovic et al., PAMI 2018
 
 
@@ -26,8 +25,9 @@ _GEM_POWER, _GEM_LEAST = 3.0, 1e-6  # Radenovic et al., PAMI 2018
 class Selection:
     """What is taken from feature maps; all of it is recorded in the files.
 
-    count: local descriptors an image, at most, those of the largest weights over all scales.
-    by: the weights: "detector", "attention" (the network's own, ``FeatureMaps.weight``, times the cells of
+    desc_num: local descriptors per image, at most, those of the largest weights over all scales.
+    weight_by: the weights: "detector", "attention" (the network's own, ``FeatureMaps.weight``, times the
+    cells of
         the map: 1 is an equal share), "norm" (L2 norm of a cell's features) or "cls" (cosine of the cell and
         the network's global vector).
     descriptors: "raw" (the cell's features, L2-normalized) or "projected" (the detector's).
@@ -35,53 +35,59 @@ class Selection:
         weights), "gem" (generalized mean of all cells' features, power 3), "superglobal" (the network's, as
         ``ames.search.superglobal`` pools it), or None. It is the mean over scales of unit vectors
         (superglobal: Scale-GeM), L2-normalized.
-    suppression: a cell counts only as the largest of k x k cells of its scale; 1: all of them do.
+    nms: a cell counts only as the largest of nms x nms cells of its scale; 1: all of them do.
     detector_input: features "network" (as the network gives them) or "normalized" (L2, what files of raw
         descriptors hold, and so what a detector was trained on from such a file).
     """
 
-    count: int = 700
-    by: str = "norm"
+    desc_num: int = 700
+    weight_by: str = "norm"
     descriptors: str = "raw"
     vector: str | None = "cls"
-    suppression: int = 1
+    nms: int = 1
     detector_input: str = "network"
 
     def __post_init__(self) -> None:
         for name, value, known in (
-            ("weights by", self.by, WEIGHTS),
+            ("weight_by", self.weight_by, WEIGHTS),
             ("descriptors", self.descriptors, DESCRIPTORS),
             ("vector", self.vector, (*VECTORS, None)),
             ("detector_input", self.detector_input, DETECTOR_INPUTS),
         ):
             if value not in known:
                 raise AmesError(f"{name} {value!r} is none of {', '.join(map(str, known))}")
-        if self.suppression < 1 or self.suppression % 2 == 0:
-            raise AmesError(f"suppression {self.suppression}: give an odd number of cells, 1 for none")
+        if self.nms < 1 or self.nms % 2 == 0:
+            raise AmesError(f"nms {self.nms}: give an odd number of cells, 1 for none")
 
     @property
     def needs_detector(self) -> bool:
-        return self.by == "detector" or self.descriptors == "projected"
+        return self.weight_by == "detector" or self.descriptors == "projected"
 
     def provenance(self) -> dict[str, Any]:
-        found = asdict(self)
-        found["descriptors"], found["features"] = found.pop("count"), found["descriptors"]
-        return found if self.needs_detector else found | {"detector_input": None}
+        """Under the keys of descriptor files (``ames.descriptors.provenance``)."""
+        return {
+            "descriptors": self.desc_num,
+            "by": self.weight_by,
+            "features": self.descriptors,
+            "vector": self.vector,
+            "suppression": self.nms,
+            "detector_input": self.detector_input if self.needs_detector else None,
+        }
 
 
 def check(selection: Selection, maps: FeatureMaps, detector: SpatialAttention | None) -> None:
     """AmesError where a network that gives such maps, or the detector, cannot serve the selection."""
     width = maps.local.shape[1]
     if selection.needs_detector and detector is None:
-        what = "weights by detector" if selection.by == "detector" else "projected descriptors"
+        what = "weights by detector" if selection.weight_by == "detector" else "projected descriptors"
         raise AmesError(f"{what} need the detector's file (--detector)")
     if selection.needs_detector and detector is not None and detector.width != width:
         raise AmesError(f"the detector takes {detector.width}-d features, the network gives {width}-d")
-    if selection.by == "attention" and maps.weight is None:
+    if selection.weight_by == "attention" and maps.weight is None:
         raise AmesError("the network gives no attention: select by detector, norm or cls")
-    if maps.vector is None and {"cls", "superglobal"} & {selection.by, selection.vector}:
+    if maps.vector is None and {"cls", "superglobal"} & {selection.weight_by, selection.vector}:
         raise AmesError("the network has no global vector: select by detector or norm, global average or gem")
-    if selection.by == "cls" and maps.vector is not None and maps.vector.shape[1] != width:
+    if selection.weight_by == "cls" and maps.vector is not None and maps.vector.shape[1] != width:
         raise AmesError(
             f"the network's global vector is {maps.vector.shape[1]}-d, its cells {width}-d: no cosine (cls)"
         )
@@ -96,19 +102,19 @@ def select(
     """Local features [B, n, D] of B images and their global vectors float32 [B, G], where they are.
 
     scales: the images' maps at each scale; centers: float [h, w, 2] of each, where its cells lie, in any
-    unit, which becomes ``positions``. ``scale`` is the number of the scale. n is ``count``, or all cells if
-    there are fewer; suppressed ones lie behind the others, as padding.
+    unit, which becomes ``positions``. ``scale`` is the number of the scale. n is ``desc_num``, or all cells
+    if there are fewer; suppressed ones lie behind the others, as padding.
     """
     weights, cells, vectors = [], [], []
     for maps in scales:
         cell, weight = _weighted(maps, selection, detector)  # [B, h, w, D], [B, h, w]
         vectors.append(_vector(maps, cell, weight, selection))
-        weights.append(_suppressed(weight, selection.suppression).flatten(1))
+        weights.append(_suppressed(weight, selection.nms).flatten(1))
         cells.append(cell.flatten(1, 2))
     weight = torch.cat(weights, 1)
     # Stable, so that equal weights have an order: a run that goes on writes what it would have written.
     weight, order = weight.sort(dim=1, descending=True, stable=True)
-    weight, order = weight[:, : selection.count], order[:, : selection.count]
+    weight, order = weight[:, : selection.desc_num], order[:, : selection.desc_num]
     number = torch.cat([torch.full_like(x[0], i) for i, x in enumerate(weights)])
     place = torch.cat([x.reshape(-1, 2) for x in centers]).to(weight)
     descriptors = torch.cat(cells, 1).gather(1, order[..., None].expand(-1, -1, cells[0].shape[-1]))
@@ -133,14 +139,14 @@ def _weighted(
         assert detector is not None
         taken = F.normalize(raw, dim=1) if selection.detector_input == "normalized" else raw
         projected, found = detector(taken)
-    if selection.by == "norm":
+    if selection.weight_by == "norm":
         found = raw.norm(dim=1)
-    elif selection.by == "attention":
+    elif selection.weight_by == "attention":
         assert maps.weight is not None
         # Shares of one attention fall as cells grow in number, by scale and size of the image, and are lost
         # in float16; as multiples of an equal share they can be compared.
         found = maps.weight.float() * maps.weight[0].numel()
-    elif selection.by == "cls":
+    elif selection.weight_by == "cls":
         assert maps.vector is not None
         found = F.cosine_similarity(raw, maps.vector.float()[..., None, None], dim=1)
     cell = projected if selection.descriptors == "projected" else raw

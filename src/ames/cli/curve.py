@@ -8,8 +8,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ames.cli.options import check_device, natural, positive
+from ames.cli.options import natural, positive
 from ames.errors import AmesError
+from ames.io.device import check_device
 
 
 def register(commands: Any) -> None:

@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ames.cli.options import check_device, positive
+from ames.cli.options import positive
 from ames.errors import AmesError
+from ames.io.device import check_device
 
 
 def register(commands: Any) -> None:

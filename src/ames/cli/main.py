@@ -16,8 +16,9 @@ from ames.cli import extract as cli_extract
 from ames.cli import inspect as cli_files
 from ames.cli import plot as cli_plot
 from ames.cli import prepare as cli_prepare
-from ames.cli.options import OneLineParser, check_device, natural, positive, tell
+from ames.cli.options import OneLineParser, natural, positive, tell
 from ames.errors import AmesError
+from ames.io.device import check_device
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -65,13 +65,3 @@ def _whole(text: str, least: int) -> int:
     if value < least:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {least} or more")
     return value
-
-
-def check_device(name: str) -> None:
-    """AmesError if torch cannot use the device here."""
-    import torch
-
-    try:
-        torch.zeros(1, device=name).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # what torch raises differs
-        raise AmesError(f"--device {name}: cannot be used here ({first_line(error)})") from error

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ames.cli.extract import add_source, source_of
+from ames.cli.extract import add_config, read_config
 
 
 def register(commands: Any) -> None:
@@ -21,31 +21,12 @@ def register(commands: Any) -> None:
     add("folder", type=Path, help="with train.txt, or test_query.txt and test_gallery.txt")
     add("--images", type=Path, help="the root of the lists' paths (default: the folder)")
     add("--boxes", help="what queries are cut to: as in ames extract, files of the folder by their names")
-    add_source(prepare)
+    add_config(prepare)
     prepare.set_defaults(run=_prepare)
 
 
 def _prepare(args: argparse.Namespace) -> None:
-    from ames.datasets.layout import DatasetFolder
-    from ames.errors import AmesError
-    from ames.pipelines.prepare import extract_split, make_shortlist
+    from ames.pipelines.prepare import prepare
 
-    if args.vector == "none":
-        raise AmesError("--global none: a shortlist needs global descriptors")
-    folder = DatasetFolder(args.folder, args.backbone)
-    training = folder.image_list().exists()
-    if training and args.boxes is not None:
-        raise AmesError(f"{folder.path}: a training set, which has no queries; leave --boxes out")
-    source = source_of(args, args.device)
-    for split in ("",) if training else ("query", "gallery"):
-        done = extract_split(
-            folder,
-            split,
-            source,
-            images=args.images,
-            boxes=args.boxes if split == "query" else None,
-            dtype=args.dtype,
-            overwrite=args.overwrite,
-        )
-        print(done.summary(), flush=True)
-    print(make_shortlist(folder, training=training, overwrite=args.overwrite, device=args.device))
+    for line in prepare(args.folder, read_config(args), images=args.images, boxes=args.boxes):
+        print(line, flush=True)

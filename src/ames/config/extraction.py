@@ -1,40 +1,44 @@
-"""The options of extraction as configuration: for Hydra's launchers."""
+"""Extraction as Hydra configures it."""
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from ames.cli.extract import add_options
-from ames.cli.options import OneLineParser
 from ames.config.evaluation import plain
 from ames.errors import AmesError
+from ames.extraction.config import ExtractionConfig
+from ames.pipelines.extract import extract_images
 
 
-def arguments(config: DictConfig) -> argparse.Namespace:
-    """Those of ``ames.cli.extract.extract_images``.
-
-    Keys are the command's options; ``shard`` and ``shards`` are two numbers here, so that a sweep can count.
-    AmesError where one is missing; what the command's parser refuses ends the process.
+def extract(config: DictConfig) -> None:
+    """Calls ``extract_images``: keys are the options of ``ames extract``; ``shard`` and ``shards`` are two
+    numbers here, so that a sweep can count. AmesError where one is missing, or out of bounds.
     """
     values = plain(config)
     missing = [key for key in ("images", "out") if values[key] in (None, "???")]
     if missing:
         raise AmesError(f"{missing[0]} is missing: give {missing[0]}=...")
-    values["shard"] = f"{values['shard']}/{values.pop('shards')}"
-    parser = OneLineParser(prog="extract", add_help=False)
-    add_options(parser)
-    return parser.parse_args([word for key, value in values.items() for word in _words(key, value)])
+    values["vector"] = values.pop("global")
+    if isinstance(values["scales"], (int, float)):
+        values["scales"] = [values["scales"]]
+    kinds = {option.name: str(option.type).partition(" ")[0] for option in fields(ExtractionConfig)}
+    options = {name: _typed(values[name], kind) for name, kind in kinds.items() if values[name] is not None}
+    extract_images(
+        ExtractionConfig(**options),
+        images=Path(values["images"]),
+        out=str(values["out"]),
+        listed=_typed(values["list"], "Path"),
+        boxes=_typed(values["boxes"], "str"),
+        shard=f"{values['shard']}/{values['shards']}",
+    )
 
 
-def _words(key: str, value: Any) -> list[str]:
-    """One option of a command line."""
-    option = "--" + key.replace("_", "-")
-    if value is None or value is False:
-        return []
-    if value is True:
-        return [option]
-    # With "=", for values that begin with a dash.
-    return [option, *map(str, value)] if isinstance(value, list) else [f"{option}={value}"]
+def _typed(value: Any, kind: str) -> Any:
+    """Names and paths that YAML read as numbers are text."""
+    if value is None or kind not in ("str", "Path"):
+        return value
+    return Path(str(value)) if kind == "Path" else str(value)

@@ -22,15 +22,23 @@ class DatasetFolder:
     def name(self) -> str:
         return self.path.name
 
+    def stem(self, split: str = "") -> Path:
+        """What the names of a split's descriptor files begin with."""
+        return self.path / (self.descriptors + _suffix(split))
+
     def local(self, split: str = "") -> Path:
-        return self.path / f"{self.descriptors}{_suffix(split)}_local.hdf5"
+        return descriptor_path(self.stem(split), "local")
 
     def vectors(self, split: str = "") -> Path:
-        kind = vector_kind(self.descriptors)
-        stem = self.descriptors + _suffix(split)
-        usual, other = (self.path / f"{stem}_{x}.hdf5" for x in (kind, "global" if kind == "cls" else "cls"))
+        return descriptor_path(self.stem(split), self.vector_kind(split))
+
+    def vector_kind(self, split: str = "") -> str:
+        """What the name of a split's file of global descriptors ends in: "cls" or "global"."""
+        usual = vector_kind(self.descriptors)
+        other = "global" if usual == "cls" else "cls"
         # Extraction names files after its backbone, whatever the name before it.
-        return other if other.is_file() and not usual.is_file() else usual
+        there = [x for x in (usual, other) if descriptor_path(self.stem(split), x).is_file()]
+        return there[0] if there else usual
 
     def image_list(self, split: str = "") -> Path:
         return self.path / (f"test_{split}.txt" if split else "train.txt")
@@ -58,6 +66,11 @@ class DatasetFolder:
     def find_ground_truth(self, name: str | None = None) -> Path:
         """As ``find_shortlist``: gnd_<folder>.json, else the published .pkl, or another one by ``name``."""
         return _find(self.path, name, self.ground_truth, "ground truth")
+
+
+def descriptor_path(stem: Path, kind: str) -> Path:
+    """DIR/NAME -> DIR/NAME_<kind>.hdf5; kind: "local", "global" or "cls"."""
+    return stem.with_name(f"{stem.name}_{kind}.hdf5")
 
 
 def vector_kind(descriptors: str) -> str:

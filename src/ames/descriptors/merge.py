@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from ames.datasets.lists import list_digest
 from ames.descriptors.metadata import describe, read_description
+from ames.descriptors.provenance import Provenance
 from ames.errors import AmesError
 from ames.io.atomic import atomic_path
 from ames.io.hdf5 import find_features, open_hdf5
@@ -24,10 +26,10 @@ class _Part(NamedTuple):
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     names: list[str] | None
-    provenance: dict[str, Any]
+    provenance: Provenance
 
 
-def parts_of(target: Path, *, expected: int | None = None) -> list[Path]:
+def find_parts(target: Path, *, expected: int | None = None) -> list[Path]:
     """The parts of ``target`` in order: for x_local.hdf5, files x_local_<i>.hdf5 or x_<i>_local.hdf5.
 
     [] if there is none. AmesError if numbers from 0 or 1 on are missing or double, one is still being
@@ -37,7 +39,7 @@ def parts_of(target: Path, *, expected: int | None = None) -> list[Path]:
     pattern = re.compile(rf"{re.escape(stem)}(?:_{kind}_(\d+)|_(\d+)_{kind}){re.escape(target.suffix)}")
     found: dict[int, Path] = {}
     for path in sorted(target.parent.iterdir()):
-        if path.suffix == ".unfinished" and pattern.fullmatch(path.stem):
+        if path.suffix == ".partial" and pattern.fullmatch(path.stem):
             raise AmesError(f"{path}: a part that is not whole; go on with its extraction, or remove it")
         match = pattern.fullmatch(path.name)
         if match is None:
@@ -79,7 +81,7 @@ def merge_parts(target: Path, parts: Sequence[Path], *, copy: bool = False) -> i
     images = sum(part.shape[0] for part in read)
     names = [name for part in read for name in part.names or []]
     about = _common(read)
-    if about.get("list") and not about.get("boxes") and list_digest(names) != about["list"]:
+    if about.list and not about.boxes and list_digest(names) != about.list:
         raise AmesError(
             f"{target}: its {len(read)} parts hold {images} images, which are not those of their list: one "
             "is missing, or left from an extraction in another number of parts"
@@ -93,7 +95,7 @@ def merge_parts(target: Path, parts: Sequence[Path], *, copy: bool = False) -> i
             _copy(file, read, images)
         else:
             file.create_virtual_dataset("features", _virtual(read, images))
-        describe(file, names if len(names) == images else None, about)
+        describe(file, names if len(names) == images else None, about.to_dict())
     return images
 
 
@@ -147,18 +149,18 @@ def _equal_rows(target: Path, parts: Sequence[_Part]) -> bool:
 def _inspect(path: Path) -> _Part:
     with open_hdf5(path) as file:
         features = find_features(file)
-        return _Part(path, features.shape, features.dtype, *read_description(file, features))
+        names, provenance = read_description(file, features)
+        return _Part(path, features.shape, features.dtype, names, Provenance.from_dict(provenance))
 
 
-def _common(parts: Sequence[_Part]) -> dict[str, Any]:
-    """The parts' provenance, {} if they differ in more than the release that wrote them and the list that
-    they are of: parts may have been extracted as lists of their own, and are then of none.
+def _common(parts: Sequence[_Part]) -> Provenance:
+    """The parts' provenance, an empty one if they differ in more than the list that they are of: parts may
+    have been extracted as lists of their own, and are then of none.
     """
     made = [part.provenance for part in parts]
-    if any(one | {"ames": None, "list": None} != made[0] | {"ames": None, "list": None} for one in made):
-        return {}
-    lists = {one.get("list") for one in made}
-    return {key: value for key, value in made[0].items() if key != "list" or len(lists) == 1}
+    if any(replace(one, list=None).difference(replace(made[0], list=None)) for one in made):
+        return Provenance()
+    return made[0] if len({one.list for one in made}) == 1 else replace(made[0], list=None)
 
 
 def is_merged(path: Path) -> bool:

@@ -1,6 +1,6 @@
 """HDF5 files that are filled from the first row on, over several processes' lives if need be.
 
-While they grow they lie beside their place as NAME.unfinished, in their full (sparse) size, with names and
+While they grow they lie beside their place as NAME.partial, in their full (sparse) size, with names and
 provenance, and HDF5 does not hold them open: rows are plain bytes at a known place, so that no crash can tear
 the file. Behind each block the bytes are made durable, and then the state is replaced, a small JSON file that
 says how many rows there are. A process that is killed loses what it wrote after that; the next one writes the
@@ -24,29 +24,13 @@ import numpy as np
 from ames.descriptors.encoding import LocalRows, VectorRows, row_bytes
 from ames.descriptors.local import recorded
 from ames.descriptors.metadata import describe
+from ames.descriptors.plan import OutputPlan
+from ames.descriptors.provenance import difference
 from ames.errors import AmesError
 from ames.io.atomic import atomic_file
 from ames.io.claims import parsed
 from ames.io.hdf5 import open_hdf5
 from ames.io.text import size_text
-
-
-@dataclass(frozen=True)
-class FilePlan:
-    """Files to be filled together, one row an image in each.
-
-    rows: what a row is, by the file's final path. state: the JSON file that is there while they grow.
-    provenance: how they are made; files of another are never continued.
-    """
-
-    state: Path
-    rows: dict[Path, LocalRows | VectorRows]
-    names: Sequence[str]
-    provenance: dict[str, Any]
-
-    @property
-    def image_bytes(self) -> int:
-        return sum(row_bytes(rows) for rows in self.rows.values())
 
 
 @dataclass
@@ -71,17 +55,18 @@ class WriteState:
 class ResumableFiles:
     """The files of a plan; ``state.done`` rows are there already. Used under ``locking.exclusively``."""
 
-    def __init__(self, plan: FilePlan, *, discard: bool = False) -> None:
+    def __init__(self, plan: OutputPlan, *, discard: bool = False) -> None:
         """Goes on with what is there, or begins; AmesError where what is there was made otherwise, unless
         it may be discarded.
         """
-        self.plan = plan
+        self.plan, self._files = plan, plan.files
         self._offsets: dict[Path, int] = {}
         self.state = self._found(discard) or self._begun()
 
-    def check_space(self, copies: int = 1) -> None:
-        """AmesError if the disk has no room for what is missing, ``copies`` times (of other processes)."""
-        needed = (len(self.plan.names) - self.state.done) * self.plan.image_bytes * copies
+    def check_space(self) -> None:
+        """AmesError if the disk has no room for what is missing, in each process of this machine."""
+        missing = len(self.plan.names) - self.state.done
+        needed = missing * self.plan.image_bytes * self.plan.shard.local_count
         folder = self.plan.state.parent
         free = shutil.disk_usage(folder).free
         if needed > free:
@@ -99,16 +84,16 @@ class ResumableFiles:
         from the first image.
         """
         try:
-            for path, block in zip(self.plan.rows, blocks, strict=True):
-                with open(unfinished(path), "r+b") as file:
-                    file.seek(self._offsets[path] + self.state.done * row_bytes(self.plan.rows[path]))
+            for path, block in zip(self._files, blocks, strict=True):
+                with open(partial_path(path), "r+b") as file:
+                    file.seek(self._offsets[path] + self.state.done * row_bytes(self._files[path]))
                     file.write(np.ascontiguousarray(block).view(np.uint8).data)
                     file.flush()
                     os.fsync(file.fileno())
         except OSError as error:
             raise AmesError(
-                f"{path}: cannot be written ({error.strerror or error}); what is done stays, the same "
-                "command goes on"
+                f"{path}: cannot be written ({error.strerror or error}); finished rows are kept, the "
+                "same command resumes"
             ) from error
         self.state.done += len(blocks[0])
         self.state.unreadable += unreadable
@@ -117,16 +102,16 @@ class ResumableFiles:
 
     def finish(self) -> None:
         """All files take their names. One that was killed in between finds the rest still to be renamed."""
-        for path in self.plan.rows:
-            if unfinished(path).exists():
-                os.replace(unfinished(path), path)
+        for path in self._files:
+            if partial_path(path).exists():
+                os.replace(partial_path(path), path)
         self.plan.state.unlink()
 
     def remove(self) -> None:
         """Leaves nothing of the unfinished files behind."""
         self.plan.state.unlink(missing_ok=True)
-        for path in self.plan.rows:
-            unfinished(path).unlink(missing_ok=True)
+        for path in self._files:
+            partial_path(path).unlink(missing_ok=True)
 
     def _found(self, discard: bool) -> WriteState | None:
         if not self.plan.state.is_file():
@@ -137,35 +122,35 @@ class ResumableFiles:
             state.check(len(self.plan.names))
             made = content["made"]
         except (ValueError, KeyError, TypeError) as error:
-            raise AmesError(f"{self.plan.state}: cannot be read; remove it to begin anew") from error
-        other = differing(made, self._made())
+            raise AmesError(f"{self.plan.state}: cannot be read; remove it to start again") from error
+        other = difference(made, self._made())
         if other is not None:
             if discard:
                 return None
             raise AmesError(
-                f"{self.plan.state}: an unfinished extraction made otherwise ({other}); give the same "
-                "settings to go on, or --overwrite to begin anew"
+                f"{self.plan.state}: a partial extraction with different settings ({other}); give the "
+                "same settings to resume, or use --overwrite to start again"
             )
-        for path in self.plan.rows:
-            if unfinished(path).exists():
-                self._offsets[path] = _offset(unfinished(path))
-                if recorded(unfinished(path))[0] != list(self.plan.names):
+        for path in self._files:
+            if partial_path(path).exists():
+                self._offsets[path] = _offset(partial_path(path))
+                if recorded(partial_path(path))[0] != list(self.plan.names):
                     if discard:
                         return None
                     raise AmesError(
-                        f"{unfinished(path)}: of other images, or in another order; give the same list to go "
-                        "on, or --overwrite to begin anew"
+                        f"{partial_path(path)}: of other images, or in another order; give the same list to "
+                        "resume, or use --overwrite to start again"
                     )
             elif state.done < len(self.plan.names) or not path.exists():
-                raise AmesError(f"{unfinished(path)}: is missing; remove {self.plan.state} to begin anew")
+                raise AmesError(f"{partial_path(path)}: is missing; remove {self.plan.state} to start again")
         return state
 
     def _begun(self) -> WriteState:
         self.state = WriteState()
         try:
             self.plan.state.unlink(missing_ok=True)
-            for path, rows in self.plan.rows.items():
-                self._offsets[path] = _create(unfinished(path), rows, self.plan)
+            for path, rows in self._files.items():
+                self._offsets[path] = _create(partial_path(path), rows, self.plan)
         except (OSError, RuntimeError, ValueError, OverflowError) as error:  # what HDF5 raises differs
             self.remove()
             raise AmesError(f"{path}: cannot be written ({_why(error)})") from error
@@ -174,8 +159,8 @@ class ResumableFiles:
 
     def _made(self) -> dict[str, Any]:
         """What has to be the same for going on."""
-        files = {path.name: [str(x.stored), list(x.shape)] for path, x in self.plan.rows.items()}
-        made = {"images": len(self.plan.names), "files": files} | self.plan.provenance
+        files = {path.name: [str(x.stored), list(x.shape)] for path, x in self._files.items()}
+        made = {"images": len(self.plan.names), "files": files} | self.plan.provenance.to_dict()
         return json.loads(json.dumps(made))
 
     def _save(self) -> None:
@@ -183,23 +168,15 @@ class ResumableFiles:
             file.write(json.dumps({"made": self._made()} | vars(self.state)).encode())
 
 
-def unfinished(path: Path) -> Path:
+def partial_path(path: Path) -> Path:
     """Where a file lies while it grows."""
-    return path.with_name(path.name + ".unfinished")
+    return path.with_name(path.name + ".partial")
 
 
-def differing(made: dict[str, Any], wanted: dict[str, Any]) -> str | None:
-    """The first thing in which two descriptions differ, for people; None if they are equal."""
-    for key in [*wanted, *made]:
-        if made.get(key) != wanted.get(key):
-            return f"{key}: there {_short(made.get(key))}, now {_short(wanted.get(key))}"
-    return None
-
-
-def _create(path: Path, rows: LocalRows | VectorRows, plan: FilePlan) -> int:
+def _create(path: Path, rows: LocalRows | VectorRows, plan: OutputPlan) -> int:
     """A file in its full size, its rows not written; returns where they begin."""
     with h5py.File(path, "w") as file:
-        describe(file, plan.names, plan.provenance)
+        describe(file, plan.names, plan.provenance.to_dict())
         creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         creation.set_layout(h5py.h5d.CONTIGUOUS)
         creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
@@ -217,7 +194,7 @@ def _offset(path: Path) -> int:
         with open_hdf5(path) as file:
             return file["features"].id.get_offset()
     except AmesError as error:
-        raise AmesError(f"{path}: damaged ({error}); remove it and its state to begin anew") from error
+        raise AmesError(f"{path}: damaged ({error}); remove it and its state to start again") from error
 
 
 def _why(error: Exception) -> str:
@@ -225,8 +202,3 @@ def _why(error: Exception) -> str:
     text = getattr(error, "strerror", None) or str(error)
     quoted = re.search(r"error message = '([^']+)'", text)
     return quoted[1] if quoted else text.splitlines()[0]
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -16,98 +16,85 @@ from torch import Tensor
 
 from ames.backbones.base import FeatureMaps, ImageFeatures, MapBackbone
 from ames.backbones.detector import SpatialAttention
-from ames.backbones.selection import Selection, check, select
-from ames.datasets.images import MAX_PIXELS, UnreadableImage, read_image
+from ames.backbones.selection import check, select
+from ames.datasets.images import UnreadableImage, read_image
+from ames.descriptors.provenance import Provenance
 from ames.errors import AmesError, first_line
+from ames.extraction.base import ExtractionResult, Extractor, ImageRegion
+from ames.extraction.config import ExtractionConfig
 from ames.extraction.preprocessing import NetworkInput, Sizing, network_inputs
-from ames.extraction.process_pool import ExtractionResult, ImageRegion
 from ames.features import LocalFeatures
 from ames.io.hashing import weights_digest
 from ames.io.prefetch import ahead
 from ames.precision import usable
 
-AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+PUBLISHED_IN_PIXELS = ("cvnet",)  # backbones of whose published files locations are pixels, not shares
 _PROBED = 64  # pixels a side of the image with which the network is tried before the first real one
 _Prepared = list[NetworkInput]
 
 
-@dataclass(frozen=True)
-class NetworkOptions:
-    """How a network's features are made.
-
-    sizing: None: as the network says. pixels: locations in pixels of the original image instead of shares
-    of its height and width. autocast: None, "bfloat16" or "float16"; it becomes None where the device only
-    imitates that (``ames.precision``). batch: images computed at a time.
-    workers: threads that read and resize. max_pixels: of an image that is read.
-    """
-
-    sizing: Sizing | None = None
-    pixels: bool = False
-    device: str = "cpu"
-    autocast: str | None = None
-    batch: int = 8
-    workers: int = 0
-    max_pixels: int = MAX_PIXELS
-
-    def __post_init__(self) -> None:
-        if self.autocast is not None and self.autocast not in AUTOCAST:
-            raise AmesError(f"autocast {self.autocast!r} is none of {', '.join(AUTOCAST)}")
-        if self.autocast is not None:
-            asked = f"autocast {self.autocast}"
-            if not usable(AUTOCAST[self.autocast], [self.device], asked=asked):
-                object.__setattr__(self, "autocast", None)
+def check_autocast(config: ExtractionConfig) -> ExtractionConfig:
+    """Without autocast where the device only imitates that (``ames.precision``), which is said once."""
+    kind = config.autocast
+    if kind is None or usable(AUTOCAST[kind], [config.device], asked=f"autocast {kind}"):
+        return config
+    return replace(config, autocast=None)
 
 
-class BatchedExtractor:
-    """A source of features, as ``process_pool.PoolExtractor``: a network and what is taken from its maps.
-
-    AmesError where the network, or the detector, cannot serve the selection.
+class BatchedExtractor(Extractor):
+    """Features by a network, of batches of images. AmesError where the network, or the detector, cannot serve
+    the configuration.
     """
 
     def __init__(
         self,
         network: MapBackbone,
-        selection: Selection,
+        config: ExtractionConfig | None = None,
         detector: SpatialAttention | None = None,
-        options: NetworkOptions | None = None,
     ) -> None:
-        self._options = options or NetworkOptions()
-        self._device = torch.device(self._options.device)
+        config = check_autocast(config or ExtractionConfig())
+        self._device = torch.device(config.device)
         self._network = network.to(self._device).eval()
         self._detector = None if detector is None else detector.to(self._device).eval()
-        self._selection = selection
-        self._sizing = self._options.sizing or Sizing(network.long_side, network.multiple, network.scales)
+        self._selection = config.selection("network" if detector is None else detector.input)
+        self._pixels_stored = config.coordinates == "published" and network.name in PUBLISHED_IN_PIXELS
+        self._sizing = Sizing(
+            network.long_side if config.long_side is None else config.long_side,
+            network.multiple,
+            tuple(map(float, network.scales if config.scales is None else config.scales)),
+        )
         self._mean, self._std = (
             torch.tensor(x, device=self._device)[:, None, None] for x in (network.mean, network.std)
         )
         maps = probe(self._network, self._device)
-        check(selection, maps, self._detector)
+        check(self._selection, maps, self._detector)
         with torch.inference_mode():
-            local, vector = select([maps], [torch.zeros(*maps.local.shape[2:], 2)], selection, self._detector)
-        self.slots, self.local_dim = selection.count, local.width
-        self.global_dim = None if vector is None else vector.shape[-1]
-        self.name = network.name
+            cells = [torch.zeros(*maps.local.shape[2:], 2)]
+            local, vector = select([maps], cells, self._selection, self._detector)
+        super().__init__(
+            network,
+            replace(config, desc_num=self._selection.desc_num),
+            local_dim=local.width,
+            global_dim=None if vector is None else vector.shape[-1],
+            made=self._made(config),
+        )
 
-    def provenance(self) -> dict[str, Any]:
-        return (
+    def _made(self, config: ExtractionConfig) -> Provenance:
+        taken = self._detector if self._selection.needs_detector else None
+        sizing = self._sizing
+        return Provenance.from_dict(
             self._network.provenance()
             | self._selection.provenance()
+            | {"long_side": sizing.long_side, "multiple": sizing.multiple, "scales": list(sizing.scales)}
             | {
-                "long_side": self._sizing.long_side,
-                "multiple": self._sizing.multiple,
-                "scales": list(self._sizing.scales),
-                "locations": "pixels" if self._options.pixels else "shares",
-                "autocast": self._options.autocast,
-                "detector": self._fingerprint(),
+                "locations": "pixels" if self._pixels_stored else "normalized",
+                "autocast": config.autocast,
+                # Another one's rows are never put beside these.
+                "detector": None if taken is None else weights_digest(taken),
                 "opencv": cv2.__version__,
             }
         )
-
-    def _fingerprint(self) -> str | None:
-        """Of the detector's weights, so that another one's rows are never put beside these."""
-        if self._detector is None or not self._selection.needs_detector:
-            return None
-        return weights_digest(self._detector)
 
     def chunks(
         self, photos: Sequence[ImageRegion], size: int, tick: Callable[[], object] = lambda: None
@@ -117,9 +104,9 @@ class BatchedExtractor:
         A batch never reaches into the next chunk, so that a run that begins with any of them computes the
         same. At most a chunk's images and a few batches' are in memory.
         """
-        reach = 2 * self._options.batch
+        reach = 2 * self.config.batch_size
         with _quiet_opencv():
-            loaded = ahead(self._load, photos, self._options.workers, reach=reach)
+            loaded = ahead(self._load, photos, self.config.workers, reach=reach)
             try:
                 while chunk := self._computed(islice(loaded, size), tick):
                     yield chunk
@@ -128,7 +115,7 @@ class BatchedExtractor:
 
     def _load(self, photo: ImageRegion) -> _Prepared | str:
         try:
-            image = read_image(photo.path, max_pixels=self._options.max_pixels)
+            image = read_image(photo.path, max_pixels=self.config.max_pixels)
             return network_inputs(image, self._sizing, photo.box)
         except (UnreadableImage, cv2.error) as error:
             return first_line(error)
@@ -158,7 +145,7 @@ class BatchedExtractor:
             shapes = tuple(x.pixels.shape for x in item)
             group = waiting.setdefault(shapes, [])
             group.append((row, item))
-            if len(group) == self._options.batch:
+            if len(group) == self.config.batch_size:
                 compute(waiting.pop(shapes))
         for group in waiting.values():
             compute(group)
@@ -209,7 +196,7 @@ class BatchedExtractor:
         return ordered.float().div_(255).sub_(self._mean).div_(self._std)
 
     def _maps(self, pixels: Tensor) -> FeatureMaps:
-        kind = self._options.autocast
+        kind = self.config.autocast
         with torch.autocast(self._device.type, AUTOCAST.get(kind or ""), enabled=kind is not None):
             return self._network.maps(pixels)
 
@@ -224,13 +211,13 @@ class BatchedExtractor:
             if not _is_finite(local, vector):
                 yield (
                     row,
-                    "the network gave values that are not finite (float16? take bfloat16)",
+                    "the network gave values that are not finite (fp16? take bf16)",
                 )
                 continue
             placement = inputs[0].placement
             assert local.positions is not None
             places = local.positions.double() * torch.tensor([placement.input_height, placement.input_width])
-            positions = placement.pixels(places) if self._options.pixels else placement.shares(places)
+            positions = placement.pixels(places) if self._pixels_stored else placement.normalized(places)
             yield row, ImageFeatures(replace(local, positions=positions.float()), vector)
 
 

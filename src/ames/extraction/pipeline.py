@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
 
 from ames.backbones.base import Backbone, MapBackbone
-from ames.backbones.selection import Selection
 from ames.datasets.jpegs import unheard
+from ames.datasets.layout import vector_kind
 from ames.datasets.lists import check_all_exist, list_digest
 from ames.descriptors.encoding import LocalRows, VectorRows
 from ames.descriptors.local import DescriptorFile, recorded
-from ames.descriptors.resumable import FilePlan, ResumableFiles, differing
+from ames.descriptors.plan import OutputPlan, Shard
+from ames.descriptors.provenance import Provenance
+from ames.descriptors.resumable import ResumableFiles
 from ames.errors import AmesError
-from ames.extraction.batched import BatchedExtractor, NetworkOptions
+from ames.extraction.base import Extractor, ImageRegion
+from ames.extraction.batched import BatchedExtractor
+from ames.extraction.config import ExtractionConfig
 from ames.extraction.preprocessing import Box
-from ames.extraction.process_pool import ExtractionResult, ImageRegion, PoolExtractor
-from ames.extraction.writer import fill, list_errors
+from ames.extraction.process_pool import PoolExtractor
+from ames.extraction.writer import list_errors, write_features
 from ames.io.atomic import remove_leftovers
 from ames.io.locks import exclusively
-from ames.models.base import Similarity
 
 CHUNK = 256  # images that are written at a time: what an interruption costs at most
 
@@ -32,8 +33,7 @@ CHUNK = 256  # images that are written at a time: what an interruption costs at 
 class Extraction:
     """What came of a pass: the files, and the images without features, by name."""
 
-    local: Path | None
-    vectors: Path | None
+    files: list[Path]
     images: int
     extracted: int = 0  # of these; a name that is listed twice is two images
     unreadable: dict[str, str] = field(default_factory=dict)  # name -> why
@@ -42,9 +42,9 @@ class Extraction:
 
     def summary(self) -> str:
         """One line, and one more for each kind of trouble."""
-        target = self.local or self.vectors
+        target = self.files[0]
         if self.already:
-            return f"{target}: is there already, of the same images and settings"
+            return f"{target}: exists already, with the same images and settings"
         lines = [f"{self.extracted} of {self.images} images extracted to {target}"]
         if self.unreadable:
             named = ", ".join(f"{name} ({why})" for name, why in list(self.unreadable.items())[:5])
@@ -65,7 +65,6 @@ class Images:
     root: Path
     names: Sequence[str]
     boxes: Sequence[Box] | None = None
-    whole: bool = True  # not a part of a list
 
     def photos(self, first: int) -> list[ImageRegion]:
         """Those from ``first`` on."""
@@ -74,11 +73,10 @@ class Images:
             ImageRegion(self.root / name, box) for name, box in zip(self.names[first:], boxes, strict=True)
         ]
 
-    def part(self, number: int, of: int) -> Images:
-        """The ``number``-th (from 1) of ``of`` parts of nearly equal size, in order."""
-        first, last = (len(self.names) * n // of for n in (number - 1, number))
-        boxes = None if self.boxes is None else self.boxes[first:last]
-        return Images(self.root, self.names[first:last], boxes, whole=of == 1)
+    def part(self, shard: Shard) -> Images:
+        """Those of a shard."""
+        rows = shard.rows(len(self.names))
+        return Images(self.root, self.names[rows], None if self.boxes is None else self.boxes[rows])
 
     @property
     def digest(self) -> str:
@@ -86,176 +84,141 @@ class Images:
         return list_digest(self.names, self.boxes or ())
 
 
-@dataclass(frozen=True)
-class Target:
-    """What is written.
-
-    local, vectors: files of local and of global descriptors, None: not made. dtype: of local descriptors,
-    "float16" or "float32". packer: a binary model whose codes are written in their place. errors: a list of
-    the unreadable images (CSV: path, reason). keep: what is done stays when the pass is broken off, and
-    ``state`` says how much that is; the same call goes on with it. overwrite: files that are there may go.
-    chunk: images written at a time. about: more that is recorded. copies: processes that write as much to the
-    same disk.
-    """
-
-    local: Path | None
-    vectors: Path | None = None
-    dtype: str = "float16"
-    packer: Similarity | None = None
-    errors: Path | None = None
-    keep: bool = False
-    overwrite: bool = False
-    chunk: int = CHUNK
-    about: dict[str, Any] = field(default_factory=dict)
-    copies: int = 1
-
-    @property
-    def files(self) -> list[Path]:
-        return [path for path in (self.local, self.vectors) if path is not None]
-
-    @property
-    def state(self) -> Path:
-        """Beside the files, named after what their names begin with: x_local.hdf5, x.unfinished.json. It is
-        the same without global descriptors, for both grow in x_local.hdf5.unfinished.
-        """
-        stem = self.files[0].stem
-        stem = stem.rsplit("_", 1)[0] if len(self.files) > 1 else stem.removesuffix("_local")
-        return self.files[0].with_name(f"{stem}.unfinished.json")
-
-
 class NothingReadable(AmesError):  # noqa: N818 - a finding about a folder
     """Not one of the images can be read."""
-
-
-class Source(Protocol):
-    """Where features come from: ``PoolExtractor``, ``BatchedExtractor``."""
-
-    name: str
-    slots: int
-    local_dim: int
-    global_dim: int | None
-
-    def provenance(self) -> dict[str, Any]: ...
-
-    def chunks(
-        self, photos: Sequence[ImageRegion], size: int, tick: Callable[[], object]
-    ) -> Iterator[list[ExtractionResult]]: ...
 
 
 def extract(
     root: Path | str,
     names: Sequence[str],
     backbone: Backbone,
+    out: Path | str,
     *,
-    local: Path | str | None,
-    vectors: Path | str | None = None,
-    count: int = 400,
+    kinds: Sequence[str] | None = None,
+    desc_num: int = 400,
     workers: int = 0,
 ) -> Extraction:
-    """Writes local or global descriptors or both of ``names`` below ``root``, one row an image, in order.
+    """Writes descriptors of ``names`` below ``root`` to OUT_local.hdf5 and OUT_global.hdf5, one row per
+    image, in order.
 
-    count: descriptors an image, at most. workers: processes beside this one, 0 = none; the files do not
-    depend on it. An unreadable image keeps its row, empty, and is named in the result; if none at all
-    can be read, AmesError, and nothing is written. Files that are there are replaced when all is well.
+    kinds: of the files ("local", "global" or "cls"), None: all that the backbone gives. desc_num: local
+    descriptors per image, at most. workers: processes beside this one, 0 = none; files are the same.
+    An unreadable image keeps its row, empty, and is named in the result; if none at all can be read,
+    AmesError, and nothing is written. Files that exist are replaced when all is well.
     """
-    source: Source
+    config = ExtractionConfig(backbone=backbone.name, desc_num=desc_num, workers=workers, overwrite=True)
+    extractor: Extractor
     if isinstance(backbone, MapBackbone):
-        source = BatchedExtractor(backbone, Selection(count), options=NetworkOptions(workers=workers))
+        extractor = BatchedExtractor(backbone, config)
     else:
-        source = PoolExtractor(backbone, count, workers)
-    first, second = (None if path is None else Path(path) for path in (local, vectors))
-    return run(Images(Path(root), names), source, Target(first, second, overwrite=True))
+        extractor = PoolExtractor(backbone, config)
+    images = Images(Path(root), names)
+    return run(images, extractor, plan_output(Path(out), images, extractor, kinds=kinds), keep=False)
 
 
-def run(images: Images, source: Source, target: Target) -> Extraction:
-    """Features of all images into the target's files; those of an interrupted call are continued.
+def plan_output(
+    out: Path,
+    images: Images,
+    extractor: Extractor,
+    *,
+    shard: Shard = Shard(),  # noqa: B008 - frozen
+    kinds: Sequence[str] | None = None,
+) -> OutputPlan:
+    """The files of a shard of ``images`` and what they will hold, which says their size; kinds: as
+    ``extract``.
 
-    AmesError where files are there that were made otherwise (unless they may be overwritten), where the disk
-    is too small, and where no image at all can be read.
+    AmesError for a global descriptor that the extractor does not give.
     """
+    if kinds is None:
+        kinds = ["local"] if extractor.global_dim is None else ["local", vector_kind(extractor.name)]
+    rows: dict[str, LocalRows | VectorRows] = {}
+    for kind in kinds:
+        if kind == "local":
+            rows[kind] = extractor.rows
+        elif extractor.global_dim is None:
+            raise AmesError(
+                f"backbone {extractor.name} has no global descriptor here: its global model is not loaded"
+            )
+        else:
+            rows[kind] = VectorRows(extractor.global_dim)
+    made = replace(extractor.provenance, boxes=images.boxes is not None, list=images.digest)
+    return OutputPlan(out=out, rows=rows, names=images.part(shard).names, provenance=made, shard=shard)
+
+
+def run(
+    images: Images, extractor: Extractor, plan: OutputPlan, *, keep: bool = True, chunk: int = CHUNK
+) -> Extraction:
+    """Features of the plan's shard of ``images`` into its files; those of an interrupted call are continued.
+
+    keep: what is done stays when the pass is broken off; the same call goes on with it. chunk: images written
+    at a time. AmesError where files exist that were made otherwise (unless the configuration may overwrite
+    them), where the disk is too small, and where no image at all can be read.
+    """
+    overwrite = extractor.config.overwrite
     # Files that are there and stay need no images.
-    if images.whole and (target.overwrite or not all(os.path.exists(path) for path in target.files)):
+    if overwrite or not all(os.path.exists(path) for path in plan.files):
         check_all_exist(images.root, images.names)
-    for path in target.files:
+    for path in plan.files:
         if os.path.isdir(path):  # no error for a name that is too long: that is said where it is written
             raise AmesError(f"{path}: is a folder, so no file of this name can be written")
-    plan = plan_of(images, source, target)
     with exclusively(plan.state):
-        there = [path for path in target.files if path.exists()]
-        if there and not target.overwrite and not plan.state.exists():
-            return _already(plan, target, there)
+        there = [path for path in plan.files if path.exists()]
+        if there and not overwrite and not plan.state.exists():
+            return _already(plan, there)
         remove_leftovers(plan.state)
-        if target.errors is not None:
-            remove_leftovers(target.errors)
-        if not target.keep:
+        remove_leftovers(plan.errors)
+        if not keep:
             plan.state.unlink(missing_ok=True)
-        growing = ResumableFiles(plan, discard=target.overwrite)
-        errors = None if there else target.errors  # where files are there, it is their list until these are
+        files = ResumableFiles(plan, discard=overwrite)
+        errors = None if there else plan.errors  # where files are there, it is their list until these are
         try:
-            growing.check_space(target.copies)
-            first = growing.state.done
-            if errors is not None and not growing.state.unreadable:
-                errors.unlink(missing_ok=True)  # an earlier extraction's
-            photos = images.photos(first)
-            fill(
-                growing,
-                lambda tick: source.chunks(photos, target.chunk, tick),
-                packer=target.packer,
-                errors=errors,
-            )
-            _check_any(growing, images)
-            if target.errors is not None:
-                list_errors(growing, target.errors)
+            _extract(files, images.part(plan.shard), extractor, errors, chunk)
         except BaseException as error:
-            if not target.keep or isinstance(error, NothingReadable):
-                growing.remove()
+            if not keep or isinstance(error, NothingReadable):
+                files.remove()
                 if errors is not None:
                     errors.unlink(missing_ok=True)
             raise
-        growing.finish()
-    return _result(growing, images, target)
+        files.finish()
+    return _result(files)
 
 
-def plan_of(images: Images, source: Source, target: Target) -> FilePlan:
-    """The files and what they will hold, which says their size."""
-    rows: dict[Path, LocalRows | VectorRows] = {}
-    packer = target.packer
-    if target.local is not None:
-        dtype, width = (target.dtype, source.local_dim) if packer is None else ("uint8", packer.code_bytes)
-        rows[target.local] = LocalRows(source.slots, width, dtype)
-    if target.vectors is not None:
-        if source.global_dim is None:
-            raise AmesError(
-                f"backbone {source.name} has no global descriptor here: its global model is not loaded"
-            )
-        rows[target.vectors] = VectorRows(source.global_dim)
-    made = source.provenance() | target.about
-    if "list" not in made:  # a part has the whole list's
-        made["list"] = images.digest
-    return FilePlan(target.state, rows, images.names, made)
+def _extract(
+    files: ResumableFiles, images: Images, extractor: Extractor, errors: Path | None, chunk: int
+) -> None:
+    """All that is missing in ``files``, their list of errors last."""
+    files.check_space()
+    if errors is not None and not files.state.unreadable:
+        errors.unlink(missing_ok=True)  # an earlier extraction's
+    photos = images.photos(files.state.done)
+    write_features(files, lambda tick: extractor.chunks(photos, chunk, tick), extractor, errors=errors)
+    _check_any(files, images)
+    list_errors(files, files.plan.errors)
 
 
-def _already(plan: FilePlan, target: Target, there: list[Path]) -> Extraction:
+def _already(plan: OutputPlan, there: list[Path]) -> Extraction:
     """What is there, if it is what is asked for."""
-    if len(there) < len(target.files):
-        raise AmesError(f"{there[0]}: is there already without the other file; --overwrite makes both")
-    for path in there:
+    if len(there) < len(plan.files):
+        raise AmesError(f"{there[0]}: exists without the other file; use --overwrite to make both")
+    for path, rows in plan.files.items():
         names, made = recorded(path)
-        made.pop("ames", None)
-        other = differing(made, json.loads(json.dumps(plan.provenance)))
-        if other is None and path == target.local and target.packer is None:
+        other = Provenance.from_dict(made).difference(plan.provenance)
+        if other is None and isinstance(rows, LocalRows) and rows.dtype != "uint8":
             dtype = str(DescriptorFile(path).dtype)  # the one setting that provenance leaves out
-            other = None if dtype == target.dtype else f"dtype: there {dtype}, now {target.dtype}"
+            other = None if dtype == rows.dtype else f"dtype: there {dtype}, now {rows.dtype}"
         if names != list(plan.names):
             other = "of other images"
         if other is not None:
-            raise AmesError(f"{path}: is there already, made otherwise ({other}); --overwrite makes it anew")
-    return Extraction(target.local, target.vectors, len(plan.names), already=True)
+            raise AmesError(
+                f"{path}: exists but was made with different settings ({other}); use --overwrite to replace "
+                "it"
+            )
+    return Extraction(list(plan.files), len(plan.names), already=True)
 
 
-def _check_any(growing: ResumableFiles, images: Images) -> None:
-    unreadable = growing.state.unreadable
-    if images.whole and len(unreadable) == len(images.names):
+def _check_any(files: ResumableFiles, images: Images) -> None:
+    unreadable = files.state.unreadable
+    if files.plan.shard.count == 1 and len(unreadable) == len(images.names):
         row, why = unreadable[0]
         raise NothingReadable(
             f"{images.root}: none of the {len(unreadable)} images can be read "
@@ -263,16 +226,14 @@ def _check_any(growing: ResumableFiles, images: Images) -> None:
         )
 
 
-def _result(growing: ResumableFiles, images: Images, target: Target) -> Extraction:
-    state = growing.state
-    unreadable = {images.names[row]: why for row, why in state.unreadable}
+def _result(files: ResumableFiles) -> Extraction:
+    names, state = files.plan.names, files.state
     return Extraction(
-        target.local,
-        target.vectors,
-        len(images.names),
-        len(images.names) - len(state.unreadable),
-        unreadable,
-        [images.names[row] for row in state.empty],
+        list(files.plan.files),
+        len(names),
+        len(names) - len(state.unreadable),
+        {names[row]: why for row, why in state.unreadable},
+        [names[row] for row in state.empty],
     )
 
 

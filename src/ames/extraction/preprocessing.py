@@ -53,7 +53,7 @@ class Placement:
         scale = places.new_tensor([self.rows / self.input_height, self.columns / self.input_width])
         return places * scale + places.new_tensor([self.top, self.left])
 
-    def shares(self, places: Tensor) -> Tensor:
+    def normalized(self, places: Tensor) -> Tensor:
         """The same as shares of the original image's height and width, in [0, 1], also for a box."""
         return self.pixels(places) / places.new_tensor([self.height, self.width])
 

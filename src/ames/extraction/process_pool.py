@@ -12,57 +12,45 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing import get_context, parent_process
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
 from ames.backbones.base import Backbone, ImageFeatures
-from ames.datasets.images import MAX_PIXELS, UnreadableImage, read_image
+from ames.datasets.images import UnreadableImage, read_image
+from ames.descriptors.provenance import Provenance
 from ames.errors import AmesError
-from ames.extraction.preprocessing import Box, whole_pixels
+from ames.extraction.base import ExtractionResult, Extractor, ImageRegion
+from ames.extraction.config import ExtractionConfig
+from ames.extraction.preprocessing import whole_pixels
 from ames.features import LocalFeatures
 
+_KEYPOINTS = 400  # per image, where nothing is said
 _TAKEN = 16  # images a worker takes at a time
 _AHEAD = 4  # times that many a worker are done, or begun, before they are asked for
 
-ExtractionResult = ImageFeatures | str  # or why there are none
 
+class PoolExtractor(Extractor):
+    """The strongest descriptors of ``backbone``, by ``config.workers`` processes beside this one."""
 
-class ImageRegion(NamedTuple):
-    """An image, or what a box in it shows."""
-
-    path: Path
-    box: Box | None = None
-
-
-class PoolExtractor:
-    """The ``count`` strongest descriptors of ``backbone``, by ``workers`` processes beside this one.
-
-    What a source of features offers: ``name``, ``slots``, ``local_dim``, ``global_dim`` (None: no global
-    descriptor), ``provenance`` and ``chunks``.
-    """
-
-    def __init__(
-        self, backbone: Backbone, count: int, workers: int = 0, max_pixels: int = MAX_PIXELS
-    ) -> None:
-        self._backbone, self._workers, self._max_pixels = backbone, workers, max_pixels
-        self.slots, self.local_dim, self.global_dim = count, backbone.local_dim, backbone.global_dim
-        self.name = backbone.name
-
-    def provenance(self) -> dict[str, Any]:
-        return self._backbone.provenance() | {"descriptors": self.slots}
+    def __init__(self, backbone: Backbone, config: ExtractionConfig | None = None) -> None:
+        config = config or ExtractionConfig()
+        config = replace(config, desc_num=config.desc_num or _KEYPOINTS)
+        made = Provenance.from_dict(backbone.provenance() | {"descriptors": config.desc_num})
+        super().__init__(
+            backbone, config, local_dim=backbone.local_dim, global_dim=backbone.global_dim, made=made
+        )
+        self._backbone = backbone
 
     def chunks(
         self, photos: Sequence[ImageRegion], size: int, tick: Callable[[], object] = lambda: None
     ) -> Iterator[list[ExtractionResult]]:
-        """What each photo has, in order, ``size`` of them at a time; ``tick`` is called for each. Locations
-        are shares of the whole image, for boxes too.
-        """
-        workers = min(self._workers, -(-len(photos) // _TAKEN))
-        with _mapper(self._backbone, self.slots, self._max_pixels, workers) as mapper:
+        """As the interface says. Locations are shares of the whole image, for boxes too."""
+        config = self.config
+        workers = min(config.workers, -(-len(photos) // _TAKEN))
+        with _mapper(self._backbone, self.rows.slots, config.max_pixels, workers) as mapper:
             chunk = []
             for found in mapper(photos):
                 tick()

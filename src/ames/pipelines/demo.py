@@ -29,7 +29,14 @@ from ames.evaluation.protocols import (
     left_out,
     query_counts,
 )
-from ames.evaluation.sweep import evaluate_initial, evaluate_oracle, evaluate_reranked, junk_ids, needed
+from ames.evaluation.sweep import (
+    evaluate_initial,
+    evaluate_oracle,
+    evaluate_reranked,
+    junk_ids,
+    needed,
+)
+from ames.extraction.config import ExtractionConfig
 from ames.extraction.process_pool import PoolExtractor
 from ames.io.atomic import atomic_file
 from ames.models.base import PairSimilarity
@@ -194,9 +201,10 @@ def _check_unchanged(path: Path, collection: Collection, truth: GroundTruth) -> 
 
 
 def _prepare(test: DemoSet, *, workers: int) -> Shortlist:
-    source = PoolExtractor(make_backbone(test.folder.descriptors), STORED, workers)
+    config = ExtractionConfig(desc_num=STORED, workers=workers)
+    extractor = PoolExtractor(make_backbone(test.folder.descriptors), config)
     for split in ("query", "gallery"):
-        done = extract_split(test.folder, split, source, images=test.images)
+        done = extract_split(test.folder, split, extractor, images=test.images)
         if not done.already:
             print(done.summary())
     return Shortlist.load(make_shortlist(test.folder), gallery_size=len(test.ground_truth.imlist))

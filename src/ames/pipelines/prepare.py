@@ -2,46 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from ames.datasets.boxes import read_boxes
 from ames.datasets.layout import DatasetFolder
 from ames.datasets.lists import read_list
-from ames.extraction.pipeline import Extraction, Images, Source, Target, run
+from ames.errors import AmesError
+from ames.extraction.base import Extractor
+from ames.extraction.config import ExtractionConfig
+from ames.extraction.factory import build_extractor
+from ames.extraction.pipeline import Extraction, Images, plan_output, run
+from ames.io.device import check_device
 from ames.search import build as shortlists
+
+
+def prepare(
+    path: Path, config: ExtractionConfig, *, images: Path | None = None, boxes: str | None = None
+) -> Iterator[str]:
+    """Descriptors and shortlist of the lists in a data set's folder; yields a line when each is done.
+
+    images: the root of the lists' paths (default: the folder). boxes: what queries are cut to.
+    """
+    if config.vector == "none":
+        raise AmesError("--global none: a shortlist needs global descriptors")
+    folder = DatasetFolder(path, config.backbone)
+    training = folder.image_list().exists()
+    if training and boxes is not None:
+        raise AmesError(f"{path}: a training set, which has no queries; leave --boxes out")
+    check_device(config.device)
+    extractor = build_extractor(config)
+    for split in ("",) if training else ("query", "gallery"):
+        cut = boxes if split == "query" else None
+        yield extract_split(folder, split, extractor, images=images, boxes=cut).summary()
+    yield str(make_shortlist(folder, training=training, overwrite=config.overwrite, device=config.device))
 
 
 def extract_split(
     folder: DatasetFolder,
     split: str,
-    source: Source,
+    extractor: Extractor,
     *,
     images: Path | str | None = None,
     boxes: str | None = None,
-    dtype: str = "float16",
-    overwrite: bool = False,
 ) -> Extraction:
     """Local and global descriptors of one split's list; what an earlier call began is continued.
 
     images: the folder that the list's paths start from (the data set's own if None). boxes: as
     ``ames.datasets.boxes.read_boxes`` takes them; files are looked for in the folder first. Files that are
-    there stay; if they are of other images or another extraction, AmesError, unless ``overwrite``.
-    Unreadable images are listed in ``<descriptors>[_<split>].errors.csv``.
+    there stay; if they are of other images or another extraction, AmesError, unless the extractor's
+    configuration may overwrite them. Unreadable images are listed in ``<descriptors>[_<split>].errors.csv``.
     """
     listed = folder.image_list(split)
     names = [item.path for item in read_list(listed)]
     cut = None if boxes is None else read_boxes(str(folder.file(boxes)), names, listed)
-    local = folder.local(split)
-    target = Target(
-        local,
-        folder.vectors(split),
-        dtype=dtype,
-        errors=local.with_name(f"{local.stem.removesuffix('_local')}.errors.csv"),
-        keep=True,
-        overwrite=overwrite,
-        about={"boxes": boxes is not None},
-    )
-    return run(Images(Path(images or folder.path), names, cut), source, target)
+    found = Images(Path(images or folder.path), names, cut)
+    kinds = ("local", folder.vector_kind(split))
+    return run(found, extractor, plan_output(folder.stem(split), found, extractor, kinds=kinds))
 
 
 def make_shortlist(

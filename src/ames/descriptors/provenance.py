@@ -1,0 +1,78 @@
+"""How a descriptor file was made: the record in its ``provenance`` attribute, written and read here alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+# What earlier files say for the same: their rows compare and resume as those of today.
+_EARLIER = {"autocast": {"bfloat16": "bf16", "float16": "fp16"}, "locations": {"shares": "normalized"}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What has to be the same for rows of two files to be comparable; None: it does not apply.
+
+    Fields are the keys of the file's record, and values are those that were used (an option that was left out
+    has become the network's own). descriptors: local ones per image, at most. features: "raw" or "projected";
+    by: what weights them; vector: the global descriptor; suppression: cells of non-maximum suppression.
+    detector: fingerprint of its weights. boxes: whether images were cut; list: digest of the whole list.
+    packed_by, projection: the model whose codes are stored. more: keys of the backbone (its weights, versions
+    of libraries), and of files that others wrote.
+    """
+
+    backbone: str | None = None
+    descriptors: int | None = None
+    features: str | None = None
+    by: str | None = None
+    vector: str | None = None
+    suppression: int | None = None
+    detector: str | None = None
+    detector_input: str | None = None
+    long_side: int | None = None
+    multiple: int | None = None
+    scales: list[float] | None = None
+    locations: str | None = None
+    autocast: str | None = None
+    boxes: bool | None = None
+    list: str | None = None
+    packed_by: str | None = None
+    projection: str | None = None
+    more: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Provenance:
+        """Of a file's record; the release that wrote it has no part in the comparison."""
+        known = {one.name for one in fields(cls)} - {"more"}
+        content = {key: _today(key, value) for key, value in content.items() if key != "ames"}
+        named = {key: value for key, value in content.items() if key in known}
+        return cls(**named, more={key: value for key, value in content.items() if key not in known})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON holds it, without what does not apply."""
+        content = asdict(self)
+        content |= content.pop("more")
+        return json.loads(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+    def difference(self, wanted: Provenance) -> str | None:
+        """The first thing in which ``wanted`` differs, for people; None if they are equal."""
+        return difference(self.to_dict(), wanted.to_dict())
+
+
+def difference(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+    """The first key under which two descriptions differ, for people; None if they are equal."""
+    for key in [*wanted, *made]:
+        if made.get(key) != wanted.get(key):
+            return f"{key}: there {_short(made.get(key))}, now {_short(wanted.get(key))}"
+    return None
+
+
+def _today(key: str, value: Any) -> Any:
+    return _EARLIER.get(key, {}).get(value, value) if isinstance(value, str) else value
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

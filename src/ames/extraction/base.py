@@ -1,0 +1,83 @@
+"""What extraction passes on: regions of images, their features, and what makes these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from ames.backbones.base import Backbone, ImageFeatures
+from ames.database.store import projection_fingerprint
+from ames.descriptors.encoding import LocalRows
+from ames.descriptors.provenance import Provenance
+from ames.errors import AmesError
+from ames.extraction.config import ExtractionConfig
+from ames.extraction.preprocessing import Box
+from ames.features import LocalFeatures
+from ames.models.base import Similarity
+from ames.models.checkpoints import load_model
+
+ExtractionResult = ImageFeatures | str  # or why there are none
+
+
+class ImageRegion(NamedTuple):
+    """An image, or what a box in it shows."""
+
+    path: Path
+    box: Box | None = None
+
+
+class Extractor:
+    """Makes features as ``config`` says, with nothing left open in it; ``provenance`` records them.
+
+    local_dim: of local descriptors before they are packed. global_dim: None: no global descriptor.
+    AmesError where the model of ``config.pack`` cannot pack such descriptors.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        config: ExtractionConfig,
+        *,
+        local_dim: int,
+        global_dim: int | None,
+        made: Provenance,
+    ) -> None:
+        self.name, self.config = backbone.name, config
+        self.local_dim, self.global_dim = local_dim, global_dim
+        assert config.desc_num is not None
+        self.rows = LocalRows(config.desc_num, local_dim, config.dtype)
+        self.packer: Similarity | None = None
+        if config.pack is not None:
+            self.packer = _load_packer(config.pack, local_dim)
+            self.rows = LocalRows(config.desc_num, self.packer.code_bytes, "uint8")
+            fingerprint = projection_fingerprint(self.packer)[:16]
+            made = replace(made, packed_by=config.pack.name, projection=fingerprint)
+        self.provenance = made
+
+    def chunks(
+        self, photos: Sequence[ImageRegion], size: int, tick: Callable[[], object] = lambda: None
+    ) -> Iterator[list[ExtractionResult]]:
+        """Features of each region, in order, ``size`` of them at a time; ``tick`` is called for each."""
+        raise NotImplementedError
+
+    def pack(self, local: LocalFeatures) -> LocalFeatures:
+        """As they are stored: codes uint8 [N, bytes] of a binary model; without one the features
+        themselves."""
+        if self.packer is None:
+            return local
+        if not local.size:
+            return local.with_descriptors(torch.zeros(0, self.packer.code_bytes, dtype=torch.uint8))
+        return self.packer.compress(local)
+
+
+def _load_packer(path: Path, width: int) -> Similarity:
+    model = load_model(path)
+    if model.code_bits is None:
+        raise AmesError(f"{path}: a full-precision model, which has no bits to pack; give a binary one")
+    if model.local_dim != width:
+        raise AmesError(f"{path}: takes {model.local_dim}-d descriptors, these are {width}-d")
+    return model
