@@ -237,16 +237,11 @@ def evaluate_folder(
         "precision": scoring.compute.precision,
     }
     asked = {"num_rerank": list(num_rerank), "lamb": list(lamb), "temp": list(temp)}
-    chosen_protocols = _all_metrics(test, scores.logits, protocols, asked, chosen)
-    results = about | {"queries": counts} | chosen_protocols
-    Run(
-        test.shortlist,
-        scores.logits,
-        test.ground_truth_file,
-        len(test.ground_truth.imlist),
-        tuple(protocols),
-        about | asked,
-    ).save(out)
+    results = about | {"queries": counts} | _all_metrics(test, scores.logits, protocols, asked, chosen)
+    gallery_size, asked = len(test.ground_truth.imlist), about | asked
+    Run(test.shortlist, scores.logits, test.ground_truth_file, gallery_size, tuple(protocols), asked).save(
+        out
+    )
     with atomic_file(out / RESULTS) as text:
         text.write(json.dumps(results, indent=1).encode())
     for done in (scores, chosen.scores if chosen else None):
