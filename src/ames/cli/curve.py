@@ -46,9 +46,10 @@ def register(commands: Any) -> None:
 
 def _curve(args: argparse.Namespace) -> None:
     from ames.datasets.layout import DatasetFolder
-    from ames.evaluation.evaluate import open_test_set, readable
+    from ames.evaluation.evaluate import readable
     from ames.evaluation.memory_curve import curve, draw, load_contenders
     from ames.evaluation.protocols import choose_protocols, left_out, query_counts
+    from ames.evaluation.test_set import open_test_set
     from ames.io.atomic import atomic_file
     from ames.reporting.report import format_table
     from ames.reranking.fusion import Fusion

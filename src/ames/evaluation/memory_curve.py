@@ -14,9 +14,10 @@ import numpy as np
 from ames.database.store import check_codes
 from ames.descriptors.local import check_backbone
 from ames.errors import AmesError
-from ames.evaluation.evaluate import Scoring, TestSet
+from ames.evaluation.evaluate import Scoring
 from ames.evaluation.protocols import Protocol, Result
 from ames.evaluation.sweep import check_sweep, columns, evaluate_initial, evaluate_reranked, metrics
+from ames.evaluation.test_set import TestSet
 from ames.io.atomic import atomic_file
 from ames.models.base import PairSimilarity
 from ames.models.checkpoints import model_of, weights_for
