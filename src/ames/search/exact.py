@@ -88,13 +88,13 @@ def search_blocks(
             yield np.empty((len(rows), 0), np.int64), np.empty((len(rows), 0), np.float32)
             continue
         own = np.arange(first, first + len(rows)) if skip_self else None
-        ids, similarities = np.empty((len(rows), k), np.int64), np.full((len(rows), k), -1, np.float32)
         asked = rows.any(1)
-        if asked.any():
-            which = None if own is None else own[asked]
-            ids[asked], similarities[asked] = _nearest(
-                rows[asked], gallery, k, which, tile=tile, device=device
-            )
+        if asked.all():
+            yield _nearest(rows, gallery, k, own, tile=tile, device=device)
+            continue
+        ids, similarities = np.empty((len(rows), k), np.int64), np.full((len(rows), k), -1, np.float32)
+        which = None if own is None else own[asked]
+        ids[asked], similarities[asked] = _nearest(rows[asked], gallery, k, which, tile=tile, device=device)
         for row in np.flatnonzero(~asked):
             others = np.arange(k + 1)  # a zero query is -1 to all, so that these are the first
             ids[row] = others[others != (-1 if own is None else own[row])][:k]
@@ -147,11 +147,11 @@ def _nearest(
 
 def order_ties(ids: np.ndarray, similarities: np.ndarray) -> Found:
     """Return rows that are sorted by similarity, with rising ids where similarities are equal."""
-    wrong = ((similarities[:, 1:] == similarities[:, :-1]) & (ids[:, 1:] < ids[:, :-1])).any(1)
-    rows = np.flatnonzero(wrong)
-    order = np.lexsort((ids[rows], -similarities[rows]), axis=1)
-    ids[rows] = np.take_along_axis(ids[rows], order, 1)
-    similarities[rows] = np.take_along_axis(similarities[rows], order, 1)
+    equal = similarities[:, 1:] == similarities[:, :-1]
+    tied = np.pad(equal, ((0, 0), (0, 1))) | np.pad(equal, ((0, 0), (1, 0)))
+    places = np.divmod(np.flatnonzero(tied), tied.shape[1])
+    found = ids[places]
+    ids[places] = found[np.lexsort((found, -similarities[places], places[0]))]
     return ids, similarities
 
 
@@ -168,7 +168,8 @@ def _candidates(queries: np.ndarray, gallery: Vectors, wanted: int, tile: int, d
         )
         if len(blank):
             ids = np.append(np.delete(np.arange(len(vectors)), blank), -1)[ids]
-        np.add(ids, start, out=ids, where=ids >= 0)
+        if start:
+            np.add(ids, start, out=ids, where=ids >= 0)
         found = (ids, similarities) if found is None else _merged(found, (ids, similarities))
     assert found is not None, "an empty gallery has no entries"
     if zeros and found[1].min() <= -1:  # what is missing is -inf
