@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from ames.datasets.layout import DatasetFolder
-from ames.evaluation.evaluate import Scoring, open_test_set
+from ames.evaluation.evaluate import Scoring
 from ames.evaluation.protocols import HARD, MEDIUM
 from ames.evaluation.sweep import sweep
+from ames.evaluation.test_set import open_test_set
 from ames.models.ames import AMES
 from ames.reranking.scorer import ComputeConfig
 from golden import data_root

@@ -12,8 +12,9 @@ from ames.datasets.ground_truth import GroundTruth, save_ground_truth
 from ames.datasets.layout import DatasetFolder
 from ames.descriptors.local import write_globals
 from ames.errors import AmesError
-from ames.evaluation.evaluate import Scoring, evaluate_folder, open_test_set
+from ames.evaluation.evaluate import Scoring, evaluate_folder
 from ames.evaluation.protocols import MEDIUM
+from ames.evaluation.test_set import open_test_set
 from ames.models.checkpoints import save_weights
 from ames.search.shortlist import Shortlist
 from helpers.databases import database, model, source

@@ -11,7 +11,7 @@ from ames.datasets.ground_truth import GroundTruth, load_ground_truth, save_grou
 from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError
 from ames.evaluation.evaluate import Scoring, evaluate_folder
-from ames.evaluation.protocols import ALL, GLDV2, LEAVE_ONE_OUT, MEDIUM, PUBLIC, REVISITED, Protocol
+from ames.evaluation.protocols import ALL, GLDV2, LEAVE_ONE_OUT, MEDIUM, PUBLIC, REVISITED, Protocol, evaluate
 from ames.evaluation.sweep import (
     GAMMAS,
     LAMBDAS,
@@ -21,6 +21,7 @@ from ames.evaluation.sweep import (
     evaluate_initial,
     evaluate_oracle,
     evaluate_reranked,
+    junk_ids,
     sweep,
     tune,
     validation_metrics,
@@ -28,7 +29,7 @@ from ames.evaluation.sweep import (
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import load_state
-from ames.reranking.fusion import Fusion
+from ames.reranking.fusion import Fusion, rerank
 from ames.search.shortlist import Shortlist
 from golden import data_root, rebuild
 
@@ -411,3 +412,23 @@ def test_a_shortlist_that_repeats_a_wrong_image_is_refused(small_folder, tmp_pat
     ):
         evaluated(small_folder, tmp_path)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("protocol", [*REVISITED, replace(MEDIUM, name="part", queries=(2, -1))])
+def test_what_is_prepared_once_gives_the_metrics_of_the_ranking(protocol):
+    """Junk that is re-ranked, empty entries and equal scores included, to the last bit."""
+    rng = np.random.default_rng(7)
+    ids = np.stack([rng.permutation(40)[:30] for _ in range(9)])
+    ids[rng.random(ids.shape) < 0.1] = -1
+    similarities = np.sort(rng.random(ids.shape).round(1).astype(np.float32), 1)[:, ::-1]
+    shortlist, logits = Shortlist(ids, similarities), rng.normal(size=ids.shape).round(0).astype(np.float32)
+    images = [np.split(rng.permutation(40)[:18], 3) for _ in range(9)]
+    queries = [dict(zip(("easy", "hard", "junk"), parts, strict=True)) for parts in images]
+    truth = GroundTruth(queries, [str(i) for i in range(40)], [str(i) for i in range(9)])
+    for k in (5, 30):
+        for fusion in (Fusion(0.0, 1.0), Fusion(0.3, 0.5), Fusion(1.0, 2.0)):
+            ranking = rerank(shortlist, logits, junk_ids(truth, protocol), num_rerank=k, fusion=fusion)
+            expected = evaluate(ranking, truth, protocol)
+            found = evaluate_reranked(shortlist, logits, truth, [protocol], num_rerank=k, fusion=fusion)
+            np.testing.assert_array_equal(found[protocol].aps, expected.aps)
+            assert (found[protocol].map, found[protocol].mp) == (expected.map, expected.mp)

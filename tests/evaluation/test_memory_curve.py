@@ -13,7 +13,7 @@ from ames.cli.main import main
 from ames.datasets.ground_truth import GroundTruth, load_ground_truth, save_ground_truth
 from ames.datasets.layout import DatasetFolder
 from ames.errors import AmesError
-from ames.evaluation.evaluate import Scoring, evaluate_folder, open_test_set
+from ames.evaluation.evaluate import Scoring, evaluate_folder
 from ames.evaluation.memory_curve import Contender, curve, draw, load_contenders
 from ames.evaluation.protocols import (
     ALL,
@@ -24,6 +24,7 @@ from ames.evaluation.protocols import (
     REVISITED,
     choose_protocols,
 )
+from ames.evaluation.test_set import open_test_set
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import save_weights

@@ -20,12 +20,12 @@ from ames.evaluation.evaluate import (
     evaluate_folder,
     evaluate_run,
     objective,
-    open_test_set,
     readable,
 )
 from ames.evaluation.protocols import ALL, GLDV2, HARD, MEDIUM, PUBLIC, REVISITED
 from ames.evaluation.runs import Run
 from ames.evaluation.sweep import needed
+from ames.evaluation.test_set import open_test_set
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import save_weights

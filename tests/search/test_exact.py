@@ -11,6 +11,7 @@ import torch
 from ames.descriptors.local import write_globals
 from ames.descriptors.vectors import Vectors, digest, unit
 from ames.errors import AmesError
+from ames.search import exact
 from ames.search.exact import search, search_blocks
 from helpers.processes import ROOT
 
@@ -142,6 +143,18 @@ def test_hundreds_of_images_tie_at_the_cut(tile):
     assert (values[1, 10:] == np.float32(0.6)).all()
     found, _ = in_blocks(gallery[:8], gallery, 15, tile=tile, skip_self=True)
     assert found.tolist() == [[i for i in range(16) if i != own] for own in range(8)]
+
+
+def test_zero_queries_are_not_searched_for(monkeypatch):
+    """All their similarities tie, so that they would be searched for again and again."""
+    asked = []
+    whole = exact._candidates
+    monkeypatch.setattr(exact, "_candidates", lambda x, *rest: asked.append(len(x)) or whole(x, *rest))
+    queries = units(5, 4, 0)
+    queries[[1, 3]] = 0
+    found = search(queries, units(1000, 4, 1), 3)
+    assert asked == [3]
+    assert found.ids[[1, 3]].tolist() == [[0, 1, 2]] * 2
 
 
 def test_all_images_are_without_a_vector():

@@ -33,7 +33,7 @@ class Selection:
     descriptors: "raw" (the cell's features, L2-normalized) or "projected" (the detector's).
     vector: the global descriptor: "cls" (the network's), "average" (of the descriptors of all cells, by their
         weights), "gem" (generalized mean of all cells' features, power 3), "superglobal" (the network's, as
-        ``ames.search.superglobal`` pools it), or None. It is the mean over scales of unit vectors
+        ``ames.backbones.pooling`` does), or None. It is the mean over scales of unit vectors
         (superglobal: Scale-GeM), L2-normalized.
     nms: a cell counts only as the largest of nms x nms cells of its scale; 1: all of them do.
     detector_input: features "network" (as the network gives them) or "normalized" (L2, what files of raw

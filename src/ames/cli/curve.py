@@ -47,9 +47,10 @@ def register(commands: Any) -> None:
 
 def _curve(args: argparse.Namespace) -> None:
     from ames.datasets.layout import DatasetFolder
-    from ames.evaluation.evaluate import open_test_set, readable
+    from ames.evaluation.evaluate import readable
     from ames.evaluation.memory_curve import curve, draw, load_contenders
     from ames.evaluation.protocols import choose_protocols, left_out, query_counts
+    from ames.evaluation.test_set import open_test_set
     from ames.io.atomic import atomic_file
     from ames.reporting.tables import format_table
     from ames.reranking.fusion import Fusion
@@ -59,11 +60,8 @@ def _curve(args: argparse.Namespace) -> None:
     check_device(args.device)
     compute = ComputeConfig(devices=(args.device,), precision=args.precision)
     folder = DatasetFolder(args.folder, args.descriptors)
-    contenders = load_contenders(
-        args.models or _shipped(args.descriptors),
-        backbone=args.descriptors,
-        fusion=Fusion(args.lamb, args.temp),
-    )
+    paths, fusion = args.models or _shipped(args.descriptors), Fusion(args.lamb, args.temp)
+    contenders = load_contenders(paths, backbone=args.descriptors, fusion=fusion)
     test = open_test_set(folder, contenders[0].model)
     protocols = choose_protocols(test.ground_truth, args.protocol)
     rows = curve(
@@ -79,18 +77,15 @@ def _curve(args: argparse.Namespace) -> None:
     )
     names = [p.name for p in protocols]
     counts = query_counts(test.ground_truth, protocols)
-    results = {
+    asked = {key: getattr(args, key) for key in ("query_desc_num", "num_rerank", "extra_bytes")}
+    about = {
         "dataset": folder.name,
         "shortlist": test.shortlist_file.name,
         "protocols": names,
         "queries": counts,
-        "query_desc_num": args.query_desc_num,
-        "num_rerank": args.num_rerank,
-        "extra_bytes": args.extra_bytes,
-        "precision": compute.precision,
-        "device": args.device,
-        "rows": rows,
     }
+    computed = {"precision": compute.precision, "device": args.device}
+    results = about | asked | computed | {"rows": rows}
     with atomic_file(table) as file:
         file.write(json.dumps(results, indent=1).encode())
     top = f"{folder.name}: {args.query_desc_num} query descriptors, first {args.num_rerank} re-ranked"

@@ -15,9 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from ames.datasets.layout import DatasetFolder
 from ames.errors import AmesError, first_line
-from ames.evaluation.evaluate import Choice, Scoring, choose, open_test_set
+from ames.evaluation.evaluate import Choice, Scoring, choose
 from ames.evaluation.protocols import Protocol, left_out, query_counts
 from ames.evaluation.sweep import check_sweep, columns, with_positives
+from ames.evaluation.test_set import open_test_set
 from ames.models.ames import AMES
 from ames.models.base import PairSimilarity
 from ames.models.checkpoints import load_state, weights_for
@@ -51,7 +52,7 @@ def dataset_folder(config: DictConfig, dataset: DictConfig) -> DatasetFolder:
 
 
 def test_files(dataset: DictConfig) -> dict[str, Any]:
-    """Keywords of ``ames.evaluation.evaluate.open_test_set``."""
+    """Keywords of ``ames.evaluation.test_set.open_test_set``."""
     return {
         "shortlist": file_name(dataset, "nn_file"),
         "ground_truth": file_name(dataset, "test_gnd_file"),

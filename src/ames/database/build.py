@@ -141,39 +141,49 @@ def compress(
         source=_about(source, named, seed),
         building=len(source.local),
     )
+    _make_folder(out)
+    with writer_lock(out):
+        there = _begin(out, manifest)
+        if there.building is None:
+            return Database(out)
+        remove_orphans(out, there)
+        writer = Writer(out, there)
+        _fill(writer, source, model, _codec(writer, source, seed), device)
+        writer.finish()
+    return Database(out)
+
+
+def _fill(writer: Writer, source: Source, model: Similarity, codec: GlobalCodec | None, device: str) -> None:
+    """Add the images that are not in the database yet."""
+    start, count = sum(writer.manifest.rows), len(source.local)
+    if start:
+        log.info("%s: resumes after %d images", writer.folder, start)
+    with progress("compress", count, "images", done=start) as tick:
+        for first in range(start, count, SEGMENT_ROWS):
+            rows = range(first, min(first + SEGMENT_ROWS, count))
+            added = batches(source, rows, model, writer.manifest.slots, codec, device, tick)
+            writer.append(added, building=count)
+
+
+def _make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AmesError(f"{out}: cannot be made a folder ({error.strerror or error})") from error
     if not (out / NAME).exists():
         check_free(out)  # before a lock is left in a folder of somebody else's
-    with writer_lock(out):
-        there = manifest
-        if not (out / NAME).exists():
-            manifest.save(out)
-        else:
-            there = Manifest.load(out)
-            if there.building is not None and not there.segments and there.codec is None:
-                # Nothing in it yet, as after a factory that FAISS does not take: other arguments may follow.
-                manifest.save(out)
-                there = manifest
-            _check_same(out, there, manifest)
-        if there.building is None:
-            return Database(out)
-        remove_orphans(out, there)
-        writer = Writer(out, there)
-        codec = _codec(writer, source, seed)
-        start = sum(writer.manifest.rows)
-        if start:
-            log.info("%s: goes on behind %d images", out, start)
-        with progress("compress", len(source.local), "images", done=start) as tick:
-            for first in range(start, len(source.local), SEGMENT_ROWS):
-                rows = range(first, min(first + SEGMENT_ROWS, len(source.local)))
-                writer.append(
-                    batches(source, rows, model, desc_num, codec, device, tick), building=len(source.local)
-                )
-        writer.finish()
-    return Database(out)
+
+
+def _begin(out: Path, wanted: Manifest) -> Manifest:
+    """Return the manifest of the build to be continued, or ``wanted``, written, where there is none."""
+    if (out / NAME).exists():
+        there = Manifest.load(out)
+        if there.building is None or there.segments or there.codec is not None:
+            _check_same(out, there, wanted)
+            return there
+        # Nothing in it yet, as after a factory that FAISS does not take: other arguments may follow.
+    wanted.save(out)
+    return wanted
 
 
 def append(source: Source, model: Similarity, folder: Path | str, *, device: str = "cpu") -> int:

@@ -11,16 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ames.database.index import search_database
-from ames.database.manifest import NAME
-from ames.database.store import Database
-from ames.datasets.ground_truth import GroundTruth, check_names, load_ground_truth
 from ames.datasets.layout import DatasetFolder
-from ames.descriptors.local import DescriptorFile, check_backbone
-from ames.descriptors.vectors import Vectors
 from ames.errors import AmesError
 from ames.evaluation.protocols import Protocol, query_counts
-from ames.evaluation.runs import RESULTS, Run, padded
+from ames.evaluation.runs import RESULTS, Run
 from ames.evaluation.sweep import (
     check_sweep,
     columns,
@@ -32,80 +26,15 @@ from ames.evaluation.sweep import (
     tune,
     validation_metrics,
 )
+from ames.evaluation.test_set import TestSet, open_test_set
 from ames.io.atomic import atomic_file
-from ames.models.base import PairSimilarity, Similarity
+from ames.models.base import PairSimilarity
 from ames.reranking.fusion import Fusion
 from ames.reranking.score_cache import ScoreCache, scores_key
 from ames.reranking.scorer import ComputeConfig, PairScorer
 from ames.reranking.shortlist_scores import score_shortlist
-from ames.search.shortlist import Shortlist
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class TestSet:
-    """The files of a prepared test set, opened and checked against each other and a model."""
-
-    __test__ = False  # no test, whatever pytest reads into the name
-    folder: DatasetFolder
-    ground_truth_file: Path
-    shortlist_file: Path
-    ground_truth: GroundTruth
-    shortlist: Shortlist
-    queries: DescriptorFile
-    gallery: DescriptorFile | Database
-
-
-def open_test_set(
-    folder: DatasetFolder,
-    model: Similarity,
-    *,
-    shortlist: str | None = None,
-    ground_truth: str | None = None,
-    distractors: bool = False,
-    database: Path | None = None,
-) -> TestSet:
-    """Opens a prepared test set. shortlist, ground_truth: names of other files than the usual ones.
-
-    distractors: the gallery goes on behind the images that the ground truth names. database: stands for the
-    gallery's descriptor file; with the shortlist "database" its global codes are searched, too. AmesError if
-    files are missing, or not of the same images, or not made for the model.
-    """
-    truth_file = folder.find_ground_truth(ground_truth)
-    held = None if database is None else Database(database)
-    searched = held if shortlist == "database" else None
-    shortlist_file = folder.find_shortlist(shortlist) if searched is None else searched.path / NAME
-    queries = DescriptorFile(folder.local("query"))
-    gallery = DescriptorFile(folder.local("gallery")) if held is None else held
-    truth = load_ground_truth(truth_file)
-    if not truth.imlist:  # GLDv2's file names no images
-        truth = load_ground_truth(truth_file, gallery_size=len(gallery), query_size=len(queries))
-    listed = len(truth.imlist)
-    if distractors:
-        truth = padded(truth, len(gallery))
-    for file, images, split in (
-        (queries, truth.qimlist, "queries"),
-        (gallery, truth.imlist, "gallery images"),
-    ):
-        check_backbone(file, width=model.local_dim, backbone=folder.descriptors)
-        if len(file) != len(images):
-            raise AmesError(f"{file.path}: {len(file)} images, but {len(images)} {split} in the ground truth")
-        names = file.names if not isinstance(file, Database) or file.is_named else None
-        if names is not None:  # distractors have no names in it
-            known = images[:listed] if file is gallery else images
-            check_names(names[: len(known)], known, source=str(file.path), truth=str(truth_file))
-    if isinstance(gallery, Database):
-        gallery.check_model(model)
-    if searched is not None:
-        entries = search_database(searched, Vectors.open(folder.vectors("query")).all())
-    else:
-        entries = Shortlist.load(shortlist_file, gallery_size=len(truth.imlist))
-    if len(entries.ids) != len(truth.queries):
-        raise AmesError(
-            f"{shortlist_file}: {len(entries.ids)} queries, but {len(truth.queries)} in the ground truth"
-        )
-    return TestSet(folder, truth_file, shortlist_file, truth, entries, queries, gallery)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,16 +166,11 @@ def evaluate_folder(
         "precision": scoring.compute.precision,
     }
     asked = {"num_rerank": list(num_rerank), "lamb": list(lamb), "temp": list(temp)}
-    chosen_protocols = _all_metrics(test, scores.logits, protocols, asked, chosen)
-    results = about | {"queries": counts} | chosen_protocols
-    Run(
-        test.shortlist,
-        scores.logits,
-        test.ground_truth_file,
-        len(test.ground_truth.imlist),
-        tuple(protocols),
-        about | asked,
-    ).save(out)
+    results = about | {"queries": counts} | _all_metrics(test, scores.logits, protocols, asked, chosen)
+    gallery_size, asked = len(test.ground_truth.imlist), about | asked
+    Run(test.shortlist, scores.logits, test.ground_truth_file, gallery_size, tuple(protocols), asked).save(
+        out
+    )
     with atomic_file(out / RESULTS) as text:
         text.write(json.dumps(results, indent=1).encode())
     for done in (scores, chosen.scores if chosen else None):

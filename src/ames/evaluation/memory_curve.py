@@ -14,9 +14,10 @@ import numpy as np
 from ames.database.store import check_codes
 from ames.descriptors.local import check_backbone
 from ames.errors import AmesError
-from ames.evaluation.evaluate import Scoring, TestSet
+from ames.evaluation.evaluate import Scoring
 from ames.evaluation.protocols import Protocol, Result
 from ames.evaluation.sweep import check_sweep, columns, evaluate_initial, evaluate_reranked, metrics
+from ames.evaluation.test_set import TestSet
 from ames.io.atomic import atomic_file
 from ames.models.base import PairSimilarity
 from ames.models.checkpoints import model_of, weights_for
@@ -167,8 +168,6 @@ def draw(
         raise AmesError(f"no metric {metric!r} in the rows; they have {', '.join(missing[0])}")
 
     picture = new_figure(8, 5)
-    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
-
     axes = picture.add_subplot()
     models = list(dict.fromkeys(row["model"] for row in rows if row["db_desc_num"]))
     for number, name in enumerate(models):
@@ -177,26 +176,15 @@ def draw(
         look: dict[str, Any] = {"color": colour, "marker": marker, "linewidth": 2, "markersize": 7}
         x, y = [row["bytes"] for row in line], [_drawn(row[metric]) for row in line]
         axes.plot(x, y, **look, label=plain(f"{name} ({line[0]['kind']})"))
-        words: dict[str, Any] = {
-            "xytext": (0, 8),
-            "textcoords": "offset points",
-            "ha": "center",
-            "fontsize": 9,
-        }
+        words: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 9}
         for row, point in zip(line, zip(x, y, strict=True), strict=True):
-            axes.annotate(str(row["db_desc_num"]), point, color=colour, **words)
+            axes.annotate(str(row["db_desc_num"]), point, (0, 8), color=colour, **words)
     for row in rows:
         if not row["db_desc_num"] and row[metric] is not None:
             look = {"color": "#555555", "linestyle": "--", "linewidth": 1.5}
             axes.axhline(row[metric], **look, label=plain(row["model"]))
 
-    stored = [row["bytes"] for row in rows if row["db_desc_num"]]
-    steps = (1.0, 2.0, 5.0) if stored and max(stored) / min(stored) < 1e4 else (1.0,)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=steps, numticks=20))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    axes.margins(x=0.06, y=0.12)
+    _scale_bytes(axes, [row["bytes"] for row in rows if row["db_desc_num"]])
     axes.set_xlabel("bytes an image (points: database descriptors)")
     axes.set_ylabel(plain(label))
     axes.set_title(plain(title))
@@ -207,6 +195,18 @@ def draw(
     with atomic_file(path) as file:
         picture.canvas.print_png(file)
     return path
+
+
+def _scale_bytes(axes: Any, stored: Sequence[int]) -> None:
+    """Make the horizontal axis logarithmic, with round numbers of bytes."""
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+    steps = (1.0, 2.0, 5.0) if stored and max(stored) / min(stored) < 1e4 else (1.0,)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=steps, numticks=20))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.margins(x=0.06, y=0.12)
 
 
 def _drawn(value: float | None) -> float:

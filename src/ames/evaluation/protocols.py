@@ -5,7 +5,7 @@ neither right nor wrong: they are taken out before positions are counted), where
 how the area under precision and recall is summed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any
@@ -90,18 +90,23 @@ GLDV2 = (PUBLIC, PRIVATE, ALL)
 LEAVE_ONE_OUT = Protocol("leave-one-out", positives=("ok",), junk=("junk",))  # junk: the image itself
 
 
+def protocols_by_name(names: Sequence[str], known: Iterable[Protocol]) -> tuple[Protocol, ...]:
+    """Return each named protocol once, of two of one name the later one. AmesError for an unknown name."""
+    found = {p.name: p for p in known}
+    for name in names:
+        if name not in found:
+            raise AmesError(f"protocol {name!r} is none of {', '.join(found)}")
+    return tuple(found[name] for name in dict.fromkeys(names))
+
+
 def choose_protocols(ground_truth: GroundTruth, names: Sequence[str] = ()) -> tuple[Protocol, ...]:
     """Protocols by name; without names, the usual ones for the keys that the ground truth has.
 
     easy, hard and junk: REVISITED; ok and junk: LEAVE_ONE_OUT; ok alone: GLDV2, or ALL where there are no
     more queries than GLDv2's private part. AmesError for an unknown name, and for other keys.
     """
-    known = {p.name: p for p in (*REVISITED, *GLDV2, LEAVE_ONE_OUT)}
-    for name in names:
-        if name not in known:
-            raise AmesError(f"protocol {name!r} is none of {', '.join(known)}")
     if names:
-        return tuple(known[name] for name in dict.fromkeys(names))
+        return protocols_by_name(names, (*REVISITED, *GLDV2, LEAVE_ONE_OUT))
     keys = set(ground_truth.queries[0]) if ground_truth.queries else set()
     if {"easy", "hard", "junk"} <= keys:
         return REVISITED

@@ -12,7 +12,7 @@ import numpy as np
 
 from ames.datasets.ground_truth import GroundTruth, load_ground_truth
 from ames.errors import AmesError
-from ames.evaluation.protocols import GLDV2, REVISITED, Protocol
+from ames.evaluation.protocols import GLDV2, REVISITED, Protocol, protocols_by_name
 from ames.io.archives import reading_npz
 from ames.io.atomic import atomic_file
 from ames.io.claims import parsed
@@ -79,11 +79,7 @@ class Run:
 
     def choose(self, names: Sequence[str]) -> tuple[Protocol, ...]:
         """Protocols by name: the run's own first, then those of ROxford/RParis and GLDv2."""
-        known = {p.name: p for p in (*REVISITED, *GLDV2, *self.protocols)}
-        for name in names:
-            if name not in known:
-                raise AmesError(f"protocol {name!r} is none of {', '.join(known)}")
-        return tuple(known[name] for name in dict.fromkeys(names)) or self.protocols
+        return protocols_by_name(names, (*REVISITED, *GLDV2, *self.protocols)) or self.protocols
 
 
 def padded(truth: GroundTruth, gallery_size: int) -> GroundTruth:

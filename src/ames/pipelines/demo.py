@@ -267,31 +267,21 @@ def _rows(test: DemoSet, shortlist: Shortlist, outcomes: Sequence[Outcome], k: i
     """One row a method; mAP by protocol, mP@10 of the main one."""
     truth, protocols = test.ground_truth, test.protocols
 
-    def row(name: str, results: dict[Protocol, Result], **columns: Any) -> dict[str, Any]:
+    def row(
+        name: str, results: dict[Protocol, Result], *sizes: object, seconds: float | None = None
+    ) -> dict[str, Any]:
         alone = len(protocols) == 1
         maps = {"mAP" if alone else f"mAP {p.name}": results[p].map for p in protocols}
-        first = {
-            "method": name,
-            "query x database": columns.get("counts"),
-            "bytes/image": columns.get("size"),
-        }
-        precision = {"mP@10": results[_main(protocols)].mp[10]}
-        return first | maps | precision | {"seconds": columns.get("seconds")}
+        counts, size = sizes or (None, None)
+        first = {"method": name, "query x database": counts, "bytes/image": size}
+        return first | maps | {"mP@10": results[_main(protocols)].mp[10], "seconds": seconds}
 
     rows = [row("global only", evaluate_initial(shortlist, truth, protocols))]
     for outcome in outcomes:
         method = outcome.method
-        rows.append(
-            row(
-                method.name,
-                outcome.results,
-                counts=f"{QUERY_DESC} x {method.database_count}",
-                size=method.bytes_an_image,
-                seconds=outcome.seconds,
-            )
-        )
-    rows.append(row("perfect re-ranking", evaluate_oracle(shortlist, truth, protocols, k)))
-    return rows
+        counts = f"{QUERY_DESC} x {method.database_count}"
+        rows.append(row(method.name, outcome.results, counts, method.bytes_an_image, seconds=outcome.seconds))
+    return [*rows, row("perfect re-ranking", evaluate_oracle(shortlist, truth, protocols, k))]
 
 
 def _main(protocols: Sequence[Protocol]) -> Protocol:

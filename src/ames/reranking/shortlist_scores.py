@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -10,6 +12,7 @@ import numpy as np
 from ames.database.store import Database, check_codes
 from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError, naming
+from ames.features import LocalFeatures
 from ames.io.prefetch import ahead
 from ames.io.progress import progress
 from ames.reranking.score_cache import ScoreCache
@@ -52,25 +55,17 @@ def score_shortlist(
     if cache is not None:
         logits[wanted] = cache.get(shortlist.ids)[wanted]
         wanted = wanted & np.isnan(logits)
-    group = max(1, _QUERY_SLOTS // (query_count or queries.slots))
+    block_images = max(1, _BLOCK_SLOTS // (database_count or gallery.slots))
+
+    def read(block: _Pairs) -> LocalFeatures:
+        return gallery.read(block.images, database_count, locations=False)
+
     with progress("score", int(wanted.sum()), "pairs") as tick:
-        for first in range(0, len(wanted), group):
-            rows = first + np.flatnonzero(wanted[first : first + group].any(1))
-            if not len(rows):
-                continue
-            with naming(lambda row: _image(queries, row), lambda place, rows=rows: int(rows[place])):  # type: ignore[misc]
-                encoded = engine.queries(queries.read(rows, query_count), coded=queries.packed)
-            pairs = _Pairs.from_shortlist(shortlist.ids, wanted, rows)
-            blocks = pairs.blocks(max(1, _BLOCK_SLOTS // (database_count or gallery.slots)))
-            reads = ahead(
-                lambda block: gallery.read(block.images, database_count, locations=False), blocks, workers
-            )
-            for block, images in zip(blocks, reads, strict=True):
+        for rows, encoded in _encoded(engine, queries, wanted, query_count):
+            blocks = _Pairs.from_shortlist(shortlist.ids, wanted, rows).blocks(block_images)
+            for block, images in zip(blocks, ahead(read, blocks, workers), strict=True):
                 query, image = rows[block.rows], block.images[block.places]
-                with naming(
-                    lambda image: _image(gallery, image),
-                    lambda place, block=block: int(block.images[place]),  # type: ignore[misc]
-                ):
+                with _naming(gallery, block.images):
                     scores = engine.score(encoded, images, block.rows, block.places, coded=gallery.packed)
                 _check_finite(scores, query, image, queries, gallery)
                 logits[query, block.columns] = scores
@@ -78,6 +73,24 @@ def score_shortlist(
                     cache.append(query, image, scores)
                 tick(len(scores))
     return logits
+
+
+def _encoded(
+    engine: PairScorer, queries: DescriptorFile, wanted: np.ndarray, count: int | None
+) -> Iterator[tuple[np.ndarray, list[LocalFeatures]]]:
+    """Yield numbers of queries that have wanted entries, and their encoded descriptors, group by group."""
+    group = max(1, _QUERY_SLOTS // (count or queries.slots))
+    for first in range(0, len(wanted), group):
+        rows = first + np.flatnonzero(wanted[first : first + group].any(1))
+        if len(rows):
+            with _naming(queries, rows):
+                encoded = engine.queries(queries.read(rows, count), coded=queries.packed)
+            yield rows, encoded
+
+
+def _naming(file: DescriptorFile | Database, images: np.ndarray) -> AbstractContextManager[None]:
+    """Name the image of the file, of those that are worked on, whose descriptors an error is about."""
+    return naming(lambda image: _image(file, image), lambda place: int(images[place]))
 
 
 @dataclass(frozen=True)

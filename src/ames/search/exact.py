@@ -13,7 +13,7 @@ from ames.search.shortlist import Shortlist
 
 BLOCK = 4096  # queries at a time
 _GALLERY_BYTES = 1 << 29  # of the gallery's vectors at a time; each block costs one merge
-_RESULT_BYTES = 1 << 29  # of the candidates of a block of queries
+_RESULT_BYTES = 1 << 30  # of the candidates of a block of queries
 _CANDIDATE_BYTES = 72  # of one candidate: FAISS collects two a place, results are held three times
 _PRODUCT_BYTES = 1 << 30  # of the similarities on a GPU
 _EXTRA = 8  # entries beyond k, so that ties at the cut are ordered by id
@@ -72,7 +72,7 @@ def search_blocks(
     tie there. A zero row (an image without keypoints) has similarity -1 to everything.
     skip_self: query i is gallery image i and does not find itself; it finds others of the same vector.
     tile: gallery images at a time (None: half a gigabyte of vectors). ``block`` is reduced where its
-    candidates would take more than half a gigabyte. The same call returns the same bits. Other sizes of
+    candidates would take more than a gigabyte. The same call returns the same bits. Other sizes of
     blocks, threads or devices can change similarities by rounding (1e-6), and with it the order of images
     that are so close. AmesError where widths differ or a vector is not finite.
     """
@@ -88,11 +88,16 @@ def search_blocks(
             yield np.empty((len(rows), 0), np.int64), np.empty((len(rows), 0), np.float32)
             continue
         own = np.arange(first, first + len(rows)) if skip_self else None
-        ids, similarities = _nearest(rows, gallery, k, own, tile=tile, device=device)
-        for row in np.flatnonzero(~rows.any(1)):
+        asked = rows.any(1)
+        if asked.all():
+            yield _nearest(rows, gallery, k, own, tile=tile, device=device)
+            continue
+        ids, similarities = np.empty((len(rows), k), np.int64), np.full((len(rows), k), -1, np.float32)
+        which = None if own is None else own[asked]
+        ids[asked], similarities[asked] = _nearest(rows[asked], gallery, k, which, tile=tile, device=device)
+        for row in np.flatnonzero(~asked):
             others = np.arange(k + 1)  # a zero query is -1 to all, so that these are the first
             ids[row] = others[others != (-1 if own is None else own[row])][:k]
-            similarities[row] = -1
         yield ids, similarities
 
 
@@ -142,11 +147,11 @@ def _nearest(
 
 def order_ties(ids: np.ndarray, similarities: np.ndarray) -> Found:
     """Return rows that are sorted by similarity, with rising ids where similarities are equal."""
-    wrong = ((similarities[:, 1:] == similarities[:, :-1]) & (ids[:, 1:] < ids[:, :-1])).any(1)
-    rows = np.flatnonzero(wrong)
-    order = np.lexsort((ids[rows], -similarities[rows]), axis=1)
-    ids[rows] = np.take_along_axis(ids[rows], order, 1)
-    similarities[rows] = np.take_along_axis(similarities[rows], order, 1)
+    equal = similarities[:, 1:] == similarities[:, :-1]
+    tied = np.pad(equal, ((0, 0), (0, 1))) | np.pad(equal, ((0, 0), (1, 0)))
+    places = np.divmod(np.flatnonzero(tied), tied.shape[1])
+    found = ids[places]
+    ids[places] = found[np.lexsort((found, -similarities[places], places[0]))]
     return ids, similarities
 
 
@@ -163,7 +168,8 @@ def _candidates(queries: np.ndarray, gallery: Vectors, wanted: int, tile: int, d
         )
         if len(blank):
             ids = np.append(np.delete(np.arange(len(vectors)), blank), -1)[ids]
-        np.add(ids, start, out=ids, where=ids >= 0)
+        if start:
+            np.add(ids, start, out=ids, where=ids >= 0)
         found = (ids, similarities) if found is None else _merged(found, (ids, similarities))
     assert found is not None, "an empty gallery has no entries"
     if zeros and found[1].min() <= -1:  # what is missing is -inf
