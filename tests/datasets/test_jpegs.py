@@ -16,8 +16,8 @@ from ames.datasets import jpegs
 from ames.datasets.decoding import UnreadableImage, decode
 from ames.datasets.image_headers import is_cut_off
 from helpers import photos
+from helpers.commands import ROOT
 from helpers.image_files import with_orientation
-from helpers.processes import ROOT
 
 KINDS = {
     "baseline": [],

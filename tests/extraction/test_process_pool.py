@@ -13,7 +13,7 @@ from ames.backbones.rootsift import RootSift
 from ames.errors import AmesError
 from ames.extraction.process_pool import ImageRegion, PoolExtractor
 from helpers import photos
-from helpers.processes import ROOT
+from helpers.commands import ROOT
 from helpers.slow_workers import Noting
 
 

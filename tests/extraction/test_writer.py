@@ -17,9 +17,9 @@ from ames.errors import AmesError
 from ames.extraction.pipeline import Images, Target, run
 from helpers import photos
 from helpers.brightness import Brightness
+from helpers.commands import ROOT
 from helpers.dying import dies_at
 from helpers.killed_extraction import extract, source
-from helpers.processes import ROOT
 
 IMAGES = 40
 

@@ -11,7 +11,7 @@ from ames.descriptors.local import write_globals
 from ames.descriptors.vectors import Vectors, digest, unit
 from ames.errors import AmesError
 from ames.search.exact import search, search_blocks
-from helpers.processes import ROOT
+from helpers.commands import ROOT
 
 
 def units(n, dim, seed):

@@ -16,7 +16,7 @@ from ames.features import LocalFeatures
 from ames.models.checkpoints import load_model
 from ames.training.distributed import Ranks, init_distributed
 from ames.training.resuming import TERMINATED
-from helpers.processes import ROOT
+from helpers.commands import ROOT
 from helpers.small_training import loader, write_store
 
 SCRIPT = """
