@@ -11,7 +11,7 @@ import pytest
 
 import ames
 from ames.errors import installing
-from helpers.processes import ROOT
+from helpers.commands import ROOT
 
 SCRIPTS = [
     *sorted((ROOT / "src").glob("*.py")),

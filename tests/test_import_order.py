@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.processes import ROOT
+from helpers.commands import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from ames.cli.main import main
 from ames.descriptors.local import DescriptorFile, read_globals
 from ames.extraction.config import ExtractionConfig
 from helpers import photos
-from helpers.processes import ROOT, call, refused, run_here
+from helpers.commands import ROOT, refused, run_process, run_script
 
 SCRIPT = ROOT / "src" / "extract.py"
 WORDS = ["desc_num=12", "workers=0"]
@@ -44,10 +44,10 @@ def test_the_configuration_has_every_option_and_its_default():
             assert keys[key] == ("???" if option.required else option.default), key
 
 
-def test_parts_as_jobs(root, tmp_path, monkeypatch):
+def test_parts_as_jobs(root, tmp_path):
     words = [f"images={root / 'some photos'}", *WORDS, "hydra.sweep.dir=sweep", "hydra.run.dir=run"]
     words += ["shards=3", "shard=range(1,4)", "out=parts/x", "--multirun"]
-    assert run_here(monkeypatch, SCRIPT, *words, cwd=tmp_path) == 0
+    assert run_script(SCRIPT, *words, cwd=tmp_path).returncode == 0
     given = ["--images", str(root / "some photos"), "-o", "whole", "--desc-num", "12", "--workers", "0"]
     assert main(["extract", *given]) == 0
     parts, whole = (DescriptorFile(tmp_path / f"{x}_local.hdf5") for x in ("parts/x", "whole"))
@@ -85,7 +85,7 @@ def test_a_folder_s_files_are_images_by_content(tmp_path, capsys):
 
 
 def test_without_configuration_in_a_process_of_its_own(root, tmp_path):
-    done = call(SCRIPT, f"images={root}", "out=x", *WORDS, "hydra.run.dir=run", cwd=tmp_path)
+    done = run_process(SCRIPT, f"images={root}", "out=x", *WORDS, "hydra.run.dir=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "5 of 5 images extracted to x_local.hdf5" in done.stdout
 
@@ -108,7 +108,7 @@ def test_without_configuration_in_a_process_of_its_own(root, tmp_path):
         (["images=.", "out=x", "depth=2"], "depth"),
     ],
 )
-def test_wrong_words(root, tmp_path, monkeypatch, capsys, words, message):
+def test_wrong_words(root, tmp_path, words, message):
     words = [word.format(root=root) for word in words]
-    assert message in refused(monkeypatch, capsys, SCRIPT, *words, "hydra.run.dir=run", cwd=tmp_path)
+    assert message in refused(SCRIPT, *words, "hydra.run.dir=run", cwd=tmp_path)
     assert {path.name for path in tmp_path.iterdir()} <= {"run"}

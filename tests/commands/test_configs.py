@@ -1,11 +1,7 @@
 """Configuration: every file of conf/ composes, and the two Hydra commands run on small generated data."""
 
 import json
-import os
-import runpy
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -26,7 +22,7 @@ from ames.models.ames import AMES
 from ames.models.base import Similarity
 from ames.models.checkpoints import load_model, read_weights, save_weights
 from ames.search.shortlist import Shortlist
-from helpers.processes import ROOT
+from helpers.commands import ROOT, refused, run_process, run_script
 
 CONF = ROOT / "conf"
 SMALL = ["model.model_dim=16", "model.num_encoder_layers=1", "model.dim_feedforward=16"]
@@ -168,15 +164,7 @@ def data(tmp_path_factory):
 
 
 def call(script, *words, cwd=ROOT):
-    words = [str(word) for word in words]
-    environment = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"} | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, str(ROOT / "src" / script), *words],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    return run_script(ROOT / "src" / script, *words, cwd=cwd)
 
 
 def evaluation(data, *words):
@@ -495,29 +483,12 @@ def spoiled(data, tmp_path_factory):
     return root
 
 
-def refused_in_process(script, words, monkeypatch, capsys):
-    """Runs a script as its file would run, in this process: a subprocess each would take minutes."""
-    monkeypatch.setattr(sys, "argv", [script, *words])
-    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    monkeypatch.setenv("COLUMNS", "200")
-    capsys.readouterr()
-    try:
-        with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(ROOT / "src" / script), run_name="__main__")
-    finally:
-        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)  # the commands set it
-    err = [line for line in capsys.readouterr().err.splitlines() if line]
-    assert end.value.code == 2, err
-    assert len(err) == 1, err
-    return err[0]
-
-
 @pytest.mark.parametrize(("words", "message"), EVALUATE_ERRORS, ids=lambda x: x[0][:40] if x else None)
-def test_what_evaluate_refuses(data, damaged, tmp_path, monkeypatch, capsys, words, message):
+def test_what_evaluate_refuses(data, damaged, tmp_path, words, message):
     words = [word.replace("{data}", str(data)).replace("{damaged}", str(damaged)) for word in words]
     kept = f"score_cache={tmp_path / 'kept'}"  # not below the folder in which the tests are called
     words = [*evaluation(data, f"hydra.run.dir={tmp_path / 'run'}"), kept, *words]
-    line = refused_in_process("evaluate.py", words, monkeypatch, capsys)
+    line = refused(ROOT / "src" / "evaluate.py", *words, cwd=ROOT)
     assert line.startswith("evaluate: ")
     assert message in line
     assert not list(tmp_path.rglob("results.json"))
@@ -525,20 +496,20 @@ def test_what_evaluate_refuses(data, damaged, tmp_path, monkeypatch, capsys, wor
 
 
 @pytest.mark.parametrize(("words", "message"), TRAIN_ERRORS, ids=lambda x: x[0][:40] if x else None)
-def test_what_train_refuses(data, tmp_path, monkeypatch, capsys, words, message):
+def test_what_train_refuses(data, tmp_path, words, message):
     words = [word.replace("{data}", str(data)) for word in words]
     words = [f"data_root={data}", *TRAINING, f"hydra.run.dir={tmp_path / 'run'}", *words]
-    line = refused_in_process("train.py", words, monkeypatch, capsys)
+    line = refused(ROOT / "src" / "train.py", *words, cwd=ROOT)
     assert line.startswith("train: ")
     assert message in line
     assert not list(tmp_path.rglob("*.pt"))
 
 
 @pytest.mark.parametrize(("words", "message"), DETECTOR_ERRORS, ids=lambda x: x[0][:40] if x else None)
-def test_what_train_detector_refuses(data, spoiled, tmp_path, monkeypatch, capsys, words, message):
+def test_what_train_detector_refuses(data, spoiled, tmp_path, words, message):
     words = [word.replace("{data}", str(data)).replace("{spoiled}", str(spoiled)) for word in words]
     words = [f"data_root={data}", *DETECTOR, f"hydra.run.dir={tmp_path / 'run'}", *words]
-    line = refused_in_process("train_detector.py", words, monkeypatch, capsys)
+    line = refused(ROOT / "src" / "train_detector.py", *words, cwd=ROOT)
     assert line.startswith("train_detector: ")
     assert message in line
     assert not list(tmp_path.rglob("*.pt"))
@@ -546,9 +517,9 @@ def test_what_train_detector_refuses(data, spoiled, tmp_path, monkeypatch, capsy
 
 @pytest.mark.parametrize("script", ["evaluate", "train", "train_detector", "extract"])
 @pytest.mark.parametrize("value", ["a=b", "a#b", "a(b", "a&b", "ümlaut", 'a"b=c', "two words=x"])
-def test_values_that_hydra_cannot_read_are_named_and_quoted(script, value, monkeypatch, capsys):
+def test_values_that_hydra_cannot_read_are_named_and_quoted(script, value):
     key = "images" if script == "extract" else "data_root"
-    line = refused_in_process(f"{script}.py", [f"{key}={value}"], monkeypatch, capsys)
+    line = refused(ROOT / "src" / f"{script}.py", f"{key}={value}", cwd=ROOT)
     start = f"{script}: {key}={value}: cannot be read ("
     assert line.startswith(start)
     (word,) = shlex.split(line[len(start) :].split("quote what is text: ")[1])  # as a shell reads the advice
@@ -568,14 +539,14 @@ def test_the_groups_are_the_folders_of_conf():
     assert sorted(path.name for path in (ROOT / "conf").iterdir() if path.is_dir()) == list(GROUPS)
 
 
-def test_chamfer_has_nothing_to_train(data, tmp_path, monkeypatch, capsys):
+def test_chamfer_has_nothing_to_train(data, tmp_path):
     words = ["experiment=landmarks-train", f"data_root={data}", "model=chamfer", f"hydra.run.dir={tmp_path}"]
-    line = refused_in_process("train.py", words, monkeypatch, capsys)
+    line = refused(ROOT / "src" / "train.py", *words, cwd=ROOT)
     assert line == "train: Chamfer has no weights to train"
 
 
 def test_the_exit_status_of_a_real_process(data, tmp_path):
-    done = call("evaluate.py", f"hydra.run.dir={tmp_path}")
+    done = run_process(ROOT / "src" / "evaluate.py", f"hydra.run.dir={tmp_path}", cwd=ROOT)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
         "evaluate: data_root is missing: give the folder that holds the data sets, data_root=DIR"

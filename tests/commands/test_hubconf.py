@@ -8,7 +8,7 @@ import torch
 
 from ames.models.ames import AMES
 from ames.weights import released
-from helpers.processes import ROOT, call
+from helpers.commands import ROOT, run_process
 from helpers.servers import serve
 
 NAMES = (
@@ -54,7 +54,7 @@ def script(folder, text):
 
 
 def test_the_structures_need_torch_alone(tmp_path):
-    done = call(script(tmp_path, ALONE), cwd=tmp_path, TORCH_HOME=str(tmp_path / "hub"))
+    done = run_process(script(tmp_path, ALONE), cwd=tmp_path, TORCH_HOME=str(tmp_path / "hub"))
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "hub").exists() or not list((tmp_path / "hub").rglob("*.pt"))
 
@@ -81,7 +81,7 @@ def test_beside_another_package_called_ames(tmp_path, imported):
     (tmp_path / "ames").mkdir()
     (tmp_path / "ames" / "__init__.py").write_text("OTHER = True\n")
     program = script(tmp_path, BESIDE.replace("IMPORTED", str(imported)))
-    done = call(program, cwd=tmp_path)
+    done = run_process(program, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 

@@ -23,7 +23,7 @@ from ames.search.exact import search
 from ames.search.shortlist import Shortlist, read_meta
 from ames.search.superglobal import Reranking
 from ames.training.data.neighbours import Neighbours
-from helpers.processes import ROOT
+from helpers.commands import ROOT
 
 SCRIPT = ROOT / "extract" / "prepare_topk_global.py"
 

@@ -19,7 +19,7 @@ from ames.search.exact import search
 from ames.search.shortlist import Shortlist
 from golden import data_root, rebuild
 from helpers import photos
-from helpers.processes import ROOT, call, refused, run_here
+from helpers.commands import ROOT, refused, run_process, run_script
 
 EVALUATE = (
     "--multirun descriptors=dinov2 data_root=data model_path=dinov2_ames.pt model.binarized=False "
@@ -97,7 +97,8 @@ def only(folder, pattern):
 @pytest.mark.parametrize("away", [False, True])
 def test_the_evaluation_command(clone, elsewhere, away):
     here = elsewhere if away else clone
-    done = call(clone / "src" / "evaluate.py", *EVALUATE.split(), cwd=here)
+    command = run_script if away else run_process
+    done = command(clone / "src" / "evaluate.py", *EVALUATE.split(), cwd=here)
     assert done.returncode == 0, done.stderr
     path = only(here, "runs/evaluate/*/*/0/results.json")
     results = json.loads(path.read_text())
@@ -115,16 +116,15 @@ def test_the_evaluation_command(clone, elsewhere, away):
 @pytest.fixture(scope="module")
 def shortlisted(clone):
     """The shortlist of the training set, made by the paper's command."""
-    with pytest.MonkeyPatch.context() as patch:
-        words = f"--dataset gldv2 --desc_name dinov2 --data_root {clone}/data --shortlist_size 1600".split()
-        assert run_here(patch, clone / "extract" / "prepare_topk_global.py", *words, cwd=clone) == 0
+    words = f"--dataset gldv2 --desc_name dinov2 --data_root {clone}/data --shortlist_size 1600".split()
+    assert run_script(clone / "extract" / "prepare_topk_global.py", *words, cwd=clone).returncode == 0
     return Shortlist.load(clone / "data" / "gldv2" / "nn_dinov2.npz")
 
 
 def test_the_training_command(clone, shortlisted):
     assert shortlisted.ids.shape == (18, 18)
     words = TRAIN.replace("${PWD}", str(clone)).split()
-    done = call(
+    done = run_script(
         clone / "src" / "train.py", *words, "model.binarized=False", "train_dataset.batch_size=300", cwd=clone
     )
     assert done.returncode == 0, done.stderr
@@ -136,7 +136,7 @@ def test_the_training_command(clone, shortlisted):
 def test_the_distillation_command_from_another_folder(clone, shortlisted, elsewhere):
     words = TRAIN.replace("${PWD}", str(elsewhere)).split()
     words += ["model.binarized=True", "train_dataset.batch_size=300", "teacher=dinov2_ames.pt"]
-    done = call(clone / "src" / "train.py", *words, cwd=elsewhere)
+    done = run_process(clone / "src" / "train.py", *words, cwd=elsewhere)
     assert done.returncode == 0, done.stderr
     model = load_model(only(elsewhere, "runs/train/*/*/0/model.pt"))
     assert model.binarized
@@ -169,9 +169,9 @@ EXTRACT = (
         ("local,global", ["rootsift_gallery_global.hdf5", "rootsift_gallery_local.hdf5"]),
     ],
 )
-def test_the_extraction_command(album, monkeypatch, kinds, written):
+def test_the_extraction_command(album, kinds, written):
     words = [*EXTRACT.split(), "--backbone", "rootsift", "--desc_type", kinds]
-    assert run_here(monkeypatch, ROOT / "extract" / "extract_descriptors.py", *words, cwd=album) == 0
+    assert run_script(ROOT / "extract" / "extract_descriptors.py", *words, cwd=album).returncode == 0
     folder = DatasetFolder(album / "data" / "mine", "rootsift")
     assert sorted(path.name for path in folder.path.iterdir()) == written
     if "local" in kinds:
@@ -189,9 +189,9 @@ def test_the_extraction_command(album, monkeypatch, kinds, written):
         ("--desc_type local", "the following arguments are required: --backbone"),
     ],
 )
-def test_what_extraction_refuses(album, monkeypatch, capsys, words, message):
+def test_what_extraction_refuses(album, words, message):
     script = ROOT / "extract" / "extract_descriptors.py"
-    assert message in refused(monkeypatch, capsys, script, *EXTRACT.split(), *words.split(), cwd=album)
+    assert message in refused(script, *EXTRACT.split(), *words.split(), cwd=album)
     assert not (album / "data").exists()
 
 
@@ -213,8 +213,8 @@ def test_merging_works_from_any_folder_and_after_a_move(tmp_path, monkeypatch, c
     gallery = parts(folder, "dinov2_gallery_local", (2, 2))
     words = ["--dataset", "mine", "--desc_name", "dinov2", "--data_root", "data"]
     script = ROOT / "extract" / "merge_hdf5.py"
-    assert run_here(monkeypatch, script, *words, cwd=tmp_path) == 0
-    assert run_here(monkeypatch, script, *words, cwd=tmp_path) == 0  # again: the merged file is made anew
+    assert run_script(script, *words, cwd=tmp_path).returncode == 0
+    assert run_script(script, *words, cwd=tmp_path).returncode == 0  # again: the merged file is made anew
     assert "dinov2_local.hdf5: 18 images of 3 parts" in capsys.readouterr().out
     moved = folder.rename(tmp_path / "moved")
     (tmp_path / "other").mkdir()
@@ -250,13 +250,13 @@ def test_merging_works_from_any_folder_and_after_a_move(tmp_path, monkeypatch, c
         (lambda f: shutil.rmtree(f), [], "mine: no such folder"),
     ],
 )
-def test_what_merging_refuses(tmp_path, monkeypatch, capsys, spoil, words, message):
+def test_what_merging_refuses(tmp_path, spoil, words, message):
     folder = tmp_path / "mine"
     parts(folder, "dinov2_local", (2, 2, 2))
     spoil(folder)
     before = sorted(tmp_path.rglob("*"))
     words = ["--dataset", "mine", "--desc_name", "dinov2", "--data_root", str(tmp_path), *words]
-    assert message in refused(monkeypatch, capsys, ROOT / "extract" / "merge_hdf5.py", *words, cwd=tmp_path)
+    assert message in refused(ROOT / "extract" / "merge_hdf5.py", *words, cwd=tmp_path)
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -264,7 +264,7 @@ def test_what_merging_refuses(tmp_path, monkeypatch, capsys, spoil, words, messa
 
 
 @pytest.mark.parametrize("case", rebuild.cases("evaluate.json"), ids=lambda case: case["dataset"])
-def test_the_released_code_s_figures(case, tmp_path, monkeypatch):
+def test_the_released_code_s_figures(case, tmp_path):
     data_root.make(tmp_path / "data", case, pickles=True, layout=case["layout"])
     arguments = rebuild.arguments(case["model"])
     state = rebuild.state(rebuild.shapes(**arguments), case["model"]["seed"])
@@ -282,7 +282,7 @@ def test_the_released_code_s_figures(case, tmp_path, monkeypatch):
     ]
     words += ["model_path=golden.pt", "descriptors=dinov2", f"dim_local_features={arguments['local_dim']}"]
     script = ROOT / "src" / "evaluate.py"
-    assert run_here(monkeypatch, script, *words, "hydra.run.dir=run", "cpu=true", cwd=tmp_path) == 0
+    assert run_script(script, *words, "hydra.run.dir=run", "cpu=true", cwd=tmp_path).returncode == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     found = {(row["num_rerank"], row["lamb"], row["temp"]): row for row in results["rows"]}
     for row in case["rows"]:

@@ -1,9 +1,6 @@
 """The training command: several processes, one's own data, what it leaves behind and who uses that."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -17,7 +14,7 @@ from ames.models.checkpoints import read_weights
 from ames.reranking.fusion import Fusion
 from ames.search.shortlist import Shortlist
 from ames.training.logging.journal import read_journal
-from helpers.processes import ROOT
+from helpers.commands import ROOT, run_process, run_script
 
 IMAGES, WIDTH, SLOTS = 24, 24, 12
 WORDS = ["desc_name=mine", "train_dataset.batch_size=12", "train_dataset.min_desc=4", "print_freq=1"]
@@ -60,18 +57,9 @@ def data(tmp_path_factory):
 
 
 def call(script, data, *words, cwd, processes=None):
-    head = [sys.executable]
-    if processes:
-        head += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    environment = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"} | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*head, str(ROOT / "src" / script), f"data_root={data}", *words],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    """In this process unless torchrun starts ``processes``."""
+    words = [ROOT / "src" / script, f"data_root={data}", *words]
+    return run_process(*words, cwd=cwd, processes=processes) if processes else run_script(*words, cwd=cwd)
 
 
 def losses(path):
@@ -136,7 +124,7 @@ def test_curves_of_a_run(trained, tmp_path, capsys):
 
 def test_several_processes_leave_one_folder_and_the_same_losses(data, tmp_path):
     words = [*WORDS, "train_dataset.counts=pair"]
-    for processes in (1, 2):
+    for processes in (None, 2):
         cwd = tmp_path / str(processes)
         cwd.mkdir()
         done = call("train.py", data, *words, f"model_path={cwd / 'model.pt'}", cwd=cwd, processes=processes)
@@ -144,21 +132,17 @@ def test_several_processes_leave_one_folder_and_the_same_losses(data, tmp_path):
         assert done.stdout.count("valid anchors") == 1
         assert done.stdout.count("checkpoint:") == 1
         assert len(list(cwd.glob("runs/train/*/*"))) == 1
-    one, two = (losses(tmp_path / str(n) / "model-journal.jsonl") for n in (1, 2))
+    one, two = (losses(tmp_path / str(n) / "model-journal.jsonl") for n in (None, 2))
     assert two == pytest.approx(one, rel=1e-4)
 
 
-@pytest.mark.parametrize("last", [False, True])
-def test_several_processes_sweep(data, tmp_path, last):
-    words = [*WORDS, "seed=0,1", "hydra.sweep.dir=sweep"]
+@pytest.mark.parametrize(("last", "processes"), [(False, None), (True, 2)])
+def test_several_processes_sweep(data, tmp_path, last, processes):
+    words = [f"data_root={data}", *WORDS, "seed=0,1", "hydra.sweep.dir=sweep"]
     words = [*words, "--multirun"] if last else ["--multirun", *words]
-    head, *rest = words
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += [str(ROOT / "src" / "train.py"), head, f"data_root={data}", *rest]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100, check=False
-    )
+    command = run_process if processes else run_script
+    options = {"processes": processes} if processes else {}
+    done = command(ROOT / "src" / "train.py", *words, cwd=tmp_path, **options)
     assert done.returncode == 0, done.stderr
     assert sorted(path.parent.name for path in tmp_path.glob("sweep/*/model.pt")) == ["0", "1"]
 

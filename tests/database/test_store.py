@@ -25,8 +25,8 @@ from ames.reranking.scorer import PairScorer
 from ames.reranking.shortlist_scores import score_shortlist
 from ames.retrieval.retriever import Retriever
 from ames.search.shortlist import Shortlist
+from helpers.commands import ROOT
 from helpers.databases import SLOTS, WIDTH, database, model, source, state
-from helpers.processes import ROOT
 
 
 @pytest.mark.parametrize("binarized", [True, False])

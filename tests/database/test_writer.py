@@ -14,9 +14,9 @@ from ames.database.build import append, compress
 from ames.database.store import Database
 from ames.database.writer import writing
 from ames.errors import AmesError
+from helpers.commands import ROOT
 from helpers.databases import database, model, source, state
 from helpers.dying import dies_at
-from helpers.processes import ROOT
 
 SEGMENT = ((writer.SegmentWriter, "add"), (writer.SegmentWriter, "finish"))
 

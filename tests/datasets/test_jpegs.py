@@ -16,8 +16,8 @@ from ames.datasets import jpegs
 from ames.datasets.image_headers import is_cut_off
 from ames.datasets.images import UnreadableImage, decode
 from helpers import photos
+from helpers.commands import ROOT
 from helpers.image_files import with_orientation
-from helpers.processes import ROOT
 
 KINDS = {
     "baseline": [],

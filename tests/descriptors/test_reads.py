@@ -16,7 +16,7 @@ from ames.errors import AmesError
 from ames.io import gather as gathering
 from ames.io.prefetch import ahead
 from golden.data_root import laid_out
-from helpers.processes import ROOT
+from helpers.commands import ROOT
 from twins import released_reads
 
 IMAGES, SLOTS, WIDTH = 9, 12, 16

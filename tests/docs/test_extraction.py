@@ -4,7 +4,7 @@ import re
 
 from ames.descriptors.encoding import LocalRows, VectorRows, row_bytes
 from ames.io.text import size_text
-from helpers.processes import ROOT
+from helpers.commands import ROOT
 
 ROWS = {
     "dinov2, float16": (LocalRows(700, 768), 768),

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from helpers.processes import ROOT
+from helpers.commands import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 DOTTED = re.compile(r"\bames(?:_retrieval)?(?:\.[A-Za-z_]\w*)+")

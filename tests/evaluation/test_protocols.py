@@ -25,7 +25,7 @@ from ames.evaluation.protocols import (
     left_out,
     query_counts,
 )
-from helpers.processes import ROOT
+from helpers.commands import ROOT
 
 GOLDEN = ROOT / "tests" / "golden"
 FIGURES = json.loads((GOLDEN / "metrics.json").read_text())

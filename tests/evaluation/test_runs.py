@@ -35,7 +35,7 @@ from ames.reranking.shortlist_scores import score_shortlist
 from ames.search.shortlist import Shortlist
 from ames.training.logging.journal import read_journal
 from golden import data_root
-from helpers.processes import ROOT, refused, run_here
+from helpers.commands import ROOT, refused, run_script
 from helpers.small_sets import made
 
 
@@ -262,9 +262,9 @@ def data(tmp_path):
 WORDS = ["experiment=landmarks", "data_root=data", "model_path=model.safetensors", "cpu=true"]
 
 
-def test_the_command_chooses_on_a_validation_set(data, monkeypatch, capsys):
+def test_the_command_chooses_on_a_validation_set(data, capsys):
     words = [*WORDS, "dataset@val_dataset=landmarks-val", "hydra.run.dir=run"]
-    assert run_here(monkeypatch, ROOT / "src" / "evaluate.py", *words, cwd=data) == 0
+    assert run_script(ROOT / "src" / "evaluate.py", *words, cwd=data).returncode == 0
     results = json.loads((data / "run" / "results.json").read_text())
     chosen = results["chosen"]
     assert chosen["val_dataset"] == "landmarks-val"
@@ -276,13 +276,13 @@ def test_the_command_chooses_on_a_validation_set(data, monkeypatch, capsys):
     assert row["M_map"] == chosen["M_map"]
 
 
-def test_a_sweep_ends_with_one_table_of_its_own_jobs(data, monkeypatch, capsys):
+def test_a_sweep_ends_with_one_table_of_its_own_jobs(data, capsys):
     stale = data / "sweep" / "old" / "results.json"
     stale.parent.mkdir(parents=True)
     stale.write_text("{}")
     words = ["--multirun", *WORDS, "test_dataset.db_desc_num=2,5", "test_dataset.lamb=[0,0.55]"]
     words.append("hydra.sweep.dir=sweep")
-    assert run_here(monkeypatch, ROOT / "src" / "evaluate.py", *words, cwd=data) == 0
+    assert run_script(ROOT / "src" / "evaluate.py", *words, cwd=data).returncode == 0
     table = (data / "sweep" / "table.txt").read_text()
     lines = [line.split() for line in table.splitlines()]
     assert [line[0] for line in lines] == ["job", "0", "0", "1", "1"]
@@ -316,7 +316,7 @@ def test_lambda_is_shown_in_full():
     ]
 
 
-def test_training_is_validated_every_val_freq_epochs(data, monkeypatch, capsys):
+def test_training_is_validated_every_val_freq_epochs(data):
     rng = np.random.default_rng(0)
     folder = DatasetFolder(data / "data" / "landmarks-train", "rootsift")
     folder.path.mkdir()
@@ -333,7 +333,7 @@ def test_training_is_validated_every_val_freq_epochs(data, monkeypatch, capsys):
     truth = load_ground_truth(val)
     truth.queries[0]["hard"] = np.empty(0, np.int64)
     save_ground_truth(val, truth)
-    assert run_here(monkeypatch, ROOT / "src" / "train.py", *words, cwd=data) == 0
+    assert run_script(ROOT / "src" / "train.py", *words, cwd=data).returncode == 0
     log = (data / "run" / "train.log").read_text()
     assert log.count("val_map") == 1
     assert log.count("landmarks-val: hard: 1 of 6 queries has no positive and is left out") == 1
@@ -345,6 +345,6 @@ def test_training_is_validated_every_val_freq_epochs(data, monkeypatch, capsys):
     words[-3] = "dataset@val_dataset=roxford"
     for path in (data / "run").iterdir():
         path.unlink() if path.is_file() else None
-    message = refused(monkeypatch, capsys, ROOT / "src" / "train.py", *words, cwd=data)
+    message = refused(ROOT / "src" / "train.py", *words, cwd=data)
     assert "roxford5k: no such folder" in message
     assert not (data / "run" / "model.pt").exists()  # refused before the first epoch, not after the second

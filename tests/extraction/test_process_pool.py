@@ -15,7 +15,7 @@ from ames.extraction.base import ImageRegion
 from ames.extraction.config import ExtractionConfig
 from ames.extraction.process_pool import PoolExtractor
 from helpers import photos
-from helpers.processes import ROOT
+from helpers.commands import ROOT
 from helpers.slow_workers import Noting
 
 

@@ -29,7 +29,7 @@ from ames.models.ames import AMES
 from ames.models.checkpoints import save_weights
 from helpers import photos
 from helpers.brightness import Brightness
-from helpers.processes import ROOT, refused, run_here
+from helpers.commands import ROOT, refused, run_script
 
 COUNT = 10
 _INTERRUPTIBLE = (  # a background job's children ignore the signal, which a terminal's do not
@@ -122,7 +122,7 @@ def test_parts_of_another_extraction_are_not_merged(root, tmp_path, capsys):
     assert (tmp_path / "x_local.hdf5").exists()
 
 
-def test_parts_of_another_number_of_parts_are_not_merged(root, whole, tmp_path, capsys, monkeypatch):
+def test_parts_of_another_number_of_parts_are_not_merged(root, whole, tmp_path, capsys):
     out = tmp_path / "data" / "mine" / "x"
     for part in (1, 2):
         assert ames_extract(root, out, "--shard", f"{part}/2") == 0
@@ -135,7 +135,7 @@ def test_parts_of_another_number_of_parts_are_not_merged(root, whole, tmp_path, 
     )
     assert not out.with_name("x_local.hdf5").exists()  # of two parts: it would show rows twice
     words = ["--dataset", "mine", "--desc_name", "x", "--data_root", "data"]
-    message = refused(monkeypatch, capsys, ROOT / "extract" / "merge_hdf5.py", *words, cwd=tmp_path)
+    message = refused(ROOT / "extract" / "merge_hdf5.py", *words, cwd=tmp_path)
     assert "its 3 parts hold 12 images, which are not those of their list" in message
     assert ames_extract(root, out, "--shard", "2/3", "--overwrite") == 0
     same(out, whole)
@@ -164,14 +164,14 @@ def test_parts_of_two_releases_are_merged(root, whole, tmp_path):
     assert DescriptorFile(tmp_path / "x_local.hdf5").provenance["backbone"] == "brightness"
 
 
-def test_a_part_that_is_not_whole_is_not_left_out(root, tmp_path, monkeypatch, capsys):
+def test_a_part_that_is_not_whole_is_not_left_out(root, tmp_path):
     folder = tmp_path / "data" / "mine"
     assert ames_extract(root, folder / "x", "--shard", "1/2") == 0
     words = ["--dataset", "mine", "--desc_name", "x", "--data_root", "data"]
     script = ROOT / "extract" / "merge_hdf5.py"
-    assert "its 1 parts hold 5 images" in refused(monkeypatch, capsys, script, *words, cwd=tmp_path)
+    assert "its 1 parts hold 5 images" in refused(script, *words, cwd=tmp_path)
     (folder / "x_2_local.hdf5.partial").touch()
-    message = refused(monkeypatch, capsys, script, *words, cwd=tmp_path)
+    message = refused(script, *words, cwd=tmp_path)
     assert "x_2_local.hdf5.partial: a part that is not whole" in message
 
 
@@ -207,12 +207,12 @@ def test_the_merged_name_is_taken(root, whole, capsys):
     assert ames_extract(root, whole, "--shard", "1/2", "--overwrite") == 2  # not when all parts are made
 
 
-def test_copies_in_place_of_references(root, whole, tmp_path, monkeypatch, capsys):
+def test_copies_in_place_of_references(root, whole, tmp_path):
     folder = tmp_path / "data" / "mine"
     for part in (1, 2, 3):
         assert ames_extract(root, folder / "x", "--shard", f"{part}/3") == 0
     words = ["--dataset", "mine", "--desc_name", "x", "--data_root", "data", "--copy"]
-    assert run_here(monkeypatch, ROOT / "extract" / "merge_hdf5.py", *words, cwd=tmp_path) == 0
+    assert run_script(ROOT / "extract" / "merge_hdf5.py", *words, cwd=tmp_path).returncode == 0
     for path in folder.glob("x_?_*"):
         path.unlink()
     with h5py.File(folder / "x_local.hdf5") as file:

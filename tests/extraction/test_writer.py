@@ -17,9 +17,9 @@ from ames.errors import AmesError
 from ames.extraction.pipeline import Images, plan_output, run
 from helpers import photos
 from helpers.brightness import Brightness
+from helpers.commands import ROOT
 from helpers.dying import dies_at
 from helpers.killed_extraction import extract, extractor
-from helpers.processes import ROOT
 
 IMAGES = 40
 

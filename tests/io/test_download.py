@@ -8,7 +8,7 @@ from ames.io import download as downloads
 from ames.io.download import download, pinned
 from ames.io.hashing import sha256
 from ames.weights import released
-from helpers.processes import ROOT, refused, run_here
+from helpers.commands import ROOT, refused, run_script
 from helpers.servers import serve
 
 CONTENT = np.random.default_rng(0).bytes(10_000)
@@ -115,11 +115,11 @@ def test_a_note_of_the_first_download(tmp_path):
 SCRIPT = ROOT / "scripts" / "download.py"
 
 
-def test_the_script(site, tmp_path, monkeypatch, capsys):
+def test_the_script(site, tmp_path, capsys):
     with serve(site, break_after=6000) as server:
         words = ["dinov2_ames", "--dest", "mine", "--base", server.url]
-        assert run_here(monkeypatch, SCRIPT, *words, cwd=tmp_path) == 0
-        assert run_here(monkeypatch, SCRIPT, *words, cwd=tmp_path) == 0
+        assert run_script(SCRIPT, *words, cwd=tmp_path).returncode == 0
+        assert run_script(SCRIPT, *words, cwd=tmp_path).returncode == 0
         assert len(server.requests) == 2
     first, second = capsys.readouterr().out.splitlines()
     assert f"10000 bytes, SHA-256 {sha256(site / PLACE)} (noted)" in first
@@ -128,8 +128,8 @@ def test_the_script(site, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "mine" / "dinov2_ames.pt").read_bytes() == CONTENT
 
 
-def test_the_list(tmp_path, monkeypatch, capsys):
-    assert run_here(monkeypatch, SCRIPT, "--list", cwd=tmp_path) == 0
+def test_the_list(tmp_path, capsys):
+    assert run_script(SCRIPT, "--list", cwd=tmp_path).returncode == 0
     listed = capsys.readouterr().out
     assert {line.split(":")[0] for line in listed.splitlines()} >= {*released.RELEASED, "roxford5k", "gldv2"}
     assert "data/roxford5k/nn_superglobal.pkl" in listed
@@ -143,14 +143,14 @@ def test_the_list(tmp_path, monkeypatch, capsys):
         (["--to", "x"], "unrecognized arguments: --to"),
     ],
 )
-def test_what_the_script_refuses(tmp_path, monkeypatch, capsys, words, message):
-    assert message in refused(monkeypatch, capsys, SCRIPT, *words, cwd=tmp_path)
+def test_what_the_script_refuses(tmp_path, words, message):
+    assert message in refused(SCRIPT, *words, cwd=tmp_path)
 
 
-def test_the_script_s_data_lie_where_the_commands_look(tmp_path, monkeypatch):
+def test_the_script_s_data_lie_where_the_commands_look(tmp_path):
     (tmp_path / "site" / "data" / "gldv2").mkdir(parents=True)
     (tmp_path / "site" / "data" / "gldv2" / "train.txt").write_text("a,1")
     with serve(tmp_path / "site") as server:
         words = ["data/gldv2/train.txt", "--base", server.url]
-        assert run_here(monkeypatch, SCRIPT, *words, cwd=tmp_path) == 0
+        assert run_script(SCRIPT, *words, cwd=tmp_path).returncode == 0
     assert (tmp_path / "data" / "gldv2" / "train.txt").read_text() == "a,1"

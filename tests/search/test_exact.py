@@ -13,7 +13,7 @@ from ames.descriptors.vectors import Vectors, digest, unit
 from ames.errors import AmesError
 from ames.search import exact
 from ames.search.exact import search, search_blocks
-from helpers.processes import ROOT
+from helpers.commands import ROOT
 
 
 def units(n, dim, seed):

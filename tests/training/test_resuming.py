@@ -15,7 +15,7 @@ from ames.errors import AmesError
 from ames.models.checkpoints import load_model
 from ames.training import fit, resuming
 from ames.training.resuming import TERMINATED, Checkpoints, Interruption
-from helpers.processes import ROOT
+from helpers.commands import ROOT
 from helpers.small_training import RECIPE, loader, made, same, weights, write_store
 
 LONGER = replace(RECIPE, epochs=4, warmup=3, clip=1.0)
