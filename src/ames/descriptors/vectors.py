@@ -96,10 +96,25 @@ class Vectors:
         return found
 
     def blocks(self, size: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
-        """(first image, vectors float32 [<= size, D]) from the first image to the last."""
+        """Yield (first image, vectors float32 [<= size, D]) from the first image to the last; not to be
+        written to: they are not copied where they are stored as they are searched.
+        """
         size = max(1, _BLOCK // self.width) if size is None else size
         for start in range(0, len(self), size):
-            yield start, self.read(start, start + size)
+            stop = min(start + size, len(self))
+            view = self._view(start, stop)
+            yield start, self.read(start, stop) if view is None else view
+
+    def _view(self, start: int, stop: int) -> np.ndarray | None:
+        """Return images of one part without a copy; None where they have to be read or changed."""
+        first, end, part, source = next(place for place in self._places() if start < place[1])
+        if stop > end or not isinstance(part, np.ndarray) or part.dtype != np.float32:
+            return None
+        rows = part[start - first : stop - first]
+        if not (rows.flags.c_contiguous and rows.flags.aligned):
+            return None
+        found = unit(rows, lambda row: f"{source}: the vector of image {start - first + row}")
+        return rows if found is rows else None
 
     def _normalize(self, vectors: np.ndarray, rows: np.ndarray, source: str) -> None:
         """Brings rows of a source to unit length, in place."""

@@ -198,10 +198,10 @@ def _block(queries: np.ndarray, vectors: np.ndarray, wanted: int, device: str) -
         return ids, similarities
     ids = np.full((len(queries), wanted), -1)
     similarities = np.full(ids.shape, -np.inf, np.float32)
-    searched = torch.from_numpy(vectors).to(device)
+    searched = torch.tensor(vectors, device=device)  # a mapped file is read-only
     step, count = max(1, _PRODUCT_BYTES // (4 * max(len(vectors), 1))), min(wanted, len(vectors))
     for start in range(0, len(queries), step):
-        product = torch.from_numpy(queries[start : start + step]).to(device) @ searched.T
+        product = torch.tensor(queries[start : start + step], device=device) @ searched.T
         best = product.topk(count, dim=1)
         similarities[start : start + step, :count] = best.values.cpu()
         ids[start : start + step, :count] = best.indices.cpu()
