@@ -17,68 +17,22 @@ from ames.models.checkpoints import load_model
 from ames.training.distributed import Ranks, init_distributed
 from ames.training.resuming import TERMINATED
 from helpers.commands import ROOT
+from helpers.distributed_training import train
 from helpers.small_training import loader, write_store
 
-SCRIPT = """
-import json, os, sys, time, torch
-sys.path.insert(0, {tests!r})
-torch.set_num_threads(1)
-from dataclasses import replace
-from pathlib import Path
-from helpers.small_training import DescriptorFile, RECIPE, loader, made
-from ames.models.checkpoints import load_model
-from ames.errors import AmesError
-from ames.training import fit
-from ames.features import LocalFeatures
-from ames.training.distributed import init_distributed
-from ames.training.resuming import Checkpoints
-folder, options = Path({folder!r}), json.loads({options!r})
-model = made(options["seed"] and int(os.environ["RANK"]), binarized=options["distilled"])
-teacher = made(1) if options["distilled"] else None
-def slow(*args, original=model.pairs):
-    time.sleep(options["pause"])
-    return original(*args)
-model.pairs = slow
-with init_distributed("cpu") as ranks:
-    data = loader(DescriptorFile(folder / options["store"]), rank=ranks.rank, ranks=ranks.count, negatives=2)
-    seen = []
-    def validate(model):
-        seen.append(ranks.rank)
-        return {{"val_map": float(len(seen))}}
-    try:
-        history = fit(model, data, replace(RECIPE, epochs=3, clip=0.5, **options["recipe"]),
-            teacher=teacher, ranks=ranks, validate=validate, out=folder / options["out"],
-            checkpoints=Checkpoints(folder / (options["out"] + "-state"), every=1, resume=True))
-    except AmesError as error:
-        (folder / f"error-{{ranks.rank}}").write_text(str(error))
-        raise SystemExit(2)
-    (folder / (options["out"] + f"-{{ranks.rank}}.json")).write_text(json.dumps([history, seen]))
-"""
+SCRIPT = ROOT / "tests" / "helpers" / "distributed_training.py"
 
 
-def start(folder, processes, out, **options):
-    options = {
-        "out": out,
-        "distilled": False,
-        "recipe": {},
-        "pause": 0,
-        "store": "local.hdf5",
-        "seed": 0,
-    } | options
-    code = SCRIPT.format(tests=str(ROOT / "tests"), folder=str(folder), options=json.dumps(options))
-    script = folder / f"{out}.py"
-    script.write_text(code)
-    words = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        str(processes),
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+def start(folder, *trainings):
+    """Two processes that share these trainings, in a row: their start takes longer than a training."""
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    path = os.pathsep.join([str(ROOT / "tests"), *sys.path])
     return subprocess.Popen(
-        [*words, str(script)], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        [*words, str(SCRIPT), str(folder), json.dumps(trainings)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -92,20 +46,33 @@ def history(folder, out, rank=0):
     return json.loads((folder / f"{out}-{rank}.json").read_text())
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"recipe": {"counts": "pair", "accumulate": 2, "ema": 0.9}},
-        {"distilled": True},
-    ],
-    ids=["pairs", "distilled"],
-)
-def test_two_processes_train_what_one_trains(tmp_path, options):
-    write_store(tmp_path / "local.hdf5", unequal=True)
-    for processes in (1, 2):
-        finished(start(tmp_path, processes, f"n{processes}.pt", **options))
+OPTIONS = {
+    "pairs": {"recipe": {"counts": "pair", "accumulate": 2, "ema": 0.9}, "store": "unequal.hdf5"},
+    "distilled": {"distilled": True, "store": "unequal.hdf5"},
+}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """The folder of trainings by two processes, and of two by one."""
+    folder = tmp_path_factory.mktemp("shared")
+    write_store(folder / "local.hdf5")
+    write_store(folder / "unequal.hdf5", unequal=True)
+    trainings = [{"out": f"{name}2.pt", **options} for name, options in OPTIONS.items()]
+    trainings += [
+        {"out": "same.pt"},
+        {"out": "apart.pt", "seed": 1},
+    ]  # 1: each process makes a model of its own
+    finished(start(folder, *trainings))
+    for name, options in OPTIONS.items():
+        train(folder, out=f"{name}1.pt", **options)
+    return folder
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_two_processes_train_what_one_trains(shared, name):
     (one, _), (two, looked), (other, never) = (
-        history(tmp_path, out, rank) for out, rank in (("n1.pt", 0), ("n2.pt", 0), ("n2.pt", 1))
+        history(shared, f"{name}{count}.pt", rank) for count, rank in ((1, 0), (2, 0), (2, 1))
     )
     for a, b, c in zip(one, two, other, strict=True):
         for key in ("loss", "bce", "mse", "accuracy", "val_map"):
@@ -116,22 +83,19 @@ def test_two_processes_train_what_one_trains(tmp_path, options):
     # blows up to full steps.
     torch.manual_seed(0)
     query, database = (LocalFeatures.from_descriptors(torch.randn(20, 8, 16)) for _ in range(2))
-    whole, shared = (load_model(tmp_path / out).pairs(query, database) for out in ("n1.pt", "n2.pt"))
-    torch.testing.assert_close(shared, whole, rtol=1e-4, atol=1e-4)
+    whole, parts = (load_model(shared / f"{name}{n}.pt").pairs(query, database) for n in (1, 2))
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-4)
 
 
-def test_all_start_from_the_weights_of_the_first(tmp_path):
-    write_store(tmp_path / "local.hdf5")
-    for out, seed in (("same.pt", 0), ("apart.pt", 1)):  # 1: each process makes a model of its own
-        finished(start(tmp_path, 2, out, seed=seed))
-    same, apart = (history(tmp_path, out)[0] for out in ("same.pt", "apart.pt"))
+def test_all_start_from_the_weights_of_the_first(shared):
+    same, apart = (history(shared, out)[0] for out in ("same.pt", "apart.pt"))
     assert [x["loss"] for x in apart] == [x["loss"] for x in same]
 
 
 def test_sigterm_keeps_the_state_and_any_number_of_processes_goes_on(tmp_path):
     write_store(tmp_path / "local.hdf5")
-    finished(start(tmp_path, 1, "whole.pt"))
-    training = start(tmp_path, 2, "model.pt", pause=0.3)
+    train(tmp_path, out="whole.pt")
+    training = start(tmp_path, {"out": "model.pt", "pause": 0.3})
     states = tmp_path / "model.pt-state"
     deadline = time.monotonic() + 100
     while time.monotonic() < deadline and not (states / "state-000000002.pt").exists():
@@ -142,14 +106,14 @@ def test_sigterm_keeps_the_state_and_any_number_of_processes_goes_on(tmp_path):
     kept = max(states.iterdir())
     assert int(kept.stem[6:]) < 12
     assert not (tmp_path / "model.pt-0.json").exists()
-    finished(start(tmp_path, 1, "model.pt"))
+    train(tmp_path, out="model.pt")
     a, b = history(tmp_path, "whole.pt")[0], history(tmp_path, "model.pt")[0]
     assert [x["loss"] for x in b] == pytest.approx([x["loss"] for x in a], rel=1e-5)
 
 
 def test_what_stops_one_process_stops_both_with_the_whole_batch_named(tmp_path):
     write_store(tmp_path / "local.hdf5", spoiled=5)
-    training = start(tmp_path, 2, "model.pt")
+    training = start(tmp_path, {"out": "model.pt"})
     training.communicate(timeout=120)
     messages = [(tmp_path / f"error-{rank}").read_text() for rank in range(2)]
     assert messages[0] == messages[1]
