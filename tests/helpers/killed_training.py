@@ -14,7 +14,7 @@ from helpers.small_training import RECIPE, loader, made
 
 
 def train(folder, name, pause=0.0):
-    """``<name>.pt`` from ``local.hdf5`` and the newest state in the folder ``<name>``; pause: seconds a batch."""
+    """Leaves ``<name>.pt``; goes on with the newest state of the folder ``<name>``. pause: seconds a batch."""
     model = made()
 
     def slow(*args, original=model.pairs):

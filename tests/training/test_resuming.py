@@ -241,7 +241,7 @@ def wait_for_states(folder, number):
     raise AssertionError("no states were written")
 
 
-def test_kill_sigterm_and_ctrl_c_cost_nothing(tmp_path):
+def test_kill_sigterm_and_ctrl_c_cost_nothing(one_thread, tmp_path):
     write_store(tmp_path / "local.hdf5")
     train(tmp_path, "whole")
     status = {signal.SIGTERM: TERMINATED, signal.SIGINT: -signal.SIGINT}  # of KeyboardInterrupt
