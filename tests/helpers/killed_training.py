@@ -14,7 +14,7 @@ from helpers.small_training import RECIPE, loader, made
 
 
 def train(folder, name, pause=0.0):
-    """Leaves ``<name>.pt``; goes on with the newest state of the folder ``<name>``. pause: seconds a batch."""
+    """Leaves ``<name>.pt``; begins at the newest state in folder ``<name>``. pause: seconds a batch."""
     model = made()
 
     def slow(*args, original=model.pairs):
