@@ -48,7 +48,8 @@ def test_parts_as_jobs(root, tmp_path):
     words = [f"images={root / 'some photos'}", *WORDS, "hydra.sweep.dir=sweep", "hydra.run.dir=run"]
     words += ["shards=3", "shard=range(1,4)", "out=parts/x", "--multirun"]
     assert run_script(SCRIPT, *words, cwd=tmp_path).returncode == 0
-    given = ["--images", str(root / "some photos"), "-o", "whole", "--desc-num", "12", "--workers", "0"]
+    given = ["-o", str(tmp_path / "whole"), "--images", str(root / "some photos")]
+    given += ["--desc-num", "12", "--workers", "0"]
     assert main(["extract", *given]) == 0
     parts, whole = (DescriptorFile(tmp_path / f"{x}_local.hdf5") for x in ("parts/x", "whole"))
     assert parts.names == whole.names == [f"{number}.png" for number in range(5)]

@@ -16,6 +16,7 @@ from ames.models.checkpoints import load_model
 from ames.training import fit, resuming
 from ames.training.resuming import TERMINATED, Checkpoints, Interruption
 from helpers.commands import ROOT
+from helpers.killed_training import train
 from helpers.small_training import RECIPE, loader, made, same, weights, write_store
 
 LONGER = replace(RECIPE, epochs=4, warmup=3, clip=1.0)
@@ -218,30 +219,12 @@ def test_nothing_but_bad_batches_is_an_error(store):
 
 # ---- real processes --------------------------------------------------------------------------------------
 
-SCRIPT = """
-import sys, time, torch
-sys.path.insert(0, {tests!r})
-torch.set_num_threads(1)
-from dataclasses import replace
-from pathlib import Path
-from helpers.small_training import DescriptorFile, RECIPE, loader, made
-from ames.training.resuming import Checkpoints
-from ames.training import fit
-folder = Path({folder!r})
-model = made()
-pairs = model.pairs
-def slow(*args):
-    time.sleep({pause})
-    return pairs(*args)
-model.pairs = slow
-fit(model, loader(DescriptorFile(folder / "local.hdf5")), replace(RECIPE, epochs=5), out=folder / {out!r},
-    checkpoints=Checkpoints(folder / {state!r}, every=1, resume=True))
-"""
 
-
-def process(folder, out, state, pause=0.1):
-    code = SCRIPT.format(tests=str(ROOT / "tests"), folder=str(folder), out=out, state=state, pause=pause)
-    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+def process(folder):
+    """A training of its own that is slow enough to be killed."""
+    path = os.pathsep.join([str(ROOT / "tests"), *sys.path])
+    words = [sys.executable, str(ROOT / "tests" / "helpers" / "killed_training.py"), str(folder)]
+    return subprocess.Popen(words, env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.DEVNULL)
 
 
 def state_of(path):
@@ -258,16 +241,16 @@ def wait_for_states(folder, number):
     raise AssertionError("no states were written")
 
 
-def test_kill_sigterm_and_ctrl_c_cost_nothing(tmp_path):
+def test_kill_sigterm_and_ctrl_c_cost_nothing(one_thread, tmp_path):
     write_store(tmp_path / "local.hdf5")
-    assert process(tmp_path, "whole.pt", "whole", pause=0).wait(60) == 0
+    train(tmp_path, "whole")
     status = {signal.SIGTERM: TERMINATED, signal.SIGINT: -signal.SIGINT}  # of KeyboardInterrupt
     for number, sent in ((2, signal.SIGKILL), (9, signal.SIGTERM), (14, signal.SIGINT)):
-        training = process(tmp_path, "model.pt", "state")
-        wait_for_states(tmp_path / "state", number)
+        training = process(tmp_path)
+        wait_for_states(tmp_path / "model", number)
         os.kill(training.pid, sent)
         assert training.wait(60) == status.get(sent, -sent)
-    assert process(tmp_path, "model.pt", "state", pause=0).wait(60) == 0
+    train(tmp_path, "model")
     assert same(state_of(tmp_path / "whole.pt"), state_of(tmp_path / "model.pt"))
 
 
