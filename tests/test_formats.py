@@ -18,11 +18,11 @@ from ames.evaluation.evaluate import Scoring, evaluate_folder
 from ames.evaluation.protocols import REVISITED
 from ames.extraction.batched import NetworkOptions
 from ames.models.chamfer import Chamfer
-from ames.models.checkpoints import read_weights
 from ames.precision import Rates, usable
 from ames.reranking.scorer import ComputeConfig, PairScorer
 from ames.training import fit
 from ames.training.resuming import Checkpoints
+from ames.weights.files import read_weights
 from test_runs import made as made_data
 from training.small import RECIPE, loader, made, same, weights, write_store
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from ames.backbones.pooling import Pooling, describe, gem, regional_gem, relu_p, scale_gem
 from ames.datasets.layout import DatasetFolder
 from ames.descriptors.local import write_globals
 from ames.descriptors.vectors import Vectors
@@ -12,18 +13,7 @@ from ames.search import build as shortlists
 from ames.search.build import rerank_blocks
 from ames.search.exact import search
 from ames.search.shortlist import Shortlist
-from ames.search.superglobal import (
-    Pooling,
-    Reranking,
-    describe,
-    expand,
-    gem,
-    refine,
-    regional_gem,
-    relu_p,
-    rescore,
-    scale_gem,
-)
+from ames.search.superglobal import Reranking, expand, refine, rescore
 
 
 def positive(*shape, seed=0):

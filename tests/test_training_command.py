@@ -15,9 +15,9 @@ from ames.descriptors.local import DescriptorWriter
 from ames.evaluation.sweep import Fusion
 from ames.features import LocalFeatures
 from ames.io.locks import exclusively
-from ames.models.checkpoints import read_weights
 from ames.search.shortlist import Shortlist
 from ames.training.logging.journal import read_journal
+from ames.weights.files import read_weights
 
 ROOT = Path(__file__).parents[1]
 IMAGES, WIDTH, SLOTS = 24, 24, 12

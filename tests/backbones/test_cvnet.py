@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from ames.backbones.cvnet import CvNet
+from ames.backbones.pooling import describe
 from ames.backbones.selection import Selection, select
 from ames.errors import AmesError
-from ames.search.superglobal import describe
 from golden import backbones as golden
 
 FIGURES = golden.FIGURES["cvnet"]

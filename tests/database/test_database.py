@@ -14,13 +14,14 @@ from ames.database import build
 from ames.database.build import Source, append, compress
 from ames.database.manifest import Manifest
 from ames.database.segment import HEADER_BYTES
-from ames.database.store import Database, projection_fingerprint
+from ames.database.store import Database
 from ames.database.writer import writing
 from ames.descriptors.local import DescriptorFile, DescriptorWriter, GlobalFile, write_globals
 from ames.errors import AmesError
 from ames.evaluation.sweep import Fusion
 from ames.features import LocalFeatures
 from ames.inspection import inspect as inspection
+from ames.models.fingerprint import projection_fingerprint
 from ames.reranking.scorer import PairScorer
 from ames.reranking.shortlist_scores import score_shortlist
 from ames.retrieval.retriever import Retriever, open_index, search_database

@@ -18,13 +18,13 @@ from ames.errors import AmesError
 from ames.evaluation.global_search import PooledSearch, pool
 from ames.evaluation.protocols import ALL, LEAVE_ONE_OUT, Protocol
 from ames.features import LocalFeatures
-from ames.models.checkpoints import read_weights
 from ames.training.data.candidates import LabelledNeighbours
 from ames.training.data.loader import TripletLoader
 from ames.training.data.neighbours import Neighbours
 from ames.training.data.sampler import TripletSampler
 from ames.training.detector import DetectorRecipe, fit_detector, triplet_objective
 from ames.training.resuming import TERMINATED, Checkpoints
+from ames.weights.files import read_weights
 
 IMAGES, CLASSES, WIDTH = 48, 6, 16
 TELLING, CLUTTER = 3, 6  # descriptors of an image: those of its class, and those that are everywhere

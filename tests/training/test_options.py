@@ -11,12 +11,13 @@ from small import RECIPE, loader, made, same, weights
 from ames.errors import AmesError
 from ames.evaluation.sweep import Fusion
 from ames.features import LocalFeatures
-from ames.models.checkpoints import load_model, read_weights
+from ames.models.checkpoints import load_model
 from ames.training import Recipe, fit
 from ames.training.distributed import Ranks
 from ames.training.learner import Learner
 from ames.training.resuming import Checkpoints
 from ames.training.step import descriptor_counts
+from ames.weights.files import read_weights
 
 # ---- averaged weights -----------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ transformers' ResNet is the same network as pycls', which CVNet was trained with
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from ames.backbones.base import FeatureMaps
+from ames.backbones.pooling import pooled
 from ames.backbones.pretrained import PUBLISHED, Network, Row, converted, fingerprint, library, seeded
 from ames.errors import AmesError
-from ames.models.checkpoints import read_as_written
-from ames.search.superglobal import pooled
+from ames.weights.files import read_as_written
+from ames.weights.released import fetch, files
 from ames.weights.tensor_names import plain_names
 
 # Of a cell of the third stage, in pixels, as the released extraction has it.
@@ -49,7 +49,7 @@ class CvNet(Network):
     local_dim = 1024
     global_dim = 2048
     superglobal = (
-        False  # whether the vector is pooled as ``ames.search.superglobal`` does; no other weights are needed
+        False  # whether the vector is pooled as ``ames.backbones.pooling`` does; no other weights are needed
     )
 
     def __init__(self, name: str, *, weights: str | Path | None = PUBLISHED, seed: int = 0) -> None:
@@ -57,7 +57,11 @@ class CvNet(Network):
         if name not in self.SIZES:
             raise AmesError(f"CvNet {name!r} is none of: {', '.join(self.SIZES)}")
         if weights == PUBLISHED:
-            weights = _released(name)
+            if name != "cvnet":
+                raise AmesError(
+                    f"{name}: no address of its weights is known: give the authors' file as weights"
+                )
+            weights = fetch(files()["CVPR2022_CVNet_R101"][0])
         transformers = library()
         self.name = name
         self.network = seeded(
@@ -134,19 +138,3 @@ def _names(depths: Any) -> dict[str, str]:
         for part in (_NORM if old.endswith("bn") else ("weight",))
     }
     return names | {"head.pool.p": "p", "head.fc.weight": "fc.weight", "head.fc.bias": "fc.bias"}
-
-
-def _released(name: str) -> Path:
-    """AMES' released file of the ResNet-101, in torch hub's cache; downloaded unless it is there."""
-    from ames.io.download import download, pinned
-    from ames.weights.released import BASE, files
-
-    if name != "cvnet":
-        raise AmesError(f"{name}: no address of its weights is known: give the authors' file as weights")
-    place = files()["CVPR2022_CVNet_R101"][0]
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(place).name
-    size = download(BASE + place, path)
-    digest, first = pinned(path)
-    if first:
-        print(f"{path}: {size} bytes, SHA-256 {digest}", file=sys.stderr)
-    return path

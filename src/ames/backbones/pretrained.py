@@ -22,7 +22,7 @@ from torch import Tensor
 from ames.backbones.base import MapBackbone
 from ames.errors import AmesError, first_line, installing
 from ames.io.download import sha256
-from ames.models.checkpoints import check_shapes, read_as_written
+from ames.weights.files import check_shapes, read_as_written
 
 PUBLISHED = (
     "published"  # the weights that a backbone's authors released: fetched where they are not there yet

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ames.backbones.base import FeatureMaps
 from ames.backbones.detector import SpatialAttention, global_descriptor
+from ames.backbones.pooling import scale_gem
 from ames.errors import AmesError
 from ames.features import LocalFeatures
-from ames.search.superglobal import scale_gem
 
 WEIGHTS = ("detector", "attention", "norm", "cls")
 DESCRIPTORS = ("raw", "projected")

@@ -23,7 +23,7 @@ from ames.backbones.pretrained import (
     seeded,
 )
 from ames.errors import AmesError
-from ames.models.checkpoints import read_weights
+from ames.weights.files import read_weights
 
 # What weights of one network have in common; other settings are taken as a folder's config.json has them.
 _SIZE = ("hidden_size", "num_hidden_layers", "num_attention_heads")

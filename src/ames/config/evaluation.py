@@ -17,17 +17,18 @@ from omegaconf import DictConfig, OmegaConf
 from ames.datasets.layout import DatasetFolder
 from ames.errors import AmesError, first_line
 from ames.evaluation.evaluate import Choice, Scoring, choose, open_test_set
-from ames.evaluation.protocols import Protocol, left_out, query_counts
+from ames.evaluation.protocols import KNOWN, Protocol, left_out, query_counts
 from ames.evaluation.sweep import Fusion, check_sweep, columns, with_positives
-from ames.models.ames import AMES
 from ames.models.base import PairSimilarity
-from ames.models.checkpoints import load_state, weights_for
+from ames.models.checkpoints import build_from_weights
+from ames.models.registry import MODELS, model_class
 from ames.reranking.scorer import ComputeConfig
 from ames.weights import SHIPPED, path_of
+from ames.weights.files import load_state, weights_for
 from ames.weights.released import RELEASED
 
 log = logging.getLogger(__name__)
-_PROTOCOL = "{name: NAME, positives: [KEY], junk: [KEY]}"
+_PROTOCOL = f"{{name: NAME, positives: [KEY], junk: [KEY]}}, or names among {', '.join(KNOWN)}"
 
 
 def plain(config: Any) -> Any:
@@ -167,12 +168,15 @@ def value_of(config: DictConfig, key: str) -> Any:
 
 
 def protocols(dataset: DictConfig) -> list[Protocol]:
-    """The protocols that a data set's file describes."""
+    """Return the protocols that a data set's file names or describes."""
     listed = value_of(dataset, "protocols")
     if not isinstance(listed, list) or not listed:
         raise AmesError(f"protocols of {dataset.name} is {listed!r}: give a list of {_PROTOCOL}")
     found = []
     for item in listed:
+        if isinstance(item, str) and item in KNOWN:
+            found.append(KNOWN[item])
+            continue
         if not isinstance(item, dict):
             raise AmesError(f"protocol {item!r} of {dataset.name}: give {_PROTOCOL}")
         item = {key: tuple(value) if isinstance(value, list) else value for key, value in item.items()}
@@ -219,10 +223,11 @@ def trained_model(config: DictConfig, path: Path | str | None) -> Trained:
     A checkpoint that describes itself decides the structure; for others (published ones)
     ``config.model`` does. ``path`` None: the shipped weights; a model without weights needs none.
     """
-    if not config.model._target_.endswith(".AMES"):
+    kind = str(config.model._target_).rsplit(".", 1)[-1]
+    if kind in MODELS and not model_class(kind).learned:
         if path is not None:
             raise AmesError(f"{config.model._target_} has no weights: leave model_path={path} out")
-        return Trained(build_model(config).eval(), config.model._target_.rsplit(".", 1)[-1], None)
+        return Trained(build_model(config).eval(), kind, None)
     if path is None:
         name = f"{config.desc_name}_ames" + ("_dist" if config.model.binarized else "")
         if name not in SHIPPED:
@@ -230,11 +235,11 @@ def trained_model(config: DictConfig, path: Path | str | None) -> Trained:
             raise AmesError(f"model_path is missing, and no weights {name} are shipped{hint}")
         path = path_of(name)
     weights = weights_for(config.desc_name, path)
-    try:
-        model = AMES(**weights.about["model"]) if "model" in weights.about else build_model(config)
-    except TypeError as error:
-        raise AmesError(f"{path}: describes a model that this version cannot build ({error})") from error
-    load_state(model, weights.state, source=str(path))
+    if "model" in weights.about:
+        model = build_from_weights(weights, source=str(path))
+    else:
+        model = build_model(config)
+        load_state(model, weights.state, source=str(path))
     return Trained(model.eval(), Path(path).name, Fusion.stored(weights.about, source=str(path)))
 
 

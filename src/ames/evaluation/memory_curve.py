@@ -19,9 +19,10 @@ from ames.evaluation.protocols import Protocol, Result
 from ames.evaluation.sweep import Fusion, check_sweep, columns, evaluate_initial, evaluate_reranked, figures
 from ames.io.atomic import atomic_file
 from ames.models.base import PairSimilarity
-from ames.models.checkpoints import model_of, weights_for
+from ames.models.checkpoints import build_from_weights
 from ames.reporting.style import COLOURS, MARKERS, new_figure, plain, tidy
 from ames.reranking.scorer import ComputeConfig
+from ames.weights.files import weights_for
 
 GLOBAL = "global only"
 
@@ -51,7 +52,7 @@ def load_contenders(paths: Sequence[Path | str], *, backbone: str, blend: Fusion
     for name, path in zip(names, paths, strict=True):
         weights = weights_for(backbone, path)
         chosen = Fusion.stored(weights.about, source=str(path)) or blend
-        found.append(Contender(name, model_of(weights, source=str(path)), chosen))
+        found.append(Contender(name, build_from_weights(weights, source=str(path)), chosen))
     return found
 
 

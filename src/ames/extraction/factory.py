@@ -11,7 +11,6 @@ from ames.backbones.base import MapBackbone
 from ames.backbones.cvnet import CvNet
 from ames.backbones.detector import load_detector
 from ames.backbones.selection import Selection
-from ames.database.store import projection_fingerprint
 from ames.datasets.images import MAX_PIXELS
 from ames.errors import AmesError
 from ames.extraction.batched import BatchedExtractor, NetworkOptions
@@ -19,7 +18,9 @@ from ames.extraction.pipeline import Source
 from ames.extraction.preprocessing import Sizing
 from ames.extraction.process_pool import PoolExtractor
 from ames.models.base import Similarity
-from ames.models.checkpoints import load_model, read_weights
+from ames.models.checkpoints import load_model
+from ames.models.fingerprint import projection_fingerprint
+from ames.weights.files import read_weights
 
 RANDOM = "random"  # weights that nobody trained, for trying what takes how long
 PUBLISHED_IN_PIXELS = ("cvnet",)  # backbones of whose published files locations are pixels, not shares

@@ -34,7 +34,7 @@ from ames.extraction.process_pool import PoolExtractor
 from ames.io.atomic import atomic_file
 from ames.models.base import PairSimilarity
 from ames.models.chamfer import Chamfer
-from ames.models.checkpoints import model_of, read_weights
+from ames.models.checkpoints import build_from_weights
 from ames.pipelines.prepare import extract_split, make_shortlist
 from ames.reporting.report import Hit, Strip, format_table, write_report
 from ames.reranking.scorer import ComputeConfig, PairScorer
@@ -42,6 +42,7 @@ from ames.reranking.shortlist_scores import blend as blend_scores
 from ames.reranking.shortlist_scores import junk_of, needed, rerank, score_shortlist
 from ames.search.shortlist import Shortlist
 from ames.weights import path_of
+from ames.weights.files import read_weights
 
 # Descriptors used of a query, and of a database image in the small and in the large setting.
 QUERY_DESC, FEW, MANY = 200, 50, 200
@@ -223,7 +224,7 @@ def _ames(path: Path | str, *, binarized: bool) -> tuple[PairSimilarity, Fusion]
     backbone = weights.about.get("backbone")
     if backbone not in (None, "rootsift"):
         raise AmesError(f"{path}: weights for {backbone} descriptors; the demo extracts rootsift")
-    model = model_of(weights, source=str(path))
+    model = build_from_weights(weights, source=str(path))
     if model.local_dim != 128 or model.binarized != binarized:
         kind = "binary" if model.binarized else "full-precision"
         expected = "binary" if binarized else "full-precision"

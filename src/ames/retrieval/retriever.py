@@ -13,11 +13,12 @@ from ames.database.store import Database
 from ames.errors import AmesError, naming
 from ames.evaluation.sweep import Fusion
 from ames.features import LocalFeatures
-from ames.models.checkpoints import model_of, read_weights
+from ames.models.checkpoints import build_from_weights
 from ames.reranking.scorer import ComputeConfig, PairScorer
 from ames.reranking.shortlist_scores import blend as blended
 from ames.search.codes import GlobalIndex
 from ames.search.shortlist import Shortlist
+from ames.weights.files import read_weights
 
 
 def open_index(database: Database) -> GlobalIndex:
@@ -65,7 +66,7 @@ class Retriever:
         blend = blend or Fusion.stored(weights.about, source=str(model))
         if blend is None:
             raise AmesError(f"{model}: brings no lambda and gamma: give a blend")
-        engine = PairScorer(model_of(weights, source=str(model)), compute or ComputeConfig())
+        engine = PairScorer(build_from_weights(weights, source=str(model)), compute or ComputeConfig())
         return cls(Database(database), engine, blend)
 
     def search(

@@ -31,6 +31,8 @@ class Recipe:
     autocast: None, "bf16", or "fp16" with a scaled loss (see ``on``). compile: losses through torch.compile.
     non_finite: a batch whose loss or gradient is not finite stops the training ("stop") or is left out and
         counted ("skip").
+    init_from: ``weights_digest`` of the model whose weights this one starts from (None: of none), so that a
+        training is resumed with the same.
     val_freq: epochs between validations. print_freq: batches between lines of the log (0: no such lines).
     """
 
@@ -54,6 +56,7 @@ class Recipe:
     val_freq: int = 1
     print_freq: int = 0
     seed: int = 0
+    init_from: str | None = None
 
 
 def on(device: torch.device, recipe: Recipe) -> Recipe:

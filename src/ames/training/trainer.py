@@ -17,7 +17,7 @@ from ames.errors import AmesError
 from ames.io.atomic import atomic_file
 from ames.io.hashing import weights_digest
 from ames.models.ames import AMES
-from ames.models.checkpoints import arguments, save_checkpoint
+from ames.models.checkpoints import describe_model, save_checkpoint
 from ames.training.data.loader import TripletBatch, TripletLoader
 from ames.training.distributed import Ranks
 from ames.training.learner import Learner
@@ -245,7 +245,7 @@ class _Training:
             "recipe": asdict(self.recipe),
             "loader": self.loader.settings(),
             "teacher": None if teacher is None else weights_digest(teacher),
-            "model": arguments(self.learner.model),
+            **describe_model(self.learner.model),
         }
 
     def keep(self) -> None:

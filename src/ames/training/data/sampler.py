@@ -30,7 +30,7 @@ class TripletSampler:
     hard_negative_fraction: of the negatives' draws that are from the candidates; the rest is drawn uniformly
     from all images that do not match. summary: of another sampler of the same candidates, which saves the
     pass over all images. ``statistics``: images and anchors; images left out for too few positives and for
-    too few negatives; positives and negatives of an anchor on average; what the candidates count (``describe``).
+    too few negatives; positives and negatives of an anchor on average; the candidates' counts (``describe``).
     """
 
     def __init__(
