@@ -16,6 +16,8 @@ import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this 
 from ames.config import evaluation as door
 from ames.config import training
 from ames.config.launch import launch, run
+from ames.config.models import build_model
+from ames.config.values import read_fields, several, whole
 from ames.descriptors.local import DescriptorFile, check_backbone
 from ames.errors import AmesError
 from ames.io.hashing import weights_digest
@@ -34,12 +36,12 @@ def train(config: DictConfig) -> float:
 def _train(config: DictConfig, ranks: Ranks) -> float:
     out = training.trained_file(config, "model.pt", ranks)
     checkpoints = training.checkpoints(config, out)
-    seed = door.whole(config, "seed", least=0)
+    seed = whole(config, "seed", least=0)
     torch.manual_seed(seed)
     folder = door.dataset_folder(config, door.dataset_of(config, "train_dataset"))
     descriptors = DescriptorFile(folder.local())
     training.take_width(config, descriptors.width)
-    model = door.build_model(config)
+    model = build_model(config)
     if not isinstance(model, AMES):
         raise AmesError(f"{type(model).__name__} has no weights to train")
     teacher, first = (_given(config, key) for key in ("teacher", "init_from"))
@@ -76,31 +78,13 @@ def _given(config: DictConfig, key: str) -> AMES | None:
 
 
 def _recipe(config: DictConfig, count: int, first: AMES | None) -> Recipe:
-    data = config.train_dataset
-    autocast = {True: "bf16", False: None}.get(config.autocast, config.autocast)
-    freeze = [] if config.freeze is None else door.several(config, "freeze")
-    return Recipe(
-        epochs=door.whole(config, "epochs"),
-        lr=door.number(config, "lr"),
-        weight_decay=door.number(config, "weight_decay"),
-        min_desc=door.whole(data, "min_desc"),
+    return read_fields(
+        Recipe,
+        config,
+        config.train_dataset,
         max_desc=count,
-        counts=str(data.counts),
-        query_desc=training.optional(data, "query_desc"),
-        database_desc=training.optional(data, "database_desc"),
-        beta=door.number(config, "beta"),
-        warmup=door.whole(config, "warmup", least=0),
-        clip=training.optional_number(config, "clip"),
-        accumulate=door.whole(config, "accumulate"),
-        freeze=tuple(str(name) for name in freeze),
-        ema=training.optional_number(config, "ema"),
-        autocast=autocast,
-        compile=door.flag(config, "compile"),
+        autocast={True: "bf16", False: None}.get(config.autocast, config.autocast),
         init_from=None if first is None else weights_digest(first),
-        non_finite=str(config.non_finite),
-        val_freq=door.whole(config, "val_freq"),
-        print_freq=door.whole(config, "print_freq", least=0),
-        seed=door.whole(config, "seed", least=0),
     )
 
 
@@ -126,7 +110,7 @@ def _initialize(model: AMES, descriptors: DescriptorFile, seed: int, first: AMES
 def _validation(config: DictConfig, model: AMES) -> Callable[[AMES], dict[str, float]] | None:
     """What is measured between epochs: mAP on val_dataset with the blend that is best there."""
     val = config.val_dataset
-    ks = door.several(val, "num_rerank") if isinstance(val, DictConfig) else []
+    ks = several(val, "num_rerank") if isinstance(val, DictConfig) else []
     choose = door.chooser(config, model, ks)
     if choose is None:
         return None

@@ -19,6 +19,8 @@ from ames.backbones.detector import SpatialAttention, load_detector, save_detect
 from ames.cli.main import main
 from ames.config import evaluation as door
 from ames.config.launch import GROUPS, arranged, read_override
+from ames.config.models import build_model
+from ames.config.values import several
 from ames.datasets.landmarks.build import make_landmarks
 from ames.descriptors.local import DescriptorFile
 from ames.evaluation.protocols import GLDV2, PUBLIC, REVISITED, Protocol
@@ -63,7 +65,7 @@ def test_there_is_a_test_for_every_group():
 def test_models_and_descriptors_compose_and_build(command, descriptors, model):
     config = composed(command, f"model={model}", f"descriptors={descriptors}", "data_root=x")
     OmegaConf.to_container(config, resolve=True)
-    built = door.build_model(config)
+    built = build_model(config)
     assert isinstance(built, Similarity)
     assert built.local_dim == config.dim_local_features
 
@@ -72,7 +74,7 @@ def test_models_and_descriptors_compose_and_build(command, descriptors, model):
 def test_the_size_of_the_shipped_models_is_that_of_their_configuration_and_files(name):
     binarized = name.endswith("_dist")
     words = ["model=rootsift", "descriptors=rootsift", "data_root=x", f"model.binarized={binarized}"]
-    built = door.build_model(composed("train", *words)).arguments
+    built = build_model(composed("train", *words)).arguments
     assert built == AMES(**MODELS[name]).arguments
     assert load_model(path_of(name)).arguments | {"init": "matching"} == built
 
@@ -97,7 +99,7 @@ def test_datasets_compose(dataset):
 def test_experiments_compose(experiment):
     command = "train" if experiment.endswith("train") else "test"
     config = composed(command, f"experiment={experiment}", "data_root=x")
-    assert door.build_model(config).binarized == config.model.binarized
+    assert build_model(config).binarized == config.model.binarized
     if "roxford" in experiment or "rparis" in experiment:
         name, dataset = experiment.removesuffix("-cls").split("-")
         assert config.model_path == f"{name}.pt"
@@ -143,8 +145,8 @@ def test_the_defaults_are_the_paper_s_model():
 
 def test_a_single_value_is_a_list_of_one():
     config = composed("test", "test_dataset.num_rerank=7", "test_dataset.lamb=[0,0.5]")
-    assert door.several(config.test_dataset, "num_rerank") == [7]
-    assert door.several(config.test_dataset, "lamb") == [0, 0.5]
+    assert several(config.test_dataset, "num_rerank") == [7]
+    assert several(config.test_dataset, "lamb") == [0, 0.5]
 
 
 # ---- the commands ---------------------------------------------------------------------------------

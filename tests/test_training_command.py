@@ -136,7 +136,7 @@ def test_curves_of_a_run(trained, tmp_path, capsys):
 
 
 def test_several_processes_leave_one_folder_and_the_same_losses(data, tmp_path):
-    words = [*WORDS, "train_dataset.counts=pair"]
+    words = [*WORDS, "train_dataset.desc_num_sampling=pair"]
     for processes in (1, 2):
         cwd = tmp_path / str(processes)
         cwd.mkdir()

@@ -95,7 +95,7 @@ def history(folder, out, rank=0):
 @pytest.mark.parametrize(
     "options",
     [
-        {"recipe": {"counts": "pair", "accumulate": 2, "ema": 0.9}},
+        {"recipe": {"desc_num_sampling": "pair", "accumulate": 2, "ema": 0.9}},
         {"distilled": True},
     ],
     ids=["pairs", "distilled"],

@@ -14,7 +14,15 @@ from torch import Tensor, nn
 
 from ames.backbones.base import FeatureMaps
 from ames.backbones.pooling import pooled
-from ames.backbones.pretrained import PUBLISHED, Network, Row, converted, fingerprint, library, seeded
+from ames.backbones.pretrained import (
+    PUBLISHED,
+    KeyMapping,
+    Network,
+    fingerprint,
+    import_transformers,
+    random_init,
+    rename_state_dict,
+)
 from ames.errors import AmesError
 from ames.weights.files import read_as_written
 from ames.weights.released import fetch, files
@@ -62,9 +70,9 @@ class CvNet(Network):
                     f"{name}: no address of its weights is known: give the authors' file as weights"
                 )
             weights = fetch(files()["CVPR2022_CVNet_R101"][0])
-        transformers = library()
+        transformers = import_transformers()
         self.name = name
-        self.network = seeded(
+        self.network = random_init(
             transformers.ResNetModel, transformers.ResNetConfig(depths=self.SIZES[name]), seed
         )
         self.network.pooler = nn.Identity()
@@ -114,8 +122,8 @@ class CvNet(Network):
         found = {name: x for name, x in found.items() if not name.endswith(_COUNT)}
         state = self.state_dict()
         names = _names(self.network.config.depths)
-        rows = [Row(old, tuple(state[new].shape), (new,)) for old, new in names.items()]
-        self.load_state_dict(state | converted(rows, found, source=str(path)))
+        rows = [KeyMapping(old, tuple(state[new].shape), (new,)) for old, new in names.items()]
+        self.load_state_dict(state | rename_state_dict(rows, found, source=str(path)))
 
 
 def _names(depths: Any) -> dict[str, str]:

@@ -6,34 +6,23 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from ames.config.values import file_name, flag, several, value_of, whole
 from ames.datasets.layout import DatasetFolder
-from ames.errors import AmesError, first_line
+from ames.errors import AmesError
 from ames.evaluation.evaluate import Choice, Scoring, choose, open_test_set
 from ames.evaluation.protocols import KNOWN, Protocol, left_out, query_counts
 from ames.evaluation.sweep import Fusion, check_sweep, columns, with_positives
 from ames.models.base import PairSimilarity
-from ames.models.checkpoints import build_from_weights
-from ames.models.registry import MODELS, model_class
 from ames.reranking.scorer import ComputeConfig
-from ames.weights import SHIPPED, path_of
-from ames.weights.files import load_state, weights_for
-from ames.weights.released import RELEASED
 
 log = logging.getLogger(__name__)
 _PROTOCOL = f"{{name: NAME, positives: [KEY], junk: [KEY]}}, or names among {', '.join(KNOWN)}"
-
-
-def plain(config: Any) -> Any:
-    """A sub-tree as plain Python, interpolations resolved."""
-    return OmegaConf.to_container(config, resolve=True)
 
 
 def dataset_folder(config: DictConfig, dataset: DictConfig) -> DatasetFolder:
@@ -63,11 +52,6 @@ def test_files(dataset: DictConfig) -> dict[str, Any]:
 def database(config: DictConfig) -> Path | None:
     """The database that stands for the test gallery's descriptor file, if one is given."""
     return None if config.database is None else Path(str(config.database))
-
-
-def file_name(dataset: DictConfig, key: str) -> str | None:
-    """The name of a file, None where it is the usual one."""
-    return None if dataset.get(key) is None else str(dataset[key])
 
 
 def chooser(
@@ -131,42 +115,6 @@ def compute(config: DictConfig, dataset: DictConfig) -> ComputeConfig:
     )
 
 
-def whole(config: DictConfig, key: str, *, least: int = 1) -> int:
-    """A whole number of the configuration, checked."""
-    value = config[key]
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise AmesError(f"{key} is {value!r}: give a whole number of at least {least}")
-    return value
-
-
-def flag(config: DictConfig, key: str) -> bool:
-    """True or false of the configuration, checked: other words, "no" among them, would count as true."""
-    value = config[key]
-    if not isinstance(value, bool):
-        raise AmesError(f"{key} is {value!r}: give true or false")
-    return value
-
-
-def number(config: DictConfig, key: str, *, least: float = 0.0) -> float:
-    """A number of the configuration, checked; inf and nan are refused."""
-    value = config[key]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < float("inf"):
-        raise AmesError(f"{key} is {value!r}: give a number of at least {least:g}")
-    return float(value)
-
-
-def several(config: DictConfig, key: str) -> list[Any]:
-    """A list of the configuration; a single value is a list of one."""
-    value = value_of(config, key)
-    return value if isinstance(value, list) else [value]
-
-
-def value_of(config: DictConfig, key: str) -> Any:
-    """What stands under a key, as plain Python; a key that was taken out (``~key``) is OmegaConf's error."""
-    value = config[key]
-    return plain(value) if OmegaConf.is_config(value) else value
-
-
 def protocols(dataset: DictConfig) -> list[Protocol]:
     """Return the protocols that a data set's file names or describes."""
     listed = value_of(dataset, "protocols")
@@ -194,53 +142,6 @@ def device(config: DictConfig) -> str:
 
 def run_folder() -> Path:
     return Path(HydraConfig.get().runtime.output_dir)
-
-
-def build_model(config: DictConfig) -> PairSimilarity:
-    """The model of ``config.model``, new."""
-    if OmegaConf.is_interpolation(config, "dim_local_features") and config.desc_name not in config.local_dims:
-        raise AmesError(
-            f"desc_name {config.desc_name!r} is none of {', '.join(config.local_dims)}: give "
-            "dim_local_features too"
-        )
-    try:
-        return hydra.utils.instantiate(config.model)
-    except (HydraException, ValueError) as error:
-        raise AmesError(f"model: {first_line(error.__cause__ or error)}") from error
-
-
-class Trained(NamedTuple):
-    """A model with its weights, a name for reports, and the blend that its checkpoint brings."""
-
-    model: PairSimilarity
-    name: str
-    blend: Fusion | None
-
-
-def trained_model(config: DictConfig, path: Path | str | None) -> Trained:
-    """The model with its weights.
-
-    A checkpoint that describes itself decides the structure; for others (published ones)
-    ``config.model`` does. ``path`` None: the shipped weights; a model without weights needs none.
-    """
-    kind = str(config.model._target_).rsplit(".", 1)[-1]
-    if kind in MODELS and not model_class(kind).learned:
-        if path is not None:
-            raise AmesError(f"{config.model._target_} has no weights: leave model_path={path} out")
-        return Trained(build_model(config).eval(), kind, None)
-    if path is None:
-        name = f"{config.desc_name}_ames" + ("_dist" if config.model.binarized else "")
-        if name not in SHIPPED:
-            hint = f" (scripts/download.py {name} fetches the released ones)" if name in RELEASED else ""
-            raise AmesError(f"model_path is missing, and no weights {name} are shipped{hint}")
-        path = path_of(name)
-    weights = weights_for(config.desc_name, path)
-    if "model" in weights.about:
-        model = build_from_weights(weights, source=str(path))
-    else:
-        model = build_model(config)
-        load_state(model, weights.state, source=str(path))
-    return Trained(model.eval(), Path(path).name, Fusion.stored(weights.about, source=str(path)))
 
 
 def blends(dataset: DictConfig, stored: Fusion | None) -> dict[str, list[Any]]:

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from ames.cli.extract import add_options
 from ames.cli.options import OneLineParser
-from ames.config.evaluation import plain
+from ames.config.values import plain
 from ames.errors import AmesError
 
 

@@ -94,7 +94,7 @@ class TripletLosses(NamedTuple):
     accuracy: Tensor
 
 
-def triplet_objective(detector: SpatialAttention, batch: Triplets, margin: float) -> TripletLosses:
+def triplet_losses(detector: SpatialAttention, batch: Triplets, margin: float) -> TripletLosses:
     """mean of max(0, |a - p|^2 - |a - n|^2 + margin) over the global descriptors of B triplets; of several
     negatives, over each of them.
 
@@ -249,7 +249,7 @@ class _Run:
             done, recipe.epochs * len(self.loader), recipe.warmup
         )
         self.optimizer.zero_grad(set_to_none=True)
-        losses = triplet_objective(self.detector, batch, recipe.margin)
+        losses = triplet_losses(self.detector, batch, recipe.margin)
         losses.loss.backward()
         bound = math.inf if recipe.clip is None else recipe.clip
         norm = torch.nn.utils.clip_grad_norm_(self.detector.parameters(), bound)

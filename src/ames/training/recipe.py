@@ -12,7 +12,7 @@ from ames.models.ames import AMES
 from ames.precision import usable
 
 NON_FINITE = ("stop", "skip")
-COUNTS = ("batch", "pair")
+DESC_NUM_SAMPLING = ("batch", "pair")
 AUTOCAST = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -21,7 +21,8 @@ class Recipe:
     """How a model is trained; the defaults are the paper's.
 
     min_desc, max_desc: counts of query and database descriptors are drawn from [min_desc, max_desc), each by
-        itself: one universal model for any number. counts: once a "batch" (the paper), or for each "pair".
+        itself: one universal model for any number. desc_num_sampling: once per
+        "batch" (the paper) or per "pair".
     query_desc, database_desc: fix these counts instead.
     beta: weight of the token MSE in distillation.
     warmup: batches in which the learning rate rises from 0. accumulate: batches that make one step of the
@@ -41,7 +42,7 @@ class Recipe:
     weight_decay: float = 5e-4
     min_desc: int = 10
     max_desc: int = 400
-    counts: str = "batch"
+    desc_num_sampling: str = "batch"
     query_desc: int | None = None
     database_desc: int | None = None
     beta: float = 10.0
@@ -85,7 +86,7 @@ def check(recipe: Recipe, model: AMES, teacher: AMES | None, out: Path | str | N
         raise AmesError(f"accumulate {recipe.accumulate} must be at least 1")
     for name, value, known in (
         ("non_finite", recipe.non_finite, NON_FINITE),
-        ("counts", recipe.counts, COUNTS),
+        ("desc_num_sampling", recipe.desc_num_sampling, DESC_NUM_SAMPLING),
         ("autocast", recipe.autocast, AUTOCAST),
     ):
         if value not in known:

@@ -158,7 +158,7 @@ class _Training:
     def batches(self) -> Iterator[None]:
         """Trains on what is left of an epoch; yields wherever a step of the optimizer is complete."""
         progress, recipe, loader = self.progress, self.recipe, self.loader
-        self.learner.forget()
+        self.learner.zero_grad()
         rest = loader.epoch(progress.epoch, progress.batch)
         for batch in self.watch.bar(rest, progress.epoch, progress.batch, recipe.epochs, len(loader)):
             batch = batch.trimmed(self.learner.ranks.all_reduce_max(batch.longest))
@@ -172,14 +172,14 @@ class _Training:
             elif recipe.non_finite == "stop":
                 raise self.stopped(figures[0], batch, counts)
             else:
-                self.learner.forget()  # with it goes what was accumulated before
+                self.learner.zero_grad()  # with it goes what was accumulated before
                 progress.skipped += 1
             if full:
                 self.learner.step(done, recipe.epochs * len(loader))
             self.watch.batch(total_pairs(batch), *self.running())
             if recipe.print_freq and progress.batch % recipe.print_freq == 0:
                 line = progress.since_last_line()
-                self.watch.step(self.done, line | {"lr": self.learner.rate})
+                self.watch.step(self.done, line | {"lr": self.learner.lr})
             if full:
                 yield
 
