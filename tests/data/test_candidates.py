@@ -155,7 +155,7 @@ def test_a_summary_saves_the_pass(monkeypatch):
     near = LabelledNeighbours(Neighbours.from_arrays(shortlist.ids, shortlist.similarities), labels)
     looked = TripletSampler(near, min_negatives=44)
     summary = pickle.loads(pickle.dumps(looked.summary()))
-    monkeypatch.setattr(near, "survey", None)
+    monkeypatch.setattr(near, "scan", None)
     told = TripletSampler(near, summary=summary)
     assert told.statistics == looked.statistics
     assert told.settings() == looked.settings()
