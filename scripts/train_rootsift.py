@@ -33,7 +33,7 @@ from ames.errors import AmesError
 from ames.extraction.pipeline import extract
 from ames.models.checkpoints import load_model, save_weights
 from ames.pipelines.prepare import make_shortlist
-from ames.training.logging.journal import journal_of, read_journal
+from ames.training.logging.journal import journal_path, read_journal
 from ames.weights.files import read_weights
 
 TRAIN = Path(__file__).parents[1] / "src" / "train.py"
@@ -129,7 +129,7 @@ def trained(path: Path, words: list[str], args: argparse.Namespace) -> dict[str,
         half=True,
         provenance=shipped | {"trained_on": "generated landmarks"},
     )
-    epochs = [record for record in read_journal(journal_of(path)) if record["kind"] == "epoch"]
+    epochs = [record for record in read_journal(journal_path(path)) if record["kind"] == "epoch"]
     return {"model": model.arguments, "words": sys.argv[1:], "epochs": epochs, "chosen": about.get("blend")}
 
 

@@ -16,7 +16,7 @@ from ames.reporting.report import format_table
 
 
 def evaluate(config: DictConfig) -> float:
-    test = door.dataset_of(config, "test_dataset")
+    test = door.read_dataset(config, "test_dataset")
     folder = door.dataset_folder(config, test)
     protocols, scoring = door.protocols(test), door.scoring(config, test)
     model, name, blend = trained_model(config, config.model_path)

@@ -38,7 +38,7 @@ def _train(config: DictConfig, ranks: Ranks) -> float:
     checkpoints = training.checkpoints(config, out)
     seed = whole(config, "seed", least=0)
     torch.manual_seed(seed)
-    folder = door.dataset_folder(config, door.dataset_of(config, "train_dataset"))
+    folder = door.dataset_folder(config, door.read_dataset(config, "train_dataset"))
     descriptors = DescriptorFile(folder.local())
     training.take_width(config, descriptors.width)
     model = build_model(config)

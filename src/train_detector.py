@@ -26,7 +26,7 @@ def train(config: DictConfig) -> float:
     out = training.trained_file(config, "detector.pt", ranks)
     checkpoints = training.checkpoints(config, out)
     recipe = read_fields(DetectorRecipe, config)
-    folder = door.dataset_folder(config, door.dataset_of(config, "train_dataset"))
+    folder = door.dataset_folder(config, door.read_dataset(config, "train_dataset"))
     descriptors = DescriptorFile(folder.local())
     if config.start is None:
         detector = SpatialAttention(descriptors.width)

@@ -28,7 +28,7 @@ from ames.models.ames import AMES
 from ames.models.base import Similarity
 from ames.models.checkpoints import load_model, save_weights
 from ames.search.shortlist import Shortlist
-from ames.weights import MODELS, path_of
+from ames.weights import MODELS, shipped_path
 from ames.weights.files import read_weights
 from processes import run_here
 
@@ -76,7 +76,7 @@ def test_the_size_of_the_shipped_models_is_that_of_their_configuration_and_files
     words = ["model=rootsift", "descriptors=rootsift", "data_root=x", f"model.binarized={binarized}"]
     built = build_model(composed("train", *words)).arguments
     assert built == AMES(**MODELS[name]).arguments
-    assert load_model(path_of(name)).arguments | {"init": "matching"} == built
+    assert load_model(shipped_path(name)).arguments | {"init": "matching"} == built
 
 
 FOLDERS = {"roxford": "roxford5k", "rparis": "rparis6k", "gldv2-val": "gldv2-test"}

@@ -12,7 +12,7 @@ from ames.extraction.pipeline import Images, Target, extract
 from ames.extraction.pipeline import run as run_all
 from ames.extraction.process_pool import PoolExtractor
 from ames.models.checkpoints import load_model
-from ames.weights import path_of
+from ames.weights import shipped_path
 
 
 def folder_of_images(root):
@@ -172,7 +172,7 @@ class Spoiled(Loud):
 def test_descriptors_that_are_not_finite_are_an_error_of_their_image(tmp_path, packed):
     for name, gain in (("bright.png", 1.0), ("dark.png", 0.5)):
         photos.save(tmp_path / name, (photos.scene(0) * gain).astype(np.uint8))
-    packer = load_model(path_of("rootsift_ames_dist")) if packed else None
+    packer = load_model(shipped_path("rootsift_ames_dist")) if packed else None
     target = Target(tmp_path / "x.hdf5", dtype="float32", packer=packer)
     done = run_all(Images(tmp_path, ["bright.png", "dark.png"]), PoolExtractor(Spoiled(), 10), target)
     assert done.unreadable == {"dark.png": "the backbone gave values that are not finite (NaN or infinity)"}

@@ -75,10 +75,10 @@ def chooser(
 
 def validation_set(config: DictConfig) -> DictConfig | None:
     """``val_dataset``, None where none is given."""
-    return None if config.val_dataset is None else dataset_of(config, "val_dataset")
+    return None if config.val_dataset is None else read_dataset(config, "val_dataset")
 
 
-def dataset_of(config: DictConfig, key: str) -> DictConfig:
+def read_dataset(config: DictConfig, key: str) -> DictConfig:
     """The data set under ``key``; AmesError where it is something else, such as its name."""
     dataset = config[key]
     if not isinstance(dataset, DictConfig):

@@ -14,7 +14,7 @@ from ames.evaluation.sweep import Fusion
 from ames.models.base import PairSimilarity
 from ames.models.checkpoints import build_from_weights
 from ames.models.registry import MODELS, model_class
-from ames.weights import SHIPPED, path_of
+from ames.weights import SHIPPED, shipped_path
 from ames.weights.files import load_state, weights_for
 from ames.weights.released import RELEASED
 
@@ -56,7 +56,7 @@ def trained_model(config: DictConfig, path: Path | str | None) -> Trained:
         if name not in SHIPPED:
             hint = f" (scripts/download.py {name} fetches the released ones)" if name in RELEASED else ""
             raise AmesError(f"model_path is missing, and no weights {name} are shipped{hint}")
-        path = path_of(name)
+        path = shipped_path(name)
     weights = weights_for(config.desc_name, path)
     if "model" in weights.about:
         model = build_from_weights(weights, source=str(path))

@@ -23,7 +23,7 @@ from ames.training.data.pairs import ListedPairs, read_pairs
 from ames.training.data.sampler import TripletSampler, describe
 from ames.training.distributed import Ranks
 from ames.training.logging.environment import write_surroundings
-from ames.training.logging.journal import Journal, journal_of
+from ames.training.logging.journal import Journal, journal_path
 from ames.training.logging.monitor import TrainingMonitor
 from ames.training.logging.trackers import make_trackers
 from ames.training.resuming import Checkpoints
@@ -125,7 +125,7 @@ def watch(config: DictConfig, out: Path, ranks: Ranks) -> TrainingMonitor:
     """What shows the training: the first process alone, which also notes what it runs with."""
     if not ranks.is_main:
         return TrainingMonitor(quiet=True)
-    journal, settings = journal_of(out), plain(config)
+    journal, settings = journal_path(out), plain(config)
     noted = {"model": out, "journal": journal, "seed": config.seed, "processes": ranks.count}
     write_surroundings(run_folder(), **noted)
     return TrainingMonitor(

@@ -8,7 +8,7 @@ import torch
 
 from ames.errors import AmesError, first_line
 from ames.models.ames import AMES
-from ames.weights import MODELS, path_of
+from ames.weights import MODELS, shipped_path
 from ames.weights.released import RELEASED, fetch
 from ames.weights.tensor_names import plain_names
 
@@ -30,7 +30,7 @@ def load(name: str, *, folder: Path | str | None = None) -> AMES:
     if name in MODELS:
         from ames.models.checkpoints import load_model  # needs safetensors
 
-        return load_model(path_of(name))
+        return load_model(shipped_path(name))
     path = fetch(RELEASED[name].path, folder)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

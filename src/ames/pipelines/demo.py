@@ -41,7 +41,7 @@ from ames.reranking.scorer import ComputeConfig, PairScorer
 from ames.reranking.shortlist_scores import blend as blend_scores
 from ames.reranking.shortlist_scores import junk_of, needed, rerank, score_shortlist
 from ames.search.shortlist import Shortlist
-from ames.weights import path_of
+from ames.weights import shipped_path
 from ames.weights.files import read_weights
 
 # Descriptors used of a query, and of a database image in the small and in the large setting.
@@ -207,8 +207,8 @@ def _prepare(test: DemoSet, *, workers: int) -> Shortlist:
 
 def _methods(model: Path | str | None, binary_model: Path | str | None) -> list[Method]:
     """Rows of the table below the global one, the binary model last."""
-    full, full_blend = _ames(model or path_of("rootsift_ames"), binarized=False)
-    binary, binary_blend = _ames(binary_model or path_of("rootsift_ames_dist"), binarized=True)
+    full, full_blend = _ames(model or shipped_path("rootsift_ames"), binarized=False)
+    binary, binary_blend = _ames(binary_model or shipped_path("rootsift_ames_dist"), binarized=True)
     chamfer = Chamfer(local_dim=128)
     return [
         Method("Chamfer, float", chamfer, MANY, CHAMFER_BLENDS[MANY]),

@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -94,19 +95,9 @@ def fit(
     if recipe.autocast is not None:  # decided once: processes that differ would not train one model
         recipe = ranks.broadcast_from_main(lambda: on(ranks.device, recipe))
         provenance = provenance | {"autocast": recipe.autocast}
-    training = _Training(
-        learner=Learner(model, teacher, recipe, ranks),
-        loader=loader,
-        recipe=recipe,
-        out=None if out is None else Path(out),
-        provenance=provenance,
-        checkpoints=checkpoints,
-        watch=watch or TrainingMonitor(),
-    )
-    try:
-        history = training.run(validate)
-    finally:
-        training.watch.close()
+    learner, path = Learner(model, teacher, recipe, ranks), None if out is None else Path(out)
+    training = _Training(learner, loader, recipe, path, provenance, checkpoints, watch or TrainingMonitor())
+    history = training.run(validate)
     if training.learner.result is not model:
         model.load_state_dict(training.learner.result.state_dict())
     model.eval()
@@ -133,6 +124,12 @@ class _Training:
         return self.progress.epoch * len(self.loader) + self.progress.batch
 
     def run(self, validate: Callable[[AMES], dict[str, float]] | None) -> list[dict[str, float]]:
+        """Train to the end, with the monitor closed afterwards in any case."""
+        with closing(self.watch):
+            self._run(validate)
+        return self.progress.history
+
+    def _run(self, validate: Callable[[AMES], dict[str, float]] | None) -> None:
         ranks = self.learner.ranks
         self.resume()
         progress = self.progress
@@ -153,7 +150,6 @@ class _Training:
                 self.end_epoch(validate)
                 if ranks.all_reduce_max(int(interruption.asked)):
                     interruption.leave()
-        return progress.history
 
     def batches(self) -> Iterator[None]:
         """Trains on what is left of an epoch; yields wherever a step of the optimizer is complete."""

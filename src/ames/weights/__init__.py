@@ -21,6 +21,6 @@ ROOTSIFT_GLOBAL = "rootsift_global"
 SHIPPED = (*MODELS, ROOTSIFT_GLOBAL)
 
 
-def path_of(name: str) -> Path:
+def shipped_path(name: str) -> Path:
     """The file of one of the shipped weights."""
     return Path(__file__).parent / f"{name}.safetensors"

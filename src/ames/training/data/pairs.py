@@ -112,7 +112,7 @@ class ListedPairs:
         )
 
     def candidates_for(self, anchors: np.ndarray) -> Weighted:
-        positive, negative = self._positives.of(anchors), self._negatives.of(anchors)
+        positive, negative = self._positives.get(anchors), self._negatives.get(anchors)
         parts = [(positive, positive >= 0, True), (negative, negative >= 0, False)]
         if self.neighbours is not None:
             parts.append((*self._near(anchors, self.neighbours)[:2], False))
@@ -139,7 +139,7 @@ class ListedPairs:
         return ids, weight, int(close.sum())
 
     def sample_other(self, anchors: np.ndarray, numbers: np.ndarray, taken: np.ndarray) -> np.ndarray:
-        matches = self._matches.of(anchors)
+        matches = self._matches.get(anchors)
         free = len(self._distinct) - self._matches.counts[anchors]
         taken = np.where(free <= len(taken), -1, taken).T  # while others remain; matches are left out always
         barred = np.concatenate((matches, taken), axis=1)
@@ -192,7 +192,7 @@ class _Rows:
         self.counts = np.bincount(self._pairs // images, minlength=images)
         self._starts = np.cumsum(self.counts) - self.counts
 
-    def of(self, keys: np.ndarray) -> np.ndarray:
+    def get(self, keys: np.ndarray) -> np.ndarray:
         """int64 [B, the most that one has], -1 behind the end of each; at least one column."""
         counts = self.counts[keys]
         columns = np.arange(max(counts.max(initial=0), 1))
