@@ -38,47 +38,37 @@ def _is_own(file):
     return file is not None and Path(file).resolve() == _SOURCE / "ames" / "__init__.py"
 
 
-def _released(name, pretrained):
+def _model(name, pretrained):
     with _library():
-        released = importlib.import_module("ames.weights.released")
+        released = importlib.import_module("ames.models.released")
         return released.load(name) if pretrained else released.build(name)
-
-
-def _shipped(name, binarized, pretrained):
-    with _library():
-        if pretrained:
-            path = importlib.import_module("ames.weights").path_of(name)
-            return importlib.import_module("ames.models.checkpoints").load_model(path)
-        # The size of the shipped models: conf/model/rootsift.yaml.
-        sizes = {"local_dim": 128, "num_encoder_layers": 3, "dim_feedforward": 256, "init": "matching"}
-        return importlib.import_module("ames.models.ames").AMES(**sizes, binarized=binarized).eval()
 
 
 def dinov2_ames(pretrained: bool = True):
     """AMES for DINOv2 descriptors (768-d), full precision. pretrained: downloads the released weights."""
-    return _released("dinov2_ames", pretrained)
+    return _model("dinov2_ames", pretrained)
 
 
 def dinov2_ames_dist(pretrained: bool = True):
     """AMES for DINOv2 descriptors (768-d), binary. pretrained: downloads the released weights."""
-    return _released("dinov2_ames_dist", pretrained)
+    return _model("dinov2_ames_dist", pretrained)
 
 
 def cvnet_ames(pretrained: bool = True):
     """AMES for CVNet descriptors (1024-d), full precision. pretrained: downloads the released weights."""
-    return _released("cvnet_ames", pretrained)
+    return _model("cvnet_ames", pretrained)
 
 
 def cvnet_ames_dist(pretrained: bool = True):
     """AMES for CVNet descriptors (1024-d), binary. pretrained: downloads the released weights."""
-    return _released("cvnet_ames_dist", pretrained)
+    return _model("cvnet_ames_dist", pretrained)
 
 
 def rootsift_ames(pretrained: bool = True):
     """AMES for RootSIFT descriptors (128-d), full precision. pretrained: the shipped ones (safetensors)."""
-    return _shipped("rootsift_ames", False, pretrained)
+    return _model("rootsift_ames", pretrained)
 
 
 def rootsift_ames_dist(pretrained: bool = True):
     """AMES for RootSIFT descriptors (128-d), binary: 16 bytes a database descriptor."""
-    return _shipped("rootsift_ames_dist", True, pretrained)
+    return _model("rootsift_ames_dist", pretrained)

@@ -8,17 +8,19 @@ from omegaconf import DictConfig
 import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
 from ames.config import evaluation as door
 from ames.config.launch import launch, run
+from ames.config.models import trained_model
+from ames.config.values import several
 from ames.evaluation.evaluate import evaluate_folder, objective, readable
 from ames.evaluation.protocols import left_out
 from ames.reporting.tables import format_table
 
 
 def evaluate(config: DictConfig) -> float:
-    test = door.dataset_of(config, "test_dataset")
+    test = door.read_dataset(config, "test_dataset")
     folder = door.dataset_folder(config, test)
     protocols, scoring = door.protocols(test), door.scoring(config, test)
-    model, name, fusion = door.trained_model(config, config.model_path)
-    num_rerank = door.several(test, "num_rerank")
+    model, name, fusion = trained_model(config, config.model_path)
+    num_rerank = several(test, "num_rerank")
     out = door.run_folder()
     results = evaluate_folder(
         folder,

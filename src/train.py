@@ -16,12 +16,16 @@ import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this 
 from ames.config import evaluation as door
 from ames.config import training
 from ames.config.launch import launch, run
+from ames.config.models import build_model
+from ames.config.values import read_fields, several, whole
 from ames.descriptors.local import DescriptorFile, check_backbone
 from ames.errors import AmesError
+from ames.io.hashing import weights_digest
 from ames.models.ames import AMES
-from ames.models.checkpoints import model_of, weights_for
+from ames.models.checkpoints import build_from_weights
 from ames.training import Recipe, fit
 from ames.training.distributed import Ranks, init_distributed
+from ames.weights.files import load_state, weights_for
 
 
 def train(config: DictConfig) -> float:
@@ -32,26 +36,24 @@ def train(config: DictConfig) -> float:
 def _train(config: DictConfig, ranks: Ranks) -> float:
     out = training.trained_file(config, "model.pt", ranks)
     checkpoints = training.checkpoints(config, out)
-    seed = door.whole(config, "seed", least=0)
+    seed = whole(config, "seed", least=0)
     torch.manual_seed(seed)
-    folder = door.dataset_folder(config, door.dataset_of(config, "train_dataset"))
+    folder = door.dataset_folder(config, door.read_dataset(config, "train_dataset"))
     descriptors = DescriptorFile(folder.local())
     training.take_width(config, descriptors.width)
-    model = door.build_model(config)
+    model = build_model(config)
     if not isinstance(model, AMES):
         raise AmesError(f"{type(model).__name__} has no weights to train")
-    teacher = None
-    if config.teacher is not None:
-        teacher = model_of(weights_for(config.desc_name, config.teacher), source=str(config.teacher))
+    teacher, first = (_given(config, key) for key in ("teacher", "init_from"))
     check_backbone(descriptors, width=model.local_dim, backbone=config.desc_name)
     loader = training.triplets(config, folder, descriptors, ranks, seed=seed)
-    _start(model, descriptors, seed)
+    _initialize(model, descriptors, seed, first)
     validate = _validation(config, model)
     with training.exclusive_output(out, ranks):
         history = fit(
             model,
             loader,
-            _recipe(config, loader.count),
+            _recipe(config, loader.count, first),
             out=out,
             teacher=teacher,
             ranks=ranks,
@@ -65,42 +67,42 @@ def _train(config: DictConfig, ranks: Ranks) -> float:
     return history[-1]["loss"]
 
 
-def _recipe(config: DictConfig, count: int) -> Recipe:
-    data = config.train_dataset
-    autocast = {True: "bf16", False: None}.get(config.autocast, config.autocast)
-    freeze = [] if config.freeze is None else door.several(config, "freeze")
-    return Recipe(
-        epochs=door.whole(config, "epochs"),
-        lr=door.number(config, "lr"),
-        weight_decay=door.number(config, "weight_decay"),
-        min_desc=door.whole(data, "min_desc"),
+def _given(config: DictConfig, key: str) -> AMES | None:
+    """Return the model of the checkpoint under ``key``, None where none is given."""
+    if config[key] is None:
+        return None
+    model = build_from_weights(weights_for(config.desc_name, config[key]), source=str(config[key]))
+    if not isinstance(model, AMES):
+        raise AmesError(f"{key} {config[key]} is a {type(model).__name__}: give a checkpoint of AMES")
+    return model
+
+
+def _recipe(config: DictConfig, count: int, first: AMES | None) -> Recipe:
+    return read_fields(
+        Recipe,
+        config,
+        config.train_dataset,
         max_desc=count,
-        counts=str(data.counts),
-        query_desc=training.optional(data, "query_desc"),
-        database_desc=training.optional(data, "database_desc"),
-        beta=door.number(config, "beta"),
-        warmup=door.whole(config, "warmup", least=0),
-        clip=training.optional_number(config, "clip"),
-        accumulate=door.whole(config, "accumulate"),
-        freeze=tuple(str(name) for name in freeze),
-        ema=training.optional_number(config, "ema"),
-        autocast=autocast,
-        compile=door.flag(config, "compile"),
-        non_finite=str(config.non_finite),
-        val_freq=door.whole(config, "val_freq"),
-        print_freq=door.whole(config, "print_freq", least=0),
-        seed=door.whole(config, "seed", least=0),
+        autocast={True: "bf16", False: None}.get(config.autocast, config.autocast),
+        init_from=None if first is None else weights_digest(first),
     )
 
 
-def _start(model: AMES, descriptors: DescriptorFile, seed: int) -> None:
-    """The projection from the data: a thousand images, the 60 strongest descriptors of each."""
+def _initialize(model: AMES, descriptors: DescriptorFile, seed: int, first: AMES | None) -> None:
+    """Start the model from another one's weights, or its projection from the data: a thousand images, the 60
+    strongest descriptors of each.
+    """
+    if first is not None and first.binarized == model.binarized:
+        load_state(model, first.state_dict(), source="init_from")
+        return
     rows = np.linspace(0, len(descriptors) - 1, min(1000, len(descriptors))).astype(int)
     sample = descriptors.read(rows, min(60, descriptors.slots))
     # Those that are no numbers are for training to find: it names their images, or leaves them out.
-    sound = sample.valid & sample.descriptors.isfinite().all(-1)
+    finite = sample.descriptors[sample.valid & sample.descriptors.isfinite().all(-1)]
     try:
-        model.fit_projection(sample.descriptors[sound], seed=seed)
+        model.fit_projection(finite, seed=seed)
+        if first is not None:
+            model.start_from(first, finite)
     except ValueError as error:
         raise AmesError(f"model: {error}") from error
 
@@ -108,7 +110,7 @@ def _start(model: AMES, descriptors: DescriptorFile, seed: int) -> None:
 def _validation(config: DictConfig, model: AMES) -> Callable[[AMES], dict[str, float]] | None:
     """What is measured between epochs: mAP on val_dataset with the fusion that is best there."""
     val = config.val_dataset
-    ks = door.several(val, "num_rerank") if isinstance(val, DictConfig) else []
+    ks = several(val, "num_rerank") if isinstance(val, DictConfig) else []
     choose = door.chooser(config, model, ks)
     if choose is None:
         return None

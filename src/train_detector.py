@@ -11,6 +11,7 @@ from ames.backbones.detector import SpatialAttention, load_detector
 from ames.config import evaluation as door
 from ames.config import training
 from ames.config.launch import launch, run
+from ames.config.values import file_name, read_fields, whole
 from ames.descriptors.local import DescriptorFile, check_backbone
 from ames.evaluation.global_search import PooledSearch
 from ames.evaluation.protocols import left_out, query_counts
@@ -19,22 +20,13 @@ from ames.training.distributed import alone
 
 
 def train(config: DictConfig) -> float:
-    seed = door.whole(config, "seed", least=0)
+    seed = whole(config, "seed", least=0)
     torch.manual_seed(seed)
     ranks = alone()
     out = training.trained_file(config, "detector.pt", ranks)
     checkpoints = training.checkpoints(config, out)
-    recipe = DetectorRecipe(
-        epochs=door.whole(config, "epochs"),
-        lr=door.number(config, "lr"),
-        weight_decay=door.number(config, "weight_decay"),
-        margin=door.number(config, "margin"),
-        warmup=door.whole(config, "warmup", least=0),
-        clip=training.optional_number(config, "clip"),
-        val_freq=door.whole(config, "val_freq"),
-        print_freq=door.whole(config, "print_freq", least=0),
-    )
-    folder = door.dataset_folder(config, door.dataset_of(config, "train_dataset"))
+    recipe = read_fields(DetectorRecipe, config)
+    folder = door.dataset_folder(config, door.read_dataset(config, "train_dataset"))
     descriptors = DescriptorFile(folder.local())
     if config.start is None:
         detector = SpatialAttention(descriptors.width)
@@ -63,7 +55,7 @@ def _validation(config: DictConfig, detector: SpatialAttention, count: int) -> P
     val = door.validation_set(config)
     if val is None:
         return None
-    folder, truth = door.dataset_folder(config, val), door.file_name(val, "test_gnd_file")
+    folder, truth = door.dataset_folder(config, val), file_name(val, "test_gnd_file")
     test = PooledSearch.open(folder, door.protocols(val), ground_truth=truth, count=count)
     for line in left_out(query_counts(test.ground_truth, test.protocols)):
         print(f"{folder.name}: {line}")

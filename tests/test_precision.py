@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from test_runs import made as made_data
 
 from ames import precision as formats
 from ames.datasets.layout import DatasetFolder
@@ -19,12 +20,11 @@ from ames.evaluation.protocols import REVISITED
 from ames.extraction.batched import check_autocast
 from ames.extraction.config import ExtractionConfig
 from ames.models.chamfer import Chamfer
-from ames.models.checkpoints import read_weights
 from ames.precision import Rates, usable
 from ames.reranking.scorer import ComputeConfig, PairScorer
 from ames.training import fit
 from ames.training.resuming import Checkpoints
-from helpers.small_sets import made as made_data
+from ames.weights.files import read_weights
 from helpers.small_training import RECIPE, loader, made, same, weights, write_store
 
 MEASURED = formats.measured  # before a test's fixture puts another in its place

@@ -6,10 +6,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ames.backbones.detector import SpatialAttention, global_descriptor, load_detector, save_detector
+from ames.backbones.detector import (
+    SpatialAttention,
+    global_descriptor,
+    load_detector,
+    read_detector,
+    save_detector,
+)
 from ames.errors import AmesError
 from ames.inspection.inspect import inspect
-from ames.models.checkpoints import read_detector, read_weights, save_content
+from ames.models.checkpoints import save_content
+from ames.weights.files import read_weights
 from golden import backbones as golden
 
 D, H, W = 6, 3, 4

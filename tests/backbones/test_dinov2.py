@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 
-from ames.backbones.dinov2 import DinoV2, original_rows
+from ames.backbones.dinov2 import DinoV2, key_mappings
 from ames.errors import AmesError
 from golden import backbones as golden
 
@@ -135,7 +135,7 @@ def test_pickled_and_noted(network, file):
 def test_swiglu_networks_have_their_own_names():
     """The giant network: two projections in one tensor, of which transformers' versions make one or two."""
     config = tiny(use_swiglu_ffn=True)
-    shapes = {row.name: row.shape for row in original_rows(config)}
+    shapes = {row.name: row.shape for row in key_mappings(config)}
     assert shapes["blocks.0.mlp.w12.weight"] == (256, 48)  # 8 * ceil(2 / 3 * 192 / 8), twice
     assert shapes["blocks.1.mlp.w3.weight"] == (48, 128)
 
@@ -143,7 +143,7 @@ def test_swiglu_networks_have_their_own_names():
 @torch.no_grad()
 def test_a_swiglu_networks_file(tmp_path):
     config = tiny(use_swiglu_ffn=True, num_hidden_layers=1)
-    state = golden.state({row.name: row.shape for row in original_rows(config)}, 9)
+    state = golden.state({row.name: row.shape for row in key_mappings(config)}, 9)
     torch.save(state, tmp_path / "g.pth")
     mlp = DinoV2("dinov2-g", weights=tmp_path / "g.pth", config=config).network.encoder.layer[0].mlp
     x = golden.image(8, 1, 48)[0, :1]

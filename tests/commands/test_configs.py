@@ -15,13 +15,17 @@ from ames.backbones.detector import SpatialAttention, load_detector, save_detect
 from ames.cli.main import main
 from ames.config import evaluation as door
 from ames.config.launch import GROUPS, arranged, read_override
+from ames.config.models import build_model
+from ames.config.values import several
 from ames.datasets.landmarks.build import make_landmarks
 from ames.descriptors.local import DescriptorFile
 from ames.evaluation.protocols import GLDV2, PUBLIC, REVISITED, Protocol
 from ames.models.ames import AMES
 from ames.models.base import Similarity
-from ames.models.checkpoints import load_model, read_weights, save_weights
+from ames.models.checkpoints import load_model, save_weights
 from ames.search.shortlist import Shortlist
+from ames.weights import MODELS, shipped_path
+from ames.weights.files import read_weights
 from helpers.commands import ROOT, refused, run_process, run_script
 
 CONF = ROOT / "conf"
@@ -56,9 +60,18 @@ def test_there_is_a_test_for_every_group():
 def test_models_and_descriptors_compose_and_build(command, descriptors, model):
     config = composed(command, f"model={model}", f"descriptors={descriptors}", "data_root=x")
     OmegaConf.to_container(config, resolve=True)
-    built = door.build_model(config)
+    built = build_model(config)
     assert isinstance(built, Similarity)
     assert built.local_dim == config.dim_local_features
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_size_of_the_shipped_models_is_that_of_their_configuration_and_files(name):
+    binarized = name.endswith("_dist")
+    words = ["model=rootsift", "descriptors=rootsift", "data_root=x", f"model.binarized={binarized}"]
+    built = build_model(composed("train", *words)).arguments
+    assert built == AMES(**MODELS[name]).arguments
+    assert load_model(shipped_path(name)).arguments | {"init": "matching"} == built
 
 
 FOLDERS = {"roxford": "roxford5k", "rparis": "rparis6k", "gldv2-val": "gldv2-test"}
@@ -81,7 +94,7 @@ def test_datasets_compose(dataset):
 def test_experiments_compose(experiment):
     command = "train" if experiment.endswith("train") else "test"
     config = composed(command, f"experiment={experiment}", "data_root=x")
-    assert door.build_model(config).binarized == config.model.binarized
+    assert build_model(config).binarized == config.model.binarized
     if "roxford" in experiment or "rparis" in experiment:
         name, dataset = experiment.removesuffix("-cls").split("-")
         assert config.model_path == f"{name}.pt"
@@ -127,8 +140,8 @@ def test_the_defaults_are_the_paper_s_model():
 
 def test_a_single_value_is_a_list_of_one():
     config = composed("test", "test_dataset.num_rerank=7", "test_dataset.lamb=[0,0.5]")
-    assert door.several(config.test_dataset, "num_rerank") == [7]
-    assert door.several(config.test_dataset, "lamb") == [0, 0.5]
+    assert several(config.test_dataset, "num_rerank") == [7]
+    assert several(config.test_dataset, "lamb") == [0, 0.5]
 
 
 # ---- the commands ---------------------------------------------------------------------------------
@@ -255,6 +268,34 @@ def test_train_a_teacher_then_its_student_and_evaluate_it(data, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(("name", "binarized"), [("full", True), ("full", False), ("model", True)])
+def test_a_model_starts_from_another_s_weights(data, tmp_path, name, binarized):
+    """At a learning rate of 0 they stay; a binary model's own are its projection alone."""
+    first, out = data / f"{name}.safetensors", tmp_path / "model.pt"
+    words = [f"data_root={data}", *TRAINING, "lr=0", "tracker=null", f"hydra.run.dir={tmp_path / 'run'}"]
+    words += [f"init_from={first}", f"model_path={out}", f"model.binarized={binarized}"]
+    done = run_script(ROOT / "src" / "train.py", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    start, found = read_weights(first).state, read_weights(out).state
+    own = {"remap_local.0.W", "remap_local.1.weight", "remap_local.1.bias"}
+    own = own if name == "full" and binarized else set()
+    start = {k.replace("remap_local.1", "remap_local.2") if own else k: x for k, x in start.items()}
+    for key, x in found.items():
+        assert key in own or torch.equal(x, start[key]), key
+    if own:
+        assert torch.allclose(found["remap_local.0.W"].T @ found["remap_local.0.W"], torch.eye(16), atol=0.2)
+
+
+def test_a_training_is_resumed_with_the_weights_it_started_from(data, tmp_path):
+    words = [f"data_root={data}", *TRAINING, f"hydra.run.dir={tmp_path / 'run'}", "resume=auto"]
+    words += [f"model_path={tmp_path / 'model.pt'}", "tracker=null"]
+    done = run_script(ROOT / "src" / "train.py", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    words += [f"init_from={data / 'full.safetensors'}"]
+    line = refused(ROOT / "src" / "train.py", *words, cwd=tmp_path)
+    assert "its training was begun with init_from None, not " in line
+
+
 DETECTOR = [
     "desc_name=rootsift",
     "dataset@train_dataset=landmarks-train",
@@ -357,7 +398,7 @@ EVALUATE_ERRORS = [
     (["+test_dataset.distractors=no"], "distractors is 'no': give true or false"),
     (["test_dataset.protocols=3"], "protocols of landmarks-test is 3: give a list of {name: NAME"),
     (["test_dataset.protocols=[]"], "protocols of landmarks-test is []: give a list of {name: NAME"),
-    (["test_dataset.protocols=[medium]"], "protocol 'medium' of landmarks-test: give {name: NAME"),
+    (["test_dataset.protocols=[medum]"], "protocol 'medum' of landmarks-test: give {name: NAME"),
     (["test_dataset.protocols=[{name: x, positives: easy}]"], "protocol 'x' has positives 'easy': give a"),
     (
         ["test_dataset.protocols=[{name: x, positives: [easy]}, {name: x, positives: [hard]}]"],
@@ -421,6 +462,18 @@ TRAIN_ERRORS = [
     (["train_dataset.desc_num=10"], "lower min_desc, or extract more descriptors"),
     (["train_dataset.min_positives=9"], "no valid anchor among 14 images"),
     (["teacher={data}/model.safetensors"], "the teacher is a binary model: give a full-precision one"),
+    (["init_from={data}/none.pt"], "none.pt: no such checkpoint"),
+    (["init_from={data}/cvnet.safetensors"], "trained on cvnet descriptors, not on rootsift"),
+    (["init_from={data}/narrow.safetensors"], "its local_dim is 128, that of the model to start from 64"),
+    (["init_from={data}/tokens.safetensors"], "its model_dim is 16, that of the model to start from 8"),
+    (
+        ["init_from={data}/model.safetensors", "model.binarized=false"],
+        "a binary model starts from a full-precision one, and not the other way round",
+    ),
+    (
+        ["init_from={data}/narrow.safetensors", "model.binarized=false"],
+        "init_from: weights of another model: remap_local.0.weight is (16, 64), this model's is (16, 128)",
+    ),
     (["teacher={data}/narrow.safetensors"], "the teacher takes 64-d descriptors, the student 128-d ones"),
     (["teacher={data}/tokens.safetensors"], "the teacher's tokens are 8-d, the student's 16-d"),
     (["teacher={data}/cvnet.safetensors"], "trained on cvnet descriptors, not on rootsift"),

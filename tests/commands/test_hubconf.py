@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ames.models.ames import AMES
+from ames.models.released import build
 from ames.weights import released
 from helpers.commands import ROOT, run_process
 from helpers.servers import serve
@@ -137,4 +138,4 @@ def test_what_is_no_such_model_is_refused(hub, monkeypatch):
     with pytest.raises(ValueError, match="HTTP status 404"):
         load("cvnet_ames", monkeypatch)
     with pytest.raises(ValueError, match="'other' is none of dinov2_ames, "):
-        released.build("other")
+        build("other")

@@ -14,9 +14,10 @@ from ames.datasets.layout import DatasetFolder
 from ames.datasets.lists import write_names
 from ames.descriptors.local import DescriptorFile, read_globals, write_globals
 from ames.models.ames import AMES
-from ames.models.checkpoints import load_model, read_weights
+from ames.models.checkpoints import load_model
 from ames.search.exact import search
 from ames.search.shortlist import Shortlist
+from ames.weights.files import read_weights
 from golden import data_root, rebuild
 from helpers import photos
 from helpers.commands import ROOT, refused, run_process, run_script

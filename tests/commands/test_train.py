@@ -10,10 +10,10 @@ from ames.cli.main import main
 from ames.descriptors.local import DescriptorWriter
 from ames.features import LocalFeatures
 from ames.io.locks import exclusively
-from ames.models.checkpoints import read_weights
 from ames.reranking.fusion import Fusion
 from ames.search.shortlist import Shortlist
 from ames.training.logging.journal import read_journal
+from ames.weights.files import read_weights
 from helpers.commands import ROOT, run_process, run_script
 
 IMAGES, WIDTH, SLOTS = 24, 24, 12
@@ -123,7 +123,7 @@ def test_curves_of_a_run(trained, tmp_path, capsys):
 
 
 def test_several_processes_leave_one_folder_and_the_same_losses(data, tmp_path):
-    words = [*WORDS, "train_dataset.counts=pair"]
+    words = [*WORDS, "train_dataset.desc_num_sampling=pair"]
     for processes in (None, 2):
         cwd = tmp_path / str(processes)
         cwd.mkdir()

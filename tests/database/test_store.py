@@ -14,12 +14,13 @@ from ames.database.build import Source, append, compress
 from ames.database.index import open_index, search_database
 from ames.database.manifest import Manifest
 from ames.database.segment import HEADER_BYTES
-from ames.database.store import Database, projection_fingerprint
+from ames.database.store import Database
 from ames.database.writer import writing
 from ames.descriptors.local import DescriptorFile, DescriptorWriter, GlobalFile, write_globals
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.inspection import inspect as inspection
+from ames.models.fingerprint import projection_fingerprint
 from ames.reranking.fusion import Fusion
 from ames.reranking.scorer import PairScorer
 from ames.reranking.shortlist_scores import score_shortlist

@@ -28,9 +28,9 @@ from ames.evaluation.sweep import (
 )
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
-from ames.models.checkpoints import load_state
 from ames.reranking.fusion import Fusion, rerank
 from ames.search.shortlist import Shortlist
+from ames.weights.files import load_state
 from golden import data_root, rebuild
 
 K1 = Protocol("k1", positives=("easy",), junk=("junk",), cutoff=1)

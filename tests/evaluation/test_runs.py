@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ames.cli.main import main
-from ames.config.sweep_table import SweepTable, table_of
+from ames.config.sweep_table import SweepTable, build_table
 from ames.datasets.ground_truth import load_ground_truth, save_ground_truth
 from ames.datasets.layout import DatasetFolder
 from ames.errors import AmesError
@@ -299,7 +299,7 @@ def test_the_table_of_jobs_with_different_columns(tmp_path):
             content["queries"] = {"own": {"judged": 9, "without_positive": 1}}
         (tmp_path / job).mkdir()
         (tmp_path / job / "results.json").write_text(json.dumps(content))
-    rows = table_of([tmp_path / "9" / "results.json", tmp_path / "10" / "results.json"])
+    rows = build_table([tmp_path / "9" / "results.json", tmp_path / "10" / "results.json"])
     assert [r["job"] for r in rows] == ["9", "9 (chosen)", "10"]
     assert [r["M_map"] for r in rows] == [None, None, 1.0]
     assert len({tuple(r) for r in rows}) == 1

@@ -98,7 +98,10 @@ def test_pixels_are_those_of_the_interface(root):
     for network in (Rgb(), Brightness(14, 0)):
         image = photos.scene(3, size=(28, 42))
         source = BatchedExtractor(network, ExtractionConfig(desc_num=5))
-        torch.testing.assert_close(source._pixels([image])[0], network.normalized(image))
+        ordered = image if network.channels == "bgr" else image[..., ::-1]
+        expected = (ordered / 255 - np.array(network.mean)) / np.array(network.std)
+        found = source._pixels([image])[0].permute(1, 2, 0).double()
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("orientation", [1, 6])

@@ -11,7 +11,7 @@ from ames.extraction.config import ExtractionConfig
 from ames.extraction.pipeline import Images, extract, plan_output
 from ames.extraction.pipeline import run as run_all
 from ames.extraction.process_pool import PoolExtractor
-from ames.weights import path_of
+from ames.weights import shipped_path
 from helpers import photos
 
 
@@ -171,7 +171,7 @@ class Spoiled(Loud):
 def test_descriptors_that_are_not_finite_are_an_error_of_their_image(tmp_path, packed):
     for name, gain in (("bright.png", 1.0), ("dark.png", 0.5)):
         photos.save(tmp_path / name, (photos.scene(0) * gain).astype(np.uint8))
-    pack = path_of("rootsift_ames_dist") if packed else None
+    pack = shipped_path("rootsift_ames_dist") if packed else None
     images = Images(tmp_path, ["bright.png", "dark.png"])
     extractor = PoolExtractor(Spoiled(), ExtractionConfig(desc_num=10, dtype="float32", pack=pack, workers=0))
     done = run_all(images, extractor, plan_output(tmp_path / "x", images, extractor))

@@ -41,13 +41,15 @@ from ames.inspection.convert import convert
 from ames.inspection.inspect import inspect
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
-from ames.models.checkpoints import load_model, read_itq, save_checkpoint, save_state, save_weights
+from ames.models.checkpoints import load_model, save_checkpoint, save_weights
+from ames.models.layers.binarization import read_itq
 from ames.search.exact import search_blocks
 from ames.search.shortlist import Shortlist
 from ames.training.data.neighbours import Neighbours
 from ames.training.data.pairs import read_pairs
 from ames.training.logging.journal import Journal, read_journal
 from ames.training.resuming import Checkpoints
+from ames.weights.files import save_state
 from fuzz.commands import COMMANDS, YAML, ask_words, ask_yaml
 from fuzz.mutation import damaged
 from golden.data_root import write_local

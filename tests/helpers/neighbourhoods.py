@@ -29,5 +29,5 @@ def one_row(ids, similarities, labels):
 
 def sampled(shortlist, labels, *, neighbours=300, options=None, **rest):
     """A sampler; ``options`` are those of the labelled neighbours."""
-    near = Neighbours.of(shortlist.ids, shortlist.similarities, columns=neighbours)
+    near = Neighbours.from_arrays(shortlist.ids, shortlist.similarities, columns=neighbours)
     return TripletSampler(LabelledNeighbours(near, labels, **options or {}), **rest)

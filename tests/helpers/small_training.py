@@ -40,7 +40,7 @@ def loader(store, seed=0, negatives=1, **options):
     labels = np.arange(IMAGES) % CLASSES
     ids = np.stack([np.roll(np.arange(IMAGES), -i) for i in range(IMAGES)])
     sampler = TripletSampler(
-        LabelledNeighbours(Neighbours.of(ids, np.ones(ids.shape)), labels), negatives=negatives
+        LabelledNeighbours(Neighbours.from_arrays(ids, np.ones(ids.shape)), labels), negatives=negatives
     )
     return TripletLoader(sampler, store, triplets=8, count=SLOTS, seed=seed, **options)
 

@@ -16,8 +16,9 @@ from ames.inspection.compare import CLOSE, DIFFERENT, MAPPED, SAME, compare
 from ames.inspection.convert import convert
 from ames.inspection.inspect import inspect
 from ames.models.ames import AMES
-from ames.models.checkpoints import load_model, read_weights, save_checkpoint, save_weights
+from ames.models.checkpoints import load_model, save_checkpoint, save_weights
 from ames.search.shortlist import Shortlist
+from ames.weights.files import read_weights
 from golden.data_root import laid_out, write_local
 
 TINY = {"local_dim": 12, "model_dim": 16, "num_encoder_layers": 2, "dim_feedforward": 24}

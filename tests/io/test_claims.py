@@ -22,10 +22,11 @@ from ames.evaluation.runs import Run
 from ames.inspection.inspect import inspect
 from ames.io import claims, pickles
 from ames.io.pickles import load_pickle
-from ames.models.checkpoints import read_itq, read_weights
+from ames.models.layers.binarization import read_itq
 from ames.search.shortlist import Shortlist
 from ames.training.data.neighbours import Neighbours
 from ames.training.logging.journal import read_journal
+from ames.weights.files import read_weights
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux for its memory")
 

@@ -9,20 +9,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from ames.backbones.detector import read_detector
 from ames.errors import AmesError
-from ames.models import checkpoints
+from ames.models import registry
 from ames.models.ames import AMES
-from ames.models.checkpoints import (
-    arguments,
-    arguments_of_state,
-    load_model,
-    load_state,
-    read_detector,
-    read_itq,
-    read_weights,
-    save_checkpoint,
-    save_weights,
-)
+from ames.models.chamfer import Chamfer
+from ames.models.checkpoints import load_model, read_arguments, save_checkpoint, save_weights
+from ames.models.layers.binarization import read_itq
+from ames.weights import files
+from ames.weights.files import load_state, read_weights
 from golden import rebuild
 
 TINY = {"local_dim": 12, "model_dim": 16, "num_encoder_layers": 2, "dim_feedforward": 24}
@@ -32,6 +27,7 @@ OTHER = {
     "activation": "gelu",
     "normalize_before": True,
     "binarized": True,
+    "init": "matching",
 }
 
 
@@ -63,7 +59,8 @@ def test_a_file_rebuilds_its_model(tmp_path, name, model_arguments):
     save = save_checkpoint if name.endswith(".pt") else save_weights
     save(tmp_path / name, model, provenance={"backbone": "rootsift"})
     again = load_model(tmp_path / name)
-    assert arguments(again) == arguments(model)
+    assert again.arguments == model.arguments
+    assert read_weights(tmp_path / name).about["class"] == "AMES"
     assert_same_weights(again.state_dict(), model.state_dict())
     assert not again.training
     assert read_weights(tmp_path / name).about["backbone"] == "rootsift"
@@ -71,8 +68,8 @@ def test_a_file_rebuilds_its_model(tmp_path, name, model_arguments):
 
 
 def test_arguments_are_those_of_the_constructor():
-    found = arguments(AMES(**OTHER))
-    assert found == {**OTHER}
+    assert AMES(**OTHER).arguments == OTHER
+    assert Chamfer(symmetric=True).arguments == {"local_dim": None, "symmetric": True}
 
 
 def test_half_rounds_matrices_and_nothing_else(tmp_path):
@@ -112,12 +109,12 @@ def test_files_without_a_description_are_read_off_their_tensors(
     path = tmp_path / "dinov2_ames.pt"
     torch.save({"state": state, "optim": {}, "epoch": 0} if wrapped else state, path)
     assert read_weights(path).about == {}
-    assert arguments_of_state(state) == wanted
+    assert read_arguments(state) == wanted
     model = load_model(path)
     assert not model.training
-    assert arguments(model) == wanted | {"nhead": 2, "activation": "relu"}
+    assert model.arguments == wanted | {"nhead": 2, "activation": "relu", "init": "paper"}
     assert_same_weights({name: state[name] for name in model.state_dict()}, model.state_dict())
-    assert arguments(load_model(path, nhead=4, activation="gelu"))["nhead"] == 4  # what no tensor shows
+    assert load_model(path, nhead=4, activation="gelu").arguments["nhead"] == 4  # what no tensor shows
     with pytest.raises(AmesError, match="its local_dim is 12, not 768"):
         load_model(path, local_dim=768)
 
@@ -129,7 +126,43 @@ def test_the_arguments_of_golden_checkpoints_are_found(tmp_path, case):
     torch.save(
         {"state": rebuild.state(rebuild.shapes(**wanted), case["seed"]), "optim": {}, "epoch": 0}, path
     )
-    assert arguments(load_model(path, nhead=wanted["nhead"], activation=wanted["activation"])) == wanted
+    found = load_model(path, nhead=wanted["nhead"], activation=wanted["activation"]).arguments
+    assert found == wanted | {"init": "paper"}
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ({"class": "LoCoRe", "model": {}}, "class 'LoCoRe' is none of AMES, Chamfer"),
+        ({"class": ["AMES"], "model": {}}, r"class \['AMES'\] is none of"),
+        ({"model": [1]}, "describes a model that cannot be built"),
+        ({"model": TINY | {"width": 3}}, "describes a model that cannot be built .*width"),
+        ({"model": TINY | {"init": "magic"}}, "describes a model that cannot be built .*magic"),
+        ({"model": TINY | {"model_dim": 8}}, r"mtc_token is \(16,\), this model's is \(8,\)"),
+    ],
+)
+def test_a_description_that_does_not_fit(tmp_path, about, message):
+    path = tmp_path / "model.pt"
+    files.save_content(path, {"state": made().state_dict()}, about)
+    with pytest.raises(AmesError, match=message) as error:
+        load_model(path)
+    one_line(error, path)
+
+
+def test_a_model_of_another_class_is_found_by_its_name(tmp_path, monkeypatch):
+    """What a model of one's own needs: a file, and a line in the registry."""
+    monkeypatch.setitem(registry.MODELS, "Wide", __name__)
+    save_weights(tmp_path / "wide.safetensors", Wide(local_dim=3, factor=2))
+    found = load_model(tmp_path / "wide.safetensors")
+    assert type(found) is Wide
+    assert (found.arguments, found.scale.item()) == ({"local_dim": 3, "factor": 2}, 2)
+
+
+class Wide(Chamfer):
+    def __init__(self, *, local_dim, factor):
+        super().__init__(local_dim=local_dim)
+        self.arguments = {"local_dim": local_dim, "factor": factor}
+        self.scale = torch.nn.Parameter(torch.tensor(float(factor)))
 
 
 def test_what_is_no_ames(tmp_path):
@@ -398,7 +431,7 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch, save, fail
         raise failure
 
     monkeypatch.setattr(torch, "save", half_written)
-    monkeypatch.setattr(checkpoints, "save_file", half_written)
+    monkeypatch.setattr(files, "save_file", half_written)
     with pytest.raises(AmesError, match="cannot be written") as error:
         save(path, made())
     one_line(error, path)

@@ -18,13 +18,13 @@ from ames.errors import AmesError
 from ames.evaluation.global_search import PooledSearch, pool
 from ames.evaluation.protocols import ALL, LEAVE_ONE_OUT, Protocol
 from ames.features import LocalFeatures
-from ames.models.checkpoints import read_weights
 from ames.training.data.candidates import LabelledNeighbours
 from ames.training.data.loader import TripletLoader
 from ames.training.data.neighbours import Neighbours
 from ames.training.data.sampler import TripletSampler
-from ames.training.detector import DetectorRecipe, fit_detector, triplet_objective
+from ames.training.detector import DetectorRecipe, fit_detector, triplet_losses
 from ames.training.resuming import TERMINATED, Checkpoints
+from ames.weights.files import read_weights
 
 IMAGES, CLASSES, WIDTH = 48, 6, 16
 TELLING, CLUTTER = 3, 6  # descriptors of an image: those of its class, and those that are everywhere
@@ -59,7 +59,7 @@ def store(tmp_path_factory):
 def loader(store, seed=0):
     labels = np.arange(IMAGES) % CLASSES
     ids = np.stack([np.roll(np.arange(IMAGES), -i) for i in range(IMAGES)])
-    sampler = TripletSampler(LabelledNeighbours(Neighbours.of(ids, np.ones(ids.shape)), labels))
+    sampler = TripletSampler(LabelledNeighbours(Neighbours.from_arrays(ids, np.ones(ids.shape)), labels))
     return TripletLoader(sampler, store, triplets=12, count=SLOTS, seed=seed)
 
 
@@ -117,7 +117,7 @@ def test_descriptors_that_tell_classes_apart_outweigh_clutter(store, tmp_path):
 def test_the_loss_is_that_of_triplets_by_hand(store):
     batch, detector = next(loader(store).epoch(0)), made().eval()
     with torch.no_grad():
-        losses = triplet_objective(detector, batch, 0.7)
+        losses = triplet_losses(detector, batch, 0.7)
     expected, right = [], []
     for i in range(12):
         vectors = []

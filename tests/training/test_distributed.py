@@ -47,7 +47,7 @@ def history(folder, out, rank=0):
 
 
 OPTIONS = {
-    "pairs": {"recipe": {"counts": "pair", "accumulate": 2, "ema": 0.9}, "store": "unequal.hdf5"},
+    "pairs": {"recipe": {"desc_num_sampling": "pair", "accumulate": 2, "ema": 0.9}, "store": "unequal.hdf5"},
     "distilled": {"distilled": True, "store": "unequal.hdf5"},
 }
 

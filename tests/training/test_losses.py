@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
-from ames.training.losses import distillation_objective, pair_objective
+from ames.training.losses import distillation_losses, pair_losses
 from golden import rebuild
 
 CASES = rebuild.cases("train_step.json")
@@ -40,7 +40,7 @@ def counts_of(case):
 def test_figures_of_the_released_distillation_step(case):
     teacher = model_of(case, case["seed"]).eval().requires_grad_(False)
     student = model_of(case, case["seed"] + 1, binarized=True).train()
-    losses = distillation_objective(student, teacher, *batch_of(case), **counts_of(case), beta=case["beta"])
+    losses = distillation_losses(student, teacher, *batch_of(case), **counts_of(case), beta=case["beta"])
     for name in ("loss", "bce", "mse", "accuracy"):
         assert getattr(losses, name).item() == pytest.approx(case[name], rel=1e-4), name
     losses.loss.backward()
@@ -54,7 +54,7 @@ def test_beta_weighs_the_tokens():
     case = CASES[0]
     teacher, student = model_of(case, 1).eval(), model_of(case, 2, binarized=True)
     for beta in (0.0, 3.0):
-        losses = distillation_objective(student, teacher, *batch_of(case), **counts_of(case), beta=beta)
+        losses = distillation_losses(student, teacher, *batch_of(case), **counts_of(case), beta=beta)
         torch.testing.assert_close(losses.loss, losses.bce + beta * losses.mse)
 
 
@@ -62,9 +62,9 @@ def test_a_student_equal_to_its_teacher_has_no_token_error():
     case = CASES[0]
     teacher = model_of(case, 1).eval()
     slots = {"query_count": case["teacher_desc"], "database_count": case["teacher_desc"]}
-    losses = distillation_objective(teacher, teacher, *batch_of(case), **slots)
+    losses = distillation_losses(teacher, teacher, *batch_of(case), **slots)
     assert losses.mse.item() < 1e-12  # rounding: the two attend by different kernels
-    fewer = distillation_objective(teacher, teacher, *batch_of(case), **counts_of(case))
+    fewer = distillation_losses(teacher, teacher, *batch_of(case), **counts_of(case))
     assert fewer.mse.item() > 0  # it reads fewer descriptors than the target was made from
 
 
@@ -72,9 +72,9 @@ def test_padded_tokens_count():
     case = CASES[0]
     teacher, student = model_of(case, 1).eval(), model_of(case, 2, binarized=True).eval()
     query, database, labels = batch_of(case)
-    found = distillation_objective(student, teacher, query, database, labels, **counts_of(case))
+    found = distillation_losses(student, teacher, query, database, labels, **counts_of(case))
     changed = database.descriptors.masked_fill(~database.valid[..., None], 3.0)
-    other = distillation_objective(
+    other = distillation_losses(
         student, teacher, query, database.with_descriptors(changed), labels, **counts_of(case)
     )
     torch.testing.assert_close(other.bce, found.bce, atol=1e-5, rtol=0)
@@ -85,7 +85,7 @@ def test_pair_objective_is_cross_entropy_on_the_logits():
     case = CASES[0]
     model = model_of(case, 1)
     query, database, labels = batch_of(case)
-    losses = pair_objective(model, query, database, labels)
+    losses = pair_losses(model, query, database, labels)
     logits = model.pairs(query, database)
     probability = logits.sigmoid()
     expected = -(labels * probability.log() + (1 - labels) * (1 - probability).log()).mean()
@@ -102,10 +102,10 @@ def test_a_perfect_model_is_right_about_every_pair(monkeypatch):
     model = model_of(case, 1)
     query, database, labels = batch_of(case)
     monkeypatch.setattr(model, "pairs", lambda *_: 40 * (labels - 0.5))
-    losses = pair_objective(model, query, database, labels)
+    losses = pair_losses(model, query, database, labels)
     assert losses.accuracy == 1
     assert losses.loss < 1e-6
     monkeypatch.setattr(model, "pairs", lambda *_: -40 * (labels - 0.5))
-    worst = pair_objective(model, query, database, labels)
+    worst = pair_losses(model, query, database, labels)
     assert worst.accuracy == 0
     torch.testing.assert_close(worst.loss, F.softplus(torch.tensor(20.0)))

@@ -9,13 +9,14 @@ import torch
 
 from ames.errors import AmesError
 from ames.features import LocalFeatures
-from ames.models.checkpoints import load_model, read_weights
+from ames.models.checkpoints import load_model
 from ames.reranking.fusion import Fusion
 from ames.training import Recipe, fit
 from ames.training.distributed import Ranks
 from ames.training.learner import Learner
 from ames.training.resuming import Checkpoints
 from ames.training.step import descriptor_counts
+from ames.weights.files import read_weights
 from helpers.small_training import RECIPE, loader, made, same, weights
 
 # ---- averaged weights -----------------------------------------------------------------------------------
@@ -100,7 +101,7 @@ def test_every_pair_can_have_counts_of_its_own(store, monkeypatch):
         return pairs(query, database)
 
     monkeypatch.setattr(model, "pairs", recording)
-    fit(model, loader(store), replace(RECIPE, counts="pair", min_desc=3, max_desc=7))
+    fit(model, loader(store), replace(RECIPE, desc_num_sampling="pair", min_desc=3, max_desc=7))
     counts = torch.cat(seen, 1)
     assert counts.shape == (2, 2 * 4 * 16)
     assert [set(side.tolist()) for side in counts] == [{3, 4, 5, 6}] * 2
@@ -118,7 +119,7 @@ def test_a_pair_s_counts_do_what_trimming_does():
 
 
 def test_counts_are_those_of_the_whole_batch_whoever_draws_them(store):
-    recipe = Recipe(counts="pair", min_desc=2, max_desc=8)
+    recipe = Recipe(desc_num_sampling="pair", min_desc=2, max_desc=8)
     (whole, *_) = loader(store).epoch(0)
     parts = [next(iter(loader(store, rank=rank, ranks=3).epoch(0))) for rank in range(3)]
     drawn = descriptor_counts(recipe, 1, 2, whole)
@@ -129,7 +130,7 @@ def test_counts_are_those_of_the_whole_batch_whoever_draws_them(store):
 
 @pytest.mark.parametrize("counts", ["batch", "pair"])
 def test_a_fixed_count_is_not_drawn(store, counts):
-    recipe = replace(RECIPE, counts=counts, database_desc=5)
+    recipe = replace(RECIPE, desc_num_sampling=counts, database_desc=5)
     batch = next(iter(loader(store).epoch(0)))
     queries, databases = [], []
     for number in range(20):
@@ -224,7 +225,7 @@ def load_epoch(folder, epoch):
         ({"clip": 0.0}, "clip 0.0 leaves nothing of a gradient"),
         ({"query_desc": 9}, "query_desc 9 is outside 1 ... 8, the descriptors of an image"),
         ({"database_desc": 0}, "database_desc 0 is outside 1 ... 8"),
-        ({"counts": "image"}, "counts 'image' is none of batch, pair"),
+        ({"desc_num_sampling": "image"}, "desc_num_sampling 'image' is none of batch, pair"),
         ({"autocast": "fp8"}, "autocast 'fp8' is none of null, bf16, fp16"),
         ({"ema": 1.0}, "ema 1.0 is not between 0 and 1"),
         ({"non_finite": "maybe"}, "non_finite 'maybe' is none of stop, skip"),

@@ -7,7 +7,7 @@ import torch
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
 from ames.training.data.loader import TripletBatch
-from ames.training.losses import distillation_objective, pair_objective
+from ames.training.losses import distillation_losses, pair_losses
 from ames.training.step import step_losses
 
 SLOTS, WIDTH, B, NEGATIVES = 7, 16, 4, 2
@@ -70,13 +70,13 @@ def test_one_count_for_all_is_the_released_recipe(distilled):
     query, database = batch.pairs()
     labels = torch.tensor([1.0] * B + [0.0] * B)
     if distilled:
-        known = distillation_objective(
+        known = distillation_losses(
             model, teacher, query, database, labels, query_count=4, database_count=6, beta=10.0
         )
         expected = torch.nn.functional.mse_loss(*tokens(model, teacher, query, database, 4, 6))
         assert torch.equal(known.mse, expected)
     else:
-        known = pair_objective(model, query.trim(4), database.trim(6), labels)
+        known = pair_losses(model, query.trim(4), database.trim(6), labels)
     for mine, other in zip(found, known, strict=True):
         assert torch.equal(mine, other)
 
@@ -107,12 +107,10 @@ def test_counts_of_each_pair_are_pairs_one_by_one(distilled):
         if distilled:
             options = {"query_count": n, "database_count": m, "beta": 10.0}
             losses.append(
-                distillation_objective(
-                    model, teacher, query[one], database[one], batch.labels[one], **options
-                )
+                distillation_losses(model, teacher, query[one], database[one], batch.labels[one], **options)
             )
         else:
-            losses.append(pair_objective(model, query[one].trim(n), database[one].trim(m), batch.labels[one]))
+            losses.append(pair_losses(model, query[one].trim(n), database[one].trim(m), batch.labels[one]))
     for mine, alone in zip(found, zip(*losses, strict=True), strict=True):
         torch.testing.assert_close(mine, torch.stack(alone).mean(), rtol=1e-4, atol=1e-6)
     assert (found.mse > 0) == distilled

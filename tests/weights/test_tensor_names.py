@@ -9,10 +9,13 @@ import torch
 from safetensors.torch import save_file
 from torch.optim.swa_utils import AveragedModel
 
+from ames.backbones.detector import read_detector
 from ames.errors import AmesError
 from ames.inspection.inspect import inspect
 from ames.models.ames import AMES
-from ames.models.checkpoints import load_model, read_detector, read_itq, read_weights
+from ames.models.checkpoints import load_model
+from ames.models.layers.binarization import read_itq
+from ames.weights.files import read_weights
 from ames.weights.tensor_names import plain_names
 
 PREFIXES = [
@@ -148,10 +151,11 @@ def test_prefixes_of_some_inside_one_of_all():
 
 
 def test_the_released_models(tmp_path, monkeypatch):
+    from ames.models.released import build, load
     from ames.weights import released
 
-    state = released.build("cvnet_ames").state_dict()
+    state = build("cvnet_ames").state_dict()
     path = tmp_path / "cvnet_ames.pt"
     torch.save({"state": behind("module.", state)}, path)
     monkeypatch.setattr(released, "download", lambda *_: os.path.getsize(path))
-    same(released.load("cvnet_ames", folder=tmp_path).state_dict(), state)
+    same(load("cvnet_ames", folder=tmp_path).state_dict(), state)

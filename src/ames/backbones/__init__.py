@@ -15,7 +15,7 @@ from ames.backbones.siglip2 import SigLip2
 from ames.backbones.vit import VisionTransformer
 from ames.backbones.vlad import Vlad
 from ames.errors import AmesError
-from ames.weights import ROOTSIFT_GLOBAL, path_of
+from ames.weights import ROOTSIFT_GLOBAL, shipped_path
 
 # Name -> the class that makes it; its published settings are the class's, and those of its ``SIZES``.
 NETWORKS: dict[str, type[Network]] = {
@@ -41,7 +41,7 @@ def make_backbone(
     if name == "rootsift":
         if weights != PUBLISHED:
             raise AmesError("rootsift has no weights to choose: leave weights out")
-        return RootSift(vlad=Vlad.load(path_of(ROOTSIFT_GLOBAL)))
+        return RootSift(vlad=Vlad.load(shipped_path(ROOTSIFT_GLOBAL)))
     if name not in NETWORKS:
         raise AmesError(f"backbone {name!r} is none of: {', '.join(NAMES)}")
     family = NETWORKS[name]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from ames.features import LocalFeatures
@@ -76,9 +75,3 @@ class MapBackbone(Backbone, nn.Module):
         network's input of ``height`` x ``width``.
         """
         raise NotImplementedError
-
-    def normalized(self, image: np.ndarray) -> Tensor:
-        """uint8 [H, W, 3] BGR -> float32 [3, H, W]."""
-        ordered = image if self.channels == "bgr" else image[..., ::-1]
-        pixels = torch.from_numpy(np.ascontiguousarray(ordered.transpose(2, 0, 1))).float() / 255
-        return (pixels - torch.tensor(self.mean)[:, None, None]) / torch.tensor(self.std)[:, None, None]

@@ -6,7 +6,6 @@ transformers' ResNet is the same network as pycls', which CVNet was trained with
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,9 +14,18 @@ from torch import Tensor, nn
 
 from ames.backbones.base import FeatureMaps
 from ames.backbones.pooling import pooled
-from ames.backbones.pretrained import PUBLISHED, Network, Row, converted, fingerprint, library, seeded
+from ames.backbones.pretrained import (
+    PUBLISHED,
+    KeyMapping,
+    Network,
+    fingerprint,
+    import_transformers,
+    random_init,
+    rename_state_dict,
+)
 from ames.errors import AmesError
-from ames.models.checkpoints import read_as_written
+from ames.weights.files import read_as_written
+from ames.weights.released import fetch, files
 from ames.weights.tensor_names import plain_names
 
 # Of a cell of the third stage, in pixels, as the released extraction has it.
@@ -57,10 +65,14 @@ class CvNet(Network):
         if name not in self.SIZES:
             raise AmesError(f"CvNet {name!r} is none of: {', '.join(self.SIZES)}")
         if weights == PUBLISHED:
-            weights = _released(name)
-        transformers = library()
+            if name != "cvnet":
+                raise AmesError(
+                    f"{name}: no address of its weights is known: give the authors' file as weights"
+                )
+            weights = fetch(files()["CVPR2022_CVNet_R101"][0])
+        transformers = import_transformers()
         self.name = name
-        self.network = seeded(
+        self.network = random_init(
             transformers.ResNetModel, transformers.ResNetConfig(depths=self.SIZES[name]), seed
         )
         self.network.pooler = nn.Identity()
@@ -110,8 +122,8 @@ class CvNet(Network):
         found = {name: x for name, x in found.items() if not name.endswith(_COUNT)}
         state = self.state_dict()
         names = _names(self.network.config.depths)
-        rows = [Row(old, tuple(state[new].shape), (new,)) for old, new in names.items()]
-        self.load_state_dict(state | converted(rows, found, source=str(path)))
+        rows = [KeyMapping(old, tuple(state[new].shape), (new,)) for old, new in names.items()]
+        self.load_state_dict(state | rename_state_dict(rows, found, source=str(path)))
 
 
 def _names(depths: Any) -> dict[str, str]:
@@ -134,19 +146,3 @@ def _names(depths: Any) -> dict[str, str]:
         for part in (_NORM if old.endswith("bn") else ("weight",))
     }
     return names | {"head.pool.p": "p", "head.fc.weight": "fc.weight", "head.fc.bias": "fc.bias"}
-
-
-def _released(name: str) -> Path:
-    """AMES' released file of the ResNet-101, in torch hub's cache; downloaded unless it is there."""
-    from ames.io.download import download, pinned
-    from ames.weights.released import BASE, files
-
-    if name != "cvnet":
-        raise AmesError(f"{name}: no address of its weights is known: give the authors' file as weights")
-    place = files()["CVPR2022_CVNet_R101"][0]
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(place).name
-    size = download(BASE + place, path)
-    digest, first = pinned(path)
-    if first:
-        print(f"{path}: {size} bytes, SHA-256 {digest}", file=sys.stderr)
-    return path

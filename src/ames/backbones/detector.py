@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ames.errors import AmesError
-from ames.models.checkpoints import read_detector, read_weights, save_content, weights_for
+from ames.weights.files import read_weights, save_content, weights_for
 
 DETECTOR_INPUTS = ("network", "normalized")
 _COUNT = "bn.num_batches_tracked"
@@ -108,6 +108,32 @@ def load_detector(path: Path | str, *, backbone: str | None = None) -> SpatialAt
     detector = SpatialAttention(len(state["conv1.bias"]), input=taken)
     detector.load_state_dict(state)
     return detector.eval()
+
+
+def read_detector(path: Path | str) -> dict[str, Tensor]:
+    """A published feature detector, <backbone>_detector.pt: conv1 -> batch norm -> ReLU -> conv2.
+
+    -> conv1.weight [D, D, 1, 1], conv1.bias, bn.{weight, bias, running_mean, running_var} [D] and
+    conv2.weight [1, D, 1, 1], conv2.bias [1], float32. AmesError names what is missing or of another shape.
+    """
+    state = read_weights(path).state
+    name = "conv1.weight"
+    D = state[name].shape[0] if name in state and state[name].ndim else 0
+    norm = {f"bn.{part}": (D,) for part in ("weight", "bias", "running_mean", "running_var")}
+    wanted = (
+        {name: (D, D, 1, 1), "conv1.bias": (D,)} | norm | {"conv2.weight": (1, D, 1, 1), "conv2.bias": (1,)}
+    )
+    for key, shape in wanted.items():
+        if key not in state:
+            raise AmesError(f"{path}: not a feature detector: it lacks {key}")
+        if tuple(state[key].shape) != shape:
+            raise AmesError(
+                f"{path}: not a feature detector: {key} is {tuple(state[key].shape)}, expected {shape}"
+            )
+    surplus = sorted(set(state) - set(wanted) - {"bn.num_batches_tracked"})
+    if surplus:
+        raise AmesError(f"{path}: not a feature detector: {surplus[0]} has no place in it")
+    return {key: state[key] for key in wanted}
 
 
 def _add_count(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:

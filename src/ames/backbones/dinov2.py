@@ -11,7 +11,13 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ames.backbones.pretrained import IMAGENET_MEAN, IMAGENET_STD, Row, converted, layer_rows
+from ames.backbones.pretrained import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    KeyMapping,
+    layer_mappings,
+    rename_state_dict,
+)
 from ames.backbones.vit import Size, VisionTransformer
 
 
@@ -40,39 +46,39 @@ class DinoV2(VisionTransformer):
     long_side = 770
 
     def _from_authors(self, state: dict[str, Tensor], config: Any, source: str) -> dict[str, Tensor]:
-        return converted(original_rows(config), state, source=source)
+        return rename_state_dict(key_mappings(config), state, source=source)
 
 
-def original_rows(config: Any) -> list[Row]:
+def key_mappings(config: Any) -> list[KeyMapping]:
     """The tensors of a released dinov2_vit*14_reg4_pretrain.pth, and their names in the hub's files."""
     D, patch = config.hidden_size, config.patch_size
     rows = [
-        Row("cls_token", (1, 1, D), ("embeddings.cls_token",)),
-        Row(
+        KeyMapping("cls_token", (1, 1, D), ("embeddings.cls_token",)),
+        KeyMapping(
             "pos_embed",
             (1, 1 + (config.image_size // patch) ** 2, D),
             ("embeddings.position_embeddings",),
         ),
-        Row("register_tokens", (1, config.num_register_tokens, D), ("embeddings.register_tokens",)),
-        Row("mask_token", (1, D), ("embeddings.mask_token",)),
-        *layer_rows("patch_embed.proj", "embeddings.patch_embeddings.projection", (D, 3, patch, patch)),
+        KeyMapping("register_tokens", (1, config.num_register_tokens, D), ("embeddings.register_tokens",)),
+        KeyMapping("mask_token", (1, D), ("embeddings.mask_token",)),
+        *layer_mappings("patch_embed.proj", "embeddings.patch_embeddings.projection", (D, 3, patch, patch)),
     ]
     for i in range(config.num_hidden_layers):
         old, new = f"blocks.{i}.", f"encoder.layer.{i}."
         for norm in ("norm1", "norm2"):
-            rows += layer_rows(old + norm, new + norm, (D,))
+            rows += layer_mappings(old + norm, new + norm, (D,))
         projections = [f"{new}attention.attention.{name}" for name in ("query", "key", "value")]
         for part, shape in (("weight", (3 * D, D)), ("bias", (3 * D,))):
-            rows.append(Row(f"{old}attn.qkv.{part}", shape, tuple(f"{x}.{part}" for x in projections)))
-        rows += layer_rows(old + "attn.proj", new + "attention.output.dense", (D, D))
+            rows.append(KeyMapping(f"{old}attn.qkv.{part}", shape, tuple(f"{x}.{part}" for x in projections)))
+        rows += layer_mappings(old + "attn.proj", new + "attention.output.dense", (D, D))
         for number in (1, 2):
-            rows.append(Row(f"{old}ls{number}.gamma", (D,), (f"{new}layer_scale{number}.lambda1",)))
+            rows.append(KeyMapping(f"{old}ls{number}.gamma", (D,), (f"{new}layer_scale{number}.lambda1",)))
         hidden = int(D * config.mlp_ratio)
         if config.use_swiglu_ffn:
             hidden = (int(hidden * 2 / 3) + 7) // 8 * 8  # of the original SwiGLUFFNFused
-            rows += layer_rows(old + "mlp.w12", new + "mlp.weights_in", (2 * hidden, D))
-            rows += layer_rows(old + "mlp.w3", new + "mlp.weights_out", (D, hidden))
+            rows += layer_mappings(old + "mlp.w12", new + "mlp.weights_in", (2 * hidden, D))
+            rows += layer_mappings(old + "mlp.w3", new + "mlp.weights_out", (D, hidden))
         else:
-            rows += layer_rows(old + "mlp.fc1", new + "mlp.fc1", (hidden, D))
-            rows += layer_rows(old + "mlp.fc2", new + "mlp.fc2", (D, hidden))
-    return [*rows, *layer_rows("norm", "layernorm", (D,))]
+            rows += layer_mappings(old + "mlp.fc1", new + "mlp.fc1", (hidden, D))
+            rows += layer_mappings(old + "mlp.fc2", new + "mlp.fc2", (D, hidden))
+    return [*rows, *layer_mappings("norm", "layernorm", (D,))]

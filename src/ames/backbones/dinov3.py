@@ -7,7 +7,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ames.backbones.pretrained import IMAGENET_MEAN, IMAGENET_STD, Row, converted, layer_rows
+from ames.backbones.pretrained import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    KeyMapping,
+    layer_mappings,
+    rename_state_dict,
+)
 from ames.backbones.vit import Size, VisionTransformer
 from ames.errors import AmesError
 
@@ -39,7 +45,7 @@ class DinoV3(VisionTransformer):
     long_side = 768
 
     def _from_authors(self, state: dict[str, Tensor], config: Any, source: str) -> dict[str, Tensor]:
-        found = converted(original_rows(config), state, source=source)
+        found = rename_state_dict(key_mappings(config), state, source=source)
         # Neither has a place in transformers' network, which computes the periods and has no bias of keys, so
         # that the file has to mean the same. Released periods are rounded to bfloat16.
         if not torch.allclose(found.pop(_PERIODS), _periods(config), rtol=0.01):
@@ -62,14 +68,14 @@ _PERIODS = "rope periods"
 _MASK = "key bias mask"
 
 
-def original_rows(config: Any) -> list[Row]:
+def key_mappings(config: Any) -> list[KeyMapping]:
     """The tensors of a released dinov3_vit*16_pretrain_lvd1689m*.pth, and their names in the hub's files."""
     D, hidden, patch = config.hidden_size, config.intermediate_size, config.patch_size
     rows = [
-        Row("cls_token", (1, 1, D), ("embeddings.cls_token",)),
-        Row("storage_tokens", (1, config.num_register_tokens, D), ("embeddings.register_tokens",)),
-        Row("mask_token", (1, D), (_TOKEN,)),
-        Row("rope_embed.periods", tuple(_periods(config).shape), (_PERIODS,)),
+        KeyMapping("cls_token", (1, 1, D), ("embeddings.cls_token",)),
+        KeyMapping("storage_tokens", (1, config.num_register_tokens, D), ("embeddings.register_tokens",)),
+        KeyMapping("mask_token", (1, D), (_TOKEN,)),
+        KeyMapping("rope_embed.periods", tuple(_periods(config).shape), (_PERIODS,)),
     ]
     layers = [
         ("patch_embed.proj", "embeddings.patch_embeddings", (D, 3, patch, patch)),
@@ -79,11 +85,11 @@ def original_rows(config: Any) -> list[Row]:
         old, new = f"blocks.{i}.", f"layer.{i}."
         q, k, v = (f"{new}attention.{letter}_proj" for letter in "qkv")
         rows += [
-            Row(old + "attn.qkv.weight", (3 * D, D), (f"{q}.weight", f"{k}.weight", f"{v}.weight")),
-            Row(old + "attn.qkv.bias", (3 * D,), (f"{q}.bias", "", f"{v}.bias")),
-            Row(old + "attn.qkv.bias_mask", (3 * D,), ("", f"{new}{_MASK}", "")),
+            KeyMapping(old + "attn.qkv.weight", (3 * D, D), (f"{q}.weight", f"{k}.weight", f"{v}.weight")),
+            KeyMapping(old + "attn.qkv.bias", (3 * D,), (f"{q}.bias", "", f"{v}.bias")),
+            KeyMapping(old + "attn.qkv.bias_mask", (3 * D,), ("", f"{new}{_MASK}", "")),
         ]
-        rows += [Row(f"{old}ls{n}.gamma", (D,), (f"{new}layer_scale{n}.lambda1",)) for n in (1, 2)]
+        rows += [KeyMapping(f"{old}ls{n}.gamma", (D,), (f"{new}layer_scale{n}.lambda1",)) for n in (1, 2)]
         layers += [
             (old + "norm1", new + "norm1", (D,)),
             (old + "attn.proj", new + "attention.o_proj", (D, D)),
@@ -91,7 +97,7 @@ def original_rows(config: Any) -> list[Row]:
             (old + "mlp.fc1", new + "mlp.up_proj", (hidden, D)),
             (old + "mlp.fc2", new + "mlp.down_proj", (D, hidden)),
         ]
-    return rows + [row for old, new, shape in layers for row in layer_rows(old, new, shape)]
+    return rows + [row for old, new, shape in layers for row in layer_mappings(old, new, shape)]
 
 
 def _periods(config: Any) -> Tensor:

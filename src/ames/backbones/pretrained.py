@@ -22,7 +22,7 @@ from torch import Tensor
 from ames.backbones.base import MapBackbone
 from ames.errors import AmesError, first_line, installing
 from ames.io.hashing import sha256
-from ames.models.checkpoints import check_shapes, read_as_written
+from ames.weights.files import check_shapes, read_as_written
 
 PUBLISHED = (
     "published"  # the weights that a backbone's authors released: fetched where they are not there yet
@@ -52,11 +52,11 @@ class Network(MapBackbone):
             "long_side": self.long_side,
             "multiple": self.multiple,
             "scales": list(self.scales),
-            "transformers": library().__version__,
+            "transformers": import_transformers().__version__,
         }
 
 
-class Row(NamedTuple):
+class KeyMapping(NamedTuple):
     """A tensor of a file of the network's authors, and what it becomes: equal parts along its first axis.
 
     targets: a name a part, "" for one that the network has no place for.
@@ -67,15 +67,15 @@ class Row(NamedTuple):
     targets: tuple[str, ...]
 
 
-def layer_rows(old: str, new: str, shape: tuple[int, ...]) -> list[Row]:
+def layer_mappings(old: str, new: str, shape: tuple[int, ...]) -> list[KeyMapping]:
     """Weight, of this shape, and bias of one layer under another name."""
     return [
-        Row(f"{old}.weight", shape, (f"{new}.weight",)),
-        Row(f"{old}.bias", shape[:1], (f"{new}.bias",)),
+        KeyMapping(f"{old}.weight", shape, (f"{new}.weight",)),
+        KeyMapping(f"{old}.bias", shape[:1], (f"{new}.bias",)),
     ]
 
 
-def library() -> Any:
+def import_transformers() -> Any:
     """The module transformers; AmesError says how to install it."""
     try:
         return importlib.import_module("transformers")
@@ -86,7 +86,7 @@ def library() -> Any:
         ) from error
 
 
-def locate(weights: str | Path, published: str) -> Path:
+def resolve_weights(weights: str | Path, published: str) -> Path:
     """The file or folder that ``weights`` names; a name of the hub is fetched to the hub's cache.
 
     ``published``: the hub's name that ``PUBLISHED`` stands for. AmesError where there is nothing.
@@ -98,7 +98,7 @@ def locate(weights: str | Path, published: str) -> Path:
         return path
     if not _HUB_NAME.fullmatch(str(weights)) or str(weights).startswith(".") or path.suffix in _FILES:
         raise AmesError(f"{weights}: no such file or folder of weights, nor a name of the hub (owner/model)")
-    library()
+    import_transformers()
     try:
         return _fetched(str(weights))
     except Exception as error:  # the network, the hub and the licence can refuse in any way
@@ -159,18 +159,20 @@ def folder_state(folder: Path) -> dict[str, Tensor]:
     return {name: x for path in _tensors_of(folder) for name, x in read_as_written(path).state.items()}
 
 
-def converted(rows: Sequence[Row], state: Mapping[str, Tensor], *, source: str) -> dict[str, Tensor]:
+def rename_state_dict(
+    mappings: Sequence[KeyMapping], state: Mapping[str, Tensor], *, source: str
+) -> dict[str, Tensor]:
     """A file's tensors under other names; AmesError names the first that is missing, misshapen or extra."""
-    check_shapes(state, {row.name: row.shape for row in rows}, source=source)
+    check_shapes(state, {row.name: row.shape for row in mappings}, source=source)
     _check_real(state, source)
     new: dict[str, Tensor] = {}
-    for name, _, targets in rows:
+    for name, _, targets in mappings:
         parts = state[name].chunk(len(targets)) if len(targets) > 1 else (state[name],)
         new |= {target: part for target, part in zip(targets, parts, strict=True) if target}
     return new
 
 
-def filled(kind: Any, config: Any, state: dict[str, Tensor], *, source: str) -> Any:
+def load_strict(kind: Any, config: Any, state: dict[str, Tensor], *, source: str) -> Any:
     """A transformers model of class ``kind`` with the tensors of ``state``, named as in the hub's files.
 
     Strict: AmesError names the first tensor that is missing, of another shape, or has no place.
@@ -199,7 +201,7 @@ def filled(kind: Any, config: Any, state: dict[str, Tensor], *, source: str) -> 
     return model
 
 
-def seeded(kind: Any, config: Any, seed: int) -> Any:
+def random_init(kind: Any, config: Any, seed: int) -> Any:
     """A transformers model with random weights; torch's own random state is left as it is."""
     with torch.random.fork_rng(devices=[]), _quiet():
         torch.manual_seed(seed)
@@ -219,7 +221,7 @@ def _check_real(state: Mapping[str, Tensor], source: str) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without transformers' progress bars and reports: what is wrong is raised."""
-    log = library().logging
+    log = import_transformers().logging
     verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity_error()
     log.disable_progress_bar()

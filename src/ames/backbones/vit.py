@@ -14,16 +14,16 @@ from ames.backbones.base import FeatureMaps
 from ames.backbones.pretrained import (
     PUBLISHED,
     Network,
-    filled,
     fingerprint,
     folder_config,
     folder_state,
-    library,
-    locate,
-    seeded,
+    import_transformers,
+    load_strict,
+    random_init,
+    resolve_weights,
 )
 from ames.errors import AmesError
-from ames.models.checkpoints import read_weights
+from ames.weights.files import read_weights
 
 # What weights of one network have in common; other settings are taken as a folder's config.json has them.
 _SIZE = ("hidden_size", "num_hidden_layers", "num_attention_heads")
@@ -61,18 +61,18 @@ class VisionTransformer(Network):
         super().__init__()
         if name not in self.SIZES:
             raise AmesError(f"{type(self).__name__} {name!r} is none of: {', '.join(self.SIZES)}")
-        kind, config_kind = (getattr(library(), x) for x in (self._model, self._config))
+        kind, config_kind = (getattr(import_transformers(), x) for x in (self._model, self._config))
         config = config or config_kind(**self.SIZES[name].config)
         if weights is None:
-            network, self.weights = seeded(kind, config, seed), f"random seed {seed}"
+            network, self.weights = random_init(kind, config, seed), f"random seed {seed}"
         else:
-            path = locate(weights, self.SIZES[name].hub)
+            path = resolve_weights(weights, self.SIZES[name].hub)
             if path.is_dir():
                 config = _same_size(folder_config(path, config_kind), config, path)
                 state = self._own_tensors(folder_state(path))
             else:
                 state = self._from_authors(read_weights(path).state, config, str(path))
-            network, self.weights = filled(kind, config, state, source=str(path)), fingerprint(path)
+            network, self.weights = load_strict(kind, config, state, source=str(path)), fingerprint(path)
         self.name = name
         self.attention = attention
         self.network = network.eval()

@@ -99,12 +99,12 @@ def _curve(args: argparse.Namespace) -> None:
 
 
 def _shipped(descriptors: str) -> list[Path]:
-    from ames.weights import SHIPPED, path_of
+    from ames.weights import SHIPPED, shipped_path
 
     names = [f"{descriptors}_ames", f"{descriptors}_ames_dist"]
     if not set(names) <= set(SHIPPED):
         raise AmesError(f"--models is missing: no weights for {descriptors} descriptors are shipped")
-    return [path_of(name) for name in names]
+    return [shipped_path(name) for name in names]
 
 
 def _outputs(out: Path) -> tuple[Path, Path]:

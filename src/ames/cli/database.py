@@ -184,7 +184,7 @@ def _open(args: argparse.Namespace) -> Any:
 def _model(path: Path | None, local: Any) -> tuple[Any, str]:
     from ames.descriptors.local import check_backbone
     from ames.models.checkpoints import load_model
-    from ames.weights import SHIPPED, path_of
+    from ames.weights import SHIPPED, shipped_path
 
     if path is None:
         backbone = local.provenance.get("backbone")
@@ -193,7 +193,7 @@ def _model(path: Path | None, local: Any) -> tuple[Any, str]:
             raise AmesError(
                 f"no model is shipped for the descriptors of {local.path}: give --model CHECKPOINT"
             )
-        path = path_of(name)
+        path = shipped_path(name)
     model = load_model(path)
     if not local.packed:
         check_backbone(local, width=model.local_dim, backbone=None)

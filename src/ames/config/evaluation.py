@@ -5,35 +5,25 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from ames.config.values import file_name, flag, several, value_of, whole
 from ames.datasets.layout import DatasetFolder
-from ames.errors import AmesError, first_line
+from ames.errors import AmesError
 from ames.evaluation.evaluate import Choice, Scoring, choose
-from ames.evaluation.protocols import Protocol, left_out, query_counts
+from ames.evaluation.protocols import KNOWN, Protocol, left_out, query_counts
 from ames.evaluation.sweep import check_sweep, columns, with_positives
 from ames.evaluation.test_set import open_test_set
-from ames.models.ames import AMES
 from ames.models.base import PairSimilarity
-from ames.models.checkpoints import load_state, weights_for
 from ames.reranking.fusion import Fusion
 from ames.reranking.scorer import ComputeConfig
-from ames.weights import SHIPPED, path_of
-from ames.weights.released import RELEASED
 
 log = logging.getLogger(__name__)
-_PROTOCOL = "{name: NAME, positives: [KEY], junk: [KEY]}"
-
-
-def plain(config: Any) -> Any:
-    """A sub-tree as plain Python, interpolations resolved."""
-    return OmegaConf.to_container(config, resolve=True)
+_PROTOCOL = f"{{name: NAME, positives: [KEY], junk: [KEY]}}, or names among {', '.join(KNOWN)}"
 
 
 def dataset_folder(config: DictConfig, dataset: DictConfig) -> DatasetFolder:
@@ -65,11 +55,6 @@ def database(config: DictConfig) -> Path | None:
     return None if config.database is None else Path(str(config.database))
 
 
-def file_name(dataset: DictConfig, key: str) -> str | None:
-    """The name of a file, None where it is the usual one."""
-    return None if dataset.get(key) is None else str(dataset[key])
-
-
 def chooser(
     config: DictConfig, model: PairSimilarity, num_rerank: list[int]
 ) -> Callable[[PairSimilarity], Choice] | None:
@@ -91,10 +76,10 @@ def chooser(
 
 def validation_set(config: DictConfig) -> DictConfig | None:
     """``val_dataset``, None where none is given."""
-    return None if config.val_dataset is None else dataset_of(config, "val_dataset")
+    return None if config.val_dataset is None else read_dataset(config, "val_dataset")
 
 
-def dataset_of(config: DictConfig, key: str) -> DictConfig:
+def read_dataset(config: DictConfig, key: str) -> DictConfig:
     """The data set under ``key``; AmesError where it is something else, such as its name."""
     dataset = config[key]
     if not isinstance(dataset, DictConfig):
@@ -131,49 +116,16 @@ def compute(config: DictConfig, dataset: DictConfig) -> ComputeConfig:
     )
 
 
-def whole(config: DictConfig, key: str, *, least: int = 1) -> int:
-    """A whole number of the configuration, checked."""
-    value = config[key]
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise AmesError(f"{key} is {value!r}: give a whole number of at least {least}")
-    return value
-
-
-def flag(config: DictConfig, key: str) -> bool:
-    """True or false of the configuration, checked: other words, "no" among them, would count as true."""
-    value = config[key]
-    if not isinstance(value, bool):
-        raise AmesError(f"{key} is {value!r}: give true or false")
-    return value
-
-
-def number(config: DictConfig, key: str, *, least: float = 0.0) -> float:
-    """A number of the configuration, checked; inf and nan are refused."""
-    value = config[key]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < float("inf"):
-        raise AmesError(f"{key} is {value!r}: give a number of at least {least:g}")
-    return float(value)
-
-
-def several(config: DictConfig, key: str) -> list[Any]:
-    """A list of the configuration; a single value is a list of one."""
-    value = value_of(config, key)
-    return value if isinstance(value, list) else [value]
-
-
-def value_of(config: DictConfig, key: str) -> Any:
-    """What stands under a key, as plain Python; a key that was taken out (``~key``) is OmegaConf's error."""
-    value = config[key]
-    return plain(value) if OmegaConf.is_config(value) else value
-
-
 def protocols(dataset: DictConfig) -> list[Protocol]:
-    """The protocols that a data set's file describes."""
+    """Return the protocols that a data set's file names or describes."""
     listed = value_of(dataset, "protocols")
     if not isinstance(listed, list) or not listed:
         raise AmesError(f"protocols of {dataset.name} is {listed!r}: give a list of {_PROTOCOL}")
     found = []
     for item in listed:
+        if isinstance(item, str) and item in KNOWN:
+            found.append(KNOWN[item])
+            continue
         if not isinstance(item, dict):
             raise AmesError(f"protocol {item!r} of {dataset.name}: give {_PROTOCOL}")
         item = {key: tuple(value) if isinstance(value, list) else value for key, value in item.items()}
@@ -191,52 +143,6 @@ def device(config: DictConfig) -> str:
 
 def run_folder() -> Path:
     return Path(HydraConfig.get().runtime.output_dir)
-
-
-def build_model(config: DictConfig) -> PairSimilarity:
-    """The model of ``config.model``, new."""
-    if OmegaConf.is_interpolation(config, "dim_local_features") and config.desc_name not in config.local_dims:
-        raise AmesError(
-            f"desc_name {config.desc_name!r} is none of {', '.join(config.local_dims)}: give "
-            "dim_local_features too"
-        )
-    try:
-        return hydra.utils.instantiate(config.model)
-    except (HydraException, ValueError) as error:
-        raise AmesError(f"model: {first_line(error.__cause__ or error)}") from error
-
-
-class Trained(NamedTuple):
-    """A model with its weights, a name for reports, and the fusion that its checkpoint brings."""
-
-    model: PairSimilarity
-    name: str
-    fusion: Fusion | None
-
-
-def trained_model(config: DictConfig, path: Path | str | None) -> Trained:
-    """The model with its weights.
-
-    A checkpoint that describes itself decides the structure; for others (published ones)
-    ``config.model`` does. ``path`` None: the shipped weights; a model without weights needs none.
-    """
-    if not config.model._target_.endswith(".AMES"):
-        if path is not None:
-            raise AmesError(f"{config.model._target_} has no weights: leave model_path={path} out")
-        return Trained(build_model(config).eval(), config.model._target_.rsplit(".", 1)[-1], None)
-    if path is None:
-        name = f"{config.desc_name}_ames" + ("_dist" if config.model.binarized else "")
-        if name not in SHIPPED:
-            hint = f" (scripts/download.py {name} fetches the released ones)" if name in RELEASED else ""
-            raise AmesError(f"model_path is missing, and no weights {name} are shipped{hint}")
-        path = path_of(name)
-    weights = weights_for(config.desc_name, path)
-    try:
-        model = AMES(**weights.about["model"]) if "model" in weights.about else build_model(config)
-    except TypeError as error:
-        raise AmesError(f"{path}: describes a model that this version cannot build ({error})") from error
-    load_state(model, weights.state, source=str(path))
-    return Trained(model.eval(), Path(path).name, Fusion.from_checkpoint(weights.about, source=str(path)))
 
 
 def fusion_grid(dataset: DictConfig, stored: Fusion | None) -> dict[str, list[Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from ames.config.evaluation import plain
+from ames.config.values import plain
 from ames.errors import AmesError
 from ames.extraction.config import ExtractionConfig
 from ames.pipelines.extract import extract_images

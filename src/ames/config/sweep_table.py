@@ -34,13 +34,13 @@ class SweepTable(Callback):
         if not found:
             return
         files = sorted(found, key=_number)
-        table = "\n".join([format_table(table_of(files)), *_left_out(files)])
+        table = "\n".join([format_table(build_table(files)), *_left_out(files)])
         with atomic_file(folder / "table.txt") as file:
             file.write(f"{table}\n".encode())
         print(f"{len(found)} jobs in {folder}\n{table}")
 
 
-def table_of(files: list[Path]) -> list[dict[str, Any]]:
+def build_table(files: list[Path]) -> list[dict[str, Any]]:
     """The rows of several results.json, each with its job and data set; the same columns in all."""
     rows = []
     for path in files:

@@ -9,7 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ames.config.evaluation import file_name, number, plain, run_folder, whole
+from ames.config.evaluation import run_folder
+from ames.config.values import file_name, number, optional, optional_number, plain, whole
 from ames.datasets.layout import DatasetFolder
 from ames.datasets.lists import read_list, read_training_list
 from ames.descriptors.local import DescriptorFile
@@ -22,20 +23,10 @@ from ames.training.data.pairs import ListedPairs, read_pairs
 from ames.training.data.sampler import TripletSampler, describe
 from ames.training.distributed import Ranks
 from ames.training.logging.environment import write_environment
-from ames.training.logging.journal import Journal, journal_of
+from ames.training.logging.journal import Journal, journal_path
 from ames.training.logging.monitor import TrainingMonitor
 from ames.training.logging.trackers import make_trackers
 from ames.training.resuming import Checkpoints
-
-
-def optional(config: DictConfig, key: str) -> int | None:
-    """A whole number of at least 1, or none."""
-    return None if config[key] is None else whole(config, key)
-
-
-def optional_number(config: DictConfig, key: str) -> float | None:
-    """A number of at least 0, or none."""
-    return None if config[key] is None else number(config, key)
 
 
 def take_width(config: DictConfig, width: int) -> None:
@@ -79,7 +70,7 @@ def triplets(
 def _candidates(data: DictConfig, folder: DatasetFolder) -> Candidates:
     """Listed pairs where there are any, else neighbours with labels."""
     images = folder.image_list() if data.list is None else folder.file(str(data.list))
-    power, columns = number(data, "power"), whole(data, "neighbours")
+    power, columns = number(data, "similarity_power"), whole(data, "num_neighbours")
     highest = optional_number(data, "max_similarity")
     if data.pairs is None:
         labels, first = read_training_list(images)
@@ -88,7 +79,7 @@ def _candidates(data: DictConfig, folder: DatasetFolder) -> Candidates:
             Neighbours.open(shortlist, images=len(labels), columns=columns),
             labels,
             first=first,
-            power=power,
+            similarity_power=power,
             max_similarity=highest,
         )
     names = [item.path for item in read_list(images)]
@@ -98,7 +89,7 @@ def _candidates(data: DictConfig, folder: DatasetFolder) -> Candidates:
         shortlist = folder.find_shortlist(file_name(data, "nn_file"))
         neighbours = Neighbours.open(shortlist, images=len(names), columns=columns)
     pairs = read_pairs(folder.file(str(data.pairs)), names)
-    return ListedPairs(pairs, neighbours=neighbours, power=power, max_similarity=highest)
+    return ListedPairs(pairs, neighbours=neighbours, similarity_power=power, max_similarity=highest)
 
 
 def trained_file(config: DictConfig, name: str, ranks: Ranks) -> Path:
@@ -134,7 +125,7 @@ def watch(config: DictConfig, out: Path, ranks: Ranks) -> TrainingMonitor:
     """What shows the training: the first process alone, which also notes what it runs with."""
     if not ranks.is_main:
         return TrainingMonitor(quiet=True)
-    journal, settings = journal_of(out), plain(config)
+    journal, settings = journal_path(out), plain(config)
     noted = {"model": out, "journal": journal, "seed": config.seed, "processes": ranks.count}
     write_environment(run_folder(), **noted)
     return TrainingMonitor(

@@ -14,7 +14,7 @@ import torch
 
 from ames.database.manifest import NAME, Manifest
 from ames.database.segment import Batch
-from ames.database.store import Database, check_codes, projection_fingerprint, read_file
+from ames.database.store import Database, check_codes, read_file
 from ames.database.writer import Writer, check_free, remove_orphans, writer_lock, writing
 from ames.datasets.lists import list_digest
 from ames.descriptors.local import DescriptorFile, GlobalFile, check_backbone
@@ -23,6 +23,7 @@ from ames.errors import AmesError, naming
 from ames.features import LocalFeatures
 from ames.io.progress import Tick, progress
 from ames.models.base import Similarity
+from ames.models.fingerprint import projection_fingerprint
 from ames.search.codes import GlobalCodec
 
 log = logging.getLogger(__name__)

@@ -17,8 +17,8 @@ from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.io.gather import Memory
-from ames.io.hashing import add_tensors
 from ames.models.base import Similarity
+from ames.models.fingerprint import projection_fingerprint
 
 _OPENINGS = 5  # while a writer replaces the files
 
@@ -211,15 +211,6 @@ def _checked(folder: Path, file: File) -> bytes:
     if hashlib.sha256(data).hexdigest() != file.sha256:
         raise AmesError(f"{folder / file.name}: damaged (its checksum is wrong)")
     return data
-
-
-def projection_fingerprint(model: Similarity) -> str:
-    """SHA-256 of what decides a model's codes: its class, their form and the weights of its projection."""
-    digest = hashlib.sha256(
-        f"{type(model).__name__} {model.local_dim} {model.code_bytes} {model.code_bits}".encode()
-    )
-    add_tensors(digest, model.projection())
-    return digest.hexdigest()
 
 
 def check_codes(model: Similarity, file: DescriptorFile | Database) -> None:

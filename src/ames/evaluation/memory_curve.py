@@ -20,10 +20,11 @@ from ames.evaluation.sweep import check_sweep, columns, evaluate_initial, evalua
 from ames.evaluation.test_set import TestSet
 from ames.io.atomic import atomic_file
 from ames.models.base import PairSimilarity
-from ames.models.checkpoints import model_of, weights_for
+from ames.models.checkpoints import build_from_weights
 from ames.reporting.style import COLOURS, MARKERS, new_figure, plain, tidy
 from ames.reranking.fusion import Fusion
 from ames.reranking.scorer import ComputeConfig
+from ames.weights.files import weights_for
 
 GLOBAL = "global only"
 
@@ -53,7 +54,7 @@ def load_contenders(paths: Sequence[Path | str], *, backbone: str, fusion: Fusio
     for name, path in zip(names, paths, strict=True):
         weights = weights_for(backbone, path)
         chosen = Fusion.from_checkpoint(weights.about, source=str(path)) or fusion
-        found.append(Contender(name, model_of(weights, source=str(path)), chosen))
+        found.append(Contender(name, build_from_weights(weights, source=str(path)), chosen))
     return found
 
 

@@ -87,6 +87,8 @@ PRIVATE = Protocol("private", positives=("ok",), cutoff=100, ap="rectangle", que
 ALL = Protocol("all", positives=("ok",), cutoff=100, ap="rectangle")
 GLDV2 = (PUBLIC, PRIVATE, ALL)
 
+KNOWN = {protocol.name: protocol for protocol in (*REVISITED, *GLDV2)}  # by their names, in configurations
+
 LEAVE_ONE_OUT = Protocol("leave-one-out", positives=("ok",), junk=("junk",))  # junk: the image itself
 
 

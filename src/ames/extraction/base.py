@@ -10,7 +10,6 @@ from typing import NamedTuple
 import torch
 
 from ames.backbones.base import Backbone, ImageFeatures
-from ames.database.store import projection_fingerprint
 from ames.descriptors.encoding import LocalRows
 from ames.descriptors.provenance import Provenance
 from ames.errors import AmesError
@@ -19,6 +18,7 @@ from ames.extraction.preprocessing import Box
 from ames.features import LocalFeatures
 from ames.models.base import Similarity
 from ames.models.checkpoints import load_model
+from ames.models.fingerprint import projection_fingerprint
 
 ExtractionResult = ImageFeatures | str  # or why there are none
 

@@ -11,8 +11,9 @@ from typing import Any
 from ames.datasets.ground_truth import parse_ground_truth, save_ground_truth
 from ames.errors import AmesError
 from ames.io.pickles import load_pickle
-from ames.models.checkpoints import arguments_of_state, read_weights, save_state
+from ames.models.checkpoints import read_arguments
 from ames.search.shortlist import Shortlist
+from ames.weights.files import read_weights, save_state
 
 
 def convert(
@@ -33,7 +34,7 @@ def convert(
         target = _target(path, out, ".safetensors")
         about: dict[str, Any] = dict(weights.about)
         if "mtc_token" in weights.state and "model" not in about:
-            about["model"] = arguments_of_state(weights.state, source=str(path))
+            about["model"] = read_arguments(weights.state, source=str(path))
         about["converted_from"] = path.name
         what = f"weights, {len(weights.state)} tensors"
         return target, what + _written(target, path, lambda place: save_state(place, weights.state, about))

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import torch
 
+from ames.backbones.detector import read_detector
 from ames.database.store import Database
 from ames.datasets.ground_truth import GroundTruth, load_ground_truth, parse_ground_truth
 from ames.datasets.lists import read_list
@@ -17,15 +18,10 @@ from ames.errors import AmesError
 from ames.io.archives import reading_npz
 from ames.io.hdf5 import find_features, open_hdf5
 from ames.io.pickles import load_pickle
-from ames.models.checkpoints import (
-    Weights,
-    arguments_of_state,
-    read_as_written,
-    read_detector,
-    read_itq,
-    with_plain_names,
-)
+from ames.models.checkpoints import read_arguments
+from ames.models.layers.binarization import read_itq
 from ames.search.shortlist import Shortlist, count_repeated
+from ames.weights.files import Weights, read_as_written, with_plain_names
 
 HDF5, WEIGHTS = (".hdf5", ".h5"), (".pt", ".pth", ".safetensors")
 ENDINGS = (*HDF5, *WEIGHTS, ".npz", ".pkl", ".json", ".txt")
@@ -297,12 +293,16 @@ def about_weights(path: Path, weights: Weights) -> dict[str, Any]:
         "parameters": sum(x.numel() for x in state.values()),
         "nan_tensors": sum(not bool(torch.isfinite(x).all()) for x in state.values()),
     }
-    if "mtc_token" in state:
+    if "mtc_token" in state or "class" in weights.about:
         described = weights.about.get("model")
-        model = described or arguments_of_state(state, source=str(path))
-        rest = {key: value for key, value in weights.about.items() if key != "model"}
+        model = described or read_arguments(state, source=str(path))
+        rest = {key: value for key, value in weights.about.items() if key not in ("class", "model")}
         read = "the file" if described else "names and shapes (nhead and activation cannot be seen)"
-        return {"kind": "checkpoint of AMES"} | sizes | {"model": model, "model_from": read, "about": rest}
+        return (
+            {"kind": f"checkpoint of {weights.about.get('class', 'AMES')}"}
+            | sizes
+            | {"model": model, "model_from": read, "about": rest}
+        )
     if "conv2.weight" in state and "conv1.weight" in state:
         width = len(read_detector(path)["conv1.bias"])
         return {"kind": "feature detector", "width": width} | sizes | {"about": weights.about}

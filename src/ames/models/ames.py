@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ames.errors import AmesError
 from ames.features import LocalFeatures
-from ames.models.base import PairSimilarity, sound
+from ames.models.base import PairSimilarity, constructor_arguments, sound
 from ames.models.layers.attention import PairDecoder
 from ames.models.layers.binarization import Binarize, fit_itq, pack_bits, unpack_bits
 from ames.models.layers.initialization import identical_attention, matching, pca_projection
@@ -45,7 +45,9 @@ class AMES(PairSimilarity):
         binarized: bool = False,
         init: str = "paper",
     ) -> None:
+        arguments = constructor_arguments(locals())
         super().__init__()
+        self.arguments = arguments
         if activation not in ("relu", "gelu"):
             raise ValueError(f"activation {activation!r} is none of relu, gelu")
         if init not in INITS:
@@ -204,7 +206,10 @@ class AMES(PairSimilarity):
         descriptors: float [n, D] real descriptors, n above model_dim.
         """
         if not self.binarized or teacher.binarized:
-            raise ValueError("a binary model starts from a full-precision one")
+            raise ValueError("a binary model starts from a full-precision one, and not the other way round")
+        for name, value in self.arguments.items():
+            if name not in ("binarized", "init") and value != (other := teacher.arguments[name]):
+                raise ValueError(f"its {name} is {value}, that of the model to start from {other}")
         copied = {k: v for k, v in teacher.state_dict().items() if not k.startswith("remap_local.")}
         self.load_state_dict(self.state_dict() | copied)
         x = F.normalize(descriptors.to(self.mtc_token.device, torch.float32), dim=-1)

@@ -7,7 +7,7 @@ a pair is scored once, whatever protocol, lambda, gamma or shortlist length read
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,13 +25,16 @@ class Similarity(nn.Module):
 
     ``local_dim`` is the width of the descriptors it takes, or None where any width will do.
     ``code_bytes`` is what one database descriptor takes in storage; ``code_bits`` are its bits where codes
-    are packed bits (one a dimension), None where they are numbers.
+    are packed bits (one a dimension), None where they are numbers. ``arguments`` are the constructor's: a
+    checkpoint holds them, and they rebuild the model.
     """
 
     window: ClassVar[int | None] = None
+    learned: ClassVar[bool] = True  # whether it has weights, so that evaluation needs a checkpoint
     local_dim: int | None = None
     code_bytes: int
     code_bits: int | None = None
+    arguments: dict[str, Any]
 
     def score(self, query: LocalFeatures, candidates: LocalFeatures) -> Tensor:
         """query [B, N, D], candidates [B, K, M, D] -> logits [B, K]."""
@@ -107,6 +110,11 @@ class PairSimilarity(Similarity):
         B, K = candidates.valid.shape[:2]
         repeated = self.encode(query).map(lambda x: x.unsqueeze(1).expand(B, K, *x.shape[1:]))
         return self.score_encoded(repeated.reshape(-1), self.encode(candidates).reshape(-1)).view(B, K)
+
+
+def constructor_arguments(scope: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments among ``locals()`` at the top of a constructor."""
+    return {name: value for name, value in scope.items() if name not in ("self", "__class__")}
 
 
 def sound(values: Tensor, measure: Tensor, valid: Tensor) -> Tensor:

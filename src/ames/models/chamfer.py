@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ames.features import LocalFeatures
-from ames.models.base import PairSimilarity, sound
+from ames.models.base import PairSimilarity, constructor_arguments, sound
 
 
 class Chamfer(PairSimilarity):
@@ -16,8 +16,12 @@ class Chamfer(PairSimilarity):
     descriptors has similarity -1 to everything, the least there is.
     """
 
+    learned = False
+
     def __init__(self, *, local_dim: int | None = None, symmetric: bool = False) -> None:
+        arguments = constructor_arguments(locals())
         super().__init__()
+        self.arguments = arguments
         self.local_dim = local_dim
         self.symmetric = symmetric
         self.code_bytes = 4 * (local_dim or 0)

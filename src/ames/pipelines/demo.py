@@ -41,7 +41,7 @@ from ames.extraction.process_pool import PoolExtractor
 from ames.io.atomic import atomic_file
 from ames.models.base import PairSimilarity
 from ames.models.chamfer import Chamfer
-from ames.models.checkpoints import model_of, read_weights
+from ames.models.checkpoints import build_from_weights
 from ames.pipelines.prepare import extract_split, make_shortlist
 from ames.reporting.html import Hit, Strip, write_report
 from ames.reporting.tables import format_table
@@ -49,7 +49,8 @@ from ames.reranking.fusion import Fusion, rerank
 from ames.reranking.scorer import ComputeConfig, PairScorer
 from ames.reranking.shortlist_scores import score_shortlist
 from ames.search.shortlist import Shortlist
-from ames.weights import path_of
+from ames.weights import shipped_path
+from ames.weights.files import read_weights
 
 # Descriptors used of a query, and of a database image in the small and in the large setting.
 QUERY_DESC, FEW, MANY = 200, 50, 200
@@ -215,8 +216,8 @@ def _prepare(test: DemoSet, *, workers: int) -> Shortlist:
 
 def _methods(model: Path | str | None, binary_model: Path | str | None) -> list[Method]:
     """Rows of the table below the global one, the binary model last."""
-    full, full_fusion = _ames(model or path_of("rootsift_ames"), binarized=False)
-    binary, binary_fusion = _ames(binary_model or path_of("rootsift_ames_dist"), binarized=True)
+    full, full_fusion = _ames(model or shipped_path("rootsift_ames"), binarized=False)
+    binary, binary_fusion = _ames(binary_model or shipped_path("rootsift_ames_dist"), binarized=True)
     chamfer = Chamfer(local_dim=128)
     return [
         Method("Chamfer, float", chamfer, MANY, CHAMFER_FUSIONS[MANY]),
@@ -232,7 +233,7 @@ def _ames(path: Path | str, *, binarized: bool) -> tuple[PairSimilarity, Fusion]
     backbone = weights.about.get("backbone")
     if backbone not in (None, "rootsift"):
         raise AmesError(f"{path}: weights for {backbone} descriptors; the demo extracts rootsift")
-    model = model_of(weights, source=str(path))
+    model = build_from_weights(weights, source=str(path))
     if model.local_dim != 128 or model.binarized != binarized:
         kind = "binary" if model.binarized else "full-precision"
         expected = "binary" if binarized else "full-precision"

@@ -14,7 +14,7 @@ from ames.errors import AmesError
 from ames.io.atomic import atomic_file
 from ames.io.claims import parsed
 from ames.reporting.style import COLOURS, new_figure, plain, tidy
-from ames.training.logging.journal import ENDING, journal_of, read_journal
+from ames.training.logging.journal import ENDING, journal_path, read_journal
 
 FORMATS = (".png", ".pdf", ".svg")
 _DASHES = ("-", "--", ":", "-.")  # of the first six runs, the next six, ...
@@ -78,7 +78,7 @@ def _journals(run: Path) -> list[Path]:
         return found
     if run.suffix == ".jsonl" and run.is_file():
         return [run]
-    beside = journal_of(run)  # also where training has not come to its first model
+    beside = journal_path(run)  # also where training has not come to its first model
     if beside.is_file():
         return [beside]
     if run.exists():

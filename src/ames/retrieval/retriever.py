@@ -12,10 +12,11 @@ from ames.database.index import open_index
 from ames.database.store import Database
 from ames.errors import AmesError, naming
 from ames.features import LocalFeatures
-from ames.models.checkpoints import model_of, read_weights
+from ames.models.checkpoints import build_from_weights
 from ames.reranking.fusion import Fusion, rerank_by
 from ames.reranking.scorer import ComputeConfig, PairScorer
 from ames.search.shortlist import Shortlist
+from ames.weights.files import read_weights
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Retriever:
         fusion = fusion or Fusion.from_checkpoint(weights.about, source=str(model))
         if fusion is None:
             raise AmesError(f"{model}: brings no lambda and gamma: give a fusion")
-        engine = PairScorer(model_of(weights, source=str(model)), compute or ComputeConfig())
+        engine = PairScorer(build_from_weights(weights, source=str(model)), compute or ComputeConfig())
         return cls(Database(database), engine, fusion)
 
     def search(

@@ -94,7 +94,7 @@ class TripletLosses(NamedTuple):
     accuracy: Tensor
 
 
-def triplet_objective(detector: SpatialAttention, batch: Triplets, margin: float) -> TripletLosses:
+def triplet_losses(detector: SpatialAttention, batch: Triplets, margin: float) -> TripletLosses:
     """mean of max(0, |a - p|^2 - |a - n|^2 + margin) over the global descriptors of B triplets; of several
     negatives, over each of them.
 
@@ -156,16 +156,7 @@ def fit_detector(
                     run.keep()
                 if interruption.asked:
                     interruption.leave()
-            loss, accuracy = (x / len(loader) for x in progress.sums)
-            record = {"epoch": progress.epoch + 1, "loss": loss, "accuracy": accuracy}
-            record["seconds"] = round(run.passed(), 1)
-            detector.eval()
-            last = progress.epoch + 1 == recipe.epochs
-            if validate is not None and ((progress.epoch + 1) % recipe.val_freq == 0 or last):
-                record |= validate(detector)
-            progress.history.append(record)
-            log.info(" ".join(f"{k} {v:.4g}" for k, v in record.items()))
-            progress.epoch, progress.batch, progress.sums = progress.epoch + 1, 0, [0.0] * 2
+            run.end_epoch(validate)
             if out is not None:
                 run.save(out, provenance)
             run.keep()
@@ -204,6 +195,20 @@ class _Run:
     def passed(self) -> float:
         """Seconds of training, those before an interruption included."""
         return time.perf_counter() - self.started
+
+    def end_epoch(self, validate: Callable[[SpatialAttention], dict[str, float]] | None) -> None:
+        """Measure the detector and note the figures of the epoch."""
+        progress, recipe = self.progress, self.recipe
+        loss, accuracy = (x / len(self.loader) for x in progress.sums)
+        record = {"epoch": progress.epoch + 1, "loss": loss, "accuracy": accuracy}
+        record["seconds"] = round(self.passed(), 1)
+        self.detector.eval()
+        last = progress.epoch + 1 == recipe.epochs
+        if validate is not None and ((progress.epoch + 1) % recipe.val_freq == 0 or last):
+            record |= validate(self.detector)
+        progress.history.append(record)
+        log.info(" ".join(f"{k} {v:.4g}" for k, v in record.items()))
+        progress.epoch, progress.batch, progress.sums = progress.epoch + 1, 0, [0.0] * 2
 
     def save(self, out: Path | str, provenance: dict[str, object] | None) -> None:
         """Writes the detector."""
@@ -249,7 +254,7 @@ class _Run:
             done, recipe.epochs * len(self.loader), recipe.warmup
         )
         self.optimizer.zero_grad(set_to_none=True)
-        losses = triplet_objective(self.detector, batch, recipe.margin)
+        losses = triplet_losses(self.detector, batch, recipe.margin)
         losses.loss.backward()
         bound = math.inf if recipe.clip is None else recipe.clip
         norm = torch.nn.utils.clip_grad_norm_(self.detector.parameters(), bound)

@@ -73,7 +73,7 @@ class Learner:
         return bool(torch.isfinite(norm)) or self.scaler.is_enabled()
 
     @property
-    def rate(self) -> float:
+    def lr(self) -> float:
         """The learning rate of the last step."""
         return float(self.optimizer.param_groups[0]["lr"])
 
@@ -86,9 +86,9 @@ class Learner:
             self.scaler.update()
             if self.averaged is not None:
                 self.averaged.update_parameters(self.model)
-        self.forget()
+        self.zero_grad()
 
-    def forget(self) -> None:
+    def zero_grad(self) -> None:
         """Drops the gradients that were added so far."""
         self.optimizer.zero_grad(set_to_none=True)
 

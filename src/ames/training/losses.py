@@ -22,14 +22,14 @@ class Losses(NamedTuple):
     accuracy: Tensor
 
 
-def pair_objective(model: AMES, query: LocalFeatures, database: LocalFeatures, labels: Tensor) -> Losses:
+def pair_losses(model: AMES, query: LocalFeatures, database: LocalFeatures, labels: Tensor) -> Losses:
     """Binary cross-entropy on the logits: query [P, N, D], database [P, M, D], labels float [P] in {0, 1}."""
     logits = model.pairs(query, database).float()
     bce = F.binary_cross_entropy_with_logits(logits, labels)
     return Losses(bce, bce.detach(), bce.new_zeros(()), _accuracy(logits, labels))
 
 
-def distillation_objective(
+def distillation_losses(
     student: AMES,
     teacher: AMES,
     query: LocalFeatures,

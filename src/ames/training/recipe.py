@@ -12,7 +12,7 @@ from ames.models.ames import AMES
 from ames.precision import usable
 
 NON_FINITE = ("stop", "skip")
-COUNTS = ("batch", "pair")
+DESC_NUM_SAMPLING = ("batch", "pair")
 AUTOCAST = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -21,7 +21,8 @@ class Recipe:
     """How a model is trained; the defaults are the paper's.
 
     min_desc, max_desc: counts of query and database descriptors are drawn from [min_desc, max_desc), each by
-        itself: one universal model for any number. counts: once a "batch" (the paper), or for each "pair".
+        itself: one universal model for any number. desc_num_sampling: once per
+        "batch" (the paper) or per "pair".
     query_desc, database_desc: fix these counts instead.
     beta: weight of the token MSE in distillation.
     warmup: batches in which the learning rate rises from 0. accumulate: batches that make one step of the
@@ -31,6 +32,8 @@ class Recipe:
     autocast: None, "bf16", or "fp16" with a scaled loss (see ``on``). compile: losses through torch.compile.
     non_finite: a batch whose loss or gradient is not finite stops the training ("stop") or is left out and
         counted ("skip").
+    init_from: ``weights_digest`` of the model whose weights this one starts from (None: of none), so that a
+        training is resumed with the same.
     val_freq: epochs between validations. print_freq: batches between lines of the log (0: no such lines).
     """
 
@@ -39,7 +42,7 @@ class Recipe:
     weight_decay: float = 5e-4
     min_desc: int = 10
     max_desc: int = 400
-    counts: str = "batch"
+    desc_num_sampling: str = "batch"
     query_desc: int | None = None
     database_desc: int | None = None
     beta: float = 10.0
@@ -54,6 +57,7 @@ class Recipe:
     val_freq: int = 1
     print_freq: int = 0
     seed: int = 0
+    init_from: str | None = None
 
 
 def on(device: torch.device, recipe: Recipe) -> Recipe:
@@ -82,7 +86,7 @@ def check(recipe: Recipe, model: AMES, teacher: AMES | None, out: Path | str | N
         raise AmesError(f"accumulate {recipe.accumulate} must be at least 1")
     for name, value, known in (
         ("non_finite", recipe.non_finite, NON_FINITE),
-        ("counts", recipe.counts, COUNTS),
+        ("desc_num_sampling", recipe.desc_num_sampling, DESC_NUM_SAMPLING),
         ("autocast", recipe.autocast, AUTOCAST),
     ):
         if value not in known:

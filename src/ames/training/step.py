@@ -9,7 +9,7 @@ import torch
 
 from ames.models.ames import AMES
 from ames.training.data.loader import TripletBatch
-from ames.training.losses import Losses, distillation_objective, pair_objective
+from ames.training.losses import Losses, distillation_losses, pair_losses
 from ames.training.recipe import Recipe
 
 
@@ -21,7 +21,7 @@ def descriptor_counts(recipe: Recipe, epoch: int, number: int, batch: TripletBat
     which a process takes its part.
     """
     rng = np.random.default_rng([recipe.seed, 12, epoch, number])
-    if recipe.counts == "batch":
+    if recipe.desc_num_sampling == "batch":
         counts = rng.integers(recipe.min_desc, recipe.max_desc, size=2)
     else:
         drawn = rng.integers(recipe.min_desc, recipe.max_desc, size=(2, total_pairs(batch)))
@@ -53,8 +53,8 @@ def step_losses(
         query, database = batch.pairs()
     of_query, of_database = counts
     if teacher is None:
-        return pair_objective(model, query.keep(of_query), database.keep(of_database), batch.labels)
-    return distillation_objective(
+        return pair_losses(model, query.keep(of_query), database.keep(of_database), batch.labels)
+    return distillation_losses(
         model,
         teacher,
         query,

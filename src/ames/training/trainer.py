@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,7 @@ from ames.errors import AmesError
 from ames.io.atomic import atomic_file
 from ames.io.hashing import weights_digest
 from ames.models.ames import AMES
-from ames.models.checkpoints import arguments, save_checkpoint
+from ames.models.checkpoints import describe_model, save_checkpoint
 from ames.training.data.loader import TripletBatch, TripletLoader
 from ames.training.distributed import Ranks
 from ames.training.learner import Learner
@@ -94,19 +95,9 @@ def fit(
     if recipe.autocast is not None:  # decided once: processes that differ would not train one model
         recipe = ranks.broadcast_from_main(lambda: on(ranks.device, recipe))
         provenance = provenance | {"autocast": recipe.autocast}
-    training = _Training(
-        learner=Learner(model, teacher, recipe, ranks),
-        loader=loader,
-        recipe=recipe,
-        out=None if out is None else Path(out),
-        provenance=provenance,
-        checkpoints=checkpoints,
-        watch=watch or TrainingMonitor(),
-    )
-    try:
-        history = training.run(validate)
-    finally:
-        training.watch.close()
+    learner, path = Learner(model, teacher, recipe, ranks), None if out is None else Path(out)
+    training = _Training(learner, loader, recipe, path, provenance, checkpoints, watch or TrainingMonitor())
+    history = training.run(validate)
     if training.learner.result is not model:
         model.load_state_dict(training.learner.result.state_dict())
     model.eval()
@@ -133,6 +124,12 @@ class _Training:
         return self.progress.epoch * len(self.loader) + self.progress.batch
 
     def run(self, validate: Callable[[AMES], dict[str, float]] | None) -> list[dict[str, float]]:
+        """Train to the end, with the monitor closed afterwards in any case."""
+        with closing(self.watch):
+            self._run(validate)
+        return self.progress.history
+
+    def _run(self, validate: Callable[[AMES], dict[str, float]] | None) -> None:
         ranks = self.learner.ranks
         self.resume()
         progress = self.progress
@@ -153,12 +150,11 @@ class _Training:
                 self.end_epoch(validate)
                 if ranks.all_reduce_max(int(interruption.asked)):
                     interruption.leave()
-        return progress.history
 
     def batches(self) -> Iterator[None]:
         """Trains on what is left of an epoch; yields wherever a step of the optimizer is complete."""
         progress, recipe, loader = self.progress, self.recipe, self.loader
-        self.learner.forget()
+        self.learner.zero_grad()
         rest = loader.epoch(progress.epoch, progress.batch)
         for batch in self.watch.bar(rest, progress.epoch, progress.batch, recipe.epochs, len(loader)):
             batch = batch.trimmed(self.learner.ranks.all_reduce_max(batch.longest))
@@ -172,14 +168,14 @@ class _Training:
             elif recipe.non_finite == "stop":
                 raise self.stopped(figures[0], batch, counts)
             else:
-                self.learner.forget()  # with it goes what was accumulated before
+                self.learner.zero_grad()  # with it goes what was accumulated before
                 progress.skipped += 1
             if full:
                 self.learner.step(done, recipe.epochs * len(loader))
             self.watch.batch(total_pairs(batch), *self.running())
             if recipe.print_freq and progress.batch % recipe.print_freq == 0:
                 line = progress.since_last_line()
-                self.watch.step(self.done, line | {"lr": self.learner.rate})
+                self.watch.step(self.done, line | {"lr": self.learner.lr})
             if full:
                 yield
 
@@ -245,7 +241,7 @@ class _Training:
             "recipe": asdict(self.recipe),
             "loader": self.loader.settings(),
             "teacher": None if teacher is None else weights_digest(teacher),
-            "model": arguments(self.learner.model),
+            **describe_model(self.learner.model),
         }
 
     def keep(self) -> None:

@@ -6,11 +6,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+# Constructor arguments of the shipped models that differ from the defaults. conf/model/rootsift.yaml says the
+# same to Hydra, which a test compares.
+ROOTSIFT: dict[str, Any] = {
+    "local_dim": 128,
+    "num_encoder_layers": 3,
+    "dim_feedforward": 256,
+    "init": "matching",
+}
+MODELS = {"rootsift_ames": ROOTSIFT, "rootsift_ames_dist": ROOTSIFT | {"binarized": True}}
 ROOTSIFT_GLOBAL = "rootsift_global"
-SHIPPED = ("rootsift_ames", "rootsift_ames_dist", ROOTSIFT_GLOBAL)
+SHIPPED = (*MODELS, ROOTSIFT_GLOBAL)
 
 
-def path_of(name: str) -> Path:
+def shipped_path(name: str) -> Path:
     """The file of one of the shipped weights."""
     return Path(__file__).parent / f"{name}.safetensors"

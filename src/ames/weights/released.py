@@ -8,14 +8,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from ames.errors import AmesError, first_line
 from ames.io.download import download, pinned
-from ames.weights.tensor_names import plain_names
-
-if TYPE_CHECKING:  # scripts/download.py needs the table without torch
-    from ames.models.ames import AMES
 
 BASE = "http://ptak.felk.cvut.cz/personal/sumapave/public/ames/"
 
@@ -57,34 +52,18 @@ def files() -> dict[str, list[str]]:
     return weights | others | data | {"gldv2": _training_set()}
 
 
-def build(name: str) -> AMES:
-    """A released model's structure with new weights, in evaluation mode."""
-    from ames.models.ames import AMES
+def fetch(place: str, folder: Path | str | None = None) -> Path:
+    """Return a file's path in ``folder`` (None: torch hub's cache); it is downloaded unless it exists there.
 
-    return AMES(**_entry(name).arguments).eval()
+    place: below ``BASE``. The digest of a first download is shown; AmesError if a later one differs.
+    """
+    if folder is None:
+        import torch  # the table alone does not need it
 
-
-def load(name: str, *, folder: Path | str | None = None) -> AMES:
-    """A released model; its file is downloaded to torch hub's cache (``folder``) unless it is there."""
-    import torch
-
-    entry = _entry(name)
-    path = Path(folder or Path(torch.hub.get_dir()) / "checkpoints") / Path(entry.path).name
-    size = download(BASE + entry.path, path)
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+    path = Path(folder) / Path(place).name
+    size = download(BASE + place, path)
     digest, first = pinned(path)
     if first:
         print(f"{path}: {size} bytes, SHA-256 {digest}", file=sys.stderr)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        model = build(name)
-        model.load_state_dict(plain_names(content["state"], source=str(path))[0])
-    except Exception as error:  # a file that is no checkpoint can stop the unpickler in any way
-        reason = first_line(error)
-        raise AmesError(f"{path}: not the weights of {name} ({reason})") from error
-    return model
-
-
-def _entry(name: str) -> Released:
-    if name not in RELEASED:
-        raise AmesError(f"released model {name!r} is none of {', '.join(RELEASED)}")
-    return RELEASED[name]
+    return path

@@ -19,8 +19,8 @@ LOOSE = {"min_positives": 1, "min_negatives": 1}
 
 def weights(shortlist, labels, anchor=0, **options):
     """{image: weight} of an anchor's positives and of its negatives."""
-    near = Neighbours.of(shortlist.ids, shortlist.similarities)
-    found = LabelledNeighbours(near, labels, power=1, **options).of(np.array([anchor]))
+    near = Neighbours.from_arrays(shortlist.ids, shortlist.similarities)
+    found = LabelledNeighbours(near, labels, similarity_power=1, **options).candidates_for(np.array([anchor]))
     return [
         {int(i): pytest.approx(float(w)) for i, w in zip(found.ids[0], side[0], strict=True) if w}
         for side in (found.positive, found.negative)
@@ -81,8 +81,8 @@ def test_counts_against_a_plain_loop(monkeypatch):
     rng = np.random.default_rng(3)
     ids, labels = rng.integers(-1, 50, (50, 15)), rng.integers(0, 4, 50)
     similarities = rng.uniform(-0.3, 1, ids.shape)
-    near = LabelledNeighbours(Neighbours.of(ids, similarities), labels, max_similarity=0.8)
-    found = near.survey()
+    near = LabelledNeighbours(Neighbours.from_arrays(ids, similarities), labels, max_similarity=0.8)
+    found = near.scan()
     for i in range(50):
         kept = {}
         for j, s in zip(ids[i].tolist(), similarities[i].astype(np.float32), strict=True):
@@ -90,7 +90,7 @@ def test_counts_against_a_plain_loop(monkeypatch):
         kept = {j for j, s in kept.items() if j not in (-1, i) and 0 < s <= np.float32(0.8)}
         assert found.positives[i] == sum(labels[j] == labels[i] for j in kept)
         assert found.negatives[i] == sum(labels[j] != labels[i] for j in kept)
-        drawn = near.of(np.array([i]))
+        drawn = near.candidates_for(np.array([i]))
         assert set(drawn.ids[(drawn.positive + drawn.negative) > 0].tolist()) == kept
 
 
@@ -152,17 +152,17 @@ def test_nth_free_against_a_plain_list():
 
 def test_a_summary_saves_the_pass(monkeypatch):
     shortlist, labels = everyone(60, 4)
-    near = LabelledNeighbours(Neighbours.of(shortlist.ids, shortlist.similarities), labels)
+    near = LabelledNeighbours(Neighbours.from_arrays(shortlist.ids, shortlist.similarities), labels)
     looked = TripletSampler(near, min_negatives=44)
     summary = pickle.loads(pickle.dumps(looked.summary()))
-    monkeypatch.setattr(near, "survey", None)
+    monkeypatch.setattr(near, "scan", None)
     told = TripletSampler(near, summary=summary)
     assert told.statistics == looked.statistics
     assert told.settings() == looked.settings()
     for mine, other in zip(*(x.epoch(9, np.random.default_rng(1)) for x in (told, looked)), strict=True):
         assert np.array_equal(mine, other)
     shortlist, labels = everyone(59, 4)
-    near = LabelledNeighbours(Neighbours.of(shortlist.ids, shortlist.similarities), labels)
+    near = LabelledNeighbours(Neighbours.from_arrays(shortlist.ids, shortlist.similarities), labels)
     with pytest.raises(AmesError, match="summary of 60 images, but there are 59"):
         TripletSampler(near, summary=summary)
 

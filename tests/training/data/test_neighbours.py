@@ -66,7 +66,7 @@ def test_a_pickled_object_holds_the_path_alone(tmp_path):
     assert len(sent) < 1000
     for mine, other in zip(pickle.loads(sent).rows(np.arange(9)), near.rows(np.arange(9)), strict=True):
         assert np.array_equal(mine, other, equal_nan=True)
-    other = pickle.loads(pickle.dumps(Neighbours.of(*arrays(), columns=5)))
+    other = pickle.loads(pickle.dumps(Neighbours.from_arrays(*arrays(), columns=5)))
     assert np.array_equal(other.rows(slice(0, 4))[0], near.rows(slice(0, 4))[0])
 
 

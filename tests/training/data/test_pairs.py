@@ -75,13 +75,13 @@ def near(rows):
     for image, found in rows.items():
         for column, (other, similarity) in enumerate(found):
             ids[image, column], similarities[image, column] = other, similarity
-    return Neighbours.of(ids, similarities)
+    return Neighbours.from_arrays(ids, similarities)
 
 
 def test_without_negatives_the_neighbours_that_do_not_match(tmp_path):
     text = "a.jpg,b.jpg,1\ng.jpg,a.jpg,1\ng.jpg,e.jpg,0\ne.jpg,f.jpg,1\n"
     neighbours = near({A: [(A, 1), (G, 0.9), (E, 0.5), (B, 0.5), (F, 0.25)], G: [(B, 0.9)], E: [(F, 0.9)]})
-    candidates = ListedPairs(read(tmp_path, text), neighbours=neighbours, power=1)
+    candidates = ListedPairs(read(tmp_path, text), neighbours=neighbours, similarity_power=1)
     found = counts(candidates, A)[1]
     assert set(found) == {E, F}
     assert found[E] / 6000 == pytest.approx(2 / 3, abs=0.04)
@@ -118,7 +118,7 @@ def test_a_path_listed_twice_is_its_first_row(tmp_path):
     said = TripletSampler(candidates).statistics
     assert said["duplicates"] == 2
     ids = np.tile([6, 7, E], (8, 1))
-    neighbours = Neighbours.of(ids, np.ones(ids.shape))
+    neighbours = Neighbours.from_arrays(ids, np.ones(ids.shape))
     assert set(counts(ListedPairs(found, neighbours=neighbours), A)[1]) == {E}
 
 
@@ -164,9 +164,9 @@ def test_many_pairs_against_a_plain_loop(tmp_path, monkeypatch):
             match[q, i] = int(rng.random() < 0.6)
     found = read(tmp_path, "\n".join(f"{q}.jpg,{i}.jpg,{m}" for (q, i), m in match.items()), names)
     ids = rng.integers(-1, 40, (40, 6))
-    candidates = ListedPairs(found, neighbours=Neighbours.of(ids, rng.uniform(-0.5, 1, ids.shape)))
+    candidates = ListedPairs(found, neighbours=Neighbours.from_arrays(ids, rng.uniform(-0.5, 1, ids.shape)))
     similarities = candidates.neighbours.rows(slice(None))[1]
-    survey = candidates.survey()
+    survey = candidates.scan()
     for place, q in enumerate(survey.anchors.tolist()):
         positives = {i for (a, i), m in match.items() if a == q and m}
         negatives = {i for (a, i), m in match.items() if a == q and not m}
@@ -176,18 +176,18 @@ def test_many_pairs_against_a_plain_loop(tmp_path, monkeypatch):
             for i, s in zip(ids[q].tolist(), similarities[q], strict=True):
                 best.setdefault(i, s)
             negatives = {i for i, s in best.items() if s > 0 and i >= 0 and i not in matches}
-        weighted = candidates.of(np.array([q]))
+        weighted = candidates.candidates_for(np.array([q]))
         assert set(weighted.ids[weighted.positive > 0].tolist()) == positives
         assert set(weighted.ids[weighted.negative > 0].tolist()) == negatives
         assert survey.positives[place] == len(positives)
         assert survey.negatives[place] == (len(negatives) or 40 - len(matches))
-        others = candidates.others(np.full(200, q), rng.random(200), np.empty((0, 200), int))
+        others = candidates.sample_other(np.full(200, q), rng.random(200), np.empty((0, 200), int))
         assert set(others.tolist()) <= set(range(40)) - matches
         assert len(set(others.tolist())) > 20
 
 
 def test_with_the_power_0_neighbours_are_alike_and_empty_entries_none(tmp_path):
     ids = np.array([[A, F, G, -1, E]] * 6)
-    neighbours = Neighbours.of(ids, np.array([[1, 0.9, 0.1, 0.5, 0]] * 6))
-    candidates = ListedPairs(read(tmp_path, "a.jpg,b.jpg,1"), neighbours=neighbours, power=0)
+    neighbours = Neighbours.from_arrays(ids, np.array([[1, 0.9, 0.1, 0.5, 0]] * 6))
+    candidates = ListedPairs(read(tmp_path, "a.jpg,b.jpg,1"), neighbours=neighbours, similarity_power=0)
     assert evenly(counts(candidates, A)[1], [F, G])

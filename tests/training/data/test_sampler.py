@@ -32,7 +32,7 @@ def draws(sampler, anchor, count=20000, seed=0):
 @pytest.mark.parametrize("power", [3.0, 1.0, 0.0])
 def test_drawn_in_proportion_to_the_power_of_similarity(power):
     shortlist, labels = everyone(30, 3)
-    sampler = sampled(shortlist, labels, options={"power": power})
+    sampler = sampled(shortlist, labels, options={"similarity_power": power})
     anchor, count = 7, 20000
     similarity = dict(zip(shortlist.ids[anchor].tolist(), shortlist.similarities[anchor], strict=True))
     for found, same in zip(draws(sampler, anchor, count), (True, False), strict=True):
@@ -60,7 +60,7 @@ def test_neither_dissimilar_nor_empty_entries_are_drawn(power):
     ids = [1, 5, 2, 6, -1, 3, 7, 4, -1]
     similarities = [0.9, 0.8, 0.7, 0.6, 0.5, 0.0, 0.0, -0.3, -0.9]
     shortlist, labels = one_row(ids, similarities, [0, 0, 0, 0, 0, 1, 1, 1, 0])
-    positives, negatives = draws(sampled(shortlist, labels, options={"power": power}, **LOOSE), 0)
+    positives, negatives = draws(sampled(shortlist, labels, options={"similarity_power": power}, **LOOSE), 0)
     assert set(positives) == {1, 2}
     assert set(negatives) == {5, 6}
 
@@ -88,7 +88,9 @@ def test_no_entry_of_zero_weight_at_either_end_of_the_range():
 def test_weights_at_the_bottom_of_the_range_of_floats():
     similarities = np.array([0.5, 1.5e-36, 1.5e-36, 0.5], np.float32)
     shortlist, labels = one_row([4, 1, 2, 3], similarities, [0, 0, 0, 1, 1])
-    sampler = sampled(shortlist, labels, options={"power": 9.0}, **LOOSE)  # some of the smallest there are
+    sampler = sampled(
+        shortlist, labels, options={"similarity_power": 9.0}, **LOOSE
+    )  # some of the smallest there are
     positive, _ = sampler.draw(np.zeros(100, int), np.random.default_rng(0))
     assert set(positive.tolist()) <= {1, 2}
 
@@ -191,7 +193,7 @@ def test_several_negatives_in_proportion_without_replacement():
     ids, similarities = [1, 5, 6, 7], [0.9, 0.5, 0.3, 0.2]
     shortlist, labels = one_row(ids, similarities, [0, 0, 0, 0, 0, 1, 1, 1])
     count = 20000
-    sampler = sampled(shortlist, labels, negatives=2, options={"power": 1}, **LOOSE)
+    sampler = sampled(shortlist, labels, negatives=2, options={"similarity_power": 1}, **LOOSE)
     drawn = sampler.draw(np.zeros(count, int), np.random.default_rng(0))
     found = Counter(zip(*drawn[1:].tolist(), strict=True))
     weight = dict(zip(ids[1:], similarities[1:], strict=True))

@@ -27,7 +27,7 @@ def store(tmp_path_factory):
 
 def loader(store, negatives=1, **changes):
     ids = np.stack([np.roll(np.arange(IMAGES), -i) for i in range(IMAGES)])
-    candidates = LabelledNeighbours(Neighbours.of(ids, np.ones(ids.shape)), np.arange(IMAGES) % 2)
+    candidates = LabelledNeighbours(Neighbours.from_arrays(ids, np.ones(ids.shape)), np.arange(IMAGES) % 2)
     sampler = TripletSampler(candidates, negatives=negatives)
     return TripletLoader(sampler, store, **{"triplets": 7, "count": 8, "seed": 4} | changes)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ames.errors import AmesError
-from ames.training.logging.journal import Journal, journal_of, read_journal
+from ames.training.logging.journal import Journal, journal_path, read_journal
 
 
 def step(number, **figures):
@@ -189,4 +189,4 @@ def test_a_full_disk_is_said_in_a_line(tmp_path):
 
 
 def test_where_a_model_s_journal_lies(tmp_path):
-    assert journal_of(tmp_path / "v1.2.pt") == tmp_path / "v1.2-journal.jsonl"
+    assert journal_path(tmp_path / "v1.2.pt") == tmp_path / "v1.2-journal.jsonl"

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from ames.errors import AmesError
 
 # Width of the smooth sign in training (AMES, released recipe): erf(x / sqrt(2 sigma)).
 ERF_SIGMA = 1e-6
@@ -72,3 +76,34 @@ def fit_itq(x: Tensor, bits: int, *, iterations: int = 50, seed: int = 0) -> Ten
         u, _, vh = torch.linalg.svd(v.T @ torch.sign(v @ rotation))
         rotation = u @ vh
     return (away @ basis @ rotation).float()
+
+
+def read_itq(path: Path | str) -> Tensor:
+    """Read W float32 [D, bits] of a binary projection: itq_<backbone>_D128.pt ('W') or .npz ('proj')."""
+    from ames.weights.files import read_weights  # building a model needs torch alone
+
+    path = Path(path)
+    if path.suffix == ".npz":
+        W = _projection(path)
+    else:
+        found = read_weights(path).state
+        if "W" not in found:
+            raise AmesError(f"{path}: no ITQ projection: it has no tensor W")
+        W = found["W"]
+    if W.ndim != 2 or W.shape[1] % 8 or not 0 < W.shape[1] <= W.shape[0]:
+        raise AmesError(
+            f"{path}: no ITQ projection: W is {tuple(W.shape)}, expected (width, bits), bits a multiple of 8"
+        )
+    return W
+
+
+def _projection(path: Path) -> Tensor:
+    from ames.io.archives import reading_npz
+
+    with reading_npz(path, "a readable .npz file"), np.load(path, allow_pickle=False) as archive:
+        if "proj" not in archive:
+            raise AmesError(f"{path}: no ITQ projection: it has no array proj")
+        found = archive["proj"]
+    if found.dtype.kind != "f":
+        raise AmesError(f"{path}: no ITQ projection: proj holds {found.dtype}")
+    return torch.from_numpy(found.astype(np.float32))

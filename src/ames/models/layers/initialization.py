@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ames.models.layers.attention import PairDecoder
+from ames.models.layers.attention import PairDecoder, PairLayer
 
 
 @torch.no_grad()
@@ -78,29 +78,38 @@ def matching(
     nn.init.zeros_(project.bias)
     norm.weight[main:] = 0
 
-    # A pair of cosine c scores sharpness^2 * (d / heads) * c / sqrt(width) in a head.
-    token_key = sharpness * math.sqrt(d / heads)
-    token_query = sharpness**2 * threshold * (d / heads) / token_key
     for layer in decoder.stack:
-        shared = torch.zeros(d, d)
-        rotation = nn.init.orthogonal_(torch.empty(main, main))
-        per_head = width - 2
-        for h in range(heads):
-            shared[h * width : h * width + per_head, :main] = rotation[h * per_head : (h + 1) * per_head]
-        flag_rows = torch.arange(heads) * width + per_head
-        cross = layer.cross_attn
-        cross.in_proj_weight[:d] = sharpness * shared
-        cross.in_proj_weight[d : 2 * d] = sharpness * shared
-        cross.in_proj_weight[d + flag_rows, flags] = sharpness * sign
-        cross.in_proj_bias[flag_rows] = token_query
-        for attention, source in ((cross, flags), (layer.self_attn, evidence)):
-            value = attention.in_proj_weight[2 * d :]
-            value[flag_rows] = 0
-            value[flag_rows, source] = sign if attention is cross else 1.0
+        _match(layer, main, sign, sharpness, threshold)
+        for attention in (layer.cross_attn, layer.self_attn):
             attention.out_proj.weight *= quiet
             attention.out_proj.weight[evidence, :] = 0
-            attention.out_proj.weight[evidence, flag_rows] = 1.0
+            attention.out_proj.weight[evidence, torch.arange(heads) * width + width - 2] = 1.0
         layer.linear2.weight *= quiet
     nn.init.zeros_(head.weight)
     head.weight[0, evidence] = -1.0
     nn.init.zeros_(head.bias)
+
+
+def _match(layer: PairLayer, main: int, sign: Tensor, sharpness: float, threshold: float) -> None:
+    """Write the matcher into the projections of a layer, whose first ``main`` dimensions are compared."""
+    cross, heads = layer.cross_attn, layer.cross_attn.heads
+    d = main + 2 * heads
+    width, per_head = d // heads, d // heads - 2
+    # A pair of cosine c scores sharpness^2 * (d / heads) * c / sqrt(width) in a head.
+    token_key = sharpness * math.sqrt(d / heads)
+    token_query = sharpness**2 * threshold * (d / heads) / token_key
+    shared, rotation = torch.zeros(d, d), nn.init.orthogonal_(torch.empty(main, main))
+    for h in range(heads):
+        shared[h * width : h * width + per_head, :main] = rotation[h * per_head : (h + 1) * per_head]
+    flag_rows, flags = torch.arange(heads) * width + per_head, torch.arange(main, main + heads)
+    cross.in_proj_weight[:d] = sharpness * shared
+    cross.in_proj_weight[d : 2 * d] = sharpness * shared
+    cross.in_proj_weight[d + flag_rows, flags] = sharpness * sign
+    cross.in_proj_bias[flag_rows] = token_query
+    for attention, source, factor in (
+        (cross, flags, sign),
+        (layer.self_attn, flags + heads, torch.ones(heads)),
+    ):
+        value = attention.in_proj_weight[2 * d :]
+        value[flag_rows] = 0
+        value[flag_rows, source] = factor

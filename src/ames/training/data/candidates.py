@@ -27,7 +27,7 @@ class Weighted(NamedTuple):
     negative: np.ndarray
 
 
-class Survey(NamedTuple):
+class Scan(NamedTuple):
     """One pass over all images: anchors int64 [n] that there could be, how many positives and negatives each
     has, int64 [n]; where they were looked for, in words; what was found, for ``describe``.
     """
@@ -40,22 +40,22 @@ class Survey(NamedTuple):
 
 
 class Candidates(Protocol):
-    """Where triplets come from. images: of the training list; least: positives and negatives that an anchor
-    needs unless somebody says otherwise.
+    """Where triplets come from. images: of the training list; min_counts: positives and negatives that an
+    anchor needs by default.
     """
 
     images: int
-    least: tuple[int, int]
+    min_counts: tuple[int, int]
 
-    def of(self, anchors: np.ndarray) -> Weighted:
+    def candidates_for(self, anchors: np.ndarray) -> Weighted:
         """What anchors int [B] may be paired with."""
 
-    def others(self, anchors: np.ndarray, numbers: np.ndarray, taken: np.ndarray) -> np.ndarray:
+    def sample_other(self, anchors: np.ndarray, numbers: np.ndarray, taken: np.ndarray) -> np.ndarray:
         """int64 [B]: any images that do not match anchors int [B], uniformly by numbers [B] in [0, 1); none
         of taken int [k, B] as long as there are others.
         """
 
-    def survey(self) -> Survey:
+    def scan(self) -> Scan:
         """What there is, in one pass."""
 
     def settings(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class LabelledNeighbours:
     out, and those above ``max_similarity`` (near-duplicates; None: they stay).
     """
 
-    least = (5, 5)  # AMES' training
+    min_counts = (5, 5)  # AMES' training
 
     def __init__(
         self,
@@ -78,12 +78,13 @@ class LabelledNeighbours:
         labels: np.ndarray,
         *,
         first: np.ndarray | None = None,
-        power: float = 3.0,
+        similarity_power: float = 3.0,
         max_similarity: float | None = None,
     ) -> None:
         if neighbours.images != len(labels):
             raise AmesError(f"shortlist of {neighbours.images} images, but {len(labels)} labels")
-        self.neighbours, self.power, self.max_similarity = neighbours, power, max_similarity
+        self.neighbours, self.max_similarity = neighbours, max_similarity
+        self.similarity_power = similarity_power
         self.images = len(labels)
         self._labels = np.unique(labels, return_inverse=True)[1].astype(np.int32)
         # Only where a row repeats another: each lookup costs a pass over everything.
@@ -96,7 +97,7 @@ class LabelledNeighbours:
         self._sizes = np.bincount(self._labels)
         self._starts = np.cumsum(self._sizes) - self._sizes
 
-    def of(self, anchors: np.ndarray) -> Weighted:
+    def candidates_for(self, anchors: np.ndarray) -> Weighted:
         ids, weight, _ = self._weighted(anchors)
         same = self._labels[ids] == self._labels[anchors][:, None]
         return Weighted(ids, np.where(same, weight, 0), np.where(same, 0, weight))
@@ -118,9 +119,9 @@ class LabelledNeighbours:
             close = similarities > self.max_similarity
             near = int((close & usable).sum())
             usable &= ~close
-        return ids, powers(np.where(usable, similarities, 0), self.power), (twice, near)
+        return ids, powers(np.where(usable, similarities, 0), self.similarity_power), (twice, near)
 
-    def others(self, anchors: np.ndarray, numbers: np.ndarray, taken: np.ndarray) -> np.ndarray:
+    def sample_other(self, anchors: np.ndarray, numbers: np.ndarray, taken: np.ndarray) -> np.ndarray:
         labels = self._labels[anchors]
         start, size = self._starts[labels], self._sizes[labels]
         places = self._place[taken]
@@ -128,7 +129,7 @@ class LabelledNeighbours:
         chosen = nth_free(numbers, self.images - size, places)
         return self._by_label[chosen + np.where(chosen >= start, size, 0)].astype(np.int64)
 
-    def survey(self) -> Survey:
+    def scan(self) -> Scan:
         positives, negatives = (np.zeros(self.images, np.int64) for _ in range(2))
         twice = near = 0
         for block, (same, others, found) in self._blocks():
@@ -145,7 +146,7 @@ class LabelledNeighbours:
             "near_duplicates": near,
         }
         where = f"among the first {self.neighbours.columns} neighbours"
-        return Survey(np.arange(self.images), positives, negatives, where, statistics)
+        return Scan(np.arange(self.images), positives, negatives, where, statistics)
 
     def _blocks(self) -> Iterator[tuple[slice, tuple[np.ndarray, np.ndarray, tuple[int, int]]]]:
         def count(block: slice) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
@@ -162,8 +163,11 @@ class LabelledNeighbours:
         return zip(blocks, bar, strict=True)
 
     def settings(self) -> dict[str, Any]:
-        columns = self.neighbours.columns
-        return {"neighbours": columns, "power": self.power, "max_similarity": self.max_similarity}
+        return {
+            "num_neighbours": self.neighbours.columns,
+            "similarity_power": self.similarity_power,
+            "max_similarity": self.max_similarity,
+        }
 
 
 def powers(similarities: np.ndarray, power: float) -> np.ndarray:

@@ -42,7 +42,7 @@ class Neighbours:
         self._path: Path | None = None
 
     @classmethod
-    def of(cls, ids: np.ndarray, similarities: np.ndarray, *, columns: int = 300) -> Neighbours:
+    def from_arrays(cls, ids: np.ndarray, similarities: np.ndarray, *, columns: int = 300) -> Neighbours:
         """From arrays in memory, [n, M] each: ids, -1 where there is no entry, and similarities."""
         return cls(np.asarray(ids), np.asarray(similarities), columns=columns, source="shortlist")
 

@@ -12,7 +12,7 @@ import numpy as np
 from ames.datasets.lists import read_rows
 from ames.errors import AmesError
 from ames.search.shortlist import repeated
-from ames.training.data.candidates import Survey, Weighted, nth_free, powers
+from ames.training.data.candidates import Scan, Weighted, nth_free, powers
 from ames.training.data.neighbours import Neighbours
 
 _ROWS_AT_ONCE = 2048
@@ -86,18 +86,18 @@ class ListedPairs:
     A pair excludes in both directions: what matches a query is not matched against it as a negative either.
     """
 
-    least = (1, 1)
+    min_counts = (1, 1)
 
     def __init__(
         self,
         pairs: PairList,
         *,
         neighbours: Neighbours | None = None,
-        power: float = 3.0,
+        similarity_power: float = 3.0,
         max_similarity: float | None = None,
     ) -> None:
         self.pairs, self.images, self.neighbours = pairs, len(pairs.first), neighbours
-        self.power, self.max_similarity = power, max_similarity
+        self.similarity_power, self.max_similarity = similarity_power, max_similarity
         if neighbours is not None and neighbours.images != self.images:
             raise AmesError(f"shortlist of {neighbours.images} images, but {self.images} in the list")
         queries, others, match = pairs.queries, pairs.images, pairs.match
@@ -111,8 +111,8 @@ class ListedPairs:
             self.images,
         )
 
-    def of(self, anchors: np.ndarray) -> Weighted:
-        positive, negative = self._positives.of(anchors), self._negatives.of(anchors)
+    def candidates_for(self, anchors: np.ndarray) -> Weighted:
+        positive, negative = self._positives.get(anchors), self._negatives.get(anchors)
         parts = [(positive, positive >= 0, True), (negative, negative >= 0, False)]
         if self.neighbours is not None:
             parts.append((*self._near(anchors, self.neighbours)[:2], False))
@@ -129,7 +129,7 @@ class ListedPairs:
         """
         ids, similarities = neighbours.rows(anchors)
         ids = np.where(ids >= 0, self.pairs.first[ids], -1)
-        weight = powers(np.where(ids >= 0, similarities, 0), self.power)
+        weight = powers(np.where(ids >= 0, similarities, 0), self.similarity_power)
         weight[repeated(ids) | self._matches.hold(anchors, ids)] = 0
         weight[self._negatives.counts[anchors] > 0] = 0
         close = np.zeros(ids.shape, bool)
@@ -138,15 +138,15 @@ class ListedPairs:
             weight[close] = 0
         return ids, weight, int(close.sum())
 
-    def others(self, anchors: np.ndarray, numbers: np.ndarray, taken: np.ndarray) -> np.ndarray:
-        matches = self._matches.of(anchors)
+    def sample_other(self, anchors: np.ndarray, numbers: np.ndarray, taken: np.ndarray) -> np.ndarray:
+        matches = self._matches.get(anchors)
         free = len(self._distinct) - self._matches.counts[anchors]
         taken = np.where(free <= len(taken), -1, taken).T  # while others remain; matches are left out always
         barred = np.concatenate((matches, taken), axis=1)
         barred = np.where(barred >= 0, np.searchsorted(self._distinct, barred), -1)
         return self._distinct[nth_free(numbers, np.full(len(anchors), len(self._distinct)), barred)]
 
-    def survey(self) -> Survey:
+    def scan(self) -> Scan:
         queries = np.unique(self.pairs.queries)
         positives, listed = self._positives.counts[queries], self._negatives.counts[queries]
         near, close = np.zeros_like(listed), 0
@@ -170,15 +170,15 @@ class ListedPairs:
             "selves": self.pairs.selves,
             "again": self.pairs.again,
         }
-        return Survey(queries, positives, listed + near + anyone, "in the list of pairs", statistics)
+        return Scan(queries, positives, listed + near + anyone, "in the list of pairs", statistics)
 
     def settings(self) -> dict[str, Any]:
         table = np.stack((self.pairs.queries, self.pairs.images, self.pairs.match))
         columns = None if self.neighbours is None else self.neighbours.columns
         return {
             "pairs": zlib.crc32(table.tobytes()),
-            "neighbours": columns,
-            "power": self.power,
+            "num_neighbours": columns,
+            "similarity_power": self.similarity_power,
             "max_similarity": self.max_similarity,
         }
 
@@ -192,7 +192,7 @@ class _Rows:
         self.counts = np.bincount(self._pairs // images, minlength=images)
         self._starts = np.cumsum(self.counts) - self.counts
 
-    def of(self, keys: np.ndarray) -> np.ndarray:
+    def get(self, keys: np.ndarray) -> np.ndarray:
         """int64 [B, the most that one has], -1 behind the end of each; at least one column."""
         counts = self.counts[keys]
         columns = np.arange(max(counts.max(initial=0), 1))

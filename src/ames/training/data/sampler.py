@@ -26,11 +26,12 @@ class Summary:
 class TripletSampler:
     """Draws a positive and ``negatives`` negatives for each anchor, in proportion to its candidates' weights.
 
-    An anchor is valid with at least ``min_positives`` and ``min_negatives`` (None: ``candidates.least``).
-    hard_negative_fraction: of the negatives' draws that are from the candidates; the rest is drawn uniformly
-    from all images that do not match. summary: of another sampler of the same candidates, which saves the
-    pass over all images. ``statistics``: images and anchors; images left out for too few positives and for
-    too few negatives; positives and negatives of an anchor on average; what the candidates count.
+    An anchor is valid with at least ``min_positives`` and ``min_negatives`` (None: the candidates'
+    ``min_counts``). hard_negative_fraction: of the negatives' draws that are from the candidates; the rest is
+    drawn uniformly from all images that do not match. summary: of another sampler of the same candidates,
+    which saves the pass over all images. ``statistics``: images and anchors; images left out for too few
+    positives and for too few negatives; positives and negatives of an anchor on average; the candidates'
+    counts (``describe``).
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class TripletSampler:
             raise AmesError(f"hard_negative_fraction {hard_negative_fraction}: give a share from 0 to 1")
         least = tuple(
             known if asked is None else asked
-            for known, asked in zip(candidates.least, (min_positives, min_negatives), strict=True)
+            for known, asked in zip(candidates.min_counts, (min_positives, min_negatives), strict=True)
         )
         if min(least) < 1:
             raise AmesError("min_positives and min_negatives must be at least 1: one of each is drawn")
@@ -87,7 +88,7 @@ class TripletSampler:
         """anchors int [B] -> int64 [1 + negatives, B]: positives, then negatives. Those of an anchor differ
         as long as there are enough.
         """
-        found, B = self.candidates.of(anchors), len(anchors)
+        found, B = self.candidates.candidates_for(anchors), len(anchors)
         drawn = [_drawn(found.ids, found.positive, rng.random((B, 1))[:, 0])]
         numbers = rng.random((B, self.negatives)).T
         # No more numbers than needed: the recipe without this option draws what it always drew.
@@ -101,7 +102,7 @@ class TripletSampler:
             easy = ~hard[k]
             if easy.any():
                 taken = np.stack(drawn)[1:, easy]
-                image[easy] = self.candidates.others(anchors[easy], number[easy], taken)
+                image[easy] = self.candidates.sample_other(anchors[easy], number[easy], taken)
             drawn.append(image)
             left[found.ids == image[:, None]] = 0
             exhausted = ~left.any(1)
@@ -132,7 +133,7 @@ def _drawn(ids: np.ndarray, weights: np.ndarray, numbers: np.ndarray) -> np.ndar
 
 
 def _summarized(candidates: Candidates, min_positives: int, min_negatives: int) -> Summary:
-    found = candidates.survey()
+    found = candidates.scan()
     positives, negatives = found.positives, found.negatives
     valid = (positives >= min_positives) & (negatives >= min_negatives)
     if not valid.any():

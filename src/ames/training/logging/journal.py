@@ -18,7 +18,7 @@ from ames.io.claims import parsed
 ENDING = "-journal.jsonl"
 
 
-def journal_of(model: Path | str) -> Path:
+def journal_path(model: Path | str) -> Path:
     """Return the journal's path of a model file: ``teacher.pt`` has ``teacher-journal.jsonl`` beside it."""
     return Path(model).with_name(Path(model).stem + ENDING)
 

@@ -1,0 +1,66 @@
+"""The model of a configuration: new, or with its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from ames.errors import AmesError, first_line
+from ames.evaluation.sweep import Fusion
+from ames.models.base import PairSimilarity
+from ames.models.checkpoints import build_from_weights
+from ames.models.registry import MODELS, model_class
+from ames.weights import SHIPPED, shipped_path
+from ames.weights.files import load_state, weights_for
+from ames.weights.released import RELEASED
+
+
+def build_model(config: DictConfig) -> PairSimilarity:
+    """The model of ``config.model``, new."""
+    if OmegaConf.is_interpolation(config, "dim_local_features") and config.desc_name not in config.local_dims:
+        raise AmesError(
+            f"desc_name {config.desc_name!r} is none of {', '.join(config.local_dims)}: give "
+            "dim_local_features too"
+        )
+    try:
+        return hydra.utils.instantiate(config.model)
+    except (HydraException, ValueError) as error:
+        raise AmesError(f"model: {first_line(error.__cause__ or error)}") from error
+
+
+class Trained(NamedTuple):
+    """A model with its weights, a name for reports, and the fusion that its checkpoint brings."""
+
+    model: PairSimilarity
+    name: str
+    fusion: Fusion | None
+
+
+def trained_model(config: DictConfig, path: Path | str | None) -> Trained:
+    """The model with its weights.
+
+    A checkpoint that describes itself decides the structure; for others (published ones)
+    ``config.model`` does. ``path`` None: the shipped weights; a model without weights needs none.
+    """
+    kind = str(config.model._target_).rsplit(".", 1)[-1]
+    if kind in MODELS and not model_class(kind).learned:
+        if path is not None:
+            raise AmesError(f"{config.model._target_} has no weights: leave model_path={path} out")
+        return Trained(build_model(config).eval(), kind, None)
+    if path is None:
+        name = f"{config.desc_name}_ames" + ("_dist" if config.model.binarized else "")
+        if name not in SHIPPED:
+            hint = f" (scripts/download.py {name} fetches the released ones)" if name in RELEASED else ""
+            raise AmesError(f"model_path is missing, and no weights {name} are shipped{hint}")
+        path = shipped_path(name)
+    weights = weights_for(config.desc_name, path)
+    if "model" in weights.about:
+        model = build_from_weights(weights, source=str(path))
+    else:
+        model = build_model(config)
+        load_state(model, weights.state, source=str(path))
+    return Trained(model.eval(), Path(path).name, Fusion.from_checkpoint(weights.about, source=str(path)))
