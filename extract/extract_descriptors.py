@@ -16,7 +16,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
 from ames.backbones import NAMES
-from ames.cli.options import OneLineParser, run_script
 from ames.datasets.boxes import read_boxes
 from ames.datasets.layout import DatasetFolder
 from ames.datasets.lists import read_list
@@ -24,6 +23,7 @@ from ames.errors import AmesError
 from ames.extraction.config import ExtractionConfig
 from ames.extraction.factory import build_extractor
 from ames.extraction.pipeline import Images, plan_output, run
+from ames.io.console import OneLineParser, run_script
 from ames.io.device import check_device
 
 

@@ -16,10 +16,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
-from ames.cli.options import OneLineParser, run_script
 from ames.datasets.layout import DatasetFolder
 from ames.descriptors.merge import find_parts, merge_parts
 from ames.errors import AmesError
+from ames.io.console import OneLineParser, run_script
 
 
 def main() -> None:

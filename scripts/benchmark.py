@@ -20,8 +20,8 @@ import torch
 from benchmarks import machine
 
 import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
-from ames.cli.options import OneLineParser, positive, run_script
 from ames.errors import AmesError
+from ames.io.console import OneLineParser, positive, run_script
 from ames.reporting.tables import format_table
 
 

@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
-from ames.cli.options import OneLineParser, run_script
 from ames.errors import AmesError
+from ames.io.console import OneLineParser, run_script
 from ames.io.download import download, pinned
 from ames.weights import released
 

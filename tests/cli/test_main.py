@@ -8,8 +8,8 @@ import torch
 
 from ames import __version__
 from ames.cli.main import main
-from ames.cli.options import tell
 from ames.descriptors.local import DescriptorFile, read_globals
+from ames.io.console import tell
 from ames.models.ames import AMES
 from ames.models.checkpoints import save_weights
 from ames.search.shortlist import Shortlist

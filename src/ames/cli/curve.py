@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ames.cli.options import natural, positive
 from ames.errors import AmesError
+from ames.io.console import natural, positive
 from ames.io.device import check_device
 
 

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ames.cli.options import positive
 from ames.errors import AmesError
+from ames.io.console import positive
 from ames.io.device import check_device
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ames.cli.options import natural, positive
+from ames.io.console import natural, positive
 
 if TYPE_CHECKING:
     from ames.extraction.config import ExtractionConfig

@@ -16,8 +16,8 @@ from ames.cli import extract as cli_extract
 from ames.cli import inspect as cli_files
 from ames.cli import plot as cli_plot
 from ames.cli import prepare as cli_prepare
-from ames.cli.options import OneLineParser, natural, positive, tell
 from ames.errors import AmesError
+from ames.io.console import OneLineParser, natural, positive, tell
 from ames.io.device import check_device
 
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ames.cli.options import positive
+from ames.io.console import positive
 
 
 def register(commands: Any) -> None:

@@ -21,8 +21,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import Mark, MarkedYAMLError, YAMLError
 from yaml.reader import ReaderError
 
-from ames.cli.options import OneLineParser, run_script
 from ames.errors import AmesError, first_line
+from ames.io.console import OneLineParser, run_script
 
 GROUPS = ("dataset", "descriptors", "experiment", "model")  # folders of conf/
 

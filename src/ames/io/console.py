@@ -1,4 +1,4 @@
-"""Arguments of a command line."""
+"""How a command reads its words and how it ends: one line on stderr for whatever is wrong."""
 
 from __future__ import annotations
 
