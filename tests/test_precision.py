@@ -11,7 +11,6 @@ import time
 import numpy as np
 import pytest
 import torch
-from test_runs import made as made_data
 
 from ames import precision as formats
 from ames.datasets.layout import DatasetFolder
@@ -25,6 +24,7 @@ from ames.reranking.scorer import ComputeConfig, PairScorer
 from ames.training import fit
 from ames.training.resuming import Checkpoints
 from ames.weights.files import read_weights
+from helpers.small_sets import made as made_data
 from helpers.small_training import RECIPE, loader, made, same, weights, write_store
 
 MEASURED = formats.measured  # before a test's fixture puts another in its place

@@ -3,10 +3,10 @@
 import json
 
 import torch
-from processes import ROOT, run_here
 
 from ames.models.checkpoints import load_model
 from ames.weights import MODELS
+from helpers.commands import ROOT, run_script
 
 SCRIPT = ROOT / "scripts" / "train_rootsift.py"
 SMALL = ["--landmarks", 3, "--distractors", 2, "--val-landmarks", 1, "--val-distractors", 2, "--width", 96]
@@ -15,8 +15,8 @@ SMALL += ["cpu=true", "tracker=null", "train_dataset.min_negatives=1", "train_da
 SMALL += ["train_dataset.desc_num=20", "val_dataset.num_rerank=5"]
 
 
-def test_both_models_are_made_and_a_second_call_trains_nothing(tmp_path, monkeypatch, capsys):
-    assert run_here(monkeypatch, SCRIPT, "--out", "made models", *SMALL, cwd=tmp_path) == 0
+def test_both_models_are_made_and_a_second_call_trains_nothing(tmp_path, capsys):
+    assert run_script(SCRIPT, "--out", "made models", *SMALL, cwd=tmp_path).returncode == 0
     out = tmp_path / "made models"
     log = json.loads((out / "training.json").read_text())
     for name, shipped in MODELS.items():
@@ -31,6 +31,6 @@ def test_both_models_are_made_and_a_second_call_trains_nothing(tmp_path, monkeyp
 
     written = {path: path.read_bytes() for path in out.glob("*.safetensors")}
     capsys.readouterr()
-    assert run_here(monkeypatch, SCRIPT, "--out", "made models", *SMALL, cwd=tmp_path) == 0
+    assert run_script(SCRIPT, "--out", "made models", *SMALL, cwd=tmp_path).returncode == 0
     assert {path: path.read_bytes() for path in out.glob("*.safetensors")} == written
     assert json.loads((out / "training.json").read_text()) == log
