@@ -27,7 +27,8 @@ from ames.io.console import OneLineParser, run_script
 from ames.io.device import check_device
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
+    """Read the published command's words."""
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--dataset", required=True, help="name of the data set's folder")
     parser.add_argument("--backbone", required=True, help=", ".join(NAMES))
@@ -57,7 +58,11 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, ...")
     parser.add_argument("--gnd_file", help="a ground truth with the boxes that queries are cut to")
     parser.add_argument("--overwrite", action="store_true", help="files that are there may go")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse()
     kinds = set(args.desc_type.split(","))
     if not kinds <= {"local", "global"}:
         raise AmesError(f"--desc_type {args.desc_type!r}: give local, global or local,global")

@@ -26,13 +26,19 @@ WIDTH, COUNT, KS = 64, 200, (100, 400)  # counts and ks: the released configurat
 LAMB, TEMP = 0.5, 0.5
 
 
-def run(folder: Path, *, device: str = "cpu") -> list[dict[str, Any]]:
-    """One row a side. The model is a small one, so that reading counts."""
+def _prepared(folder: Path) -> DatasetFolder:
+    """The data set, made once."""
     data = DatasetFolder(folder / CASE["dataset"], "dinov2")
     if not data.shortlist.is_file():
         shutil.rmtree(data.path, ignore_errors=True)
         data.path.mkdir(parents=True)
         data_root.make(folder, CASE, width=WIDTH, layout="float32")
+    return data
+
+
+def run(folder: Path, *, device: str = "cpu") -> list[dict[str, Any]]:
+    """One row per side. The model is a small one, so that reading counts."""
+    data = _prepared(folder)
     model = AMES(local_dim=WIDTH, model_dim=64, num_encoder_layers=2, dim_feedforward=128).eval()
     twin = ReleasedAMES(model).eval()
     protocols = (MEDIUM, HARD)

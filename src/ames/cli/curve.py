@@ -51,7 +51,6 @@ def _curve(args: argparse.Namespace) -> None:
     from ames.evaluation.memory_curve import curve, draw, load_contenders
     from ames.evaluation.protocols import choose_protocols, left_out, query_counts
     from ames.evaluation.test_set import open_test_set
-    from ames.io.atomic import atomic_file
     from ames.reporting.tables import format_table
     from ames.reranking.fusion import Fusion
     from ames.reranking.scorer import ComputeConfig
@@ -85,9 +84,7 @@ def _curve(args: argparse.Namespace) -> None:
         "queries": counts,
     }
     computed = {"precision": compute.precision, "device": args.device}
-    results = about | asked | computed | {"rows": rows}
-    with atomic_file(table) as file:
-        file.write(json.dumps(results, indent=1).encode())
+    _write(table, about | asked | computed | {"rows": rows})
     top = f"{folder.name}: {args.query_desc_num} query descriptors, first {args.num_rerank} re-ranked"
     print(f"{top} (%)")
     print(format_table(readable(rows)))
@@ -96,6 +93,13 @@ def _curve(args: argparse.Namespace) -> None:
     print(f"metrics: {table}")
     mean = f"mean mAP of {', '.join(names)} (%)" if len(names) > 1 else f"mAP, {names[0]} (%)"
     print(f"picture: {draw(rows, picture, label=mean, title=top)}")
+
+
+def _write(path: Path, results: dict[str, Any]) -> None:
+    from ames.io.atomic import atomic_file
+
+    with atomic_file(path) as file:
+        file.write(json.dumps(results, indent=1).encode())
 
 
 def _shipped(descriptors: str) -> list[Path]:
