@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from ames.errors import AmesError
-from fuzz import kinds, worker
+from fuzz import worker
 
 
 def trace():
@@ -46,6 +46,4 @@ class Planted:
 
 
 if __name__ == "__main__":
-    kinds.KINDS.clear()
-    kinds.KINDS["planted"] = Planted()
-    worker.run(sys.argv[1:])
+    worker.run({"planted": Planted()}, sys.argv[1:])

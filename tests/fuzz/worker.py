@@ -14,18 +14,15 @@ import traceback
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ames.errors import AmesError
-from fuzz.kinds import KINDS
 
 MEMORY = 4 << 30  # bytes beside what is taken at the start: a size that a file claims is not allocated
 LINES = 3  # of an answer
 
 
-def main(folder: Path, seed: int, first: int, last: int) -> None:
-    torch.set_num_threads(1)
-    for name, kind in KINDS.items():
+def main(kinds: dict, folder: Path, seed: int, first: int, last: int) -> None:
+    for name, kind in kinds.items():
         kind.prepare(folder / name)
     _limit_memory()
     out = os.fdopen(os.dup(1), "w", buffering=1)
@@ -33,13 +30,13 @@ def main(folder: Path, seed: int, first: int, last: int) -> None:
         os.dup2(said.fileno(), 1)  # also what libraries in C print
         os.dup2(said.fileno(), 2)
         for number in range(first, last):
-            name = list(KINDS)[number % len(KINDS)]
+            name = list(kinds)[number % len(kinds)]
             print(json.dumps({"begin": number, "kind": name}), file=out)
             said.seek(0)
             said.truncate()
             start = time.perf_counter()
             rng = np.random.default_rng([seed, number])
-            verdict = _case(KINDS[name], folder / name, rng)
+            verdict = _case(kinds[name], folder / name, rng)
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
             said.seek(0)
@@ -76,11 +73,13 @@ def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, resource.RLIM_INFINITY))
 
 
-def run(words: list[str]) -> None:
+def run(kinds: dict, words: list[str]) -> None:
     """FOLDER SEED FIRST [BEHIND_THE_LAST]"""
     seed, first, last = (int(x) for x in [*words[1:], int(words[2]) + 1][:3])
-    main(Path(words[0]), seed, first, last)
+    main(kinds, Path(words[0]), seed, first, last)
 
 
 if __name__ == "__main__":
-    run(sys.argv[1:])
+    from fuzz.kinds import KINDS
+
+    run(KINDS, sys.argv[1:])
