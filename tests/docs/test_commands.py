@@ -1,7 +1,7 @@
 """Every command of the README and of docs/ is one that its parser takes as it is written.
 
 ``ames`` and scripts: their argparse parsers; src/*.py: Hydra's configuration. Nothing is run:
-test_readme.py runs what it can.
+test_running.py runs what it can.
 """
 
 import re

@@ -1,10 +1,12 @@
 """The README's commands and Python blocks, run in order as they are written, on data made small by ADDED.
 
 Run in this process. ``small``: a gallery of 10 images, with the words of SMALL. ``written`` (slow): a gallery
-of 102, so that nothing but the number of drawn landmarks and the size of the trained model is added.
+of 102, so that only the number of drawn landmarks and the size of the trained model are added. Slow, too:
+"Your own data set" of docs/extraction.md, with RootSIFT in place of a network, whose weights are not here.
 """
 
 import ast
+import json
 import re
 import shutil
 
@@ -43,6 +45,10 @@ SMALL = {
     "python src/train.py": TRAINING,
     f"{EVALUATE} test_dataset.num_rerank": "test_dataset.num_rerank=[3,5]",
     EVALUATE: "test_dataset.num_rerank=[5]",
+}
+OWN = {
+    "python src/train_detector.py": f"epochs=1 {BATCHES}",
+    "python src/train.py": f"{MODEL} {BATCHES}",
 }
 # What the run leaves, as the README names it.
 OUTPUTS = [
@@ -154,3 +160,50 @@ def test_what_is_not_run_and_what_is_added_is_in_the_readme():
     texts = [" ".join(words).removeprefix(".venv/bin/") for words in commands(README)]
     for start in NOT_RUN | ADDED | SMALL:
         assert any(text.startswith(start) for text in texts), start
+
+
+def own_data(folder):
+    """PHOTOS with 4 objects and 8 others, NEW with a view of 2 of the objects, and the data sets' lists."""
+    views = [f"{label}-{view}.jpg" for label in range(4) for view in range(4)]
+    for name in views:
+        save(folder / "PHOTOS" / name, scene(int(name[0]), int(name[2])))
+    others = [f"other-{i}.jpg" for i in range(8)]
+    for i, name in enumerate(others):
+        save(folder / "PHOTOS" / name, scene(50 + i))
+    for label in range(2):
+        save(folder / "NEW" / f"{label}-new.jpg", scene(label, 7))
+    queries, gallery = views[::4], [name for name in views if name[2] != "0"] + others
+    right = [[i for i, name in enumerate(gallery) if name[:2] == query[:2]] for query in queries]
+    truth = {"qimlist": queries, "imlist": gallery, "gnd": [{"ok": ok, "junk": []} for ok in right]}
+    texts = {
+        "mine/gnd_mine.json": json.dumps(truth),
+        "mine/test_query.txt": "\n".join(queries),
+        "mine/test_gallery.txt": "\n".join(gallery),
+        "train/train.txt": "\n".join(f"{name},{name[0]}" for name in views),
+    }
+    for name, text in texts.items():
+        (folder / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "data" / name).write_text(text)
+
+
+@pytest.mark.slow
+def test_the_commands_for_own_data_run(tmp_path, monkeypatch, capsys):
+    page = (ROOT / "docs/extraction.md").read_text()
+    section = page[page.index("## Your own data set") : page.index("## Conventions")]
+    section = section.replace("dinov2-s", "rootsift")
+    own_data(tmp_path)
+    printed = {}
+    ordered = sorted(
+        commands(section), key=lambda words: not re.search("data/train|desc_dir=train", str(words))
+    )
+    for number, words in enumerate(ordered):
+        printed[" ".join(words)] = run_command(words, OWN, tmp_path, f"{number:02}")
+    assert len(printed) == 8
+    results = json.loads(next(tmp_path.glob("runs/*/results.json")).read_text())
+    assert results["initial"]["map"] == 100
+    assert (tmp_path / "detector.pt").is_file()
+    capsys.readouterr()
+    run_blocks(section, tmp_path, monkeypatch)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:9] for line in lines] == ["0-new.jpg", "1-new.jpg"]
+    assert all(line.split("['")[1][:2] == line[:2] for line in lines)
