@@ -1,11 +1,11 @@
 """Every command of the README and of docs/ is one that its parser takes as it is written.
 
-``ames`` and scripts: their argparse parsers; src/*.py: Hydra's configuration. Nothing is run.
+``ames`` and scripts: their argparse parsers; src/*.py: Hydra's configuration. Nothing is run:
+test_running.py runs what it can.
 """
 
 import re
 import runpy
-import shlex
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 from ames.cli.main import _parser
 from ames.config.launch import arranged, read_override
 from helpers.commands import ROOT
+from helpers.documents import commands, program
 
 TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CONFIGS = {"evaluate": "test", "train": "train", "train_detector": "detector", "extract": "extract"}
@@ -31,53 +32,6 @@ NOT_PARSED = {
     "scripts/train_rootsift.py": "takes hours",
     "extract/merge_hdf5.py": "tests/commands/test_published.py runs it",
 }
-
-
-def blocks(path, kind):
-    return re.findall(rf"^```{kind}\n(.*?)^```$", path.read_text(), flags=re.M | re.S)
-
-
-def commands(path):
-    """The words of each command of the fenced blocks, in order, with the shell's variables put in."""
-    variables = {}
-    for block in blocks(path, "sh"):
-        for line in re.sub(r"\\\n\s*", " ", block).splitlines():
-            words = shlex.split(line, comments=True)
-            assigned = re.fullmatch(r"(\w+)=(.*)", words[0], flags=re.S) if len(words) == 1 else None
-            if assigned:
-                variables[f"${assigned[1]}"] = shlex.split(assigned[2])
-            elif words:
-                words = [x for word in words for x in variables.get(word, [word])]
-                yield from split(words)
-
-
-def split(words):
-    """The commands between ``&&``."""
-    if "&&" not in words:
-        return [words]
-    at = words.index("&&")
-    return [words[:at], *split(words[at + 1 :])]
-
-
-def without_launcher(words):
-    """A command without what starts it on several machines or processes."""
-    if words[0] == "srun":
-        words = words[1:]
-    if words[0] != "torchrun":
-        return words
-    words = words[1:]
-    while words[0].startswith("--"):
-        words = words[1 if "=" in words[0] or words[0] in ("--standalone", "--no-python") else 2 :]
-    return words if words[0] == "ames" else ["python", *words]
-
-
-def program(words):
-    """(program, its words): ``ames``, or a script's place in the repository, or another's name."""
-    name, *rest = without_launcher(words)
-    name = name.removeprefix(".venv/bin/")
-    if name in ("python", "python3"):
-        name, *rest = [word for word in rest if word != "-u"]
-    return name, rest
 
 
 def filled(words, more):
@@ -105,7 +59,7 @@ def check_configuration(script, words):
         compose(CONFIGS[script], [first(word) for word in given])
 
 
-ALL = [(path.name, words) for path in TEXTS for words in commands(path)]
+ALL = [(path.name, words) for path in TEXTS for words in commands(path.read_text())]
 
 
 def test_commands_are_found():
