@@ -16,13 +16,13 @@ from ames.descriptors.local import DescriptorFile, check_backbone
 from ames.evaluation.global_search import PooledSearch
 from ames.evaluation.protocols import left_out, query_counts
 from ames.training.detector import DetectorRecipe, fit_detector
-from ames.training.distributed import alone
+from ames.training.distributed import single_process
 
 
 def train(config: DictConfig) -> float:
     seed = whole(config, "seed", least=0)
     torch.manual_seed(seed)
-    ranks = alone()
+    ranks = single_process()
     out = training.trained_file(config, "detector.pt", ranks)
     checkpoints = training.checkpoints(config, out)
     recipe = read_fields(DetectorRecipe, config)

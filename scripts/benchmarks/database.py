@@ -101,21 +101,21 @@ def _serve(folder: Path, vectors: Path) -> dict[str, Any]:
 
 def _against_memory(database: Database, repeats: int) -> tuple[float, float]:
     """Seconds of re-ranking from the database over seconds from codes in RAM; seconds of the reads."""
-    engine = PairScorer(_model())
+    scorer = PairScorer(_model())
     rng = np.random.default_rng(1)
     rows = rng.choice(len(database), min(CANDIDATES, len(database)), replace=False)
     codes = database.read(rows)
     held = LocalFeatures(codes.descriptors.clone(), codes.valid.clone())
-    queries = engine.queries(LocalFeatures.from_descriptors(torch.randn(1, QUERY, 768)))
+    queries = scorer.queries(LocalFeatures.from_descriptors(torch.randn(1, QUERY, 768)))
     pairs = np.zeros(len(rows), int), np.arange(len(rows))
 
     def from_database() -> None:
         fresh = rng.choice(len(database), len(rows), replace=False)
-        engine.score(queries, database.read(fresh), *pairs, coded=True)
+        scorer.score(queries, database.read(fresh), *pairs, coded=True)
 
     calls = {
         "database": from_database,
-        "memory": lambda: engine.score(queries, held, *pairs, coded=True),
+        "memory": lambda: scorer.score(queries, held, *pairs, coded=True),
         "read": lambda: database.read(rng.choice(len(database), len(rows), replace=False)),
     }
     seconds = alternate(calls, repeats)

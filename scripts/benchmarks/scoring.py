@@ -1,4 +1,4 @@
-"""Pairs a second of the engine beside a twin of the released model, with the same weights and inputs."""
+"""Pairs a second of the scorer beside a twin of the released model, with the same weights and inputs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(
     seed: int = 0,
 ) -> list[dict[str, Any]]:
     """One row for each size and precision: one query against ``pairs`` images, projection included."""
-    # of what the engine computes in: fp32 and tf32 are held against the rate of plain fp32
+    # of what the scorer computes in: fp32 and tf32 are held against the rate of plain fp32
     # What the device only imitates is computed in fp32, and so not called anything else.
     precisions = list(
         dict.fromkeys(ComputeConfig(devices=(device,), precision=p).precision for p in precisions)
@@ -38,13 +38,13 @@ def run(
     rows = []
     for n, m in sizes:
         twin = twin_call(n, m, pairs, device, seed)
-        calls = {"twin": twin} | {p: engine_call(n, m, pairs, device, seed, p) for p in precisions}
+        calls = {"twin": twin} | {p: scorer_call(n, m, pairs, device, seed, p) for p in precisions}
         expected = twin()
         seconds = alternate(calls, repeats, device)
         twin_memory = None if device != "cpu" else peak_memory(twin_call, n, m, pairs, device, seed)
         for p in precisions:
             rate = pairs / median(seconds[p])
-            memory = None if device != "cpu" else peak_memory(engine_call, n, m, pairs, device, seed, p)
+            memory = None if device != "cpu" else peak_memory(scorer_call, n, m, pairs, device, seed, p)
             flops = model_flops(AMES(), n, m)
             rows.append(
                 {
@@ -96,16 +96,16 @@ def twin_call(n: int, m: int, pairs: int, device: str, seed: int) -> Callable[[]
     return call
 
 
-def engine_call(
+def scorer_call(
     n: int, m: int, pairs: int, device: str, seed: int, precision: str
 ) -> Callable[[], np.ndarray]:
     model, query, database = inputs(n, m, pairs, seed)
-    engine = PairScorer(model, ComputeConfig(devices=(device,), precision=precision))
+    scorer = PairScorer(model, ComputeConfig(devices=(device,), precision=precision))
     query_rows, image_rows = np.zeros(pairs, int), np.arange(pairs)
 
     def call() -> np.ndarray:
-        queries = engine.queries(LocalFeatures.from_descriptors(query))
-        return engine.score(queries, LocalFeatures.from_descriptors(database), query_rows, image_rows)
+        queries = scorer.queries(LocalFeatures.from_descriptors(query))
+        return scorer.score(queries, LocalFeatures.from_descriptors(database), query_rows, image_rows)
 
     return call
 

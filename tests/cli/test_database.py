@@ -137,10 +137,10 @@ def test_wrong_input_is_one_line(prepared, tmp_path, capsys):
 
 
 def test_tune_says_what_to_call(prepared, tmp_path, capsys):
-    words = ("--factories", "SQ8", "SQfp16", "--json", tmp_path / "tune.json", "--sample", 10)
+    words = ("--factories", "SQ8", "SQfp16", "--json", tmp_path / "codes.json", "--sample", 10)
     assert run("choose-codec", prepared.vectors("gallery"), *words) == 0
     assert "--global-factory SQ8 --desc-num 60" in capsys.readouterr().out
-    assert json.loads((tmp_path / "tune.json").read_text())["pick"]["factory"] == "SQ8"
+    assert json.loads((tmp_path / "codes.json").read_text())["pick"]["factory"] == "SQ8"
 
 
 def test_evaluation_from_a_database_is_the_same(prepared, tmp_path):

@@ -15,7 +15,7 @@ from ames.database.index import open_index, search_database
 from ames.database.manifest import Manifest
 from ames.database.segment import HEADER_BYTES
 from ames.database.store import Database
-from ames.database.writer import writing
+from ames.database.writer import Writer, writing
 from ames.descriptors.local import DescriptorFile, DescriptorWriter, GlobalFile, write_globals
 from ames.errors import AmesError
 from ames.features import LocalFeatures
@@ -32,20 +32,20 @@ from helpers.databases import SLOTS, WIDTH, database, model, source, state
 
 @pytest.mark.parametrize("binarized", [True, False])
 def test_scores_are_those_of_the_descriptors(tmp_path, binarized):
-    scorer = model(binarized=binarized)
+    made_by = model(binarized=binarized)
     made = source(tmp_path)
-    db = compress(made, scorer, tmp_path / "db", desc_num=4)
+    db = compress(made, made_by, tmp_path / "db", desc_num=4)
     assert db.codes == ("bits" if binarized else "float16")
     queries = source(tmp_path / "q", 3, seed=1, vectors=False).local
     ids = np.stack([np.random.default_rng(q).permutation(20) for q in range(3)])
     shortlist = Shortlist(ids, np.zeros(ids.shape, np.float32))
-    engine = PairScorer(scorer)
-    expected = score_shortlist(engine, queries, made.local, shortlist, database_count=4)
-    found = score_shortlist(engine, queries, db, shortlist)
+    scorer = PairScorer(made_by)
+    expected = score_shortlist(scorer, queries, made.local, shortlist, database_count=4)
+    found = score_shortlist(scorer, queries, db, shortlist)
     np.testing.assert_array_equal(found, expected)
-    fewer = score_shortlist(engine, queries, db, shortlist, database_count=2)
+    fewer = score_shortlist(scorer, queries, db, shortlist, database_count=2)
     np.testing.assert_array_equal(
-        fewer, score_shortlist(engine, queries, made.local, shortlist, database_count=2)
+        fewer, score_shortlist(scorer, queries, made.local, shortlist, database_count=2)
     )
     assert not np.array_equal(fewer, found)
 
@@ -187,16 +187,16 @@ def test_global_search_finds_what_exact_search_finds(tmp_path):
 def test_retrieval_blends_both_scores(tmp_path):
     db, made = database(tmp_path)
     query = source(tmp_path / "q", 2, seed=7)
-    engine, fusion = PairScorer(model()), Fusion(0.3, 2.0)
+    scorer, fusion = PairScorer(model()), Fusion(0.3, 2.0)
     vectors, local = query.vectors.read()[:1], query.local.read([0])
-    found = Retriever(db, engine, fusion).search(vectors, local, k=4, num_rerank=8)
+    found = Retriever(db, scorer, fusion).search(vectors, local, k=4, num_rerank=8)
     shortlist = open_index(db).search(vectors, 8)
-    logits = score_shortlist(engine, query.local, made.local, shortlist, database_count=4)
+    logits = score_shortlist(scorer, query.local, made.local, shortlist, database_count=4)
     scores = 0.3 * shortlist.similarities + 0.7 / (1 + np.exp(-2.0 * logits))
     best = np.argsort(-scores[0], kind="stable")[:4]
     assert found.ids[0].tolist() == shortlist.ids[0][best].tolist()
     np.testing.assert_allclose(found.similarities[0], scores[0][best], atol=1e-6)
-    coded = Retriever(db, engine, fusion).search(vectors, engine.model.compress(local), k=4, num_rerank=8)
+    coded = Retriever(db, scorer, fusion).search(vectors, scorer.model.compress(local), k=4, num_rerank=8)
     assert np.array_equal(coded.ids, found.ids)  # queries of a file of ``ames extract --pack``
     np.testing.assert_allclose(coded.similarities, found.similarities, atol=1e-6)
 
@@ -522,10 +522,27 @@ def test_files_of_the_user_stay(tmp_path, name):
     assert (tmp_path / "other" / name).read_text() == "dear"
 
 
-def test_a_build_that_holds_nothing_may_begin_otherwise(tmp_path):
+@pytest.mark.parametrize(
+    ("factory", "why"), [("nonsense", "could not parse"), ("PCA999,SQ8", "cannot be fitted")]
+)
+def test_a_factory_that_cannot_be_fitted_leaves_no_folder(tmp_path, factory, why):
     made = source(tmp_path)
-    with pytest.raises(AmesError, match=r"global factory 'nonsense': could not parse"):
-        compress(made, model(), tmp_path / "db", desc_num=4, factory="nonsense")
+    with pytest.raises(AmesError, match=f"global factory '{factory}'.*{why}"):
+        compress(made, model(), tmp_path / "db", desc_num=4, factory=factory)
+    assert not (tmp_path / "db").exists()
+
+
+def test_a_build_that_holds_nothing_may_begin_otherwise(tmp_path, monkeypatch):
+    made = source(tmp_path)
+
+    def stopped(*_):
+        raise AmesError("stopped")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Writer, "add_file", stopped)
+        with pytest.raises(AmesError, match="stopped"):
+            compress(made, model(), tmp_path / "db", desc_num=4, factory="SQ4")
+    assert (tmp_path / "db" / "manifest.json").exists()
     db = compress(made, model(), tmp_path / "db", desc_num=3, factory="SQ8")
     assert (len(db), db.slots, db.manifest.factory) == (20, 3, "SQ8")
 

@@ -12,7 +12,6 @@ from ames.datasets.images import UnreadableImage, read_image
 from ames.datasets.lists import (
     ListedImage,
     check_all_exist,
-    read_labels,
     read_list,
     read_training_list,
     write_names,
@@ -256,7 +255,7 @@ def test_lists_that_are_none(tmp_path, content, message):
 
 def test_equal_labels_are_equal_numbers(tmp_path):
     (tmp_path / "list.txt").write_text("a,tower\nb,7\nc,tower\nd,07\n")
-    labels = read_labels(tmp_path / "list.txt")
+    labels = read_training_list(tmp_path / "list.txt").labels
     assert labels.dtype == np.int64
     assert labels[0] == labels[2]
     assert len(set(labels.tolist())) == 3
@@ -265,7 +264,7 @@ def test_equal_labels_are_equal_numbers(tmp_path):
 def test_training_needs_labels(tmp_path):
     (tmp_path / "list.txt").write_text("a,1\nb\n")
     with pytest.raises(AmesError, match=r"image 2 \(b\) has no label"):
-        read_labels(tmp_path / "list.txt")
+        read_training_list(tmp_path / "list.txt")
 
 
 def test_find_images(tmp_path):

@@ -16,6 +16,7 @@ from ames.evaluation.sweep import (
     GAMMAS,
     LAMBDAS,
     check_sweep,
+    choose_fusion,
     column,
     columns,
     evaluate_initial,
@@ -23,7 +24,6 @@ from ames.evaluation.sweep import (
     evaluate_reranked,
     junk_ids,
     sweep,
-    tune,
     validation_metrics,
 )
 from ames.models.ames import AMES
@@ -125,7 +125,7 @@ def mean_map(results):
 def test_without_slack_tune_is_never_worse_than_a_point_of_the_grid():
     for seed in range(3):
         shortlist, logits, truth = made_up(seed)
-        fusion, reached = tune(shortlist, logits, truth, REVISITED, num_rerank=25, slack=0)
+        fusion, reached = choose_fusion(shortlist, logits, truth, REVISITED, num_rerank=25, slack=0)
         assert fusion.lamb in LAMBDAS
         assert fusion.gamma in GAMMAS
         ways = {
@@ -148,18 +148,18 @@ def test_protocols_without_positives_are_left_out_of_the_choice():
     for query in truth.queries:
         query["hard"] = np.empty(0, np.int64)
     easy, _, hard = REVISITED
-    assert tune(shortlist, logits, truth, [easy, hard], num_rerank=25) == tune(
+    assert choose_fusion(shortlist, logits, truth, [easy, hard], num_rerank=25) == choose_fusion(
         shortlist, logits, truth, [easy], num_rerank=25
     )
     with pytest.raises(AmesError, match="no query has a positive under hard"):
-        tune(shortlist, logits, truth, [hard], num_rerank=25)
+        choose_fusion(shortlist, logits, truth, [hard], num_rerank=25)
 
 
 def test_slack_trusts_the_global_similarity_more_and_gives_up_no_more_than_it_says():
     shortlist, logits, truth = made_up()
-    best, best_map = tune(shortlist, logits, truth, REVISITED, num_rerank=25, slack=0)
+    best, best_map = choose_fusion(shortlist, logits, truth, REVISITED, num_rerank=25, slack=0)
     for slack in (0.5, 5, 100):
-        fusion, reached = tune(shortlist, logits, truth, REVISITED, num_rerank=25, slack=slack)
+        fusion, reached = choose_fusion(shortlist, logits, truth, REVISITED, num_rerank=25, slack=slack)
         assert reached >= best_map - slack
         assert fusion.lamb / (1 - fusion.lamb) / fusion.gamma >= best.lamb / (1 - best.lamb) / best.gamma
     assert fusion == Fusion(LAMBDAS[-1], GAMMAS[0])  # anything is good enough

@@ -1,4 +1,4 @@
-"""The engine: the model's own scores whatever the chunks, devices and formats; memory that runs out."""
+"""The scorer: the model's own scores whatever the chunks, devices and formats; memory that runs out."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from ames.errors import AmesError, NotFiniteError
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
-from ames.reranking import scorer
+from ames.reranking import scorer as scoring
 from ames.reranking.scorer import PRECISIONS, ComputeConfig, PairScorer, _split
 from golden import rebuild
 
@@ -29,8 +29,8 @@ def images(count, seed, padded=True):
 
 
 def scores(model, *, padded=True, pairs=PAIRS, **compute):
-    engine = PairScorer(model, ComputeConfig(**compute))
-    return engine.score(engine.queries(images(QUERIES, 1, padded)), images(IMAGES, 2, padded), *pairs)
+    scorer = PairScorer(model, ComputeConfig(**compute))
+    return scorer.score(scorer.queries(images(QUERIES, 1, padded)), images(IMAGES, 2, padded), *pairs)
 
 
 @torch.inference_mode()
@@ -95,20 +95,20 @@ def test_figures_of_the_released_code(case):
     if case["masks"]:
         masks = rebuild.valid(size, n, seed), rebuild.valid(size, m, seed + 1)
     query, database = (LocalFeatures.from_descriptors(x, mask) for x, mask in zip(sides, masks, strict=True))
-    engine = PairScorer(model)
-    found = engine.score(engine.queries(query), database, np.arange(size), np.arange(size))
+    scorer = PairScorer(model)
+    found = scorer.score(scorer.queries(query), database, np.arange(size), np.arange(size))
     np.testing.assert_allclose(found, case["similarity_logits"], atol=2e-5)
 
 
 @pytest.mark.parametrize("model", [made, lambda: made(binarized=True)], ids=["full", "binary"])
 def test_codes_score_as_the_descriptors_that_they_came_from(model):
-    engine = PairScorer(model())
+    scorer = PairScorer(model())
     local = images(IMAGES, 2)
-    queries = engine.queries(images(QUERIES, 1))
+    queries = scorer.queries(images(QUERIES, 1))
     with torch.inference_mode():
-        codes = engine.model.compress(local)
-    expected = engine.score(queries, local, *PAIRS)
-    np.testing.assert_array_equal(engine.score(queries, codes, *PAIRS, coded=True), expected)
+        codes = scorer.model.compress(local)
+    expected = scorer.score(queries, local, *PAIRS)
+    np.testing.assert_array_equal(scorer.score(queries, codes, *PAIRS, coded=True), expected)
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
@@ -172,7 +172,7 @@ def test_other_errors_are_not_taken_for_want_of_memory():
 
 
 def test_pairs_of_equal_counts_go_together_and_padding_is_cut(monkeypatch):
-    monkeypatch.setitem(scorer._CPU_TOKENS, torch.float32, 40)
+    monkeypatch.setitem(scoring._CPU_TOKENS, torch.float32, 40)
     model = Recorder()
     scores(model)
     counts = [images(n, seed).counts for n, seed in ((QUERIES, 1), (IMAGES, 2))]
@@ -211,14 +211,14 @@ def test_pairs_that_are_none(query_rows, image_rows, message):
 
 
 def test_images_of_another_shape():
-    engine = PairScorer(made())
+    scorer = PairScorer(made())
     with pytest.raises(AmesError, match=r"queries are \[6, 16\]; expected \[images, descriptors, width\]"):
-        engine.queries(images(QUERIES, 1)[0])
-    queries = engine.queries(images(QUERIES, 1))
+        scorer.queries(images(QUERIES, 1)[0])
+    queries = scorer.queries(images(QUERIES, 1))
     with pytest.raises(AmesError, match=r"database images are \[6, 16\]; expected"):
-        engine.score(queries, images(IMAGES, 2)[0], *PAIRS)
+        scorer.score(queries, images(IMAGES, 2)[0], *PAIRS)
     with pytest.raises(AmesError, match="descriptors are 8-d, this model takes 16-d"):
-        engine.score(queries, LocalFeatures.from_descriptors(torch.ones(IMAGES, 4, 8)), *PAIRS)
+        scorer.score(queries, LocalFeatures.from_descriptors(torch.ones(IMAGES, 4, 8)), *PAIRS)
     with pytest.raises(AmesError, match=r"give what PairScorer.queries returned, one for each device"):
         PairScorer(made(), ComputeConfig(devices=("cpu", "cpu"))).score(queries, images(IMAGES, 2), *PAIRS)
     any_width = PairScorer(Chamfer())
@@ -233,19 +233,19 @@ def test_images_of_another_shape():
 @MODELS
 @pytest.mark.parametrize("devices", [("cpu",), ("cpu", "cpu")])
 def test_an_image_that_is_not_finite_is_named_by_its_number(monkeypatch, model, devices):
-    monkeypatch.setitem(scorer._CPU_TOKENS, torch.float32, 2 * (SLOTS + 1))
-    engine = PairScorer(model(), ComputeConfig(devices=devices))
+    monkeypatch.setitem(scoring._CPU_TOKENS, torch.float32, 2 * (SLOTS + 1))
+    scorer = PairScorer(model(), ComputeConfig(devices=devices))
     local = images(IMAGES, 2, padded=False)
     local.descriptors[5, 3, 2] = float("nan")
     with pytest.raises(NotFiniteError, match="the descriptors of image 5 hold") as raised:
-        engine.queries(local)
+        scorer.queries(local)
     assert raised.value.image == 5
     with pytest.raises(NotFiniteError, match="the descriptors of image 5 hold"):
-        engine.score(engine.queries(images(QUERIES, 1)), local, *PAIRS)
+        scorer.score(scorer.queries(images(QUERIES, 1)), local, *PAIRS)
     without = PAIRS[:, PAIRS[1] != 5]  # what nothing asks for may be anything
     if devices == ("cpu",):
         without = without[:, without[1] < 5]
-        assert np.isfinite(engine.score(engine.queries(images(QUERIES, 1)), local, *without)).all()
+        assert np.isfinite(scorer.score(scorer.queries(images(QUERIES, 1)), local, *without)).all()
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,13 @@ def compress(
         source=_about(source, named, seed),
         building=len(source.local),
     )
+    fitted = None
+    if not (
+        out / NAME
+    ).exists():  # before anything is written: FAISS may refuse the factory, or so few vectors
+        if out.is_dir():
+            check_free(out)
+        fitted = _fit(source, factory, seed)
     _make_folder(out)
     with writer_lock(out):
         there = _begin(out, manifest)
@@ -149,7 +156,7 @@ def compress(
             return Database(out)
         remove_orphans(out, there)
         writer = Writer(out, there)
-        _fill(writer, source, model, _codec(writer, source, seed), device)
+        _fill(writer, source, model, _codec(writer, source, seed, fitted), device)
         writer.finish()
     return Database(out)
 
@@ -182,7 +189,7 @@ def _begin(out: Path, wanted: Manifest) -> Manifest:
         if there.building is None or there.segments or there.codec is not None:
             _check_same(out, there, wanted)
             return there
-        # Nothing in it yet, as after a factory that FAISS does not take: other arguments may follow.
+        # Nothing in it yet: other arguments may follow.
     wanted.save(out)
     return wanted
 
@@ -308,16 +315,23 @@ def _real_first(local: LocalFeatures) -> LocalFeatures:
     return LocalFeatures(moved, torch.take_along_dim(local.valid, order, 1))
 
 
-def _codec(writer: Writer, source: Source, seed: int) -> GlobalCodec | None:
-    """The build's global codec: fitted on a sample and kept before the first image is added."""
+def _fit(source: Source, factory: str, seed: int) -> GlobalCodec | None:
+    """Return a global codec that is fitted on a sample of the vectors; None without vectors."""
     if source.vectors is None:
         return None
-    if writer.manifest.codec is not None:
-        return GlobalCodec.from_bytes(read_file(writer.folder, writer.manifest.codec))
     rng = np.random.default_rng([seed, 21])
     n = len(source.vectors)
     rows = np.sort(rng.choice(n, min(n, _TRAINED_ON), replace=False))
-    codec = GlobalCodec.fit(source.unit_vectors(rows), str(writer.manifest.factory), seed=seed)
+    return GlobalCodec.fit(source.unit_vectors(rows), factory, seed=seed)
+
+
+def _codec(writer: Writer, source: Source, seed: int, fitted: GlobalCodec | None) -> GlobalCodec | None:
+    """Return the build's global codec, which is stored before the first image is added."""
+    if writer.manifest.codec is not None:
+        return GlobalCodec.from_bytes(read_file(writer.folder, writer.manifest.codec))
+    codec = fitted or _fit(source, str(writer.manifest.factory), seed)
+    if codec is None:
+        return None
     file = writer.add_file("codec", codec.to_bytes())
     writer.commit(replace(writer.manifest, codec=file, global_bytes=codec.code_bytes))
     return codec

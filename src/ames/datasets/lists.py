@@ -92,11 +92,6 @@ def list_digest(names: Sequence[str], boxes: Iterable[Sequence[float]] = ()) -> 
     return digest.hexdigest()[:16]
 
 
-def read_labels(path: Path | str) -> np.ndarray:
-    """Return the labels of a training list, int64 [images]; equal text is an equal label."""
-    return read_training_list(path).labels
-
-
 class TrainingList(NamedTuple):
     """labels int64 [n]; first int64 [n]: the first row of the same path, which is the row itself for most."""
 

@@ -17,13 +17,13 @@ from ames.evaluation.protocols import Protocol, query_counts
 from ames.evaluation.runs import RESULTS, Run
 from ames.evaluation.sweep import (
     check_sweep,
+    choose_fusion,
     columns,
     evaluate_initial,
     evaluate_reranked,
     metrics,
     needed,
     sweep,
-    tune,
     validation_metrics,
 )
 from ames.evaluation.test_set import TestSet, open_test_set
@@ -56,16 +56,16 @@ class Scoring:
         self, model: PairSimilarity, test: TestSet, protocols: Sequence[Protocol], num_rerank: Sequence[int]
     ) -> Scores:
         """Scores every pair that some protocol re-ranks at some k."""
-        engine = PairScorer(model, self.compute)
+        scorer = PairScorer(model, self.compute)
         counts = {"query_count": self.query_count, "database_count": self.database_count}
         cache = None
         if self.score_cache is not None:
-            cache = ScoreCache(self.score_cache, scores_key(engine, test.queries, test.gallery, **counts))
+            cache = ScoreCache(self.score_cache, scores_key(scorer, test.queries, test.gallery, **counts))
             if len(cache):
                 log.info("%d pairs were scored by an interrupted call: taken from there", len(cache))
         mask = needed(test.shortlist, test.ground_truth, protocols, num_rerank)
         logits = score_shortlist(
-            engine,
+            scorer,
             test.queries,
             test.gallery,
             test.shortlist,
@@ -114,14 +114,14 @@ def choose(
     *,
     num_rerank: Sequence[int],
 ) -> Choice:
-    """The best of the grid of ``tune`` at each of ``num_rerank``, the earlier one where two are equal."""
+    """Return the best fusion at the best of ``num_rerank``, the earlier of two equal ones."""
     check_sweep(test.shortlist, num_rerank, [0.0], [1.0])
     columns(protocols)
     scores = scoring(model, test, protocols, num_rerank)
     ranked = (test.shortlist, scores.logits, test.ground_truth, protocols)
     best: tuple[int, Fusion, float] | None = None
     for k in num_rerank:
-        fusion, reached = tune(*ranked, num_rerank=k)
+        fusion, reached = choose_fusion(*ranked, num_rerank=k)
         if best is None or reached > best[2] + 1e-9:
             best = k, fusion, reached
     assert best is not None, "check_sweep refuses empty lists"

@@ -187,7 +187,7 @@ def sweep(
     return rows
 
 
-def tune(
+def choose_fusion(
     shortlist: Shortlist,
     logits: np.ndarray,
     ground_truth: GroundTruth,

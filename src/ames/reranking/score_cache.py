@@ -74,7 +74,7 @@ def _read(path: Path) -> np.ndarray:
 
 
 def scores_key(
-    engine: PairScorer,
+    scorer: PairScorer,
     queries: DescriptorFile,
     gallery: DescriptorFile | Database,
     *,
@@ -85,12 +85,12 @@ def scores_key(
     both files (by name, size and time of change) and the numbers of descriptors.
     """
     digest = hashlib.sha256()
-    settings: list[object] = [__version__, engine.compute.precision, query_count, database_count]
-    for name, module in engine.model.named_modules():
+    settings: list[object] = [__version__, scorer.compute.precision, query_count, database_count]
+    for name, module in scorer.model.named_modules():
         plain = {k: v for k, v in sorted(vars(module).items()) if isinstance(v, (int, float, str))}
         settings.append((name, type(module).__name__, plain))
     digest.update(repr(settings).encode())
-    add_tensors(digest, engine.model.state_dict())
+    add_tensors(digest, scorer.model.state_dict())
     for file in (queries, gallery):
         status = (file.path / NAME if file.path.is_dir() else file.path).stat()
         digest.update(f"{file.path.resolve()} {status.st_size} {status.st_mtime_ns}".encode())

@@ -1,4 +1,4 @@
-"""The engine: scores pairs of images on the devices there are, in the number format asked for.
+"""The scorer: scores pairs of images on the devices there are, in the number format asked for.
 
 Work that concerns one image alone is done once an image (``PairSimilarity.encode``); pairs are put together
 by their numbers of descriptors, in chunks that fit the memory, and no pair is scored twice.

@@ -24,7 +24,7 @@ _QUERY_SLOTS = 1 << 21  # descriptors of queries held encoded: about a gigabyte 
 
 
 def score_shortlist(
-    engine: PairScorer,
+    scorer: PairScorer,
     queries: DescriptorFile,
     gallery: DescriptorFile | Database,
     shortlist: Shortlist,
@@ -47,7 +47,7 @@ def score_shortlist(
     score that is not finite.
     """
     for file in (queries, gallery):
-        check_codes(engine.model, file)
+        check_codes(scorer.model, file)
     if mask is not None and mask.shape != shortlist.ids.shape:
         raise AmesError(f"mask is {mask.shape}, the shortlist {shortlist.ids.shape}: give one for each entry")
     wanted = shortlist.ids >= 0 if mask is None else mask & (shortlist.ids >= 0)
@@ -61,12 +61,12 @@ def score_shortlist(
         return gallery.read(block.images, database_count, locations=False)
 
     with progress("score", int(wanted.sum()), "pairs") as tick:
-        for rows, encoded in _encoded(engine, queries, wanted, query_count):
+        for rows, encoded in _encoded(scorer, queries, wanted, query_count):
             blocks = _Pairs.from_shortlist(shortlist.ids, wanted, rows).blocks(block_images)
             for block, images in zip(blocks, ahead(read, blocks, workers), strict=True):
                 query, image = rows[block.rows], block.images[block.places]
                 with _naming(gallery, block.images):
-                    scores = engine.score(encoded, images, block.rows, block.places, coded=gallery.packed)
+                    scores = scorer.score(encoded, images, block.rows, block.places, coded=gallery.packed)
                 _check_finite(scores, query, image, queries, gallery)
                 logits[query, block.columns] = scores
                 if cache is not None:
@@ -76,7 +76,7 @@ def score_shortlist(
 
 
 def _encoded(
-    engine: PairScorer, queries: DescriptorFile, wanted: np.ndarray, count: int | None
+    scorer: PairScorer, queries: DescriptorFile, wanted: np.ndarray, count: int | None
 ) -> Iterator[tuple[np.ndarray, list[LocalFeatures]]]:
     """Yield numbers of queries that have wanted entries, and their encoded descriptors, group by group."""
     group = max(1, _QUERY_SLOTS // (count or queries.slots))
@@ -84,7 +84,7 @@ def _encoded(
         rows = first + np.flatnonzero(wanted[first : first + group].any(1))
         if len(rows):
             with _naming(queries, rows):
-                encoded = engine.queries(queries.read(rows, count), coded=queries.packed)
+                encoded = scorer.queries(queries.read(rows, count), coded=queries.packed)
             yield rows, encoded
 
 

@@ -24,15 +24,15 @@ class Retriever:
     """Searches a database: global codes first, then the local codes of the best.
 
     fusion: lambda and gamma of the final score. Nothing but the global index is held in memory. AmesError
-    where the engine's model did not make the database.
+    where the scorer's model did not make the database.
     """
 
     database: Database
-    engine: PairScorer
+    scorer: PairScorer
     fusion: Fusion
 
     def __post_init__(self) -> None:
-        self.database.check_model(self.engine.model)
+        self.database.check_model(self.scorer.model)
         object.__setattr__(self, "_index", open_index(self.database))
 
     @classmethod
@@ -49,8 +49,8 @@ class Retriever:
         fusion = fusion or Fusion.from_checkpoint(weights.about, source=str(model))
         if fusion is None:
             raise AmesError(f"{model}: brings no lambda and gamma: give a fusion")
-        engine = PairScorer(build_from_weights(weights, source=str(model)), compute or ComputeConfig())
-        return cls(Database(database), engine, fusion)
+        scorer = PairScorer(build_from_weights(weights, source=str(model)), compute or ComputeConfig())
+        return cls(Database(database), scorer, fusion)
 
     def search(
         self, vectors: np.ndarray, queries: LocalFeatures, *, k: int = 10, num_rerank: int = 100
@@ -70,9 +70,9 @@ class Retriever:
         images, places = np.unique(found.ids[rows, columns], return_inverse=True)
         logits = np.full(found.ids.shape, -np.inf, np.float32)
         with naming(lambda query: f"the local descriptors of query {query}"):
-            encoded = self.engine.queries(queries, coded=queries.descriptors.dtype == torch.uint8)
+            encoded = self.scorer.queries(queries, coded=queries.descriptors.dtype == torch.uint8)
         if len(images):
-            scores = self.engine.score(encoded, self.database.read(images), rows, places, coded=True)
+            scores = self.scorer.score(encoded, self.database.read(images), rows, places, coded=True)
             if not np.isfinite(scores).all():
                 raise AmesError(f"{self.database.path}: a score is not finite: the model's weights are not")
             logits[rows, columns] = scores

@@ -123,7 +123,7 @@ def init_distributed(device: str) -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
-def alone() -> Ranks:
+def single_process() -> Ranks:
     """For trainings of one process; AmesError where torchrun started several."""
     count = int(os.environ.get("WORLD_SIZE", 1))
     if count > 1:

@@ -56,10 +56,10 @@ class Learner:
                 self.model, self.teacher, batch, counts, recipe.beta, self.ranks.device
             )
         # Means over a process's pairs, weighted by its share of them, add up to those of the batch.
-        figures = self.ranks.all_reduce_sum([batch.share * float(x.detach()) for x in losses])
-        if math.isfinite(figures[0]):
+        totals = self.ranks.all_reduce_sum([batch.share * float(x.detach()) for x in losses])
+        if math.isfinite(totals[0]):
             self.scaler.scale(losses.loss * (batch.share / recipe.accumulate)).backward()
-        return figures
+        return totals
 
     def gradients_are_finite(self) -> bool:
         """Joins the processes' gradients and clips them; False where they are not finite.

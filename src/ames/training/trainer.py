@@ -29,39 +29,39 @@ from ames.training.step import descriptor_counts, total_pairs
 
 log = logging.getLogger(__name__)
 
-FIGURES = ("loss", "bce", "mse", "accuracy")
+LOSSES = ("loss", "bce", "mse", "accuracy")
 
 
 @dataclass
 class Progress:
     """Where training is: ``batch`` batches of ``epoch`` (from 0) are done, of which ``skipped`` were left
-    out; sums of the figures over the others, in the epoch and since the last line of the log; records of
+    out; sums of the losses over the others, in the epoch and since the last line of the log; records of
     the finished epochs; the best validation mAP; seconds so far.
     """
 
     epoch: int = 0
     batch: int = 0
-    sums: list[float] = field(default_factory=lambda: [0.0] * len(FIGURES))
+    sums: list[float] = field(default_factory=lambda: [0.0] * len(LOSSES))
     skipped: int = 0
-    recent: list[float] = field(default_factory=lambda: [0.0] * (1 + len(FIGURES)))
+    recent: list[float] = field(default_factory=lambda: [0.0] * (1 + len(LOSSES)))
     history: list[dict[str, float]] = field(default_factory=list)
     best: float | None = None
     seconds: float = 0.0
 
-    def add(self, figures: list[float]) -> None:
-        self.sums = [a + b for a, b in zip(self.sums, figures, strict=True)]
-        self.recent = [a + b for a, b in zip(self.recent, [1.0, *figures], strict=True)]
+    def add(self, losses: list[float]) -> None:
+        self.sums = [a + b for a, b in zip(self.sums, losses, strict=True)]
+        self.recent = [a + b for a, b in zip(self.recent, [1.0, *losses], strict=True)]
 
     def since_last_line(self) -> dict[str, float]:
-        """Means of the figures since this was last called; empty where every batch was left out."""
+        """Means of the losses since this was last called; empty where every batch was left out."""
         count, *sums = self.recent
         self.recent = [0.0] * len(self.recent)
-        return {name: x / count for name, x in zip(FIGURES, sums, strict=True)} if count else {}
+        return {name: x / count for name, x in zip(LOSSES, sums, strict=True)} if count else {}
 
     def end_epoch(self, record: dict[str, float]) -> None:
         self.history.append(record)
         self.epoch, self.batch, self.skipped = self.epoch + 1, 0, 0
-        self.sums = [0.0] * len(FIGURES)
+        self.sums = [0.0] * len(LOSSES)
 
 
 def fit(
@@ -84,7 +84,7 @@ def fit(
         ``validate`` finds a higher ``val_map``; both carry the lambda and gamma that it returned.
     ranks: the processes that train together, this one alone if None. A batch is divided among them; losses
         and weights are those of one process, up to the order of sums. Only the first validates and writes.
-    validate: gets the model in evaluation mode, returns figures.
+    validate: gets the model in evaluation mode, returns metrics.
     checkpoints: where the whole state is kept, and from where training goes on if there is one, with the
         batches that were to come; on a CPU the weights then equal those of a training that was never
         interrupted, bit for bit. SIGTERM writes the state and ends the process (status 143), Ctrl-C writes
@@ -159,14 +159,14 @@ class _Training:
         for batch in self.watch.bar(rest, progress.epoch, progress.batch, recipe.epochs, len(loader)):
             batch = batch.trimmed(self.learner.ranks.all_reduce_max(batch.longest))
             counts = descriptor_counts(recipe, progress.epoch, progress.batch, batch)
-            figures = self.learner.accumulate(batch, counts)
+            losses = self.learner.accumulate(batch, counts)
             done = self.done
             progress.batch += 1
             full = progress.batch % recipe.accumulate == 0 or progress.batch == len(loader)
-            if math.isfinite(figures[0]) and (not full or self.learner.gradients_are_finite()):
-                progress.add(figures)
+            if math.isfinite(losses[0]) and (not full or self.learner.gradients_are_finite()):
+                progress.add(losses)
             elif recipe.non_finite == "stop":
-                raise self.stopped(figures[0], batch, counts)
+                raise self.stopped(losses[0], batch, counts)
             else:
                 self.learner.zero_grad()  # with it goes what was accumulated before
                 progress.skipped += 1
@@ -203,12 +203,12 @@ class _Training:
         self.keep()
 
     def record(self) -> dict[str, float]:
-        """The figures of an epoch. AmesError where every batch was left out."""
+        """The losses of an epoch. AmesError where every batch was left out."""
         progress, count = self.progress, len(self.loader) - self.progress.skipped
         if not count:
             raise AmesError(f"epoch {progress.epoch + 1}: no batch had a finite loss and gradient; lower lr")
         means = [x / count for x in progress.sums]
-        record = {"epoch": progress.epoch + 1} | dict(zip(FIGURES, means, strict=True))
+        record = {"epoch": progress.epoch + 1} | dict(zip(LOSSES, means, strict=True))
         record["seconds"] = round(time.perf_counter() - self._started, 1)
         return record | ({"skipped": progress.skipped} if progress.skipped else {})
 
