@@ -28,6 +28,7 @@ MODEL = "epochs=1 model.model_dim=16 model.num_encoder_layers=1 model.dim_feedfo
 BATCHES = "train_dataset.batch_size=6 train_dataset.min_positives=1 train_dataset.min_negatives=1"
 TRAINING = f"{MODEL} {BATCHES} train_dataset.desc_num=16"
 EVALUATE = "python src/evaluate.py experiment=landmarks data_root=data"
+RECIPE = "experiment=landmarks-train"
 DRAWN = "--landmarks 2 --easy 1 --hard 1 --junk 1"
 # What is added to commands that begin so, in place of words of the same key. Of two that fit, the first.
 ADDED = {
@@ -49,6 +50,13 @@ SMALL = {
 OWN = {
     "python src/train_detector.py": f"epochs=1 {BATCHES}",
     "python src/train.py": f"{MODEL} {BATCHES}",
+    "python src/evaluate.py": "test_dataset.num_rerank=[20]",
+}
+LANDMARKS = {
+    "ames landmarks data/landmarks-train": "--landmarks 6 --easy 2 --hard 2 --distractors 6",
+    "ames landmarks data/landmarks-val": f"{DRAWN} --distractors 100",
+    "python src/train_detector.py": "epochs=1 train_dataset.min_negatives=1",
+    "python src/train.py": "epochs=1 model.num_encoder_layers=1 train_dataset.min_negatives=1",
 }
 # What the run leaves, as the README names it.
 OUTPUTS = [
@@ -199,11 +207,33 @@ def test_the_commands_for_own_data_run(tmp_path, monkeypatch, capsys):
     for number, words in enumerate(ordered):
         printed[" ".join(words)] = run_command(words, OWN, tmp_path, f"{number:02}")
     assert len(printed) == 8
-    results = json.loads(next(tmp_path.glob("runs/*/results.json")).read_text())
-    assert results["initial"]["map"] == 100
+    reproduce = commands((ROOT / "docs/reproduce.md").read_text())
+    protocols = next(words for words in reproduce if words[-1].startswith("test_dataset.protocols="))
+    run_command(protocols, OWN, tmp_path, "protocols")
+    keys = {"runs/04": {"map"}, "runs/protocols": {"k1_map", "whole_map"}}
+    for run, expected in keys.items():
+        initial = json.loads((tmp_path / run / "results.json").read_text())["initial"]
+        assert {key: x for key, x in initial.items() if key.endswith("map")} == dict.fromkeys(expected, 100)
     assert (tmp_path / "detector.pt").is_file()
     capsys.readouterr()
     run_blocks(section, tmp_path, monkeypatch)
     lines = capsys.readouterr().out.splitlines()
     assert [line[:9] for line in lines] == ["0-new.jpg", "1-new.jpg"]
     assert all(line.split("['")[1][:2] == line[:2] for line in lines)
+
+
+@pytest.mark.slow
+def test_the_recipes_on_generated_landmarks_run(tmp_path):
+    """docs/detector.md's commands, then docs/training.md's on these landmarks; … is the line before."""
+    (tmp_path / "src").symlink_to(ROOT / "src")  # where the shipped models are
+    recipes = [
+        *commands((ROOT / "docs/detector.md").read_text()),
+        *(words for words in commands((ROOT / "docs/training.md").read_text()) if {"…", RECIPE} & set(words)),
+    ]
+    assert len(recipes) == 7
+    for number, words in enumerate(recipes):
+        words = [word if word != "…" else RECIPE for word in words]
+        words += ["data_root=data"] if words[-1].startswith("train_dataset.database_desc") else []
+        run_command(words, LANDMARKS, tmp_path, f"{number:02}")
+    assert (tmp_path / "rootsift_detector.pt").is_file()
+    assert sorted(path.parent.name for path in tmp_path.glob("runs/*/model.pt")) == ["05", "06"]
