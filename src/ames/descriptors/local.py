@@ -155,7 +155,8 @@ class DescriptorFile:
         the file does not have.
         """
         if count is not None and count > self.slots and not self._said_few:
-            _log.warning("%s: holds %d descriptors an image, %d asked for", self.path, self.slots, count)
+            said = "%s: holds %d descriptors an image, %d asked for; all are used"
+            _log.warning(said, self.path, self.slots, count)
             self._said_few = True
         count = self.slots if count is None else min(count, self.slots)
         rows = np.array(rows, np.int64, order="C")
