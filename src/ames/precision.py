@@ -60,7 +60,7 @@ def _why_not(dtype: torch.dtype, device: torch.device) -> str | None:
         rates = measured(dtype)
         if rates.slow:
             return (
-                f"this processor reaches {rates.wanted / 1e9:.3g} billion operations a second and core in "
+                f"this processor reaches {rates.wanted / 1e9:.3g} billion operations per second and core in "
                 f"{name}, {rates.fp32 / 1e9:.3g} in fp32"
             )
     elif device.type == "cuda" and dtype == torch.bfloat16 and torch.cuda.is_available():
