@@ -45,7 +45,7 @@ def parse() -> argparse.Namespace:
         "--pretrained", action="store_true", help="accepted; backbones always have their weights"
     )
     parser.add_argument(
-        "--desc_num", type=int, help="local descriptors an image (rootsift 400, networks 700)"
+        "--desc_num", type=int, help="local descriptors per image (rootsift 400, networks 700)"
     )
     parser.add_argument("--num_workers", type=int, default=0)
     parser.add_argument("--weights", help="of a network, a file or a folder (default: the published ones)")

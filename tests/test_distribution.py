@@ -133,7 +133,7 @@ def test_another_package_installed_over_this_one(tmp_path, content):
         (tmp_path / "ames_retrieval" / file.name).write_text(file.read_text())
     said = one_line(come_in(tmp_path))
     assert "was installed over this library" in said
-    assert "pip uninstall ames ames-retrieval, then install ames-retrieval anew" in said
+    assert "pip uninstall ames ames-retrieval, then install ames-retrieval again" in said
 
 
 def test_this_library_alone():
@@ -144,4 +144,4 @@ def test_no_library_beside_the_door(tmp_path):
     (tmp_path / "ames_retrieval").mkdir()
     for file in (ROOT / "src" / "ames_retrieval").glob("*.py"):
         (tmp_path / "ames_retrieval" / file.name).write_text(file.read_text())
-    assert "install ames-retrieval anew" in one_line(come_in(tmp_path))
+    assert "install ames-retrieval again" in one_line(come_in(tmp_path))

@@ -90,7 +90,7 @@ def test_one_line_names_both_rates(imitated, caplog):
         assert not usable(torch.bfloat16, ["cpu", "cpu"], asked="precision=bf16")
     (said,) = lines(caplog)
     assert said == (
-        "precision=bf16: this processor reaches 0.3 billion operations a second and core in bf16, "
+        "precision=bf16: this processor reaches 0.3 billion operations per second and core in bf16, "
         "65 in fp32; fp32 is taken instead"
     )
 

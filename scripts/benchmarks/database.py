@@ -1,4 +1,4 @@
-"""A database of many made-up images: building, opening, answering; memory and bytes an image."""
+"""A database of many made-up images: building, opening, answering; memory and bytes per image."""
 
 from __future__ import annotations
 

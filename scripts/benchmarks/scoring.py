@@ -1,4 +1,4 @@
-"""Pairs a second of the scorer beside a twin of the released model, with the same weights and inputs."""
+"""Pairs per second of the scorer beside a twin of the released model, with the same weights and inputs."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class NotFiniteError(AmesError):
         self.image = image
         super().__init__(
             f"{name or f'the descriptors of image {image}'} hold values that are not finite (NaN or "
-            "infinity); extract them anew"
+            "infinity); extract them again"
         )
 
 

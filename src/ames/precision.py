@@ -21,7 +21,8 @@ SLOWER = 4.0
 _SHAPE = (512, 128, 128)  # of the products: some hundred tokens of AMES through a layer
 _PATIENCE = 0.1  # seconds of measuring after which no further round is begun
 _BESIDE = 10  # products in fp32 beside each of the format, which may take as long as all of them
-_NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16"}
+AUTOCAST = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}  # None: fp32 throughout
+_NAMES = {dtype: name for name, dtype in AUTOCAST.items() if dtype is not None}
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def _why_not(dtype: torch.dtype, device: torch.device) -> str | None:
         rates = measured(dtype)
         if rates.slow:
             return (
-                f"this processor reaches {rates.wanted / 1e9:.3g} billion operations a second and core in "
+                f"this processor reaches {rates.wanted / 1e9:.3g} billion operations per second and core in "
                 f"{name}, {rates.fp32 / 1e9:.3g} in fp32"
             )
     elif device.type == "cuda" and dtype == torch.bfloat16 and torch.cuda.is_available():

@@ -101,7 +101,7 @@ def test_commands_that_are_called_again_say_so(prepared, tmp_path, capsys):
     assert "22 images" in (told := capsys.readouterr().out)
     assert "and has been changed since: left as it is" in told
     assert run("compress", *words_of(prepared), *words, "--global-factory", "SQ8") == 2
-    assert "made otherwise (global factory: there SQfp16, now SQ8)" in capsys.readouterr().err
+    assert "made with other settings (global factory: there SQfp16, now SQ8)" in capsys.readouterr().err
 
 
 def test_wrong_input_is_one_line(prepared, tmp_path, capsys):
@@ -120,7 +120,7 @@ def test_wrong_input_is_one_line(prepared, tmp_path, capsys):
         (("inspect", tmp_path / "set"), "no database"),
         (
             ("choose-codec", prepared.vectors("gallery"), "--bytes-per-image", 60),
-            "60 bytes an image hold no 50",
+            "60 bytes per image hold no 50",
         ),
     ]
     for words, message in cases:

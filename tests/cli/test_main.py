@@ -202,7 +202,7 @@ def test_prepare_does_not_mix_other_images_or_settings(tmp_path, capsys):
         "--desc-num",
         30,
     )
-    # The descriptors made anew, the shortlist of the old order is noticed too.
+    # The descriptors made again, the shortlist of the old order is noticed too.
     for path in (tmp_path / "set").glob("*_query_*.hdf5"):
         path.unlink()
     refused(capsys, "nn_rootsift.npz: made from other descriptors; move it away", *words, "--desc-num", 30)

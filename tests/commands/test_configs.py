@@ -246,7 +246,7 @@ def test_train_goes_on_where_it_was(data, tmp_path):
     (tmp_path / "model.pt").unlink()
     done = call("train.py", *words, "resume=auto", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "goes on in epoch" in done.stdout + done.stderr
+    assert "resumes in epoch" in done.stdout + done.stderr
     again = read_weights(tmp_path / "model.pt").state
     assert all(torch.equal(x, again[name]) for name, x in first.items())
 
@@ -324,7 +324,7 @@ def test_train_a_detector_and_go_on_where_it_was(data, tmp_path):
     (tmp_path / "x.pt").unlink()
     done = call("train_detector.py", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "goes on in epoch" in done.stdout + done.stderr
+    assert "resumes in epoch" in done.stdout + done.stderr
     again = read_weights(tmp_path / "x.pt").state
     assert all(torch.equal(x, again[name]) for name, x in first.items())
 
@@ -496,7 +496,7 @@ DETECTOR_ERRORS = [
     (["start={data}/narrow_detector.pt"], "descriptors are 128-d, but the model takes 64-d"),
     (["start={data}/other_detector.pt"], "trained on cvnet descriptors, not on rootsift"),
     (["data_root={spoiled}/packed"], "holds packed bits; training needs descriptors"),
-    (["data_root={spoiled}/nan"], "has a descriptor that is not finite: extract it anew"),
+    (["data_root={spoiled}/nan"], "has a descriptor that is not finite: extract it again"),
     (["data_root={spoiled}/unlabelled"], "has no label; training needs path,label"),
     (["val_dataset=landmarks-val"], "choose a file of conf/dataset, dataset@val_dataset=landmarks-val"),
     (["dataset@val_dataset=landmarks-val"], "landmarks-val: no such folder"),

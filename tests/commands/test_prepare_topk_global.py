@@ -178,7 +178,7 @@ def test_what_is_there_is_kept_if_it_is_the_same(root):
     before = path.stat().st_mtime_ns
     assert make_shortlist(folder) == make_shortlist(folder, size=10) == path
     assert path.stat().st_mtime_ns == before
-    refused("made with entries 10, not 12; move it away to make it anew", root, "--shortlist_size", 12)
+    refused("made with entries 10, not 12; move it away to make it again", root, "--shortlist_size", 12)
     write_globals(folder.vectors("gallery"), FAR)
     refused("made from other descriptors", root)
 

@@ -215,7 +215,7 @@ def test_merging_works_from_any_folder_and_after_a_move(tmp_path, monkeypatch, c
     words = ["--dataset", "mine", "--desc_name", "dinov2", "--data_root", "data"]
     script = ROOT / "extract" / "merge_hdf5.py"
     assert run_script(script, *words, cwd=tmp_path).returncode == 0
-    assert run_script(script, *words, cwd=tmp_path).returncode == 0  # again: the merged file is made anew
+    assert run_script(script, *words, cwd=tmp_path).returncode == 0  # the merged file is made again
     assert "dinov2_local.hdf5: 18 images of 3 parts" in capsys.readouterr().out
     moved = folder.rename(tmp_path / "moved")
     (tmp_path / "other").mkdir()

@@ -291,7 +291,7 @@ def test_a_database_of_raw_vectors_is_refused(tmp_path, monkeypatch):
     old = compress(raw, model(), tmp_path / "raw", desc_num=4)
     replace(old.manifest, source=db_source).save(tmp_path / "raw")
     monkeypatch.undo()
-    said = "its global codes are of vectors of length 40, .* compress the descriptors anew"
+    said = "its global codes are of vectors of length 40, .* compress the descriptors again"
     with pytest.raises(AmesError, match=said):
         open_index(Database(tmp_path / "raw"))
     with pytest.raises(AmesError, match=said):
@@ -344,7 +344,7 @@ def test_what_differs_from_the_build_is_named(tmp_path):
         return lambda: compress(source, model, tmp_path / "db", desc_num=desc_num, factory=factory)
 
     for call, what in (
-        (again(desc_num=3), "descriptors an image: there 4, now 3"),
+        (again(desc_num=3), "descriptors per image: there 4, now 3"),
         (again(factory="SQ8"), "global factory: there SQfp16, now SQ8"),
         (again(model=model(seed=1)), "the model's projection is another"),
         (again(renamed), "other names of the images"),
@@ -352,7 +352,8 @@ def test_what_differs_from_the_build_is_named(tmp_path):
         (again(other), "image_local.hdf5 has changed since"),
     ):
         with pytest.raises(
-            AmesError, match=rf"db: holds a database already, made otherwise \({what}\); give"
+            AmesError,
+            match=rf"db: already holds a database that was made with other settings \({what}\); give",
         ):
             call()
     assert contents(tmp_path / "db") == before
@@ -397,7 +398,7 @@ def test_deleting_and_compacting_again_write_nothing(tmp_path):
 
 def test_databases_are_not_written_over(tmp_path):
     _, made = database(tmp_path)
-    with pytest.raises(AmesError, match="holds a database already"):
+    with pytest.raises(AmesError, match="already holds a database"):
         compress(made, model(), tmp_path / "db", desc_num=3)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("dear")
@@ -409,7 +410,7 @@ def test_databases_are_not_written_over(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"desc_num": SLOTS + 1}, "holds 6 descriptors an image, 7 asked for"),
+        ({"desc_num": SLOTS + 1}, "holds 6 descriptors per image, 7 asked for"),
         ({"factory": "nonsense"}, "nonsense"),
     ],
 )

@@ -125,7 +125,9 @@ def test_a_build_goes_on_only_as_it_began(tmp_path, monkeypatch):
     made = source(tmp_path)
     out = tmp_path / "db"
     assert dies_at(12, lambda: compress(made, model(), out, desc_num=4), *SEGMENT)
-    with pytest.raises(AmesError, match=r"unfinished database made otherwise \(slots differs\)"):
+    with pytest.raises(
+        AmesError, match=r"unfinished database that was made with other settings \(slots differs\)"
+    ):
         compress(made, model(), out, desc_num=3)
     with pytest.raises(AmesError, match=r"\(projection differs\)"):
         compress(made, model(seed=1), out, desc_num=4)

@@ -95,7 +95,7 @@ def test_fewer_descriptors_than_asked_for_is_said_once(tmp_path, caplog):
         assert file.read([0], 50).size == SLOTS
         file.read([1], 60)
     assert [r.getMessage() for r in caplog.records] == [
-        f"{file.path}: holds {SLOTS} descriptors an image, 50 asked for"
+        f"{file.path}: holds {SLOTS} descriptors per image, 50 asked for; all are used"
     ]
 
 

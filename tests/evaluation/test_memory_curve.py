@@ -1,4 +1,4 @@
-"""The curve of bytes an image against mAP: rows, picture, the command, and what it refuses."""
+"""The curve of bytes per image against mAP: rows, picture, the command, and what it refuses."""
 
 import builtins
 import json
@@ -36,7 +36,7 @@ FUSION = Fusion(0.3, 2.0)
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A test set of 5 descriptors an image, a full-precision and a binary model."""
+    """A test set of 5 descriptors per image, a full-precision and a binary model."""
     root = tmp_path_factory.mktemp("curve")
     made(root / "small")
     made(root / "photos", keys={"ok": 3, "junk": 1})

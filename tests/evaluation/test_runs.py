@@ -110,7 +110,7 @@ def test_a_run_whose_shortlist_repeats_an_image_is_refused(run, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--num-rerank", "120"], "not scored: the run scored what it re-ranks up to 100; evaluate anew"),
+        (["--num-rerank", "120"], "not scored: the run scored what it re-ranks up to 100; evaluate again"),
         (["--num-rerank", "1000"], "num_rerank 1000 is outside 1 ... 150"),
         (["--lamb", "1.5"], "lamb 1.5 is outside [0, 1]"),
         (["--temp", "0"], "temp 0.0 is not a number above 0"),

@@ -1,6 +1,6 @@
 """Damaged files and spoilt words: no trace, no crash, no hang, at most three lines, a few hundred of them.
 
-10,000 more are in the slow test. A case is made anew from the seed and its number; see ``worker``.
+10,000 more are in the slow test. A case is made again from the seed and its number; see ``worker``.
 """
 
 import json

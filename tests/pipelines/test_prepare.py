@@ -91,6 +91,15 @@ def test_an_interrupted_one_goes_on(folder, monkeypatch):
     assert len(calls) == 3 + 1 + 1 + 1  # twice the trial image, and the gallery
 
 
+@pytest.mark.parametrize("name", ["test_query.txt", "test_gallery.txt"])
+def test_a_missing_list_is_named_before_anything_is_extracted(folder, capsys, name):
+    (folder.path / name).unlink()
+    before = sorted(folder.path.iterdir())
+    assert prepare(folder) == 2
+    assert f"{folder.path / name}: no such list of images; a data set's folder" in capsys.readouterr().err
+    assert sorted(folder.path.iterdir()) == before
+
+
 def test_what_is_done_needs_no_images(folder):
     assert prepare(folder) == 0
     for name in NAMES:

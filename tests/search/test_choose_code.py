@@ -88,6 +88,6 @@ def test_the_rest_of_the_bytes_is_for_local_descriptors(budget, desc_bytes, expe
 
 def test_a_budget_that_holds_nothing():
     with pytest.raises(
-        AmesError, match=r"100 bytes an image hold no 50 local descriptors .* \(smallest: 32\)"
+        AmesError, match=r"100 bytes per image hold no 50 local descriptors .* \(smallest: 32\)"
     ):
         pick(MEASURED, bytes_per_image=100)

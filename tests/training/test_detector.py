@@ -261,7 +261,7 @@ def test_a_finished_training_says_so_and_leaves_its_detector(store, tmp_path, ca
 def test_a_training_begun_otherwise_is_refused(store, tmp_path):
     broken_off(store, 3, tmp_path)
     resume = Checkpoints(tmp_path, resume=True)
-    with pytest.raises(AmesError, match=r"was begun with margin 0.1, not 0.2; go on with the same"):
+    with pytest.raises(AmesError, match=r"was begun with margin 0.1, not 0.2; resume with the same"):
         fit_detector(made(), loader(store), replace(RECIPE, margin=0.2), checkpoints=resume)
     with pytest.raises(AmesError, match="was begun with seed 0, not 1"):
         fit_detector(made(), loader(store, seed=1), RECIPE, checkpoints=resume)
@@ -276,7 +276,7 @@ def test_a_descriptor_that_is_no_number_is_named_and_nothing_is_spoiled(tmp_path
     spoiled, detector = write_store(tmp_path / "spoiled.hdf5", spoiled=5), made()
     with pytest.raises(AmesError) as error:
         fit_detector(detector, loader(spoiled), RECIPE, out=tmp_path / "x.pt")
-    assert str(error.value) == "image 5 has a descriptor that is not finite: extract it anew"
+    assert str(error.value) == "image 5 has a descriptor that is not finite: extract it again"
     assert all(x.isfinite().all() for x in weights(detector).values())
     assert not (tmp_path / "x.pt").exists()
 

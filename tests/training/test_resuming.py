@@ -103,7 +103,7 @@ def test_a_damaged_state_is_passed_over(store, tmp_path, caplog):
 
 def test_a_training_begun_otherwise_is_refused(store, tmp_path):
     broken_off(made(), 3, store, tmp_path)
-    with pytest.raises(AmesError, match=r"was begun with lr 0.001, not 0.002; go on with the same"):
+    with pytest.raises(AmesError, match=r"was begun with lr 0.001, not 0.002; resume with the same"):
         fit(made(), loader(store), replace(LONGER, lr=2e-3), checkpoints=Checkpoints(tmp_path, resume=True))
     with pytest.raises(AmesError, match="was begun with seed 0, not 1"):
         fit(made(), loader(store, seed=1), LONGER, checkpoints=Checkpoints(tmp_path, resume=True))

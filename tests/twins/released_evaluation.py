@@ -1,6 +1,6 @@
 """A twin of the released evaluation: every query against one rank at a time, once for each protocol.
 
-The gallery file is opened and read anew for each rank; where several protocols share a pair it is scored
+The gallery file is opened and read again for each rank; where several protocols share a pair it is scored
 again. For tests and benchmarks.
 """
 

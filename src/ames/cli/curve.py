@@ -17,7 +17,7 @@ def register(commands: Any) -> None:
     """Adds the command to the sub-parsers of ``ames``."""
     curve = commands.add_parser(
         "curve",
-        help="bytes an image against mAP, at several numbers of database descriptors",
+        help="bytes per image against mAP, at several numbers of database descriptors",
         description="Scores models on a prepared test set at each count; writes OUT.json and OUT.png.",
     )
     curve.add_argument("folder", type=Path, help="a prepared test set")
@@ -36,7 +36,7 @@ def register(commands: Any) -> None:
         "--protocol", nargs="+", default=[], metavar="NAME", help="(default: those for the ground truth)"
     )
     curve.add_argument(
-        "--extra-bytes", type=natural, default=0, help="bytes an image beside local descriptors (0)"
+        "--extra-bytes", type=natural, default=0, help="bytes per image beside local descriptors (0)"
     )
     curve.add_argument("--precision", default="fp32", help="fp32, tf32, bf16, fp16 (fp32)")
     curve.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (cpu)")

@@ -21,7 +21,7 @@ def register(commands: Any) -> None:
     )
     _source(compress)
     compress.add_argument("--model", type=Path, help="checkpoint (default: the shipped binary one)")
-    compress.add_argument("--desc-num", type=positive, default=50, help="local descriptors an image (50)")
+    compress.add_argument("--desc-num", type=positive, default=50, help="local descriptors per image (50)")
     compress.add_argument("--global-factory", default="SQfp16", help="FAISS factory of --global (SQfp16)")
     compress.add_argument("-o", "--out", type=Path, required=True, help="the folder of the database")
     compress.set_defaults(run=_compress)
@@ -157,7 +157,7 @@ def _choose_codec(args: argparse.Namespace) -> None:
     )
     print(
         f"ames compress ... --global-factory {chosen.factory} --desc-num {chosen.desc_num}   "
-        f"(about {chosen.bytes_per_image} bytes an image)"
+        f"(about {chosen.bytes_per_image} bytes per image)"
     )
     if args.json is not None:
         with atomic_file(args.json) as file:

@@ -116,9 +116,9 @@ def compress(
     device: str = "cpu",
     seed: int = 0,
 ) -> Database:
-    """Makes a database of ``desc_num`` local codes an image at most, and opens it.
+    """Makes a database of ``desc_num`` local codes per image at most, and opens it.
 
-    factory: of the global codes (``ames.search.codes``). A build that was interrupted goes on when it is
+    factory: of the global codes (``ames.search.codes``). A build that was interrupted resumes when it is
     called again with the same arguments, and one that is finished is left as it is, whatever was appended or
     deleted since; AmesError where ``out`` holds anything else. Memory is that of a batch and of the names.
     """
@@ -128,7 +128,7 @@ def compress(
     _check_source(source, model)
     if desc_num > source.local.slots:
         raise AmesError(
-            f"{source.local.path}: holds {source.local.slots} descriptors an image, {desc_num} asked for"
+            f"{source.local.path}: holds {source.local.slots} descriptors per image, {desc_num} asked for"
         )
     manifest = Manifest(
         slots=desc_num,
@@ -263,7 +263,7 @@ def check_cosines(database: Database, codec: GlobalCodec, codes: np.ndarray) -> 
     if length is not None and not _SHORT <= length <= _LONG:
         raise AmesError(
             f"{database.path}: its global codes are of vectors of length {length:.3g}, as an earlier version "
-            "stored them; their similarities are no cosines: compress the descriptors anew"
+            "stored them; their similarities are no cosines: compress the descriptors again"
         )
 
 
@@ -365,18 +365,19 @@ def _check_same(out: Path, there: Manifest, wanted: Manifest) -> None:
     key, what = other
     if there.building is None:
         raise AmesError(
-            f"{out}: holds a database already, made otherwise ({what}); give a new folder, or use ames append"
+            f"{out}: already holds a database that was made with other settings ({what}); "
+            "give a new folder, or use ames append"
         )
     raise AmesError(
-        f"{out}: holds an unfinished database made otherwise ({key} differs): {what}; remove the folder, or "
-        "give another one"
+        f"{out}: holds an unfinished database that was made with other settings ({key} differs): "
+        f"{what}; remove the folder, or give another one"
     )
 
 
 def _difference(there: Manifest, wanted: Manifest) -> tuple[str, str] | None:
     """The first key in which two databases differ, and what differs, for people."""
     for key, what in (
-        ("slots", "descriptors an image"),
+        ("slots", "descriptors per image"),
         ("codes", "codes"),
         ("projection", "the model's projection"),
         ("factory", "global factory"),

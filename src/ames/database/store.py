@@ -27,7 +27,7 @@ class Database:
     """A snapshot of a database, read through memory maps; changes made after opening are not seen.
 
     Images are numbered 0 ... ``len`` - 1 in the order in which they were added, deleted ones left out.
-    ``slots``: local codes an image at most; ``codes``: "bits" or "float16"; ``width``: dimensions of a code;
+    ``slots``: local codes per image at most; ``codes``: "bits" or "float16"; ``width``: dimensions of a code;
     ``provenance``: of the descriptors. AmesError for a folder that holds none, one that is damaged, or one
     whose building was not finished (unless ``unfinished``).
     """
@@ -194,7 +194,7 @@ class Database:
             raise AmesError(
                 f"{self.path}: its codes were made by another projection ({maker}, fingerprint "
                 f"{self.manifest.projection[:12]}; the model's: {found[:12]}): use the model that made "
-                "it, or compress the descriptors anew"
+                "it, or compress the descriptors again"
             )
 
 

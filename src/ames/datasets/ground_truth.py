@@ -87,7 +87,7 @@ def parse_ground_truth(
     if not isinstance(raw, Mapping):
         raise AmesError(f"{source}: ground truth must be a dict with imlist, qimlist and gnd")
     if "gnd" not in raw:
-        raise AmesError(f"{source}: ground truth lacks the key gnd")
+        raise AmesError(f"{source}: not a ground truth: it lacks the key gnd")
     imlist, qimlist = (
         _names(raw[key], key, source=source) if raw.get(key) is not None else None
         for key in ("imlist", "qimlist")

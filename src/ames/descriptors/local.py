@@ -151,11 +151,12 @@ class DescriptorFile:
         [len(rows), count, D / 8] of a packed file. What lies in padding comes as zeros.
 
         positions, scale and weight are float32; without ``locations`` they are left out, which is faster.
-        A file of fewer descriptors an image gives what it has, and says so once. AmesError for rows that
+        A file of fewer descriptors per image gives what it has, and says so once. AmesError for rows that
         the file does not have.
         """
         if count is not None and count > self.slots and not self._said_few:
-            _log.warning("%s: holds %d descriptors an image, %d asked for", self.path, self.slots, count)
+            said = "%s: holds %d descriptors per image, %d asked for; all are used"
+            _log.warning(said, self.path, self.slots, count)
             self._said_few = True
         count = self.slots if count is None else min(count, self.slots)
         rows = np.array(rows, np.int64, order="C")

@@ -70,7 +70,7 @@ def _names(names: h5py.Dataset | None, images: int) -> list[str] | None:
     try:
         return list(names.asstr()[:])
     except UnicodeDecodeError as error:
-        raise AmesError(f"{names.file.filename}: its names are not UTF-8; write them anew") from error
+        raise AmesError(f"{names.file.filename}: its names are not UTF-8; write them again") from error
 
 
 def _provenance(file: h5py.File) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def _check_heap(file: h5py.File, features: h5py.Dataset) -> None:
             while place >= 0:
                 if not _ends(content, place):
                     raise AmesError(
-                        f"{file.filename}: its names or its provenance are damaged; write it anew"
+                        f"{file.filename}: its names or its provenance are damaged; write it again"
                     )
                 place = content.find(_COLLECTION, place + 1, last)
 

@@ -53,7 +53,7 @@ class WriteState:
 
 
 class ResumableFiles:
-    """The files of a plan; ``state.done`` rows are there already. Used under ``locking.exclusively``."""
+    """The files of a plan; ``state.done`` rows are there already. Used under ``io.locks``."""
 
     def __init__(self, plan: OutputPlan, *, discard: bool = False) -> None:
         """Goes on with what is there, or begins; AmesError where what is there was made otherwise, unless

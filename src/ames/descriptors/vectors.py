@@ -164,7 +164,7 @@ def unit(vectors: np.ndarray, name: Callable[[int], str]) -> np.ndarray:
     if not finite.all():
         raise AmesError(
             f"{name(int(np.argmin(finite)))} is not finite (NaN or infinity), or its squares are not: "
-            "extract it anew"
+            "extract it again"
         )
     found = vectors
     suspects = np.flatnonzero(np.abs(squares - 1) > 1.9 * TOLERANCE)

@@ -228,7 +228,7 @@ def evaluate_run(
         rows = sweep(run.shortlist, run.logits, truth, chosen_protocols, **grid)
     except AmesError as error:
         most = max(run.about["num_rerank"])
-        raise AmesError(f"{error}: the run scored what it re-ranks up to {most}; evaluate anew") from error
+        raise AmesError(f"{error}: the run scored what it re-ranks up to {most}; evaluate again") from error
     return [{"num_rerank": 0, "lamb": None, "temp": None} | initial, *rows]
 
 

@@ -50,7 +50,7 @@ def pool(
         if spoiled.any():
             raise AmesError(
                 f"{file.path}: the sum of the descriptors of image {rows[spoiled][0]} is not finite: extract "
-                "it anew"
+                "it again"
             )
     return vectors
 

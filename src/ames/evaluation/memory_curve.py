@@ -186,7 +186,7 @@ def draw(
             axes.axhline(row[metric], **look, label=plain(row["model"]))
 
     _scale_bytes(axes, [row["bytes"] for row in rows if row["db_desc_num"]])
-    axes.set_xlabel("bytes an image (points: database descriptors)")
+    axes.set_xlabel("bytes per image (points: database descriptors)")
     axes.set_ylabel(plain(label))
     axes.set_title(plain(title))
     tidy(axes)

@@ -26,9 +26,8 @@ from ames.extraction.preprocessing import NetworkInput, Sizing, network_inputs
 from ames.features import LocalFeatures
 from ames.io.hashing import weights_digest
 from ames.io.prefetch import ahead
-from ames.precision import usable
+from ames.precision import AUTOCAST, usable
 
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 PUBLISHED_IN_PIXELS = ("cvnet",)  # backbones of whose published files locations are pixels, not shares
 _PROBED = 64  # pixels a side of the image with which the network is tried before the first real one
 _Prepared = list[NetworkInput]
@@ -36,8 +35,8 @@ _Prepared = list[NetworkInput]
 
 def check_autocast(config: ExtractionConfig) -> ExtractionConfig:
     """Without autocast where the device only imitates that (``ames.precision``), which is said once."""
-    kind = config.autocast
-    if kind is None or usable(AUTOCAST[kind], [config.device], asked=f"autocast {kind}"):
+    dtype = AUTOCAST[config.autocast]
+    if dtype is None or usable(dtype, [config.device], asked=f"autocast {config.autocast}"):
         return config
     return replace(config, autocast=None)
 
@@ -196,8 +195,8 @@ class BatchedExtractor(Extractor):
         return ordered.float().div_(255).sub_(self._mean).div_(self._std)
 
     def _maps(self, pixels: Tensor) -> FeatureMaps:
-        kind = self.config.autocast
-        with torch.autocast(self._device.type, AUTOCAST.get(kind or ""), enabled=kind is not None):
+        dtype = AUTOCAST[self.config.autocast]
+        with torch.autocast(self._device.type, dtype, enabled=dtype is not None):
             return self._network.maps(pixels)
 
     def _fetch(self, running: _Running) -> Iterator[tuple[int, ExtractionResult]]:

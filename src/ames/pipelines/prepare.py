@@ -30,9 +30,16 @@ def prepare(
     training = folder.image_list().exists()
     if training and boxes is not None:
         raise AmesError(f"{path}: a training set, which has no queries; leave --boxes out")
+    splits = ("",) if training else ("query", "gallery")
+    for listed in map(folder.image_list, splits):  # before an hour of extraction
+        if not listed.is_file():
+            raise AmesError(
+                f"{listed}: no such list of images; a data set's folder holds train.txt, or test_query.txt "
+                "and test_gallery.txt, with one image's path per line"
+            )
     check_device(config.device)
     extractor = build_extractor(config)
-    for split in ("",) if training else ("query", "gallery"):
+    for split in splits:
         cut = boxes if split == "query" else None
         yield extract_split(folder, split, extractor, images=images, boxes=cut).summary()
     yield str(make_shortlist(folder, training=training, overwrite=config.overwrite, device=config.device))

@@ -102,7 +102,7 @@ def make(
     reads), besides the image itself. skip_self: of a training set, the images do not find themselves (by
     number: others of the same vector are found). A shortlist that is there already is kept; one that was made
     here from other descriptors, or otherwise than is asked for, is an AmesError, as far as the file shows it
-    (a pickle shows its shape alone), unless ``overwrite``, which makes it anew. ``block`` and memory:
+    (a pickle shows its shape alone), unless ``overwrite``, which makes it again. ``block`` and memory:
     ``search_blocks``.
     """
     kept = None if overwrite else existing(source)
@@ -232,18 +232,18 @@ def _check_shape(path: Path, queries: int, entries: int | None) -> None:
         _, rows, columns = published_array(load_pickle(path)).shape
     for what, held, wanted in (("queries", rows, queries), ("entries", columns, entries)):
         if wanted is not None and held != wanted:
-            raise AmesError(f"{path}: has {held} {what}, not {wanted}; move it away to make it anew")
+            raise AmesError(f"{path}: has {held} {what}, not {wanted}; move it away to make it again")
 
 
 def _check_same(path: Path, wanted: Mapping[str, Any]) -> None:
     """What the file does not say, of earlier versions, is taken for the same."""
     held = read_meta(path)
     if held.get("digest", wanted["digest"]) != wanted["digest"]:
-        raise AmesError(f"{path}: made from other descriptors; move it away to make it anew")
+        raise AmesError(f"{path}: made from other descriptors; move it away to make it again")
     for key in ("entries", "skip_self", "superglobal"):
         if key in wanted and held.get(key, wanted[key]) != wanted[key]:
             raise AmesError(
-                f"{path}: made with {key} {held[key]}, not {wanted[key]}; move it away to make it anew"
+                f"{path}: made with {key} {held[key]}, not {wanted[key]}; move it away to make it again"
             )
 
 

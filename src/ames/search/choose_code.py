@@ -14,13 +14,15 @@ from ames.search.exact import search
 
 # Small ones first; which fits depends on the vectors, hence the table.
 FACTORIES = ("RaBitQ", "PCA64,SQ4", "PCA64,SQ8", "SQ4", "PCA128,SQ8", "SQ8", "SQfp16")
-OVERHEAD = 48  # bytes an image beside its codes: 8 of the row, 4 and some 30 of the name, a share of the rest
+OVERHEAD = (
+    48  # bytes per image beside its codes: 8 of the row, 4 and some 30 of the name, a share of the rest
+)
 
 
 @dataclass(frozen=True)
 class Measured:
     """One factory: bytes of a code, share of the exact first 1, 10, 100 that are found among as many,
-    queries a second, seconds to train and to encode all vectors.
+    queries per second, seconds to train and to encode all vectors.
     """
 
     factory: str
@@ -92,7 +94,7 @@ def _recall(ids: np.ndarray, exact: np.ndarray, k: int) -> float:
 
 @dataclass(frozen=True)
 class Pick:
-    """A factory for the global codes and a number of local ones that fit a budget of bytes an image."""
+    """A factory for the global codes and a number of local ones that fit a budget of bytes per image."""
 
     factory: str
     desc_num: int
@@ -120,7 +122,7 @@ def pick(
     if not fits:
         smallest = min(m.bytes for m in measured)
         raise AmesError(
-            f"{bytes_per_image} bytes an image hold no {least} local descriptors of {desc_bytes} bytes, "
+            f"{bytes_per_image} bytes per image hold no {least} local descriptors of {desc_bytes} bytes, "
             f"{overhead} bytes of bookkeeping and a global code (smallest: {smallest}); allow more bytes, or "
             "fewer descriptors"
         )

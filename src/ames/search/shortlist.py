@@ -57,7 +57,7 @@ class Shortlist:
         twice = first_repeated(ids) if distinct else None
         if twice is not None:
             raise AmesError(
-                f"query {twice[0]} names gallery image {twice[1]} more than once: make the shortlist anew"
+                f"query {twice[0]} names gallery image {twice[1]} more than once: make the shortlist again"
             )
         object.__setattr__(self, "ids", ids)
         object.__setattr__(self, "similarities", similarities)
@@ -171,7 +171,7 @@ def _meta(text: np.ndarray) -> dict[str, Any]:
     except ValueError:
         meta = None
     if not isinstance(meta, dict):
-        raise AmesError("meta of the shortlist is not a JSON dict: write the file anew")
+        raise AmesError("meta of the shortlist is not a JSON dict: write the file again")
     return meta
 
 
@@ -189,7 +189,7 @@ def whole_ids(stored: np.ndarray) -> np.ndarray:
         if part.size and part.max() >= limit:
             raise AmesError(
                 f"the id {int(part.max())} of the shortlist is stored as {part.dtype}, which is exact only "
-                f"below {limit}: make the shortlist anew with whole numbers"
+                f"below {limit}: make the shortlist again with whole numbers"
             )
         ids[start : start + _ROWS_AT_ONCE] = part
     return ids

@@ -121,7 +121,7 @@ def _spoiled(batch: Triplets, place: int) -> str:
     numbers = getattr(batch, "images", None)  # the loader of files knows their rows
     if numbers is not None:
         name = f"image {int(numbers.reshape(-1)[place])}"
-    return f"{name} has a descriptor that is not finite: extract it anew"
+    return f"{name} has a descriptor that is not finite: extract it again"
 
 
 def fit_detector(
@@ -187,7 +187,7 @@ class _Run:
             self.optimizer.load_state_dict(found["optimizer"])
             self.progress = Progress(**json.loads(found["progress"]))
             if self.progress.epoch < recipe.epochs:
-                log.info("goes on in epoch %d behind batch %d", self.progress.epoch + 1, self.progress.batch)
+                log.info("resumes in epoch %d after batch %d", self.progress.epoch + 1, self.progress.batch)
             else:
                 log.info("is finished already: nothing is left to train")
         self.started = time.perf_counter() - self.progress.seconds

@@ -13,10 +13,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ames.errors import AmesError
 from ames.models.ames import AMES
+from ames.precision import AUTOCAST
 from ames.training.data.loader import TripletBatch
 from ames.training.distributed import Ranks
 from ames.training.losses import Losses
-from ames.training.recipe import AUTOCAST, Recipe
+from ames.training.recipe import Recipe
 from ames.training.step import lr_factor, step_losses
 
 

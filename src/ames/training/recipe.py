@@ -9,11 +9,10 @@ import torch
 
 from ames.errors import AmesError
 from ames.models.ames import AMES
-from ames.precision import usable
+from ames.precision import AUTOCAST, usable
 
 NON_FINITE = ("stop", "skip")
 DESC_NUM_SAMPLING = ("batch", "pair")
-AUTOCAST = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)

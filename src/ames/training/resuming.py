@@ -94,8 +94,8 @@ class Checkpoints:
             else:
                 name = group
             raise AmesError(
-                f"{path}: its training was begun with {name} {values!r}, not {other!r}; go on with the same, "
-                "or begin anew elsewhere"
+                f"{path}: its training was begun with {name} {values!r}, not {other!r}; resume with the "
+                "same, or start again elsewhere"
             )
 
     def _states(self) -> list[Path]:

@@ -267,7 +267,7 @@ class _Training:
         self.learner.restore(found)
         self.progress = Progress(**json.loads(found["progress"]))
         if self.progress.epoch < self.recipe.epochs:
-            log.info("goes on in epoch %d behind batch %d", self.progress.epoch + 1, self.progress.batch)
+            log.info("resumes in epoch %d after batch %d", self.progress.epoch + 1, self.progress.batch)
             return
         log.info("is finished already: nothing is left to train")
         if self.out is not None:

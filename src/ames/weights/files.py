@@ -184,5 +184,7 @@ def _description(path: Path, about: object) -> dict[str, Any]:
     except ValueError:
         description = None
     if not isinstance(description, dict):
-        raise AmesError(f"{path}: what it says of itself ('about') is not a JSON object: write the file anew")
+        raise AmesError(
+            f"{path}: what it says of itself ('about') is not a JSON object: write the file again"
+        )
     return description

@@ -69,7 +69,7 @@ class TripletBatch:
         return self.anchor.size
 
     def trimmed(self, size: int) -> TripletBatch:
-        """The same with ``size`` slots an image: cut off behind them, or filled up with padding. The ranks of
+        """The same with ``size`` slots per image: cut off after them, or filled with padding. The ranks of
         a global batch agree on the largest ``longest``, for the distillation compares padded tokens too.
         """
         return self if size == self.longest else self._changed(lambda x: x.trim(size).pad(size))
