@@ -106,6 +106,7 @@ def test_without_configuration_in_a_process_of_its_own(root, tmp_path):
         (["images=.", "out=x", "autocast=bfloat16"], "autocast 'bfloat16' is none of bf16, fp16"),
         (["images={root}", "out=x", "weights=w.pt"], "rootsift has no weights to choose"),
         (["images=nowhere", "out=x"], "nowhere"),
+        (["images=2024", "out=x"], "2024"),  # a number is a name too
         (["images=.", "out=x", "depth=2"], "depth"),
     ],
 )

@@ -29,7 +29,7 @@ def extract(config: DictConfig) -> None:
     options = {name: _typed(values[name], kind) for name, kind in kinds.items() if values[name] is not None}
     extract_images(
         ExtractionConfig(**options),
-        images=Path(values["images"]),
+        images=_typed(values["images"], "Path"),
         out=str(values["out"]),
         listed=_typed(values["list"], "Path"),
         boxes=_typed(values["boxes"], "str"),
