@@ -111,11 +111,11 @@ def _against_memory(database: Database, repeats: int) -> tuple[float, float]:
 
     def from_database() -> None:
         fresh = rng.choice(len(database), len(rows), replace=False)
-        scorer.score(queries, database.read(fresh), *pairs, coded=True)
+        scorer.score(queries, database.read(fresh), *pairs)
 
     calls = {
         "database": from_database,
-        "memory": lambda: scorer.score(queries, held, *pairs, coded=True),
+        "memory": lambda: scorer.score(queries, held, *pairs),
         "read": lambda: database.read(rng.choice(len(database), len(rows), replace=False)),
     }
     seconds = alternate(calls, repeats)

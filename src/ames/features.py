@@ -11,7 +11,7 @@ Glossary of the letters used for shapes throughout the library:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,13 +21,14 @@ from torch import Tensor
 
 # The arrays that have an axis of descriptor slots, and how many axes lie behind it.
 _BEHIND_SLOTS = {"descriptors": 1, "valid": 0, "positions": 1, "scale": 0, "weight": 0}
+_ARRAYS = (*_BEHIND_SLOTS, "summary")
 
 
 @dataclass(frozen=True)
 class LocalFeatures:
     """Local features of one image or a batch of images, strongest first.
 
-    descriptors: [..., N, D]; any dtype (a model's codes travel in the same type).
+    descriptors: [..., N, D]; any dtype.
     valid: bool [..., N], True = a real descriptor, False = padding. Published files and the
         published ``forward`` use the opposite polarity (1 = padding): it is turned round where they
         are read, and nowhere else.
@@ -35,6 +36,7 @@ class LocalFeatures:
     scale: float [..., N] keypoint size as a share of the image's long side, or None.
     weight: float [..., N] detector weight, falling, or None.
     summary: float [..., e] what a model keeps of the image as a whole, or None.
+    coded: the descriptors are a model's codes (``Similarity.compress``), as a database stores them.
     """
 
     descriptors: Tensor
@@ -43,6 +45,7 @@ class LocalFeatures:
     scale: Tensor | None = None
     weight: Tensor | None = None
     summary: Tensor | None = None
+    coded: bool = False
 
     def __post_init__(self) -> None:
         if self.valid.shape != self.descriptors.shape[:-1] or self.valid.dtype != torch.bool:
@@ -52,9 +55,7 @@ class LocalFeatures:
             )
 
     @classmethod
-    def from_descriptors(
-        cls, descriptors: Tensor, valid: Tensor | None = None, **rest: Tensor | None
-    ) -> LocalFeatures:
+    def from_descriptors(cls, descriptors: Tensor, valid: Tensor | None = None, **rest: Any) -> LocalFeatures:
         """Features from descriptors [..., N, D], all of them real unless ``valid`` says otherwise."""
         if valid is None:
             valid = torch.ones(descriptors.shape[:-1], dtype=torch.bool, device=descriptors.device)
@@ -83,7 +84,7 @@ class LocalFeatures:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> LocalFeatures:
         """The same function on every array; for what concerns the leading axes, which all of them have."""
-        return self._changed(lambda x, _: function(x), [field.name for field in fields(self)])
+        return self._changed(lambda x, _: function(x), _ARRAYS)
 
     def _along_slots(self, function: Callable[[Tensor, int], Tensor]) -> LocalFeatures:
         """The same function on every array of the descriptors; it sees the axes behind the slots too."""
@@ -130,11 +131,11 @@ class LocalFeatures:
     def to(self, device: Any = None, dtype: torch.dtype | None = None) -> LocalFeatures:
         """On another device; ``dtype`` is that of the descriptors, the other arrays keep theirs."""
         moved = self.map(lambda x: x.to(device))
-        return moved if dtype is None else moved.with_descriptors(moved.descriptors.to(dtype))
+        return moved if dtype is None else replace(moved, descriptors=moved.descriptors.to(dtype))
 
-    def with_descriptors(self, descriptors: Tensor) -> LocalFeatures:
-        """The same features with other descriptors [..., N, any width]."""
-        return replace(self, descriptors=descriptors)
+    def with_descriptors(self, descriptors: Tensor, *, coded: bool = False) -> LocalFeatures:
+        """The same features with other descriptors [..., N, any width], or with a model's codes of them."""
+        return replace(self, descriptors=descriptors, coded=coded)
 
     def reshape(self, *leading: int) -> LocalFeatures:
         """Other leading axes: reshape(-1) turns [B, K, N, D] into [B * K, N, D]."""
@@ -156,8 +157,10 @@ class LocalFeatures:
 
 def _join(join: Any, items: Sequence[LocalFeatures]) -> LocalFeatures:
     """Join every array that all items have; one that an item lacks is dropped."""
-    new: dict[str, Any] = {}
-    for field in fields(LocalFeatures):
-        values = [getattr(item, field.name) for item in items]
-        new[field.name] = None if any(value is None for value in values) else join(values)
+    if len({item.coded for item in items}) > 1:
+        raise ValueError("descriptors and a model's codes of them do not go into one batch")
+    new: dict[str, Any] = {"coded": items[0].coded}
+    for name in _ARRAYS:
+        values = [getattr(item, name) for item in items]
+        new[name] = None if any(value is None for value in values) else join(values)
     return LocalFeatures(**new)

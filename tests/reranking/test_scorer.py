@@ -108,7 +108,7 @@ def test_codes_score_as_the_descriptors_that_they_came_from(model):
     with torch.inference_mode():
         codes = scorer.model.compress(local)
     expected = scorer.score(queries, local, *PAIRS)
-    np.testing.assert_array_equal(scorer.score(queries, codes, *PAIRS, coded=True), expected)
+    np.testing.assert_array_equal(scorer.score(queries, codes, *PAIRS), expected)
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])

@@ -135,7 +135,7 @@ class Database:
             codes = np.ascontiguousarray(codes).view("<f2")
         valid = torch.arange(count) < torch.from_numpy(counts)[:, None]
         width = self.manifest.code_bytes if self.codes == "bits" else self.width
-        return LocalFeatures(torch.from_numpy(codes.reshape(len(counts), count, width)), valid)
+        return LocalFeatures(torch.from_numpy(codes.reshape(len(counts), count, width)), valid, coded=True)
 
     def global_codes(self) -> tuple[np.ndarray, np.ndarray]:
         """Global codes uint8 [n, bytes] of all images, and bool [n]: which of them have one."""

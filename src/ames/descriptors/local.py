@@ -173,14 +173,14 @@ class DescriptorFile:
             data = data.copy()  # records of an odd size, which torch does not take
         descriptors = torch.from_numpy(data)
         if metadata is None:
-            return LocalFeatures.from_descriptors(descriptors)
+            return LocalFeatures.from_descriptors(descriptors, coded=self.packed)
         padding = np.ascontiguousarray(metadata[..., PADDING]) != 0
         # Padding may hold anything, and 0 * NaN is NaN: masks alone would not keep it out of a score.
         if padding.any():
             data[padding] = 0
         valid = torch.from_numpy(~padding)
         if not locations:
-            return LocalFeatures(descriptors, valid)
+            return LocalFeatures(descriptors, valid, coded=self.packed)
         # First together, then converted: rows lie far apart, and each of them is fetched once that way.
         table = torch.from_numpy(np.ascontiguousarray(metadata).astype(np.float32))
         return LocalFeatures(
@@ -189,6 +189,7 @@ class DescriptorFile:
             positions=table[..., ROW_COL],
             scale=table[..., SCALE],
             weight=table[..., WEIGHT],
+            coded=self.packed,
         )
 
     def _mapped(self, rows: np.ndarray, count: int) -> list[np.ndarray]:

@@ -100,8 +100,8 @@ class AMES(PairSimilarity):
         """Codes as a database stores them: packed bits, or fp16 tokens (the paper's evaluation rounding)."""
         if self.binarized:
             signs = self.binarize(self.normalized(local, self._dtype))
-            return local.with_descriptors(pack_bits(signs))
-        return local.with_descriptors(self.tokens(local).descriptors.half())
+            return local.with_descriptors(pack_bits(signs), coded=True)
+        return local.with_descriptors(self.tokens(local).descriptors.half(), coded=True)
 
     def expand(self, codes: LocalFeatures) -> LocalFeatures:
         width, packed = self.code_bytes if self.binarized else self.model_dim, self.binarized

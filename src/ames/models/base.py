@@ -29,7 +29,7 @@ class Similarity(nn.Module):
     checkpoint holds them, and they rebuild the model.
     """
 
-    window: ClassVar[int | None] = None
+    window: int | None = None
     learned: ClassVar[bool] = True  # whether it has weights, so that evaluation needs a checkpoint
     local_dim: int | None = None
     code_bytes: int
@@ -50,6 +50,8 @@ class Similarity(nn.Module):
 
     def normalized(self, local: LocalFeatures, dtype: torch.dtype, *, checked: bool = True) -> Tensor:
         """L2-normalized descriptors [..., N, D], those of padding finite, too (unless not ``checked``)."""
+        if local.coded:
+            raise AmesError("these are a model's codes: give descriptors, or expand the codes")
         if self.local_dim is not None and local.width != self.local_dim:
             raise AmesError(f"descriptors are {local.width}-d, this model takes {self.local_dim}-d")
         values = local.descriptors.to(dtype)

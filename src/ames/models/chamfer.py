@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -29,7 +31,8 @@ class Chamfer(PairSimilarity):
     def tokens(self, local: LocalFeatures) -> LocalFeatures:
         return local.with_descriptors(self.normalized(local, torch.float32))
 
-    compress = tokens
+    def compress(self, local: LocalFeatures) -> LocalFeatures:
+        return replace(self.tokens(local), coded=True)
 
     def expand(self, codes: LocalFeatures) -> LocalFeatures:
         values = codes.descriptors

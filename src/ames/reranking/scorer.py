@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ames.errors import AmesError, naming
 from ames.features import LocalFeatures
-from ames.models.base import PairSimilarity
+from ames.models.base import PairSimilarity, Similarity
 from ames.precision import usable
 
 # tf32: fp32 whose products a GPU rounds to 10 bits of mantissa; elsewhere the same as fp32.
@@ -83,15 +83,14 @@ class PairScorer:
             _DeviceScorer(m, d, self.compute) for m, d in zip(models, self.compute.devices, strict=True)
         ]
 
-    def queries(self, local: LocalFeatures, *, coded: bool = False) -> list[LocalFeatures]:
+    def queries(self, local: LocalFeatures) -> list[LocalFeatures]:
         """What every pair of these images [Q, N, D] needs, on each device; handed to ``score``.
 
-        coded: ``local`` holds codes of ``Similarity.compress`` in place of descriptors. AmesError for another
-        shape or width, NotFiniteError for an image with NaN or infinity.
+        AmesError for another shape or width, NotFiniteError for an image with NaN or infinity.
         """
         _check_images(local, "queries")
         with self._mode():
-            return [scorer.encode(local, coded, database=False) for scorer in self._scorers]
+            return [scorer.encode(local, database=False) for scorer in self._scorers]
 
     def score(
         self,
@@ -99,14 +98,12 @@ class PairScorer:
         images: LocalFeatures,
         query_rows: np.ndarray,
         image_rows: np.ndarray,
-        *,
-        coded: bool = False,
     ) -> np.ndarray:
         """Logits float32 [P] of the pairs (query_rows[p], image_rows[p]), both int [P].
 
-        queries: of ``queries``; images: descriptors [I, M, D] of database images, or their codes where
-        ``coded``. Descriptors are scored as a database stores them (compressed and expanded). AmesError for
-        shapes and rows that do not fit, NotFiniteError for an image with NaN or infinity.
+        queries: of ``queries``; images: descriptors [I, M, D] of database images, or their codes.
+        Descriptors are scored as a database stores them (compressed and expanded). AmesError for shapes and
+        rows that do not fit, NotFiniteError for an image with NaN or infinity.
         """
         _check_images(images, "database images")
         if len(queries) != len(self._scorers):
@@ -124,7 +121,7 @@ class PairScorer:
                 return
             first, last = image_rows[pairs[0]], image_rows[pairs[-1]] + 1
             with naming(place=lambda image: int(first) + image):
-                database = scorer.encode(images[first:last], coded, database=True)
+                database = scorer.encode(images[first:last], database=True)
             if encoded.width != database.width:
                 raise AmesError(f"queries are {encoded.width}-d, database images {database.width}-d")
             logits[pairs] = scorer.score(encoded, database, query_rows[pairs], image_rows[pairs] - first)
@@ -170,18 +167,15 @@ class _DeviceScorer:
         self._probed = False
 
     @torch.inference_mode()
-    def encode(self, local: LocalFeatures, coded: bool, *, database: bool) -> LocalFeatures:
+    def encode(self, local: LocalFeatures, *, database: bool) -> LocalFeatures:
         """Images [I, N, ...] -> ``PairSimilarity.encode`` of them, on the device."""
-        local = LocalFeatures(local.descriptors, local.valid).trim_padding()
+        local = LocalFeatures(local.descriptors, local.valid, coded=local.coded).trim_padding()
         step = max(1, self.tokens // (local.size + 1))
         parts = []
         for start in range(0, len(local.valid), step):
             part = self._here(local[start : start + step])
             with naming(place=lambda image, start=start: start + image):  # type: ignore[misc]
-                if database and not coded:
-                    tokens = self.model.expand(self.model.compress(part))
-                else:
-                    tokens = self.model.expand(part) if coded else self.model.tokens(part)
+                tokens = encode_side(self.model, part, database=database)
             parts.append(self.scorer.encode(tokens))
         return LocalFeatures.cat(parts)
 
@@ -265,6 +259,15 @@ class _DeviceScorer:
         if self.device.type != "cuda":
             return local.to(self.device)
         return local.map(lambda x: x.pin_memory().to(self.device, non_blocking=True))
+
+
+def encode_side(model: Similarity, local: LocalFeatures, *, database: bool) -> LocalFeatures:
+    """Tokens of images, from descriptors or codes; descriptors of the database side are compressed and
+    expanded, as it stores them.
+    """
+    if local.coded:
+        return model.expand(local)
+    return model.expand(model.compress(local)) if database else model.tokens(local)
 
 
 def _check_images(local: LocalFeatures, what: str) -> None:

@@ -66,7 +66,7 @@ def score_shortlist(
             for block, images in zip(blocks, ahead(read, blocks, workers), strict=True):
                 query, image = rows[block.rows], block.images[block.places]
                 with _naming(gallery, block.images):
-                    scores = scorer.score(encoded, images, block.rows, block.places, coded=gallery.packed)
+                    scores = scorer.score(encoded, images, block.rows, block.places)
                 _check_finite(scores, query, image, queries, gallery)
                 logits[query, block.columns] = scores
                 if cache is not None:
@@ -84,7 +84,7 @@ def _encoded(
         rows = first + np.flatnonzero(wanted[first : first + group].any(1))
         if len(rows):
             with _naming(queries, rows):
-                encoded = scorer.queries(queries.read(rows, count), coded=queries.packed)
+                encoded = scorer.queries(queries.read(rows, count))
             yield rows, encoded
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ames.database.index import open_index
 from ames.database.store import Database
@@ -70,9 +69,9 @@ class Retriever:
         images, places = np.unique(found.ids[rows, columns], return_inverse=True)
         logits = np.full(found.ids.shape, -np.inf, np.float32)
         with naming(lambda query: f"the local descriptors of query {query}"):
-            encoded = self.scorer.queries(queries, coded=queries.descriptors.dtype == torch.uint8)
+            encoded = self.scorer.queries(queries)
         if len(images):
-            scores = self.scorer.score(encoded, self.database.read(images), rows, places, coded=True)
+            scores = self.scorer.score(encoded, self.database.read(images), rows, places)
             if not np.isfinite(scores).all():
                 raise AmesError(f"{self.database.path}: a score is not finite: the model's weights are not")
             logits[rows, columns] = scores
