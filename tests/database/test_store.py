@@ -20,7 +20,6 @@ from ames.descriptors.local import DescriptorFile, DescriptorWriter, GlobalFile,
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.inspection import inspect as inspection
-from ames.models.fingerprint import projection_fingerprint
 from ames.reranking.fusion import Fusion
 from ames.reranking.scorer import PairScorer
 from ames.reranking.shortlist_scores import score_shortlist
@@ -316,7 +315,7 @@ def test_a_model_that_did_not_make_it(tmp_path):
     with torch.no_grad():
         retrained.classifier.weight.zero_()
     db.check_model(retrained)  # the same projection reads the same codes
-    assert projection_fingerprint(retrained) == projection_fingerprint(model())
+    assert retrained.fingerprint() == model().fingerprint()
 
 
 def contents(folder):

@@ -23,7 +23,6 @@ from ames.errors import AmesError, naming
 from ames.features import LocalFeatures
 from ames.io.progress import Tick, progress
 from ames.models.base import Similarity
-from ames.models.fingerprint import projection_fingerprint
 from ames.search.codes import GlobalCodec
 
 log = logging.getLogger(__name__)
@@ -135,7 +134,7 @@ def compress(
         code_bytes=model.code_bytes,
         codes="float16" if model.code_bits is None else "bits",
         global_bytes=0,
-        projection=projection_fingerprint(model),
+        projection=model.fingerprint(),
         model={"name": model_name, "class": type(model).__name__},
         factory=None if source.vectors is None else factory,
         provenance=source.local.provenance,

@@ -18,7 +18,6 @@ from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.io.gather import Memory
 from ames.models.base import Similarity
-from ames.models.fingerprint import projection_fingerprint
 
 _OPENINGS = 5  # while a writer replaces the files
 
@@ -188,7 +187,7 @@ class Database:
 
     def check_model(self, model: Similarity) -> None:
         """Refuses a model whose projection did not make the codes."""
-        found = projection_fingerprint(model)
+        found = model.fingerprint()
         if found != self.manifest.projection:
             maker = self.manifest.model.get("name") or "another model"
             raise AmesError(

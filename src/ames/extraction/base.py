@@ -18,7 +18,6 @@ from ames.extraction.preprocessing import Box
 from ames.features import LocalFeatures
 from ames.models.base import Similarity
 from ames.models.checkpoints import load_model
-from ames.models.fingerprint import projection_fingerprint
 
 ExtractionResult = ImageFeatures | str  # or why there are none
 
@@ -54,7 +53,7 @@ class Extractor:
         if config.pack is not None:
             self.packer = _load_packer(config.pack, local_dim)
             self.rows = LocalRows(config.desc_num, self.packer.code_bytes, "uint8")
-            fingerprint = projection_fingerprint(self.packer)[:16]
+            fingerprint = self.packer.fingerprint()[:16]
             made = replace(made, packed_by=config.pack.name, projection=fingerprint)
         self.provenance = made
 

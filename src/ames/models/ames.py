@@ -144,7 +144,7 @@ class AMES(PairSimilarity):
         self.decoder.set_compute_dtype(dtype)
 
     def compile_pairs(self) -> None:
-        # Behind the look at the mask, which would break the graph.
+        # Only what follows the check for padding, which would break the graph.
         self.decoder.match = torch.compile(self.decoder.match, dynamic=True)  # type: ignore[method-assign]
 
     def forward(
@@ -160,7 +160,7 @@ class AMES(PairSimilarity):
         [B, 1 + N + M, d], in the order match token, query, database.
 
         In evaluation mode full-precision database tokens are rounded to fp16, as stored ones are. Values that
-        are not finite pass as they are, as in the published code; ``score`` refuses them.
+        are not finite pass, as in the published code; ``score`` refuses them.
         """
         if tgt_local is None:
             raise ValueError("tgt_local is missing: AMES scores two images")
@@ -171,7 +171,8 @@ class AMES(PairSimilarity):
             for x, mask in ((src_local, src_mask), (tgt_local, tgt_mask))
         )
         if not (self.training or self.binarized):
-            database = database.with_descriptors(_rounded(database.descriptors))
+            stored = database.descriptors.half().to(database.descriptors.dtype)
+            database = database.with_descriptors(stored)
         if not return_logits:
             return self.pairs_tokens(query, database)
         token = self.mtc_token.to(query.descriptors.dtype).expand(len(query.valid), 1, -1)
@@ -186,7 +187,7 @@ class AMES(PairSimilarity):
 
     @torch.no_grad()
     def fit_projection(self, descriptors: Tensor, *, seed: int = 0) -> None:
-        """Starts f from data: ITQ for the binary projection, centred PCA for full precision.
+        """Start f from data: ITQ for the binary projection, centred PCA for full precision.
 
         descriptors: float [n, D], n at least model_dim; real descriptors only.
         """
@@ -198,15 +199,14 @@ class AMES(PairSimilarity):
 
     @torch.no_grad()
     def start_from(self, teacher: AMES, descriptors: Tensor) -> None:
-        """Starts this binary model as near to its full-precision teacher as it can be without training.
+        """Start this binary model as close to its full-precision teacher as possible without training.
 
-        W must have been fitted (``fit_projection``). Transformer, match token and head are copied; the
-        linear layer behind the bits is the least-squares fit to what the teacher's LayerNorm gets.
-
+        W must have been fitted (``fit_projection``). Transformer, match token and head are copied. The linear
+        layer after the bits is the least-squares fit to the input of the teacher's LayerNorm.
         descriptors: float [n, D] real descriptors, n above model_dim.
         """
         if not self.binarized or teacher.binarized:
-            raise ValueError("a binary model starts from a full-precision one, and not the other way round")
+            raise ValueError("a binary model starts from a full-precision one, not the other way round")
         for name, value in self.arguments.items():
             if name not in ("binarized", "init") and value != (other := teacher.arguments[name]):
                 raise ValueError(f"its {name} is {value}, that of the model to start from {other}")
@@ -219,11 +219,6 @@ class AMES(PairSimilarity):
         self.project.weight.copy_(solution[:-1].T)
         self.project.bias.copy_(solution[-1])
         self.norm.load_state_dict(teacher.norm.state_dict())
-
-
-def _rounded(tokens: Tensor) -> Tensor:
-    """What is left of tokens once a database has stored them as fp16."""
-    return tokens.half().to(tokens.dtype)
 
 
 def _mask(query: LocalFeatures, database: LocalFeatures) -> Tensor | None:

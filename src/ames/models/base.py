@@ -1,12 +1,12 @@
-"""What every similarity model offers, so that one evaluator, one index and one trainer serve them all.
+"""The interface of similarity models, which one evaluator, one index and one trainer use.
 
-List-wise is the general case and pair-wise the special one: a list-wise model reads a whole shortlist
-(``window`` = its length), a pair-wise one scores each candidate by itself (``window`` is None), so that
-a pair is scored once, whatever protocol, lambda, gamma or shortlist length reads it later.
+A list-wise model reads a whole shortlist (``window`` = its length). A pair-wise one scores each candidate by
+itself (``window`` is None), so that a pair is scored once for all protocols, lambdas, gammas and lengths.
 """
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, ClassVar
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ames.errors import AmesError, NotFiniteError
 from ames.features import LocalFeatures
+from ames.io.hashing import add_tensors
 
 
 class Similarity(nn.Module):
@@ -23,14 +24,13 @@ class Similarity(nn.Module):
     NotFiniteError for NaN or infinity in a real descriptor; padding may hold anything. In training mode
     values pass as they are, for the loss to show (``ames.training``).
 
-    ``local_dim`` is the width of the descriptors it takes, or None where any width will do.
-    ``code_bytes`` is what one database descriptor takes in storage; ``code_bits`` are its bits where codes
-    are packed bits (one a dimension), None where they are numbers. ``arguments`` are the constructor's: a
-    checkpoint holds them, and they rebuild the model.
+    ``local_dim``: width of the descriptors, None if any. ``code_bytes``: storage of one database descriptor.
+    ``code_bits``: its bits where codes are packed, one per dimension; None where they are numbers.
+    ``arguments``: the constructor's, which a checkpoint holds and which rebuild the model.
     """
 
     window: int | None = None
-    learned: ClassVar[bool] = True  # whether it has weights, so that evaluation needs a checkpoint
+    learned: ClassVar[bool] = True  # it has weights, so that evaluation needs a checkpoint
     local_dim: int | None = None
     code_bytes: int
     code_bits: int | None = None
@@ -38,7 +38,8 @@ class Similarity(nn.Module):
 
     def score(self, query: LocalFeatures, candidates: LocalFeatures) -> Tensor:
         """query [B, N, D], candidates [B, K, M, D] -> logits [B, K]."""
-        raise NotImplementedError
+        _check_sides(query, candidates, listed=True)
+        return self.score_tokens(self.tokens(query), self.tokens(candidates))
 
     def compress(self, local: LocalFeatures) -> LocalFeatures:
         """[..., M, D] -> codes [..., M, bytes or halves]: exactly what a database stores."""
@@ -63,6 +64,13 @@ class Similarity(nn.Module):
         """The weights on which ``compress`` and ``expand`` depend, by name."""
         return self.state_dict()
 
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of what decides the codes: class, their form, weights of the projection."""
+        form = f"{type(self).__name__} {self.local_dim} {self.code_bytes} {self.code_bits}"
+        digest = hashlib.sha256(form.encode())
+        add_tensors(digest, self.projection())
+        return digest.hexdigest()
+
     def tokens(self, local: LocalFeatures) -> LocalFeatures:
         """[..., N, D] -> tokens [..., N, d] at full precision (the query side)."""
         raise NotImplementedError
@@ -73,12 +81,12 @@ class Similarity(nn.Module):
 
 
 class PairSimilarity(Similarity):
-    """A model that reads one pair; subclasses write the projections, ``score_encoded`` and, where part of
-    the work concerns one image alone, ``encode``.
+    """A model that reads one pair. Subclasses write the projections, ``score_encoded`` and, where part of the
+    work concerns one image alone, ``encode``.
     """
 
     def encode(self, tokens: LocalFeatures) -> LocalFeatures:
-        """tokens [..., N, d] -> what one image brings into every pair, made once an image."""
+        """tokens [..., N, d] -> what one image contributes to every pair, computed once per image."""
         return tokens
 
     def score_encoded(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
@@ -86,12 +94,10 @@ class PairSimilarity(Similarity):
         raise NotImplementedError
 
     def set_compute_dtype(self, dtype: torch.dtype) -> None:
-        """Computes ``encode`` and ``score_encoded`` in another number format from now on, in place; both take
-        and give fp32.
-        """
+        """Compute ``encode`` and ``score_encoded`` in another format, in place; both take and give fp32."""
 
     def compile_pairs(self) -> None:
-        """Compiles, in place, what ``score_encoded`` computes (``torch.compile``), where that is much."""
+        """Compile what ``score_encoded`` computes, in place (``torch.compile``), where that is much."""
 
     def pairs_tokens(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
         """query [P, N, d], database [P, M, d] -> logits [P]."""
@@ -102,10 +108,6 @@ class PairSimilarity(Similarity):
         """query [P, N, D], database [P, M, D] -> logits [P]."""
         _check_sides(query, database, listed=False)
         return self.pairs_tokens(self.tokens(query), self.tokens(database))
-
-    def score(self, query: LocalFeatures, candidates: LocalFeatures) -> Tensor:
-        _check_sides(query, candidates, listed=True)
-        return self.score_tokens(self.tokens(query), self.tokens(candidates))
 
     def score_tokens(self, query: LocalFeatures, candidates: LocalFeatures) -> Tensor:
         _check_sides(query, candidates, listed=True)
@@ -120,11 +122,10 @@ def constructor_arguments(scope: dict[str, Any]) -> dict[str, Any]:
 
 
 def sound(values: Tensor, measure: Tensor, valid: Tensor) -> Tensor:
-    """``values`` [..., N, w] as they are; zeros in the padding where it holds NaN or infinity, which masks
-    alone would not keep out of a score.
+    """Return ``values`` [..., N, w], with zeros for padding that holds NaN or infinity: masks alone would not
+    keep these out of a score.
 
-    measure: [..., N], not finite where a row of values is not: as little work as that. NotFiniteError where
-    a real one is not.
+    measure: [..., N], not finite where a row of values is not. NotFiniteError where a real row is not.
     """
     bad = ~torch.isfinite(measure)
     if not bool(bad.any()):
@@ -142,8 +143,7 @@ def _check_sides(query: LocalFeatures, others: LocalFeatures, *, listed: bool) -
         expected = "[B, N, D] and [B, K, M, D]" if listed else "[P, N, D] and [P, M, D]"
         raise AmesError(f"query and database descriptors are {sides[0]} and {sides[1]}; expected {expected}")
     if len(query.valid) != len(others.valid):
-        raise AmesError(
-            f"{len(query.valid)} query images, but database images for {len(others.valid)}: give as many"
-        )
+        counts = f"{len(query.valid)} query images, but database images for {len(others.valid)}"
+        raise AmesError(f"{counts}: give as many")
     if query.width != others.width:
         raise AmesError(f"query descriptors are {query.width}-d, those of database images {others.width}-d")

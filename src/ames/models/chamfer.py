@@ -12,10 +12,10 @@ from ames.models.base import PairSimilarity, constructor_arguments, sound
 
 
 class Chamfer(PairSimilarity):
-    """For each query descriptor the cosine of its best match in the database image, averaged.
+    """The mean over query descriptors of the cosine of the best match in the database image.
 
-    ``symmetric`` averages this with the same from the database image's side. An image without
-    descriptors has similarity -1 to everything, the least there is.
+    ``symmetric``: the mean of this and of the same with the two images exchanged. An image without
+    descriptors has similarity -1, the least, to everything.
     """
 
     learned = False

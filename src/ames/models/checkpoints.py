@@ -49,9 +49,9 @@ def save_weights(
 def load_model(path: Path | str, **overrides: Any) -> Any:
     """Return the model that the file describes, in evaluation mode; ``overrides`` are constructor arguments.
 
-    Files without a description (published checkpoints) are AMES, whose arguments are read off the tensors;
-    nhead, activation and init, which no tensor shows, are then the paper's unless given. AmesError names an
-    override that contradicts the file.
+    A file without a description (a published checkpoint) is AMES. Its arguments follow from the tensors,
+    except nhead, activation and init, which are the paper's unless given. AmesError names an override that
+    contradicts the file.
     """
     return build_from_weights(read_weights(path), source=str(path), **overrides)
 
@@ -64,9 +64,8 @@ def build_from_weights(weights: Weights, *, source: str, **overrides: Any) -> An
         raise AmesError(f"{source}: describes a model that cannot be built (its arguments are no object)")
     for name, value in overrides.items():
         if name in known and value != known[name]:
-            raise AmesError(
-                f"{source}: weights of another model: its {name} is {known[name]!r}, not {value!r}"
-            )
+            other = f"its {name} is {known[name]!r}, not {value!r}"
+            raise AmesError(f"{source}: weights of another model: {other}")
     try:
         model = kind(**known | overrides)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -76,7 +75,7 @@ def build_from_weights(weights: Weights, *, source: str, **overrides: Any) -> An
 
 
 def read_arguments(state: Mapping[str, Tensor], *, source: str = "the state") -> dict[str, Any]:
-    """Read constructor arguments of AMES off names and shapes; nhead, activation and init cannot be seen.
+    """Infer constructor arguments of AMES from names and shapes, except nhead, activation and init.
 
     AmesError names the first tensor without which this is no AMES.
     """

@@ -22,9 +22,9 @@ def build(name: str) -> AMES:
 
 
 def load(name: str, *, folder: Path | str | None = None) -> AMES:
-    """Return a model with its weights: a shipped file's, or those of a released one.
+    """Return a shipped or released model with its weights.
 
-    A released file is downloaded to torch hub's cache (``folder``) unless it exists there.
+    A released file is downloaded to ``folder`` (None: torch hub's cache) unless it exists there.
     """
     model = build(name)
     if name in MODELS:
@@ -36,6 +36,5 @@ def load(name: str, *, folder: Path | str | None = None) -> AMES:
         content = torch.load(path, map_location="cpu", weights_only=True)
         model.load_state_dict(plain_names(content["state"], source=str(path))[0])
     except Exception as error:  # a file that is no checkpoint can stop the unpickler in any way
-        reason = first_line(error)
-        raise AmesError(f"{path}: not the weights of {name} ({reason})") from error
+        raise AmesError(f"{path}: not the weights of {name} ({first_line(error)})") from error
     return model

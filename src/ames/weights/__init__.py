@@ -8,8 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-# Constructor arguments of the shipped models that differ from the defaults. conf/model/rootsift.yaml says the
-# same to Hydra, which a test compares.
+# Constructor arguments that differ from the defaults; a test compares them with conf/model/rootsift.yaml.
 ROOTSIFT: dict[str, Any] = {
     "local_dim": 128,
     "num_encoder_layers": 3,
@@ -22,5 +21,5 @@ SHIPPED = (*MODELS, ROOTSIFT_GLOBAL)
 
 
 def shipped_path(name: str) -> Path:
-    """The file of one of the shipped weights."""
+    """Return the file of shipped weights."""
     return Path(__file__).parent / f"{name}.safetensors"

@@ -45,20 +45,20 @@ class Weights(NamedTuple):
 
 
 def save_content(path: Path | str, content: Mapping[str, object], about: Mapping[str, object]) -> None:
-    """A .pt file: ``content``, of which 'state' is a state dict, and what is to be said of it; atomic."""
+    """Write a .pt file: ``content``, whose 'state' is a state dict, and its description; atomic."""
     with _writing(path) as temporary:
         torch.save(dict(content) | {"about": json.dumps(dict(about))}, temporary)
 
 
 def save_state(path: Path | str, state: Mapping[str, Tensor], about: Mapping[str, object]) -> None:
-    """Tensors as safetensors, with what is to be said of them."""
+    """Write tensors as safetensors, with their description; atomic."""
     tensors = {name: x.contiguous() for name, x in state.items()}
     with _writing(path) as temporary:
         save_file(tensors, temporary, {"about": json.dumps(dict(about))})
 
 
 def weights_for(backbone: str, path: Path | str) -> Weights:
-    """As ``read_weights``; AmesError if the file says that another backbone's descriptors trained it."""
+    """As ``read_weights``; AmesError if the file says that it was trained on another backbone."""
     weights = read_weights(path)
     found = weights.about.get("backbone")
     if found not in (None, backbone):
@@ -67,16 +67,16 @@ def weights_for(backbone: str, path: Path | str) -> Weights:
 
 
 def read_weights(path: Path | str) -> Weights:
-    """The state dict of a checkpoint (.pt) or of a safetensors file, float32, on the CPU.
+    """Read the state dict of a checkpoint (.pt) or a safetensors file as float32, on the CPU.
 
-    Prefixes that all names have and no model (``ames.weights.tensor_names``) are taken away, which is logged
-    once.
+    Prefixes that training programs add to all names (``ames.weights.tensor_names``) are removed, which is
+    logged once.
     """
     return with_plain_names(read_as_written(path), path)
 
 
 def with_plain_names(weights: Weights, path: Path | str) -> Weights:
-    """What ``read_weights`` makes of ``read_as_written``."""
+    """Remove the prefixes from weights of ``read_as_written``."""
     state, taken = plain_names(weights.state, source=str(path))
     if taken:
         _say_taken(str(path), taken)
@@ -122,31 +122,29 @@ def read_as_written(path: Path | str) -> Weights:
 
 
 def load_state(model: torch.nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
-    """Strict loading; the first name or shape that does not fit is named in the error."""
+    """Load strictly; AmesError names the first tensor that does not fit."""
     check_shapes(state, {name: tuple(x.shape) for name, x in model.state_dict().items()}, source=source)
     model.load_state_dict(state)
 
 
 def check_shapes(state: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], *, source: str) -> None:
     """AmesError names the first tensor that is missing, of another shape, or more than is wanted."""
-    for name, shape in wanted.items():
-        if name not in state:
-            raise AmesError(f"{source}: weights of another model: it lacks {name} {shape}")
-        if tuple(state[name].shape) != shape:
-            raise AmesError(
-                f"{source}: weights of another model: {name} is {tuple(state[name].shape)}, "
-                f"this model's is {shape}"
-            )
-    for name, x in state.items():
-        if name not in wanted:
-            raise AmesError(
-                f"{source}: weights of another model: {name} {tuple(x.shape)} has no place in this one"
-            )
+    shapes = {name: tuple(x.shape) for name, x in state.items()}
+    for name in (*wanted, *shapes):
+        if name not in shapes:
+            other = f"it lacks {name} {wanted[name]}"
+        elif name not in wanted:
+            other = f"{name} {shapes[name]} has no place in this one"
+        elif shapes[name] != wanted[name]:
+            other = f"{name} is {shapes[name]}, this model's is {wanted[name]}"
+        else:
+            continue
+        raise AmesError(f"{source}: weights of another model: {other}")
 
 
 @contextmanager
 def _writing(path: Path | str) -> Iterator[Path]:
-    """As ``atomic_path``; what torch and safetensors raise on a full disk is no OSError."""
+    """As ``atomic_path``; on a full disk torch and safetensors raise no OSError."""
     with atomic_path(path) as temporary:
         try:
             yield temporary
@@ -159,7 +157,9 @@ def _unpickled(path: Path) -> Any:
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_SCALARS):
             warnings.simplefilter("ignore")  # of pickle protocols; the error says what matters
-            if _begins(path, b"PK"):  # not the form of torch before 1.6
+            with path.open("rb") as file:
+                is_zip = file.read(2) == b"PK"  # not the form of torch before 1.6
+            if is_zip:
                 check_zip(path)
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -172,13 +172,8 @@ def _unpickled(path: Path) -> Any:
         raise AmesError(f"{path}: not a checkpoint, or a damaged one{why}") from error
 
 
-def _begins(path: Path, mark: bytes) -> bool:
-    with open(path, "rb") as file:
-        return file.read(len(mark)) == mark
-
-
 def _description(path: Path, about: object) -> dict[str, Any]:
-    """What a file says of itself (JSON text)."""
+    """Parse a file's description, JSON text."""
     try:
         description = parsed(about) if isinstance(about, str) else None
     except ValueError:

@@ -17,9 +17,9 @@ T = TypeVar("T")
 
 
 def plain_names(state: Mapping[str, T], *, source: str) -> tuple[dict[str, T], tuple[str, ...]]:
-    """The tensors without the prefixes that all of them have, and those prefixes in the order they stood in.
+    """Return the tensors without the prefixes that all of them have, and those prefixes, outermost first.
 
-    AmesError where two tensors would then have one name: nothing says which of them is meant.
+    AmesError where two tensors would then have one name.
     """
     taken: list[str] = []
     names = {name: _COMPILED.sub("", name) for name in state}
@@ -32,11 +32,11 @@ def plain_names(state: Mapping[str, T], *, source: str) -> tuple[dict[str, T], t
     while found := next((p for p in PREFIXES if _all_begin(names, p)), None):
         names = {old: new.removeprefix(found) for old, new in names.items()}
         taken.append(found)
-    there = {new: old for old, new in names.items()}
+    written = {new: old for old, new in names.items()}
     for prefix in PREFIXES:
-        for new, old in there.items():
-            if new.startswith(prefix) and new.removeprefix(prefix) in there:
-                raise _clash(there[new.removeprefix(prefix)], old, source)
+        for new, old in written.items():
+            if new.startswith(prefix) and new.removeprefix(prefix) in written:
+                raise _clash(written[new.removeprefix(prefix)], old, source)
     return {new: state[old] for old, new in names.items()}, tuple(taken)
 
 

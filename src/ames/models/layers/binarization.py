@@ -1,4 +1,4 @@
-"""Descriptors of one bit a dimension: the projection, its fit, its surrogate in training, and bit packing."""
+"""Descriptors of one bit per dimension: projection, fit, surrogate in training, and bit packing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ames.errors import AmesError
 
 # Width of the smooth sign in training (AMES, released recipe): erf(x / sqrt(2 sigma)).
 ERF_SIGMA = 1e-6
-
+_ITERATIONS = 50  # of ITQ
 _BIT_VALUES = (128, 64, 32, 16, 8, 4, 2, 1)
 
 
@@ -22,8 +22,7 @@ class Binarize(nn.Module):
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
-        weight = torch.empty(in_features, out_features)
-        self.W = nn.Parameter(nn.init.orthogonal_(weight))
+        self.W = nn.Parameter(nn.init.orthogonal_(torch.empty(in_features, out_features)))
 
     def forward(self, x: Tensor) -> Tensor:
         x = x @ self.W
@@ -49,12 +48,12 @@ def unpack_bits(packed: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return bits.to(dtype) * 2 - 1
 
 
-def fit_itq(x: Tensor, bits: int, *, iterations: int = 50, seed: int = 0) -> Tensor:
+def fit_itq(x: Tensor, bits: int, *, seed: int = 0) -> Tensor:
     """Iterative quantization (Gong and Lazebnik, CVPR 2011): PCA, then the rotation nearest to its signs.
 
-    x: [n, D] L2-normalized descriptors. Returns W [D, bits] with sign(x W) as the code. The
-    projection has no offset (published checkpoints have none), so the mean's direction is projected
-    out first: for descriptors that are all positive (RootSIFT) the bits would else be constant.
+    x: [n, D] L2-normalized descriptors. Returns W [D, bits]; sign(x W) is the code. The projection has no
+    offset (published checkpoints have none), so the direction of the mean is projected out first: without
+    this, the bits of descriptors that are all positive (RootSIFT) would be constant.
     """
     D = x.shape[1]
     if bits > D:
@@ -72,7 +71,7 @@ def fit_itq(x: Tensor, bits: int, *, iterations: int = 50, seed: int = 0) -> Ten
     generator = torch.Generator().manual_seed(seed)
     rotation, _ = torch.linalg.qr(torch.randn(bits, bits, generator=generator, dtype=torch.float64))
     rotation = rotation.to(x.device)
-    for _ in range(iterations):
+    for _ in range(_ITERATIONS):
         u, _, vh = torch.linalg.svd(v.T @ torch.sign(v @ rotation))
         rotation = u @ vh
     return (away @ basis @ rotation).float()
@@ -80,11 +79,18 @@ def fit_itq(x: Tensor, bits: int, *, iterations: int = 50, seed: int = 0) -> Ten
 
 def read_itq(path: Path | str) -> Tensor:
     """Read W float32 [D, bits] of a binary projection: itq_<backbone>_D128.pt ('W') or .npz ('proj')."""
+    from ames.io.archives import reading_npz
     from ames.weights.files import read_weights  # building a model needs torch alone
 
     path = Path(path)
     if path.suffix == ".npz":
-        W = _projection(path)
+        with reading_npz(path, "a readable .npz file"), np.load(path, allow_pickle=False) as archive:
+            if "proj" not in archive:
+                raise AmesError(f"{path}: no ITQ projection: it has no array proj")
+            stored = archive["proj"]
+        if stored.dtype.kind != "f":
+            raise AmesError(f"{path}: no ITQ projection: proj holds {stored.dtype}")
+        W = torch.from_numpy(stored.astype(np.float32))
     else:
         found = read_weights(path).state
         if "W" not in found:
@@ -95,15 +101,3 @@ def read_itq(path: Path | str) -> Tensor:
             f"{path}: no ITQ projection: W is {tuple(W.shape)}, expected (width, bits), bits a multiple of 8"
         )
     return W
-
-
-def _projection(path: Path) -> Tensor:
-    from ames.io.archives import reading_npz
-
-    with reading_npz(path, "a readable .npz file"), np.load(path, allow_pickle=False) as archive:
-        if "proj" not in archive:
-            raise AmesError(f"{path}: no ITQ projection: it has no array proj")
-        found = archive["proj"]
-    if found.dtype.kind != "f":
-        raise AmesError(f"{path}: no ITQ projection: proj holds {found.dtype}")
-    return torch.from_numpy(found.astype(np.float32))

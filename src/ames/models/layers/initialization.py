@@ -1,8 +1,8 @@
-"""Where a similarity transformer starts from.
+"""Initial weights of a similarity transformer.
 
-Attention from random weights takes thousands of steps to discover that equal descriptors should find
-each other. ``matching`` writes that much into the initial weights: a soft matcher with the match token
-as its dustbin, from which training refines everything. Every weight stays trainable.
+Attention from random weights takes thousands of steps to learn that equal descriptors should find each other.
+``matching`` writes that into the initial weights: a soft matcher whose dustbin is the match token. Every
+weight stays trainable.
 """
 
 from __future__ import annotations
@@ -14,10 +14,14 @@ from torch import Tensor, nn
 
 from ames.models.layers.attention import PairDecoder, PairLayer
 
+# Of ``matching``: scale of the shared projection, cosine below which a descriptor has no partner, and scale
+# of all other outputs.
+SHARPNESS, THRESHOLD, QUIET = 1.2, 0.5, 0.1
+
 
 @torch.no_grad()
 def identical_attention(decoder: PairDecoder) -> None:
-    """All layers start from the first one's weights (the released code copies one layer)."""
+    """Start all layers from the first one's weights (the released code copies one layer)."""
     first, *others = decoder.stack
     weights = first.state_dict()
     for layer in others:
@@ -26,7 +30,7 @@ def identical_attention(decoder: PairDecoder) -> None:
 
 @torch.no_grad()
 def pca_projection(linear: nn.Linear, x: Tensor) -> None:
-    """Rows of ``linear`` become the main directions of x [n, D] (centred), zero rows stay zero."""
+    """Set rows of ``linear`` to the main directions of x [n, D], centred; zero rows stay zero."""
     mean = x.mean(0)
     centred = (x - mean).double()
     values, vectors = torch.linalg.eigh(centred.T @ centred / len(x))  # rising eigenvalues
@@ -43,25 +47,16 @@ def pca_projection(linear: nn.Linear, x: Tensor) -> None:
 
 @torch.no_grad()
 def matching(
-    decoder: PairDecoder,
-    token: nn.Parameter,
-    project: nn.Linear,
-    norm: nn.LayerNorm,
-    head: nn.Linear,
-    *,
-    sharpness: float = 1.2,
-    threshold: float = 0.5,
-    quiet: float = 0.1,
+    decoder: PairDecoder, token: nn.Parameter, project: nn.Linear, norm: nn.LayerNorm, head: nn.Linear
 ) -> None:
-    """Starts AMES, given its match token, the ends of its projection and its head, as a soft matcher.
+    """Start AMES, given its match token, the last layers of its projection and its head, as a soft matcher.
 
-    The last 2h of the d dimensions (h = heads) are set aside: one *flag* a head, which marks the match
-    token, and one *evidence* a head. In cross-attention queries and keys share one orthogonal
-    projection, so that like finds like, and the match token's key has the constant score of a pair
-    with cosine ``threshold``: a descriptor whose best match is worse attends to the match token. Its
-    flag is copied into the descriptor's evidence ("unmatched"); self-attention carries the mean
-    evidence to the match token, where the head reads it. All other outputs start at ``quiet`` times
-    their usual size.
+    The last 2h of the d dimensions (h = heads) are set aside: one *flag* per head, which marks the match
+    token, and one *evidence* per head. In cross-attention queries and keys share one orthogonal projection,
+    so that like finds like, and the match token's key has the constant score of a pair with cosine
+    ``THRESHOLD``: a descriptor whose best match is worse attends to the match token. Its flag is copied into
+    the descriptor's evidence ("unmatched"). Self-attention carries the mean evidence to the match token,
+    where the head reads it. All other outputs start at ``QUIET`` times their usual size.
     """
     d, heads = len(token), decoder.stack[0].cross_attn.heads
     main = d - 2 * heads
@@ -79,37 +74,35 @@ def matching(
     norm.weight[main:] = 0
 
     for layer in decoder.stack:
-        _match(layer, main, sign, sharpness, threshold)
+        _match(layer, main, sign)
         for attention in (layer.cross_attn, layer.self_attn):
-            attention.out_proj.weight *= quiet
+            attention.out_proj.weight *= QUIET
             attention.out_proj.weight[evidence, :] = 0
             attention.out_proj.weight[evidence, torch.arange(heads) * width + width - 2] = 1.0
-        layer.linear2.weight *= quiet
+        layer.linear2.weight *= QUIET
     nn.init.zeros_(head.weight)
     head.weight[0, evidence] = -1.0
     nn.init.zeros_(head.bias)
 
 
-def _match(layer: PairLayer, main: int, sign: Tensor, sharpness: float, threshold: float) -> None:
+def _match(layer: PairLayer, main: int, sign: Tensor) -> None:
     """Write the matcher into the projections of a layer, whose first ``main`` dimensions are compared."""
     cross, heads = layer.cross_attn, layer.cross_attn.heads
     d = main + 2 * heads
     width, per_head = d // heads, d // heads - 2
-    # A pair of cosine c scores sharpness^2 * (d / heads) * c / sqrt(width) in a head.
-    token_key = sharpness * math.sqrt(d / heads)
-    token_query = sharpness**2 * threshold * (d / heads) / token_key
+    # A pair of cosine c scores SHARPNESS^2 * (d / heads) * c / sqrt(width) in a head.
+    token_key = SHARPNESS * math.sqrt(d / heads)
+    token_query = SHARPNESS**2 * THRESHOLD * (d / heads) / token_key
     shared, rotation = torch.zeros(d, d), nn.init.orthogonal_(torch.empty(main, main))
     for h in range(heads):
         shared[h * width : h * width + per_head, :main] = rotation[h * per_head : (h + 1) * per_head]
     flag_rows, flags = torch.arange(heads) * width + per_head, torch.arange(main, main + heads)
-    cross.in_proj_weight[:d] = sharpness * shared
-    cross.in_proj_weight[d : 2 * d] = sharpness * shared
-    cross.in_proj_weight[d + flag_rows, flags] = sharpness * sign
+    cross.in_proj_weight[:d] = SHARPNESS * shared
+    cross.in_proj_weight[d : 2 * d] = SHARPNESS * shared
+    cross.in_proj_weight[d + flag_rows, flags] = SHARPNESS * sign
     cross.in_proj_bias[flag_rows] = token_query
-    for attention, source, factor in (
-        (cross, flags, sign),
-        (layer.self_attn, flags + heads, torch.ones(heads)),
-    ):
+    sources = (cross, flags, sign), (layer.self_attn, flags + heads, torch.ones(heads))
+    for attention, source, factor in sources:
         value = attention.in_proj_weight[2 * d :]
         value[flag_rows] = 0
         value[flag_rows, source] = factor
