@@ -40,8 +40,8 @@ def _is_own(file):
 
 def _model(name, pretrained):
     with _library():
-        released = importlib.import_module("ames.models.released")
-        return released.load(name) if pretrained else released.build(name)
+        models = importlib.import_module("ames.models.load")
+        return models.load_model(name) if pretrained else models.build_model(name)
 
 
 def dinov2_ames(pretrained: bool = True):

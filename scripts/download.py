@@ -16,9 +16,10 @@ from pathlib import Path, PurePosixPath
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
-from ames.errors import AmesError
+from ames.errors import AmesError, unknown
 from ames.io.console import OneLineParser, run_script
 from ames.io.download import download, pinned
+from ames.models.registry import released_files
 from ames.weights import released
 
 
@@ -29,7 +30,7 @@ def main() -> None:
     parser.add_argument("--dest", type=Path, default=Path("."), help="folder (default: this one)")
     parser.add_argument("--base", default=released.BASE, help=f"address (default: {released.BASE})")
     args = parser.parse_args()
-    known = released.files()
+    known = released_files() | released.files()
     if args.list:
         for name, paths in known.items():
             print(f"{name}: {' '.join(paths)}")
@@ -37,9 +38,9 @@ def main() -> None:
     if not args.names:
         raise AmesError("no name given; --list shows them")
     known |= {name: [name] for name in args.names if "/" in name}
-    unknown = [name for name in args.names if name not in known]
-    if unknown:
-        raise AmesError(f"{unknown[0]!r} is none of {', '.join(known)}")
+    missing = [name for name in args.names if name not in known]
+    if missing:
+        raise AmesError(unknown("file", missing[0], known))
     base = args.base.rstrip("/") + "/"
     for place in dict.fromkeys(place for name in args.names for place in known[name]):
         fetch(base + place, args.dest / PurePosixPath(place.removeprefix("networks/")))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import difflib
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from ames import DISTRIBUTION
@@ -46,6 +47,15 @@ def naming(
     except NotFiniteError as error:
         image = place(error.image)
         raise NotFiniteError(image, None if name is None else name(image)) from error
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """The message about a name that does not exist: the nearest ones if there are any, else all of them."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=3)
+    return f"{what} {name!r} does not exist; " + (
+        f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(names)}"
+    )
 
 
 def first_line(error: object) -> str:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ames.models.ames import AMES
-from ames.models.released import build
+from ames.models.load import build_model
 from ames.weights import released
 from helpers.commands import ROOT, run_process
 from helpers.servers import serve
@@ -137,5 +137,5 @@ def test_what_is_no_such_model_is_refused(hub, monkeypatch):
         load("dinov2_ames", monkeypatch)
     with pytest.raises(ValueError, match="HTTP status 404"):
         load("cvnet_ames", monkeypatch)
-    with pytest.raises(ValueError, match="'other' is none of dinov2_ames, "):
-        build("other")
+    with pytest.raises(ValueError, match="model 'other' does not exist; choose one of rootsift_ames, "):
+        build_model("other")

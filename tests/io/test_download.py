@@ -7,7 +7,7 @@ from ames.errors import AmesError
 from ames.io import download as downloads
 from ames.io.download import download, pinned
 from ames.io.hashing import sha256
-from ames.weights import released
+from ames.models.registry import released_files
 from helpers.commands import ROOT, refused, run_script
 from helpers.servers import serve
 
@@ -131,7 +131,7 @@ def test_the_script(site, tmp_path, capsys):
 def test_the_list(tmp_path, capsys):
     assert run_script(SCRIPT, "--list", cwd=tmp_path).returncode == 0
     listed = capsys.readouterr().out
-    assert {line.split(":")[0] for line in listed.splitlines()} >= {*released.RELEASED, "roxford5k", "gldv2"}
+    assert {line.split(":")[0] for line in listed.splitlines()} >= {*released_files(), "roxford5k", "gldv2"}
     assert "data/roxford5k/nn_superglobal.pkl" in listed
 
 
@@ -139,7 +139,7 @@ def test_the_list(tmp_path, capsys):
     ("words", "message"),
     [
         ([], "no name given; --list shows them"),
-        (["dinov2_ams"], "'dinov2_ams' is none of dinov2_ames, "),
+        (["dinov2_ams"], "file 'dinov2_ams' does not exist; did you mean dinov2_ames or dinov2_ames_dist?"),
         (["--to", "x"], "unrecognized arguments: --to"),
     ],
 )

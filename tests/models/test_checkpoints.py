@@ -151,7 +151,7 @@ def test_a_description_that_does_not_fit(tmp_path, about, message):
 
 def test_a_model_of_another_class_is_found_by_its_name(tmp_path, monkeypatch):
     """What a model of one's own needs: a file, and a line in the registry."""
-    monkeypatch.setitem(registry.MODELS, "Wide", __name__)
+    monkeypatch.setitem(registry.CLASSES, "Wide", __name__)
     save_weights(tmp_path / "wide.safetensors", Wide(local_dim=3, factor=2))
     found = load_model(tmp_path / "wide.safetensors")
     assert type(found) is Wide

@@ -151,11 +151,11 @@ def test_prefixes_of_some_inside_one_of_all():
 
 
 def test_the_released_models(tmp_path, monkeypatch):
-    from ames.models.released import build, load
+    from ames.models.load import build_model, load_model
     from ames.weights import released
 
-    state = build("cvnet_ames").state_dict()
+    state = build_model("cvnet_ames").state_dict()
     path = tmp_path / "cvnet_ames.pt"
     torch.save({"state": behind("module.", state)}, path)
     monkeypatch.setattr(released, "download", lambda *_: os.path.getsize(path))
-    same(load("cvnet_ames", folder=tmp_path).state_dict(), state)
+    same(load_model("cvnet_ames", folder=tmp_path).state_dict(), state)

@@ -103,12 +103,13 @@ def _write(path: Path, results: dict[str, Any]) -> None:
 
 
 def _shipped(descriptors: str) -> list[Path]:
-    from ames.weights import SHIPPED, shipped_path
+    from ames.models.registry import shipped_for
+    from ames.weights import shipped_path
 
-    names = [f"{descriptors}_ames", f"{descriptors}_ames_dist"]
-    if not set(names) <= set(SHIPPED):
+    names = [shipped_for(descriptors, binarized=binarized) for binarized in (False, True)]
+    if None in names:
         raise AmesError(f"--models is missing: no weights for {descriptors} descriptors are shipped")
-    return [shipped_path(name) for name in names]
+    return [shipped_path(name) for name in names if name]
 
 
 def _outputs(out: Path) -> tuple[Path, Path]:

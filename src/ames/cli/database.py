@@ -20,7 +20,7 @@ def register(commands: Any) -> None:
         description="Makes a database from descriptor files; an interrupted call goes on when called again.",
     )
     _source(compress)
-    compress.add_argument("--model", type=Path, help="checkpoint (default: the shipped binary one)")
+    compress.add_argument("--model", help="name or checkpoint (default: the shipped binary one)")
     compress.add_argument("--desc-num", type=positive, default=50, help="local descriptors per image (50)")
     compress.add_argument("--global-factory", default="SQfp16", help="FAISS factory of --global (SQfp16)")
     compress.add_argument("-o", "--out", type=Path, required=True, help="the folder of the database")
@@ -29,7 +29,7 @@ def register(commands: Any) -> None:
     append = commands.add_parser("append", help="add images to a database, all or none")
     append.add_argument("database", type=Path)
     _source(append)
-    append.add_argument("--model", type=Path, help="the one that made the database (default: shipped)")
+    append.add_argument("--model", help="the one that made the database (default: shipped)")
     append.set_defaults(run=_append)
 
     delete = commands.add_parser("delete", help="delete images of a database by name")
@@ -181,20 +181,15 @@ def _open(args: argparse.Namespace) -> Any:
     return Source(DescriptorFile(args.descriptors), vectors, names)
 
 
-def _model(path: Path | None, local: Any) -> tuple[Any, str]:
+def _model(path: str | None, local: Any) -> tuple[Any, str]:
     from ames.descriptors.local import check_backbone
-    from ames.models.checkpoints import load_model
-    from ames.weights import SHIPPED, shipped_path
+    from ames.models.load import load
+    from ames.models.registry import shipped_for
 
+    path = path or shipped_for(local.provenance.get("backbone"), binarized=True)
     if path is None:
-        backbone = local.provenance.get("backbone")
-        name = f"{backbone}_ames_dist"
-        if name not in SHIPPED:
-            raise AmesError(
-                f"no model is shipped for the descriptors of {local.path}: give --model CHECKPOINT"
-            )
-        path = shipped_path(name)
-    model = load_model(path)
+        raise AmesError(f"no model is shipped for the descriptors of {local.path}: give --model MODEL")
+    found = load(path)
     if not local.packed:
-        check_backbone(local, width=model.local_dim, backbone=None)
-    return model, Path(path).name
+        check_backbone(local, width=found.model.local_dim, backbone=found.about.get("backbone"))
+    return found.model, found.name

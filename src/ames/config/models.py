@@ -13,10 +13,9 @@ from ames.errors import AmesError, first_line
 from ames.evaluation.sweep import Fusion
 from ames.models.base import PairSimilarity
 from ames.models.checkpoints import build_from_weights
-from ames.models.registry import MODELS, model_class
-from ames.weights import SHIPPED, shipped_path
+from ames.models.load import load
+from ames.models.registry import CLASSES, MODELS, model_class, shipped_for
 from ames.weights.files import load_state, weights_for
-from ames.weights.released import RELEASED
 
 
 def build_model(config: DictConfig) -> PairSimilarity:
@@ -44,19 +43,22 @@ def trained_model(config: DictConfig, path: Path | str | None) -> Trained:
     """The model with its weights.
 
     A checkpoint that describes itself decides the structure; for others (published ones)
-    ``config.model`` does. ``path`` None: the shipped weights; a model without weights needs none.
+    ``config.model`` does. ``path``: a file, a name of ``ames.models.registry``, or None: the shipped weights;
+    a model without weights needs none.
     """
     kind = str(config.model._target_).rsplit(".", 1)[-1]
-    if kind in MODELS and not model_class(kind).learned:
+    if kind in CLASSES and not model_class(kind).learned:
         if path is not None:
             raise AmesError(f"{config.model._target_} has no weights: leave model_path={path} out")
         return Trained(build_model(config).eval(), kind, None)
     if path is None:
+        path = shipped_for(config.desc_name, binarized=config.model.binarized)
+    if path is None:
         name = f"{config.desc_name}_ames" + ("_dist" if config.model.binarized else "")
-        if name not in SHIPPED:
-            hint = f" (scripts/download.py {name} fetches the released ones)" if name in RELEASED else ""
-            raise AmesError(f"model_path is missing, and no weights {name} are shipped{hint}")
-        path = shipped_path(name)
+        hint = f"; model_path={name} fetches the released ones" if name in MODELS else ""
+        raise AmesError(f"model_path is missing, and no weights {name} are shipped{hint}")
+    if str(path) in MODELS:
+        return _named(config, str(path))
     weights = weights_for(config.desc_name, path)
     if "model" in weights.about:
         model = build_from_weights(weights, source=str(path))
@@ -64,3 +66,11 @@ def trained_model(config: DictConfig, path: Path | str | None) -> Trained:
         model = build_model(config)
         load_state(model, weights.state, source=str(path))
     return Trained(model.eval(), Path(path).name, Fusion.from_checkpoint(weights.about, source=str(path)))
+
+
+def _named(config: DictConfig, name: str) -> Trained:
+    found = load(name)
+    backbone = found.about.get("backbone")
+    if backbone not in (None, config.desc_name):
+        raise AmesError(f"model_path={name}: takes {backbone} descriptors, not those of {config.desc_name}")
+    return Trained(found.model, name, Fusion.from_checkpoint(found.about, source=name))

@@ -1,18 +1,117 @@
-"""Models by the name of their class, which checkpoints hold: a new model is a file and a line here."""
+"""The models by name, in one table, and the classes that they are of.
+
+A new model is a file, a line in ``CLASSES`` and, where it has weights, a row in ``MODELS``
+(docs/extending.md). Reading the table needs nothing but Python.
+"""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from ames.errors import AmesError
-from ames.models.base import Similarity
+from ames.errors import AmesError, unknown
 
-MODELS = {"AMES": "ames.models.ames", "Chamfer": "ames.models.chamfer"}
+if TYPE_CHECKING:
+    from ames.models.base import Similarity
+
+CLASSES = {"AMES": "ames.models.ames", "Chamfer": "ames.models.chamfer"}
+
+SHIPPED = "shipped"  # ``ModelEntry.weights``: the file is part of the package
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelEntry:
+    """A model by name, and the system that it is part of: what extracts its descriptors, and its fusion.
+
+    kind: of ``CLASSES``. arguments: of the constructor, where they differ from the defaults. weights:
+    ``SHIPPED``, a file below the address of the released ones (``ames.weights.released``), or None: it has
+    none. backbone: whose descriptors it takes, None: any. extraction: options of
+    ``ames.extraction.config.ExtractionConfig`` that its descriptors were made with; a detector is the name of
+    a released file. fusion: ``lamb`` and ``temp``. query_desc_num, db_desc_num: descriptors per image, as it
+    is used. licence: of the weights.
+    """
+
+    kind: str = "AMES"
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    backbone: str | None = None
+    extraction: Mapping[str, Any] = field(default_factory=dict)
+    fusion: Mapping[str, float] | None = None
+    query_desc_num: int = 600
+    db_desc_num: int = 50
+    licence: str = "Apache-2.0"
+
+
+def _rootsift(binarized: bool, lamb: float, temp: float) -> ModelEntry:
+    return ModelEntry(
+        arguments={
+            "local_dim": 128,
+            "num_encoder_layers": 3,
+            "dim_feedforward": 256,
+            "init": "matching",
+            "binarized": binarized,
+        },
+        weights=SHIPPED,
+        backbone="rootsift",
+        fusion={"lamb": lamb, "temp": temp},
+        query_desc_num=200,
+    )
+
+
+def _released(name: str, binarized: bool, lamb: float, temp: float) -> ModelEntry:
+    """lambda and gamma are those that its authors chose on the public split of GLDv2."""
+    backbone = name.split("_")[0]
+    return ModelEntry(
+        arguments={"local_dim": {"dinov2": 768, "cvnet": 1024}[backbone], "binarized": binarized},
+        weights=f"networks/{name}.pt",
+        backbone=backbone,
+        extraction={"detector": f"{backbone}_detector", "desc_num": 700},
+        fusion={"lamb": lamb, "temp": temp},
+        licence="not stated",
+    )
+
+
+MODELS = {
+    "rootsift_ames": _rootsift(False, 0.45, 0.1),
+    "rootsift_ames_dist": _rootsift(True, 0.40, 0.2),
+    "dinov2_ames": _released("dinov2_ames", False, 0.50, 0.20),
+    "dinov2_ames_dist": _released("dinov2_ames_dist", True, 0.35, 0.10),
+    "cvnet_ames": _released("cvnet_ames", False, 0.85, 0.80),
+    "cvnet_ames_dist": _released("cvnet_ames_dist", True, 0.65, 0.20),
+    "chamfer": ModelEntry(kind="Chamfer", fusion={"lamb": 0.5, "temp": 0.2}),
+}
+
+
+def list_models() -> list[str]:
+    """Return the names that ``load_model`` takes."""
+    return list(MODELS)
+
+
+def model_entry(name: str) -> ModelEntry:
+    """Return the row of a model; AmesError names the nearest ones."""
+    if name not in MODELS:
+        raise AmesError(unknown("model", name, MODELS))
+    return MODELS[name]
+
+
+def shipped_for(backbone: str | None, *, binarized: bool) -> str | None:
+    """Return the name of the shipped model for a backbone's descriptors; None if there is none."""
+    rows = {name: entry for name, entry in MODELS.items() if entry.weights == SHIPPED}
+    kinds = {(entry.backbone, entry.arguments["binarized"]): name for name, entry in rows.items()}
+    return kinds.get((backbone, binarized))
+
+
+def released_files() -> dict[str, list[str]]:
+    """Name -> paths of released models, below ``ames.weights.released.BASE``."""
+    released = {name: entry.weights for name, entry in MODELS.items()}
+    return {name: [path] for name, path in released.items() if path not in (None, SHIPPED)}
 
 
 def model_class(name: object, *, source: str = "model") -> type[Similarity]:
     """Return the class of this name; AmesError lists the known ones."""
-    if not isinstance(name, str) or name not in MODELS:
-        raise AmesError(f"{source}: class {name!r} is none of {', '.join(MODELS)}")
-    found: type[Similarity] = getattr(importlib.import_module(MODELS[name]), name)
+    if not isinstance(name, str) or name not in CLASSES:
+        raise AmesError(f"{source}: class {name!r} is none of {', '.join(CLASSES)}")
+    found: type[Similarity] = getattr(importlib.import_module(CLASSES[name]), name)
     return found

@@ -8,26 +8,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from ames.io.download import download, pinned
 
 BASE = "http://ptak.felk.cvut.cz/personal/sumapave/public/ames/"
 
-
-class Released(NamedTuple):
-    """Weights: their place below ``BASE``, and the constructor arguments that differ from the defaults."""
-
-    path: str
-    arguments: dict[str, Any]
-
-
-RELEASED = {
-    "dinov2_ames": Released("networks/dinov2_ames.pt", {"local_dim": 768, "binarized": False}),
-    "dinov2_ames_dist": Released("networks/dinov2_ames_dist.pt", {"local_dim": 768, "binarized": True}),
-    "cvnet_ames": Released("networks/cvnet_ames.pt", {"local_dim": 1024, "binarized": False}),
-    "cvnet_ames_dist": Released("networks/cvnet_ames_dist.pt", {"local_dim": 1024, "binarized": True}),
-}
 
 # Weights that are no AMES model.
 OTHERS = ("itq_dinov2_D128", "itq_cvnet_D128", "dinov2_detector", "cvnet_detector", "CVPR2022_CVNet_R101")
@@ -45,11 +30,12 @@ def _training_set() -> list[str]:
 
 
 def files() -> dict[str, list[str]]:
-    """Name -> paths below ``BASE`` of everything that can be downloaded by name."""
-    weights = {name: [item.path] for name, item in RELEASED.items()}
+    """Name -> paths below ``BASE`` of what can be downloaded by name, models apart
+    (``ames.models.registry.released_files``).
+    """
     others = {name: [f"networks/{name}.pt"] for name in OTHERS}
     data = {folder: _test_set(folder) for folder in ("roxford5k", "rparis6k", "gldv2-test")}
-    return weights | others | data | {"gldv2": _training_set()}
+    return others | data | {"gldv2": _training_set()}
 
 
 def fetch(place: str, folder: Path | str | None = None) -> Path:

@@ -1,0 +1,76 @@
+"""Models by name or by file, new or with their weights. A model of the table needs torch alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ames.errors import AmesError, first_line, unknown
+from ames.models.base import Similarity
+from ames.models.registry import MODELS, SHIPPED, ModelEntry, model_class, model_entry
+from ames.weights import shipped_path
+from ames.weights.released import fetch
+from ames.weights.tensor_names import plain_names
+
+_FILES = (".pt", ".pth", ".safetensors")
+
+
+class Loaded(NamedTuple):
+    """A model with its weights, the name it goes by, and what is known of it: ``backbone`` and ``blend``
+    (``lamb``, ``temp``) where they are; ``entry``: its row in the table, None for a file.
+    """
+
+    model: Similarity
+    name: str
+    about: Mapping[str, Any]
+    entry: ModelEntry | None
+
+
+def build_model(name: str) -> Similarity:
+    """Return the structure of a model of the table with new weights, in evaluation mode."""
+    entry = model_entry(name)
+    return model_class(entry.kind)(**entry.arguments).eval()
+
+
+def load_model(name_or_path: str | Path, *, folder: Path | str | None = None) -> Similarity:
+    """Return a model with its weights, in evaluation mode: by name (``list_models``), or a checkpoint's.
+
+    folder: of downloaded weights (None: torch hub's cache); what exists there is not downloaded again.
+    AmesError for an unknown name names the nearest ones.
+    """
+    return load(name_or_path, folder=folder).model
+
+
+def load(name_or_path: str | Path, *, folder: Path | str | None = None) -> Loaded:
+    """As ``load_model``, with what is known of the model."""
+    if str(name_or_path) in MODELS:
+        name = str(name_or_path)
+        entry = MODELS[name]
+        about = {"backbone": entry.backbone, "blend": entry.fusion}
+        return Loaded(_weighted(name, entry, folder), name, about, entry)
+    path = Path(name_or_path)
+    if not path.exists() and path.suffix not in _FILES:
+        raise AmesError(unknown("model", str(name_or_path), MODELS) + "; a checkpoint is given by its path")
+    from ames.models.checkpoints import build_from_weights, read_weights  # needs safetensors
+
+    weights = read_weights(path)
+    return Loaded(build_from_weights(weights, source=str(path)), path.name, weights.about, None)
+
+
+def _weighted(name: str, entry: ModelEntry, folder: Path | str | None) -> Similarity:
+    if entry.weights is None:
+        return build_model(name)
+    if entry.weights == SHIPPED:
+        from ames.models.checkpoints import load_model  # needs safetensors
+
+        return load_model(shipped_path(name))
+    path, model = fetch(entry.weights, folder), build_model(name)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        model.load_state_dict(plain_names(content["state"], source=str(path))[0])
+    except Exception as error:  # a file that is no checkpoint can stop the unpickler in any way
+        raise AmesError(f"{path}: not the weights of {name} ({first_line(error)})") from error
+    return model
