@@ -20,6 +20,7 @@ from ames.features import LocalFeatures
 from ames.io.atomic import atomic_path
 from ames.models.ames import AMES
 from ames.reranking.fusion import Fusion
+from ames.reranking.reranker import Reranker
 from ames.reranking.scorer import PairScorer
 from ames.retrieval.retriever import Retriever
 
@@ -88,13 +89,13 @@ def _serve(folder: Path, vectors: Path) -> dict[str, Any]:
     """Answer some queries; seconds and the resident memory at the end."""
     database = Database(folder)
     start = time.perf_counter()
-    retriever = Retriever(database, PairScorer(_model()), FUSION)
+    retriever = Retriever(database, Reranker(_model(), FUSION))
     index = time.perf_counter() - start
     file, seconds = GlobalFile(vectors), []
     for row in range(3):
         query = LocalFeatures.from_descriptors(torch.randn(1, QUERY, 768))
         start = time.perf_counter()
-        retriever.search(file.read(np.array([row])), query, k=10, num_rerank=CANDIDATES)
+        retriever.search_features(file.read(np.array([row])), query, k=10, num_rerank=CANDIDATES)
         seconds.append(time.perf_counter() - start)
     return {"index": index, "query": median(seconds), "memory": memory_now()}
 

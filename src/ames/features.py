@@ -92,7 +92,9 @@ class LocalFeatures:
 
     def _changed(self, function: Callable[[Tensor, int], Tensor], names: Iterable[str]) -> LocalFeatures:
         old = {name: getattr(self, name) for name in names}
-        new = {k: function(x, _BEHIND_SLOTS.get(k, 0)) for k, x in old.items() if x is not None}
+        new: dict[str, Any] = {
+            k: function(x, _BEHIND_SLOTS.get(k, 0)) for k, x in old.items() if x is not None
+        }
         return replace(self, **new)
 
     def __getitem__(self, index: Any) -> LocalFeatures:

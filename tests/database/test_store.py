@@ -21,6 +21,7 @@ from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.inspection import inspect as inspection
 from ames.reranking.fusion import Fusion
+from ames.reranking.reranker import Reranker
 from ames.reranking.scorer import PairScorer
 from ames.reranking.shortlist_scores import score_shortlist
 from ames.retrieval.retriever import Retriever
@@ -188,14 +189,16 @@ def test_retrieval_blends_both_scores(tmp_path):
     query = source(tmp_path / "q", 2, seed=7)
     scorer, fusion = PairScorer(model()), Fusion(0.3, 2.0)
     vectors, local = query.vectors.read()[:1], query.local.read([0])
-    found = Retriever(db, scorer, fusion).search(vectors, local, k=4, num_rerank=8)
+    retriever = Retriever(db, Reranker(scorer.model, fusion))
+    found = retriever.search_features(vectors, local, k=4, num_rerank=8)
     shortlist = open_index(db).search(vectors, 8)
     logits = score_shortlist(scorer, query.local, made.local, shortlist, database_count=4)
     scores = 0.3 * shortlist.similarities + 0.7 / (1 + np.exp(-2.0 * logits))
     best = np.argsort(-scores[0], kind="stable")[:4]
     assert found.ids[0].tolist() == shortlist.ids[0][best].tolist()
     np.testing.assert_allclose(found.similarities[0], scores[0][best], atol=1e-6)
-    coded = Retriever(db, scorer, fusion).search(vectors, scorer.model.compress(local), k=4, num_rerank=8)
+    codes = scorer.model.compress(local)
+    coded = retriever.search_features(vectors, codes, k=4, num_rerank=8)
     assert np.array_equal(coded.ids, found.ids)  # queries of a file of ``ames extract --pack``
     np.testing.assert_allclose(coded.similarities, found.similarities, atol=1e-6)
 
@@ -205,7 +208,7 @@ def retriever(tmp_path):
     """With vectors [20, 8] and local descriptors [20, 6, 16] of its own images."""
     db, made = database(tmp_path)
     return (
-        Retriever(db, PairScorer(model()), Fusion(0.3, 2.0)),
+        Retriever(db, Reranker(model(), Fusion(0.3, 2.0))),
         made.vectors.read(),
         made.local.read(range(20)),
     )
@@ -213,9 +216,9 @@ def retriever(tmp_path):
 
 def test_a_single_query_needs_no_batch(retriever):
     retriever, vectors, local = retriever
-    expected = retriever.search(vectors[3:4], local[3:4], k=4)
+    expected = retriever.search_features(vectors[3:4], local[3:4], k=4)
     for vector, features in ((vectors[3], local[3]), (vectors[3], local[3:4]), (vectors[3:4], local[3])):
-        found = retriever.search(vector, features, k=4)
+        found = retriever.search_features(vector, features, k=4)
         assert np.array_equal(found.ids, expected.ids)
         assert np.array_equal(found.similarities, expected.similarities)
     assert expected.ids.shape == (1, 4)
@@ -233,7 +236,7 @@ def test_queries_that_do_not_fit_together(retriever):
         (vectors[:2], wide, "descriptors are 8-d, this model takes 16-d"),
     ):
         with pytest.raises(AmesError, match=said):
-            retriever.search(vectors_, local_, k=1)
+            retriever.search_features(vectors_, local_, k=1)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -242,7 +245,7 @@ def test_queries_that_are_not_finite(retriever, value):
     bad = vectors[:3].copy()
     bad[1, 4] = value
     for call in (
-        lambda: retriever.search(bad, local[:3]),
+        lambda: retriever.search_features(bad, local[:3]),
         lambda: search_database(retriever.database, bad, 5),
         lambda: open_index(retriever.database).search(bad, 5),
     ):
@@ -250,11 +253,11 @@ def test_queries_that_are_not_finite(retriever, value):
             call()
     local.descriptors[2, 0, 0] = value
     with pytest.raises(AmesError, match="the local descriptors of query 2 hold values that are not finite"):
-        retriever.search(vectors[:3], local[:3])
+        retriever.search_features(vectors[:3], local[:3])
     with pytest.raises(
         AmesError, match="the local descriptors of query 2 hold"
     ):  # also where nothing is found
-        retriever.search(np.zeros_like(vectors[:3]), local[:3])
+        retriever.search_features(np.zeros_like(vectors[:3]), local[:3])
 
 
 def test_lengths_of_global_vectors_do_not_matter(tmp_path, caplog):
@@ -305,7 +308,7 @@ def test_a_model_that_did_not_make_it(tmp_path):
     other = model(seed=1)
     for call in (
         lambda: db.check_model(other),
-        lambda: Retriever(db, PairScorer(other), Fusion(0, 1)),
+        lambda: Retriever(db, Reranker(other, Fusion(0, 1))),
         lambda: append(source(tmp_path, 2, prefix="new"), other, tmp_path / "db"),
         lambda: db.check_model(model(binarized=False)),
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,11 +11,17 @@ from torch import Tensor, nn
 from ames.features import LocalFeatures
 
 
-class ImageFeatures(NamedTuple):
-    """Features of one image: local [N, D], and the global vector float32 [G] (None if not asked for)."""
+@dataclass(frozen=True, eq=False)
+class ImageFeatures:
+    """Features of one image: local [N, D], and the global vector float32 [G] (None if not asked for). Of B
+    images: [B, N, D], shorter ones padded, and [B, G].
+
+    backbone: what made them, where it is known.
+    """
 
     local: LocalFeatures
     vector: np.ndarray | None
+    backbone: str | None = None
 
 
 class FeatureMaps(NamedTuple):

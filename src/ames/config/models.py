@@ -73,4 +73,6 @@ def _named(config: DictConfig, name: str) -> Trained:
     backbone = found.about.get("backbone")
     if backbone not in (None, config.desc_name):
         raise AmesError(f"model_path={name}: takes {backbone} descriptors, not those of {config.desc_name}")
+    if not isinstance(found.model, PairSimilarity):
+        raise AmesError(f"model_path={name}: no pair-wise model")
     return Trained(found.model, name, Fusion.from_checkpoint(found.about, source=name))

@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from ames.backbones.base import Backbone, ImageFeatures
+from ames.datasets.images import read_image
 from ames.descriptors.encoding import LocalRows
 from ames.descriptors.provenance import Provenance
 from ames.errors import AmesError
@@ -17,19 +19,25 @@ from ames.extraction.config import ExtractionConfig
 from ames.extraction.preprocessing import Box
 from ames.features import LocalFeatures
 from ames.models.base import Similarity
-from ames.models.checkpoints import load_model
+from ames.models.load import Loaded, load
 
 ExtractionResult = ImageFeatures | str  # or why there are none
 
 
 class ImageRegion(NamedTuple):
-    """An image, or what a box in it shows."""
+    """An image, or what a box in it shows. image: its file, or its pixels uint8 [H, W, 3] BGR."""
 
-    path: Path
+    image: Path | np.ndarray
     box: Box | None = None
 
+    def read(self, max_pixels: int) -> np.ndarray:
+        """Return the pixels of the whole image; UnreadableImage says why not."""
+        if isinstance(self.image, np.ndarray):
+            return self.image
+        return read_image(self.image, max_pixels=max_pixels)
 
-class Extractor:
+
+class BaseExtractor:
     """Makes features as ``config`` says, with nothing left open in it; ``provenance`` records them.
 
     local_dim: of local descriptors before they are packed. global_dim: None: no global descriptor.
@@ -51,10 +59,11 @@ class Extractor:
         self.rows = LocalRows(config.desc_num, local_dim, config.dtype)
         self.packer: Similarity | None = None
         if config.pack is not None:
-            self.packer = _load_packer(config.pack, local_dim)
+            found = _load_packer(config.pack, local_dim)
+            self.packer = found.model
             self.rows = LocalRows(config.desc_num, self.packer.code_bytes, "uint8")
             fingerprint = self.packer.fingerprint()[:16]
-            made = replace(made, packed_by=config.pack.name, projection=fingerprint)
+            made = replace(made, packed_by=found.name, projection=fingerprint)
         self.provenance = made
 
     def chunks(
@@ -73,10 +82,12 @@ class Extractor:
         return self.packer.compress(local)
 
 
-def _load_packer(path: Path, width: int) -> Similarity:
-    model = load_model(path)
-    if model.code_bits is None:
-        raise AmesError(f"{path}: a full-precision model, which has no bits to pack; give a binary one")
-    if model.local_dim != width:
-        raise AmesError(f"{path}: takes {model.local_dim}-d descriptors, these are {width}-d")
-    return model
+def _load_packer(name_or_path: Path, width: int) -> Loaded:
+    found = load(name_or_path)
+    if found.model.code_bits is None:
+        raise AmesError(
+            f"{name_or_path}: a full-precision model, which has no bits to pack; give a binary one"
+        )
+    if found.model.local_dim != width:
+        raise AmesError(f"{name_or_path}: takes {found.model.local_dim}-d descriptors, these are {width}-d")
+    return found

@@ -17,10 +17,10 @@ from torch import Tensor
 from ames.backbones.base import FeatureMaps, ImageFeatures, MapBackbone
 from ames.backbones.detector import SpatialAttention
 from ames.backbones.selection import check, select
-from ames.datasets.images import UnreadableImage, read_image
+from ames.datasets.images import UnreadableImage
 from ames.descriptors.provenance import Provenance
 from ames.errors import AmesError, first_line
-from ames.extraction.base import ExtractionResult, Extractor, ImageRegion
+from ames.extraction.base import BaseExtractor, ExtractionResult, ImageRegion
 from ames.extraction.config import ExtractionConfig
 from ames.extraction.preprocessing import NetworkInput, Sizing, network_inputs
 from ames.features import LocalFeatures
@@ -41,7 +41,7 @@ def check_autocast(config: ExtractionConfig) -> ExtractionConfig:
     return replace(config, autocast=None)
 
 
-class BatchedExtractor(Extractor):
+class BatchedExtractor(BaseExtractor):
     """Features by a network, of batches of images. AmesError where the network, or the detector, cannot serve
     the configuration.
     """
@@ -114,7 +114,7 @@ class BatchedExtractor(Extractor):
 
     def _load(self, photo: ImageRegion) -> _Prepared | str:
         try:
-            image = read_image(photo.path, max_pixels=self.config.max_pixels)
+            image = photo.read(self.config.max_pixels)
             return network_inputs(image, self._sizing, photo.box)
         except (UnreadableImage, cv2.error) as error:
             return first_line(error)

@@ -10,7 +10,7 @@ from ames.backbones.base import MapBackbone
 from ames.backbones.cvnet import CvNet
 from ames.backbones.detector import load_detector
 from ames.errors import AmesError
-from ames.extraction.base import Extractor
+from ames.extraction.base import BaseExtractor
 from ames.extraction.batched import BatchedExtractor
 from ames.extraction.config import ExtractionConfig
 from ames.extraction.process_pool import PoolExtractor
@@ -23,7 +23,7 @@ _FOR_ALL = (
 )
 
 
-def build_extractor(config: ExtractionConfig) -> Extractor:
+def build_extractor(config: ExtractionConfig) -> BaseExtractor:
     """AmesError names an option that the backbone has no use for, or cannot serve."""
     options: dict[str, Any] = {}
     if config.weights is not None:

@@ -17,7 +17,7 @@ from ames.descriptors.plan import OutputPlan, Shard
 from ames.descriptors.provenance import Provenance
 from ames.descriptors.resumable import ResumableFiles
 from ames.errors import AmesError
-from ames.extraction.base import Extractor, ImageRegion
+from ames.extraction.base import BaseExtractor, ImageRegion
 from ames.extraction.batched import BatchedExtractor
 from ames.extraction.config import ExtractionConfig
 from ames.extraction.preprocessing import Box
@@ -107,7 +107,7 @@ def extract(
     AmesError, and nothing is written. Files that exist are replaced when all is well.
     """
     config = ExtractionConfig(backbone=backbone.name, desc_num=desc_num, workers=workers, overwrite=True)
-    extractor: Extractor
+    extractor: BaseExtractor
     if isinstance(backbone, MapBackbone):
         extractor = BatchedExtractor(backbone, config)
     else:
@@ -119,7 +119,7 @@ def extract(
 def plan_output(
     out: Path,
     images: Images,
-    extractor: Extractor,
+    extractor: BaseExtractor,
     *,
     shard: Shard = Shard(),  # noqa: B008 - frozen
     kinds: Sequence[str] | None = None,
@@ -146,7 +146,7 @@ def plan_output(
 
 
 def run(
-    images: Images, extractor: Extractor, plan: OutputPlan, *, keep: bool = True, chunk: int = CHUNK
+    images: Images, extractor: BaseExtractor, plan: OutputPlan, *, keep: bool = True, chunk: int = CHUNK
 ) -> Extraction:
     """Features of the plan's shard of ``images`` into its files; those of an interrupted call are continued.
 
@@ -184,7 +184,7 @@ def run(
 
 
 def _extract(
-    files: ResumableFiles, images: Images, extractor: Extractor, errors: Path | None, chunk: int
+    files: ResumableFiles, images: Images, extractor: BaseExtractor, errors: Path | None, chunk: int
 ) -> None:
     """All that is missing in ``files``, their list of errors last."""
     files.check_space()

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 
 from ames.backbones.base import Backbone, ImageFeatures
-from ames.datasets.images import UnreadableImage, read_image
+from ames.datasets.images import UnreadableImage
 from ames.descriptors.provenance import Provenance
 from ames.errors import AmesError
-from ames.extraction.base import ExtractionResult, Extractor, ImageRegion
+from ames.extraction.base import BaseExtractor, ExtractionResult, ImageRegion
 from ames.extraction.config import ExtractionConfig
 from ames.extraction.preprocessing import whole_pixels
 from ames.features import LocalFeatures
@@ -32,7 +32,7 @@ _TAKEN = 16  # images a worker takes at a time
 _AHEAD = 4  # times that many a worker are done, or begun, before they are asked for
 
 
-class PoolExtractor(Extractor):
+class PoolExtractor(BaseExtractor):
     """The strongest descriptors of ``backbone``, by ``config.workers`` processes beside this one."""
 
     def __init__(self, backbone: Backbone, config: ExtractionConfig | None = None) -> None:
@@ -122,7 +122,7 @@ def _interruptions_held() -> Iterator[None]:
 
 def _extract_one(backbone: Backbone, count: int, max_pixels: int, photo: ImageRegion) -> ExtractionResult:
     try:
-        image = read_image(photo.path, max_pixels=max_pixels)
+        image = photo.read(max_pixels)
         if photo.box is None:
             return backbone.extract(image, count)
         top, left, bottom, right = whole_pixels(photo.box, *image.shape[:2])
@@ -132,7 +132,7 @@ def _extract_one(backbone: Backbone, count: int, max_pixels: int, photo: ImageRe
     if found.local.positions is None:
         return found
     positions = found.local.positions * torch.tensor([bottom - top, right - left]) + torch.tensor([top, left])
-    return found._replace(local=replace(found.local, positions=positions / torch.tensor(image.shape[:2])))
+    return replace(found, local=replace(found.local, positions=positions / torch.tensor(image.shape[:2])))
 
 
 _worker: tuple[Backbone, int, int]
@@ -158,7 +158,7 @@ def _end_with_parent() -> None:
 
 
 # Tensors would travel between processes as shared memory files, thousands of them: arrays are copied.
-_Sent = tuple[dict[str, np.ndarray | None], np.ndarray | None]
+_Sent = tuple[dict[str, np.ndarray], np.ndarray | None]
 
 
 def _in_worker(photos: Sequence[ImageRegion]) -> list[_Sent | str]:
@@ -168,7 +168,7 @@ def _in_worker(photos: Sequence[ImageRegion]) -> list[_Sent | str]:
 def _sent(result: ExtractionResult) -> _Sent | str:
     if isinstance(result, str):
         return result
-    arrays = {name: None if x is None else x.numpy() for name, x in vars(result.local).items()}
+    arrays = {k: x.numpy() for k, x in vars(result.local).items() if isinstance(x, torch.Tensor)}
     return arrays, result.vector
 
 
@@ -176,5 +176,5 @@ def _received(sent: _Sent | str) -> ExtractionResult:
     if isinstance(sent, str):
         return sent
     arrays, vector = sent
-    tensors: dict[str, Any] = {k: None if x is None else torch.from_numpy(x) for k, x in arrays.items()}
+    tensors: dict[str, Any] = {k: torch.from_numpy(x) for k, x in arrays.items()}
     return ImageFeatures(LocalFeatures(**tensors), vector)

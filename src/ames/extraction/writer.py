@@ -14,7 +14,7 @@ import torch
 from ames.backbones.base import ImageFeatures
 from ames.descriptors.encoding import LocalRows
 from ames.descriptors.resumable import ResumableFiles
-from ames.extraction.base import ExtractionResult, Extractor
+from ames.extraction.base import BaseExtractor, ExtractionResult
 from ames.io.atomic import atomic_file
 from ames.io.progress import progress
 
@@ -22,7 +22,7 @@ Chunks = Callable[[Callable[[], object]], Iterator[list[ExtractionResult]]]
 
 
 def write_features(
-    files: ResumableFiles, chunks: Chunks, extractor: Extractor, *, errors: Path | None = None
+    files: ResumableFiles, chunks: Chunks, extractor: BaseExtractor, *, errors: Path | None = None
 ) -> None:
     """Appends the missing rows, a chunk at a time, each of them while the next one is computed.
 
@@ -46,7 +46,7 @@ def write_features(
 
 @torch.inference_mode()
 def _write(
-    files: ResumableFiles, chunk: list[ExtractionResult], extractor: Extractor, errors: Path | None
+    files: ResumableFiles, chunk: list[ExtractionResult], extractor: BaseExtractor, errors: Path | None
 ) -> None:
     first = files.state.done
     chunk = [x if isinstance(x, str) else _trouble(x, extractor.rows) or x for x in chunk]

@@ -9,7 +9,7 @@ from ames.datasets.boxes import read_boxes
 from ames.datasets.layout import DatasetFolder
 from ames.datasets.lists import read_list
 from ames.errors import AmesError
-from ames.extraction.base import Extractor
+from ames.extraction.base import BaseExtractor
 from ames.extraction.config import ExtractionConfig
 from ames.extraction.factory import build_extractor
 from ames.extraction.pipeline import Extraction, Images, plan_output, run
@@ -48,7 +48,7 @@ def prepare(
 def extract_split(
     folder: DatasetFolder,
     split: str,
-    extractor: Extractor,
+    extractor: BaseExtractor,
     *,
     images: Path | str | None = None,
     boxes: str | None = None,

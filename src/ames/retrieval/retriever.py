@@ -1,85 +1,270 @@
-"""Search a database: global search in its codes, then re-ranking by its local codes."""
+"""Ask a collection with a photo: global search in a database's codes, then re-ranking by its local codes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
+import torch
 
+from ames.backbones.base import ImageFeatures
+from ames.database.build import append, compress
 from ames.database.index import open_index
 from ames.database.store import Database
+from ames.database.writer import writing
 from ames.errors import AmesError, naming
+from ames.extraction.config import ExtractionConfig
+from ames.extraction.extractor import Photo, extract_photos, preset_config
+from ames.extraction.factory import build_extractor
 from ames.features import LocalFeatures
-from ames.models.checkpoints import build_from_weights
+from ames.models.base import Similarity
+from ames.models.load import load
 from ames.reranking.fusion import Fusion, rerank_by
-from ames.reranking.scorer import ComputeConfig, PairScorer
+from ames.reranking.list_scorer import ListScorer
+from ames.reranking.reranker import Hit, Reranker
+from ames.reranking.scorer import PairScorer
+from ames.retrieval.collection import Collection, digest, extract_source, list_photos
 from ames.search.shortlist import Shortlist
-from ames.weights.files import read_weights
+
+NUM_RERANK = 100
+_MANY = 10_000
+
+log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
 class Retriever:
-    """Searches a database: global codes first, then the local codes of the best.
+    """A collection of photos that is searched with a photo.
 
-    fusion: lambda and gamma of the final score. Nothing but the global index is held in memory. AmesError
-    where the scorer's model did not make the database.
+    ``build`` makes one of a folder of photos, ``open`` opens it again. Nothing but the global index is held
+    in memory. database: what is searched. reranker: whose model made the database, with a fusion. config: how
+    photos are read (None: ``search`` takes features, not photos). query_desc_num: local descriptors used of a
+    query.
     """
 
-    database: Database
-    scorer: PairScorer
-    fusion: Fusion
+    def __init__(
+        self,
+        database: Database,
+        reranker: Reranker,
+        *,
+        config: ExtractionConfig | None = None,
+        query_desc_num: int = 600,
+    ) -> None:
+        database.check_model(reranker.model)
+        if reranker.fusion is None:
+            raise AmesError(f"{reranker.name} brings no lambda and gamma: give a fusion")
+        self.database, self.reranker, self.config = database, reranker, config
+        self.query_desc_num = query_desc_num
+        self._index = open_index(database)
+        self._extractor: Any = None
 
-    def __post_init__(self) -> None:
-        self.database.check_model(self.scorer.model)
-        object.__setattr__(self, "_index", open_index(self.database))
+    # ---- a collection of photos -------------------------------------------------------------------
+
+    @classmethod
+    def build(
+        cls,
+        folder: Path | str,
+        images: Path | str | Sequence[Path | str],
+        model: str | Path = "rootsift_ames_dist",
+        *,
+        factory: str | None = None,
+        device: str = "cpu",
+        **options: Any,
+    ) -> Retriever:
+        """Make a collection in ``folder`` of the photos in a folder, or of a list of files, and open it.
+
+        model: a name of ``list_models``, or a checkpoint (then ``backbone=`` is an option). factory: FAISS
+        code of the global vectors (None: SQ4 from 10,000 photos on, SQfp16 below: the range of a code
+        that was fitted on few vectors does not hold those that are added). Other options are ``desc_num``
+        (local descriptors stored per image), and those of ``ames.extraction.config.ExtractionConfig``.
+
+        Unreadable photos are named in the log; they keep their names, and nothing finds them. A call that was
+        interrupted resumes when it is called again; one that is finished opens the collection. AmesError
+        where the folder holds anything else.
+        """
+        folder, found = Path(folder), load(model)
+        entry = found.entry
+        name = found.name if entry is not None and entry.backbone else options.pop("backbone", None)
+        if name is None:
+            raise AmesError(f"model {model}: name the backbone of its photos, such as backbone='rootsift'")
+        stored = options.pop("desc_num", 50 if entry is None else entry.db_desc_num)
+        config = preset_config(name, device=device, **options)
+        if found.model.code_bits is not None:
+            config = replace(config, pack=Path(model))
+        photos = list_photos(images)
+        wanted = Collection(
+            model=str(model),
+            extraction=config,
+            desc_num=stored,
+            query_desc_num=600 if entry is None else entry.query_desc_num,
+            images=digest(photos),
+        )
+        there = Collection.load(folder)
+        if there is not None:
+            there.check_same(folder, wanted)
+            return cls.open(folder, device=device)
+        work = folder.with_name(folder.name + ".building")
+        source, done = extract_source(photos, config, work / "photos")
+        for line in done.summary().splitlines()[1:]:
+            log.warning("%s", line)
+        factory = factory or ("SQ4" if len(photos.names) >= _MANY else "SQfp16")
+        settings = {"desc_num": stored, "factory": factory, "model_name": found.name, "device": device}
+        compress(source, found.model, folder, **settings)
+        wanted.save(folder)
+        shutil.rmtree(work)
+        return cls.open(folder, device=device)
 
     @classmethod
     def open(
         cls,
-        database: Path | str,
-        model: Path | str,
+        folder: Path | str,
+        model: str | Path | Similarity | None = None,
         *,
-        compute: ComputeConfig | None = None,
         fusion: Fusion | None = None,
+        device: str = "cpu",
+        precision: str = "fp32",
     ) -> Retriever:
-        """From paths; ``fusion`` None: the one that the checkpoint brings, AmesError if it brings none."""
-        weights = read_weights(model)
-        fusion = fusion or Fusion.from_checkpoint(weights.about, source=str(model))
-        if fusion is None:
-            raise AmesError(f"{model}: brings no lambda and gamma: give a fusion")
-        scorer = PairScorer(build_from_weights(weights, source=str(model)), compute or ComputeConfig())
-        return cls(Database(database), scorer, fusion)
+        """Open a collection that ``build`` made, or any database (``ames compress``) with its model.
 
-    def search(
-        self, vectors: np.ndarray, queries: LocalFeatures, *, k: int = 10, num_rerank: int = 100
+        fusion: None: what the model brings. AmesError where the model did not make the database.
+        """
+        built = Collection.load(Path(folder))
+        if model is None and built is None:
+            raise AmesError(f"{folder}: not made by Retriever.build: give the model of the database")
+        reranker = Reranker(
+            built.model if model is None and built else model,  # type: ignore[arg-type]  # one of them is given
+            fusion,
+            device=device,
+            precision=precision,
+        )
+        if built is None:
+            return cls(Database(folder), reranker)
+        config = replace(built.extraction, device=device)
+        return cls(Database(folder), reranker, config=config, query_desc_num=built.query_desc_num)
+
+    def add(self, photos: Path | str | Sequence[Path | str]) -> int:
+        """Add a folder of photos, a photo, or several, all or none; return how many, 0 if all exist already.
+
+        Names are paths below the folder, or the paths as given. AmesError names a photo that cannot be read,
+        and a name under which the collection has another photo.
+        """
+        config = self._photos_config()
+        with TemporaryDirectory() as work:
+            source, done = extract_source(list_photos(photos), config, Path(work) / "photos")
+            for name, why in done.unreadable.items():
+                raise AmesError(f"{name}: {why}; nothing was added")
+            added = append(source, self.reranker.model, self.database.path, device=config.device)
+        self._reopen()
+        return added
+
+    def delete(self, names: str | Iterable[str]) -> int:
+        """Delete photos by name; return how many. AmesError for a name that the collection does not have."""
+        wanted = [names] if isinstance(names, str) else list(names)
+        with writing(self.database.path) as writer:
+            gone = writer.delete(wanted)
+        self._reopen()
+        return gone
+
+    def __len__(self) -> int:
+        return len(self.database)
+
+    def _reopen(self) -> None:
+        self.database = Database(self.database.path)
+        self._index = open_index(self.database)
+
+    # ---- search -----------------------------------------------------------------------------------
+
+    def search(self, photo: Photo | ImageFeatures, k: int = 10, *, num_rerank: int = NUM_RERANK) -> list[Hit]:
+        """Return the best ``k`` photos for a query, best first, with names and fused scores.
+
+        photo: a path, an array uint8 [H, W, 3] RGB, a PIL image, or an ``Extractor``'s features of one photo.
+        num_rerank: photos of the global search that are re-ranked. A query without keypoints finds nothing.
+        """
+        _check_counts(k, num_rerank)
+        features = photo if isinstance(photo, ImageFeatures) else self._extract(photo)
+        if features.vector is None or np.ndim(features.vector) != 1:
+            raise AmesError("search takes the features of one photo, with its global vector")
+        found = self._index.search(np.asarray(features.vector)[None], num_rerank)
+        there = found.ids[0] >= 0
+        if not there.any():
+            return []
+        ids, similarities = found.ids[0][there], found.similarities[0][there]
+        query = replace(features, local=features.local.trim(self.query_desc_num))
+        hits = self.reranker.rank(query, self.database, similarities, k, ids=ids)
+        return [replace(hit, id=int(hit.id), name=self.database.names[hit.id]) for hit in hits]
+
+    def search_features(
+        self, vectors: np.ndarray, queries: LocalFeatures, *, k: int = 10, num_rerank: int = NUM_RERANK
     ) -> Shortlist:
-        """The best ``k`` images of each query, with fused scores: global vectors float32 [Q, G], local
-        descriptors [Q, N, D], or the model's codes of them (uint8, ``ames extract --pack``); of a single
-        image also [G] and [N, D], which gives one row. ``database.names`` has the names of the ids.
+        """Return the best ``k`` images of each query, with fused scores: global vectors float32 [Q, G], local
+        descriptors [Q, N, D], or the model's codes of them; of a single image also [G] and [N, D], which
+        gives one row. ``database.names`` has the names of the ids. All descriptors are used.
 
         A query without keypoints (a zero vector) finds nothing. AmesError where numbers of queries or widths
         differ, or a query is not finite.
         """
-        if not 1 <= k <= num_rerank:
-            raise AmesError(f"k {k} is outside 1 ... {num_rerank}, the number that is re-ranked")
+        _check_counts(k, num_rerank)
         vectors, queries = _batch(vectors, queries)
-        found: Shortlist = self._index.search(vectors, num_rerank)  # type: ignore[attr-defined]
+        found: Shortlist = self._index.search(vectors, num_rerank)
+        assert self.reranker.fusion is not None
+        if isinstance(self.reranker.scorer, ListScorer):
+            return self._lists(found, queries, k)
+        return rerank_by(found, self._logits(self.reranker.scorer, found, queries), self.reranker.fusion, k)
+
+    def _logits(self, scorer: PairScorer, found: Shortlist, queries: LocalFeatures) -> np.ndarray:
+        """Logits float32 [Q, M] of a shortlist; -inf where there is no entry. An image is read once."""
         rows, columns = np.nonzero(found.ids >= 0)
         images, places = np.unique(found.ids[rows, columns], return_inverse=True)
         logits = np.full(found.ids.shape, -np.inf, np.float32)
         with naming(lambda query: f"the local descriptors of query {query}"):
-            encoded = self.scorer.queries(queries)
+            encoded = scorer.queries(queries)
         if len(images):
-            scores = self.scorer.score(encoded, self.database.read(images), rows, places)
+            scores = scorer.score(encoded, self.database.read(images), rows, places)
             if not np.isfinite(scores).all():
                 raise AmesError(f"{self.database.path}: a score is not finite: the model's weights are not")
             logits[rows, columns] = scores
-        return rerank_by(found, logits, self.fusion, k)
+        return logits
+
+    def _lists(self, found: Shortlist, queries: LocalFeatures, k: int) -> Shortlist:
+        ids = np.full((len(found.ids), k), -1, np.int64)
+        scores = np.full((len(found.ids), k), -np.inf, np.float32)
+        for row in range(len(ids)):
+            there = found.ids[row] >= 0
+            if there.any():
+                entries = found.ids[row][there]
+                similarities = found.similarities[row][there]
+                hits = self.reranker.rank(queries[row], self.database, similarities, k, ids=entries)
+                ids[row, : len(hits)] = [hit.id for hit in hits]
+                scores[row, : len(hits)] = [hit.score for hit in hits]
+        return Shortlist(ids, scores)
+
+    def _extract(self, photo: Photo) -> ImageFeatures:
+        if self._extractor is None:
+            config = replace(self._photos_config(), pack=None, workers=0)  # a query is not packed
+            self._extractor = build_extractor(config)
+        return extract_photos(self._extractor, [photo])[0]
+
+    def _photos_config(self) -> ExtractionConfig:
+        if self.config is None:
+            raise AmesError(
+                f"{self.database.path}: not made by Retriever.build, and nothing says how photos are read: "
+                "search with the features of an Extractor"
+            )
+        return self.config
+
+
+def _check_counts(k: int, num_rerank: int) -> None:
+    if not 1 <= k <= num_rerank:
+        raise AmesError(f"k {k} is outside 1 ... {num_rerank}, the number that is re-ranked")
 
 
 def _batch(vectors: np.ndarray, queries: LocalFeatures) -> tuple[np.ndarray, LocalFeatures]:
-    """[Q, G] and [Q, N, D]; a single image becomes a batch of one."""
+    """[Q, G] and [Q, N, D]; a single image becomes a batch of one. Bytes are codes."""
     vectors = np.asarray(vectors)
     vectors = vectors[None] if vectors.ndim == 1 else vectors
     queries = queries.map(lambda x: x[None]) if queries.valid.ndim == 1 else queries
@@ -93,4 +278,4 @@ def _batch(vectors: np.ndarray, queries: LocalFeatures) -> tuple[np.ndarray, Loc
             f"{len(vectors)} global vectors, but local descriptors of {len(queries.valid)} images: give both "
             "of the same queries"
         )
-    return vectors, queries
+    return vectors, replace(queries, coded=queries.coded or queries.descriptors.dtype == torch.uint8)

@@ -1,0 +1,271 @@
+"""Re-rank candidates of one query: local features or codes from anywhere in, scores or hits out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ames.backbones.base import ImageFeatures
+from ames.errors import AmesError, naming
+from ames.features import LocalFeatures
+from ames.models.base import PairSimilarity, Similarity
+from ames.models.load import load
+from ames.reranking.fusion import Fusion
+from ames.reranking.list_scorer import ListScorer
+from ames.reranking.scorer import ComputeConfig, PairScorer
+from ames.reranking.windows import Windows
+
+Features: TypeAlias = ImageFeatures | LocalFeatures | np.ndarray | Tensor
+_ALONE = Fusion(lamb=0.0, gamma=1.0)  # without similarities, windows are sorted by the model's score
+
+
+@dataclass(frozen=True)
+class Hit:
+    """An image that was found.
+
+    id: its id, or its position among the candidates where no ids were given. score: the fused score, or the
+    local one where no similarities were given. local: the model's score of the pair, a logit; NaN where a
+    list-wise model read the list in several windows, whose scores cannot be compared. global_: the global
+    similarity, None where none was given. name: of the image, where it is known.
+    """
+
+    id: Any
+    score: float
+    local: float
+    global_: float | None = None
+    name: str | None = None
+
+
+@runtime_checkable
+class CodeStore(Protocol):
+    """Local descriptors, or a model's codes of them, by id: a ``Database`` and a ``DescriptorFile`` are such
+    stores, and so is a ``BytesStore`` on top of a vector database.
+    """
+
+    def read(self, ids: Any, /) -> LocalFeatures:
+        """Return the features of images [K, M, ...], in the order of ``ids``."""
+        ...
+
+
+class Reranker:
+    """Scores and ranks candidate images of a query by their local descriptors.
+
+    model: a name of ``list_models``, a checkpoint's path, or a model. fusion: lambda and gamma of the final
+    score (None: what the model brings). device: torch's name. precision: fp32, tf32, bf16 or fp16. windows:
+    of a list-wise model whose list is shorter than the candidates.
+
+    A query is one image: ``Extractor``'s features, ``LocalFeatures`` [N, D], or an array or tensor [N, D].
+    Candidates are K images: a batch of these ([K, M, D]), or a list of single ones with unequal numbers of
+    descriptors. An array of uint8 holds packed codes of a binary model. Everything else raises AmesError, as
+    do no candidates at all, features of another backbone or width, and values that are not finite.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | Similarity,
+        fusion: Fusion | None = None,
+        *,
+        device: str = "cpu",
+        precision: str = "fp32",
+        windows: Windows | None = None,
+    ) -> None:
+        self.backbone: str | None = None
+        self.name, self.fusion = type(model).__name__, fusion
+        if not isinstance(model, Similarity):
+            found = load(model)
+            model, self.name = found.model, found.name
+            self.backbone = found.about.get("backbone")
+            self.fusion = fusion or Fusion.from_checkpoint(found.about, source=found.name)
+        compute = ComputeConfig(devices=(device,), precision=precision)
+        self.model = model
+        self.scorer: PairScorer | ListScorer
+        if isinstance(model, PairSimilarity):
+            self.scorer = PairScorer(model, compute)
+        else:
+            self.scorer = ListScorer(model, compute)
+        self._windows = windows or Windows()
+
+    def score(self, query: Features, candidates: Features | Sequence[Features]) -> np.ndarray:
+        """Return the model's scores float32 [K] of a query and its candidates: logits, higher is more alike.
+
+        A list-wise model reads the candidates as one list, in the order given; AmesError where they are more
+        than it reads (``rank`` passes them in windows).
+        """
+        one, many = self._sides(query, candidates)
+        places = np.arange(len(many.valid))
+        if isinstance(self.scorer, ListScorer):
+            return self._open(one, many).score(places[None])[0]
+        with naming(lambda _: "the descriptors of the query"):
+            encoded = self.scorer.queries(one.map(lambda x: x[None]))
+        with naming(lambda image: f"the descriptors of candidate {image}"):
+            return self._finite(self.scorer.score(encoded, many, np.zeros_like(places), places))
+
+    def rank(
+        self,
+        query: Features,
+        candidates: Features | Sequence[Features] | CodeStore,
+        similarities: Sequence[float] | np.ndarray | None = None,
+        top_k: int | None = None,
+        *,
+        ids: Sequence[Any] | np.ndarray | None = None,
+    ) -> list[Hit]:
+        """Return the best ``top_k`` candidates (None: all), best first; ties keep the order given.
+
+        similarities: [K], of a first search with global descriptors; the final score is then the fused one,
+        lambda * similarity + (1 - lambda) * sigmoid(gamma * logit). ids: of the candidates, which their hits
+        carry; candidates may then be a ``CodeStore``, from which these ids are read.
+        """
+        if isinstance(candidates, CodeStore) and not isinstance(candidates, LocalFeatures):
+            if ids is None:
+                raise AmesError("candidates are a store: give the ids to read from it, ids=[...]")
+            candidates = candidates.read(ids)
+        if top_k is not None and top_k < 1:
+            raise AmesError(f"top_k {top_k} is below 1")
+        one, many = self._sides(query, candidates)
+        count = len(many.valid)
+        if ids is not None and len(ids) != count:
+            raise AmesError(f"{len(ids)} ids for {count} candidates")
+        first = None if similarities is None else _similarities(similarities, count)
+        if first is not None and self.fusion is None:
+            raise AmesError(f"{self.name} brings no lambda and gamma: give fusion=Fusion(lamb, gamma)")
+        if isinstance(self.scorer, ListScorer) and count > self.scorer.window:
+            return self._windowed(one, many, first, ids, top_k)
+        local = self.score(one, many)
+        scores = local if first is None else self.fusion.blend(first, local)  # type: ignore[union-attr]
+        order = np.argsort(-scores, kind="stable")[:top_k]
+        return [_hit(i, scores[i], local[i], first, ids) for i in order]
+
+    def _windowed(
+        self,
+        one: LocalFeatures,
+        many: LocalFeatures,
+        first: np.ndarray | None,
+        ids: Any,
+        top_k: int | None,
+    ) -> list[Hit]:
+        """The order that sliding windows leave; scores are places from the end, as no others compare."""
+        count = len(many.valid)
+        fusion = _ALONE if first is None or self.fusion is None else self.fusion
+        similarities = np.zeros(count, np.float32) if first is None else first
+        order = self._open(one, many).rank(similarities, fusion, self._windows)
+        worth = 1 - np.arange(count) / count
+        return [_hit(i, worth[place], np.nan, first, ids) for place, i in enumerate(order[:top_k])]
+
+    def _open(self, one: LocalFeatures, many: LocalFeatures) -> Any:
+        assert isinstance(self.scorer, ListScorer)
+        with naming(lambda image: f"the descriptors of {f'candidate {image - 1}' if image else 'the query'}"):
+            return self.scorer.open(one, many)
+
+    def _finite(self, scores: np.ndarray) -> np.ndarray:
+        if not np.isfinite(scores).all():
+            raise AmesError(f"{self.name}: a score is not finite: the model's weights are not")
+        return scores
+
+    def _sides(
+        self, query: Features, candidates: Features | Sequence[Features]
+    ) -> tuple[LocalFeatures, LocalFeatures]:
+        """The query [N, D] and its candidates [K, M, D]."""
+        one = self._local(query, "the query")
+        if one.valid.ndim == 2 and len(one.valid) == 1:
+            one = one.map(lambda x: x[0])
+        if one.valid.ndim != 1:
+            raise AmesError(f"the query is {list(one.descriptors.shape)}: give one image, [N, D]")
+        if isinstance(candidates, (ImageFeatures, LocalFeatures, np.ndarray, Tensor)):
+            many = self._local(candidates, "candidates")
+            if many.valid.ndim == 1:
+                many = many.map(lambda x: x[None])
+        else:
+            singles = [self._local(x, f"candidate {i}") for i, x in enumerate(candidates)]
+            if not singles:
+                raise AmesError("no candidates: give at least one")
+            if any(x.valid.ndim != 1 for x in singles):
+                raise AmesError("a list of candidates holds one image each, [M, D]")
+            for i, single in enumerate(singles):
+                if (single.width, single.coded) != (singles[0].width, singles[0].coded):
+                    raise AmesError(f"candidate {i} is {single.width} wide, candidate 0 {singles[0].width}")
+            many = LocalFeatures.stack([_plain(x) for x in singles])
+        if many.valid.ndim != 2:
+            raise AmesError(f"candidates are {list(many.descriptors.shape)}; expected [K, M, D]")
+        if not len(many.valid):
+            raise AmesError("no candidates: give at least one")
+        return one, many
+
+    def _local(self, given: Features, what: str) -> LocalFeatures:
+        if isinstance(given, ImageFeatures):
+            if given.backbone and self.backbone and given.backbone != self.backbone:
+                raise AmesError(f"{what}: made by {given.backbone}, but {self.name} takes {self.backbone}")
+            given = given.local
+        if isinstance(given, LocalFeatures):
+            codes = given.descriptors.dtype == torch.uint8
+            return given if given.coded or not codes else replace(given, coded=True)
+        if isinstance(given, np.ndarray):
+            given = torch.from_numpy(np.ascontiguousarray(given))
+        if not isinstance(given, Tensor):
+            raise AmesError(f"{what}: a {type(given).__name__}; give features, or an array [N, D]")
+        codes = given.dtype == torch.uint8
+        if given.ndim < 2 or not (codes or given.is_floating_point()):
+            raise AmesError(f"{what}: {given.dtype} {list(given.shape)}; expected float or uint8 [..., N, D]")
+        return LocalFeatures.from_descriptors(given, coded=codes)
+
+
+class BytesStore:
+    """Codes in a binary field of a vector database: a ``CodeStore``.
+
+    fetch: from ids to the fields, one ``bytes`` per id in the same order. code_bytes: of one descriptor's
+    code (``Similarity.code_bytes``: 16 of a 128-bit model).
+    """
+
+    def __init__(self, fetch: Any, code_bytes: int = 16) -> None:
+        self._fetch, self.code_bytes = fetch, code_bytes
+
+    def read(self, ids: Any, /) -> LocalFeatures:
+        """Return the codes uint8 [K, M, code_bytes]; AmesError for a field that is no number of codes."""
+        return unpack_codes(self._fetch(ids), self.code_bytes)
+
+
+def pack_codes(codes: LocalFeatures) -> list[bytes]:
+    """Return each image's codes uint8 [K, M, bytes] as ``bytes``, padding left out: what a binary field of a
+    vector database holds.
+    """
+    if codes.descriptors.dtype != torch.uint8 or codes.valid.ndim != 2:
+        raise AmesError(f"{codes.descriptors.dtype} {list(codes.descriptors.shape)} are no packed codes")
+    rows = zip(codes.descriptors.cpu().numpy(), codes.valid.cpu().numpy(), strict=True)
+    return [row[valid].tobytes() for row, valid in rows]
+
+
+def unpack_codes(fields: Sequence[bytes], code_bytes: int = 16) -> LocalFeatures:
+    """Return codes uint8 [K, M, code_bytes] of the fields that ``pack_codes`` made."""
+    images = []
+    for i, field in enumerate(fields):
+        if len(field) % code_bytes:
+            raise AmesError(f"field {i}: {len(field)} bytes, no multiple of the {code_bytes} of a code")
+        codes = np.frombuffer(field, np.uint8).reshape(-1, code_bytes).copy()
+        images.append(LocalFeatures.from_descriptors(torch.from_numpy(codes), coded=True))
+    if not images:
+        raise AmesError("no fields: give at least one")
+    return LocalFeatures.stack(images)
+
+
+def _plain(local: LocalFeatures) -> LocalFeatures:
+    """On the CPU, so that images of several sources go into one batch."""
+    return local.to("cpu")
+
+
+def _similarities(given: Sequence[float] | np.ndarray, count: int) -> np.ndarray:
+    values = np.asarray(given, np.float32)
+    if values.shape != (count,):
+        raise AmesError(f"similarities are {list(values.shape)} for {count} candidates")
+    if not np.isfinite(values).all():
+        raise AmesError("similarities hold values that are not finite")
+    return values
+
+
+def _hit(place: int, score: float, local: float, first: np.ndarray | None, ids: Any) -> Hit:
+    similarity = None if first is None else float(first[place])
+    return Hit(int(place) if ids is None else ids[place], float(score), float(local), similarity)

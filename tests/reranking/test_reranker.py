@@ -1,0 +1,206 @@
+"""The re-ranker for programs: features and codes from anywhere, scores, hits; what is refused."""
+
+import numpy as np
+import pytest
+import torch
+
+from ames.backbones.base import ImageFeatures
+from ames.database.store import Database
+from ames.errors import AmesError
+from ames.features import LocalFeatures
+from ames.models.ames import AMES
+from ames.models.chamfer import Chamfer
+from ames.models.checkpoints import save_checkpoint
+from ames.models.load import load_model
+from ames.reranking.fusion import Fusion
+from ames.reranking.reranker import BytesStore, CodeStore, Hit, Reranker, pack_codes, unpack_codes
+from ames.reranking.windows import Windows
+from helpers.listwise import ToyList
+
+FUSION = Fusion(0.3, 2.0)
+
+
+def model(**arguments):
+    torch.manual_seed(0)
+    small = {"local_dim": 8, "model_dim": 16, "num_encoder_layers": 2, "dim_feedforward": 16}
+    return AMES(**small | arguments).eval()
+
+
+def array(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+QUERY, CANDIDATES = array(6, 8), array(4, 5, 8, seed=1)
+
+
+@pytest.mark.parametrize("binarized", [False, True])
+def test_scores_are_the_model_s_in_every_form(binarized):
+    net = model(binarized=binarized)
+    reranker = Reranker(net)
+    local = LocalFeatures.from_descriptors(torch.from_numpy(CANDIDATES))
+    one = LocalFeatures.from_descriptors(torch.from_numpy(QUERY))
+    with torch.inference_mode():
+        tokens = net.expand(net.compress(local))
+        expected = net.pairs_tokens(net.tokens(one.map(lambda x: x.expand(4, *x.shape))), tokens).numpy()
+    scores = reranker.score(QUERY, CANDIDATES)
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+    codes = net.compress(local)
+    for query in (QUERY, torch.from_numpy(QUERY), one, QUERY[None], ImageFeatures(one, None)):
+        for candidates in (
+            torch.from_numpy(CANDIDATES),
+            list(CANDIDATES),
+            local,
+            [local[i] for i in range(4)],
+            [ImageFeatures(local[i], None) for i in range(4)],
+            ImageFeatures(local, None),
+            codes,
+            [codes[i] for i in range(4)],
+        ):
+            np.testing.assert_allclose(reranker.score(query, candidates), expected, atol=1e-6)
+    if binarized:  # bytes can only be codes
+        np.testing.assert_allclose(reranker.score(QUERY, codes.descriptors.numpy()), expected, atol=1e-6)
+
+
+def test_unequal_numbers_of_descriptors():
+    reranker = Reranker(model())
+    lengths = (5, 2, 3, 1)
+    unequal = [candidate[:length] for candidate, length in zip(CANDIDATES, lengths, strict=True)]
+    each = [reranker.score(QUERY, [one])[0] for one in unequal]
+    np.testing.assert_allclose(reranker.score(QUERY, unequal), each, atol=1e-6)
+    half = reranker.score(QUERY.astype(np.float16), [one.astype(np.float16) for one in unequal])
+    np.testing.assert_allclose(half, each, atol=2e-2)
+    assert np.isfinite(reranker.score(QUERY, [CANDIDATES[0], np.zeros((0, 8), np.float32)])).all()
+
+
+def test_ranking_by_the_model_alone_and_fused():
+    reranker = Reranker(model(), FUSION)
+    logits = reranker.score(QUERY, CANDIDATES)
+    hits = reranker.rank(QUERY, CANDIDATES)
+    assert [hit.id for hit in hits] == np.argsort(-logits, kind="stable").tolist()
+    assert hits[0] == Hit(hits[0].id, float(logits[hits[0].id]), float(logits[hits[0].id]))
+    similarities = [0.9, 0.1, 0.4, 0.4]
+    fused = 0.3 * np.array(similarities) + 0.7 / (1 + np.exp(-2.0 * logits.astype(np.float64)))
+    hits = reranker.rank(QUERY, CANDIDATES, similarities, top_k=2, ids=["a", "b", "c", "d"])
+    order = np.argsort(-fused, kind="stable")[:2]
+    assert [hit.id for hit in hits] == ["abcd"[i] for i in order]
+    np.testing.assert_allclose([hit.score for hit in hits], fused[order], atol=1e-6)
+    assert [hit.global_ for hit in hits] == pytest.approx([similarities[i] for i in order])
+
+
+def test_equal_scores_keep_their_order():
+    same = np.repeat(CANDIDATES[:1], 3, 0)
+    assert [hit.id for hit in Reranker(model()).rank(QUERY, same)] == [0, 1, 2]
+
+
+def test_codes_from_a_store():
+    net = model(binarized=True)
+    reranker = Reranker(net, FUSION)
+    codes = net.compress(LocalFeatures.from_descriptors(torch.from_numpy(CANDIDATES)))
+    fields = dict(zip("wxyz", pack_codes(codes), strict=True))
+    assert len(fields["w"]) == 5 * net.code_bytes
+    store = BytesStore(lambda ids: [fields[i] for i in ids], net.code_bytes)
+    hits = reranker.rank(QUERY, store, ids=["z", "x"])
+    expected = reranker.score(QUERY, CANDIDATES)
+    assert {hit.id: hit.local for hit in hits} == pytest.approx(
+        {"z": expected[3], "x": expected[1]}, abs=1e-6
+    )
+    assert isinstance(store, CodeStore)
+    assert issubclass(Database, CodeStore)
+    unequal = LocalFeatures(
+        codes.descriptors, torch.arange(5) < torch.tensor([[5], [0], [2], [3]]), coded=True
+    )
+    back = unpack_codes(pack_codes(unequal), net.code_bytes)
+    assert back.counts.tolist() == [5, 0, 2, 3]
+    assert torch.equal(back.descriptors[2, :2], codes.descriptors[2, :2])
+
+
+def test_models_by_name_file_and_object(tmp_path):
+    shipped = Reranker("rootsift_ames")
+    assert shipped.backbone == "rootsift"
+    assert shipped.fusion == Fusion(0.45, 0.1)
+    save_checkpoint(
+        tmp_path / "x.pt", model(), provenance={"backbone": "b", "blend": {"lamb": 0.2, "temp": 3.0}}
+    )
+    found = Reranker(tmp_path / "x.pt")
+    assert (found.backbone, found.fusion) == ("b", Fusion(0.2, 3.0))
+    np.testing.assert_allclose(
+        found.score(QUERY, CANDIDATES), Reranker(model()).score(QUERY, CANDIDATES), atol=1e-6
+    )
+    assert Reranker(tmp_path / "x.pt", FUSION).fusion == FUSION
+    assert isinstance(Reranker("chamfer").model, Chamfer)
+    assert load_model("rootsift_ames_dist").binarized
+
+
+def test_a_list_wise_model():
+    toy = ToyList(local_dim=8, window=4, price=0.0)
+    reranker = Reranker(toy, FUSION, windows=Windows(stride=2))
+    local = LocalFeatures.from_descriptors(torch.from_numpy(CANDIDATES))
+    with torch.inference_mode():
+        query = LocalFeatures.from_descriptors(torch.from_numpy(QUERY)[None])
+        tokens = toy.expand(toy.compress(local)).map(lambda x: x[None])
+        expected = toy.score_tokens(toy.tokens(query), tokens)[0].numpy()
+    np.testing.assert_allclose(reranker.score(QUERY, CANDIDATES), expected, atol=1e-6)
+    hits = reranker.rank(QUERY, CANDIDATES, [0.1] * 4)
+    assert [hit.id for hit in hits] == np.argsort(-expected, kind="stable").tolist()
+    more = array(7, 5, 8, seed=2)
+    with pytest.raises(AmesError, match="a list of 7 is longer than the model's 4"):
+        reranker.score(QUERY, more)
+    hits = reranker.rank(QUERY, more, np.linspace(1, 0, 7))
+    assert sorted(hit.id for hit in hits) == list(range(7))
+    assert all(np.isnan(hit.local) for hit in hits)
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    assert len(reranker.rank(QUERY, more, np.linspace(1, 0, 7), top_k=3)) == 3
+
+
+@pytest.mark.parametrize(
+    ("query", "candidates", "more", "message"),
+    [
+        (QUERY, [], {}, "no candidates: give at least one"),
+        (QUERY, CANDIDATES[:0], {}, "no candidates: give at least one"),
+        (QUERY, array(2, 5, 7), {}, "descriptors are 7-d, this model takes 8-d"),
+        (QUERY, [array(5, 8), array(5, 7)], {}, "candidate 1 is 7 wide, candidate 0 8"),
+        (array(2, 6, 8), CANDIDATES, {}, r"the query is \[2, 6, 8\]: give one image"),
+        (QUERY, array(2, 2, 5, 8), {}, r"candidates are \[2, 2, 5, 8\]; expected \[K, M, D\]"),
+        (QUERY, [CANDIDATES], {}, "a list of candidates holds one image each"),
+        (array(8), CANDIDATES, {}, r"the query: torch.float32 \[8\]; expected float"),
+        (QUERY.astype(int), CANDIDATES, {}, r"the query: torch.int64 \[6, 8\]; expected float"),
+        ("x.jpg", CANDIDATES, {}, "the query: a str; give features, or an array"),
+        (QUERY, np.full((2, 5, 8), np.nan, np.float32), {}, "candidate 0 hold values that are not finite"),
+        (np.full((6, 8), np.inf, np.float32), CANDIDATES, {}, "the query hold values that are not finite"),
+        (QUERY, CANDIDATES, {"similarities": [1.0]}, r"similarities are \[1\] for 4 candidates"),
+        (
+            QUERY,
+            CANDIDATES,
+            {"similarities": [1, 1, 1, np.nan]},
+            "similarities hold values that are not finite",
+        ),
+        (QUERY, CANDIDATES, {"top_k": 0}, "top_k 0 is below 1"),
+        (QUERY, CANDIDATES, {"ids": [1]}, "1 ids for 4 candidates"),
+        (QUERY, BytesStore(lambda ids: [b"123"], 2), {"ids": [1]}, "field 0: 3 bytes, no multiple of the 2"),
+        (QUERY, BytesStore(lambda ids: []), {}, "candidates are a store: give the ids"),
+        (
+            QUERY,
+            CANDIDATES.astype(np.uint8),
+            {},
+            "codes are torch.uint8 of width 8; this model's are 16 numbers",
+        ),
+    ],
+)
+def test_what_is_refused(query, candidates, more, message):
+    with pytest.raises(AmesError, match=message):
+        Reranker(model(), FUSION).rank(query, candidates, **more)
+
+
+def test_other_backbones_and_unknown_names_are_refused(tmp_path):
+    other = ImageFeatures(LocalFeatures.from_descriptors(torch.randn(3, 128)), None, "aliked")
+    with pytest.raises(AmesError, match="the query: made by aliked, but rootsift_ames takes rootsift"):
+        Reranker("rootsift_ames").score(other, [other])
+    with pytest.raises(
+        AmesError, match="model 'rootsift_amse' does not exist; did you mean rootsift_ames or"
+    ):
+        Reranker("rootsift_amse")
+    with pytest.raises(AmesError, match=r"x.pt: no such checkpoint"):
+        Reranker(tmp_path / "x.pt")
+    with pytest.raises(AmesError, match="AMES brings no lambda and gamma"):
+        Reranker(model()).rank(QUERY, CANDIDATES, [1, 1, 1, 1])

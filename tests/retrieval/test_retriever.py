@@ -1,0 +1,145 @@
+"""A collection of photos: built, searched, changed, built again; what is refused."""
+
+import json
+import logging
+
+import cv2
+import numpy as np
+import pytest
+
+from ames.errors import AmesError
+from ames.extraction.extractor import Extractor
+from ames.retrieval import collection
+from ames.retrieval.retriever import Retriever
+from helpers import photos
+
+SCENES = range(6)
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A built collection of six scenes, with one file that is no image, and the folder around it."""
+    for seed in SCENES:
+        photos.save(tmp_path / "photos" / "a" / f"{seed}.jpg", photos.scene(seed))
+    (tmp_path / "photos" / "text.jpg").write_bytes(b"no image")
+    return Retriever.build(tmp_path / "index", tmp_path / "photos"), tmp_path
+
+
+def test_a_view_of_a_scene_finds_it_in_every_form(made):
+    index, folder = made
+    query = photos.scene(3, view=1)
+    photos.save(folder / "query.png", query)
+    by_path = index.search(folder / "query.png", k=3)
+    assert by_path[0].name == "a/3.jpg"
+    assert by_path[0].id == index.database.names.index("a/3.jpg")
+    assert [hit.score for hit in by_path] == sorted((hit.score for hit in by_path), reverse=True)
+    fusion = index.reranker.fusion
+    for hit in by_path:  # the score is the blend of its parts
+        logit = np.float32(hit.local)
+        assert hit.score == pytest.approx(float(fusion.blend(np.float32(hit.global_), logit)), abs=1e-6)
+    rgb = query[..., ::-1]
+    assert index.search(rgb, k=3) == by_path
+    assert index.search(Extractor("rootsift")(rgb), k=3) == by_path
+    pil = pytest.importorskip("PIL.Image").fromarray(np.ascontiguousarray(rgb))
+    assert index.search(pil, k=3) == by_path
+
+
+def test_added_and_deleted_photos(made):
+    index, folder = made
+    for seed in (20, 21):
+        photos.save(folder / "more" / f"{seed}.jpg", photos.scene(seed))
+    assert index.add(folder / "more") == 2
+    assert index.add(folder / "more") == 0  # all of it exists already
+    assert index.search(photos.scene(21, view=1)[..., ::-1], k=1)[0].name == "21.jpg"
+    photos.save(folder / "22.jpg", photos.scene(22))
+    assert index.add([folder / "22.jpg"]) == 1
+    again = Retriever.open(folder / "index")
+    assert len(again) == len(index) == 10
+    assert index.delete("21.jpg") == 1
+    assert "21.jpg" not in [hit.name for hit in index.search(photos.scene(21, view=1)[..., ::-1])]
+    (folder / "bad.jpg").write_bytes(b"x")
+    with pytest.raises(AmesError, match=r"bad.jpg: not an image .*; nothing was added"):
+        index.add([folder / "22.jpg", folder / "bad.jpg"])
+    assert len(index) == 9
+
+
+def test_the_same_call_again_says_that_it_is_done(made, caplog):
+    index, folder = made
+    before = {path: path.stat().st_mtime_ns for path in (folder / "index").iterdir()}
+    again = Retriever.build(folder / "index", folder / "photos")
+    assert len(again) == len(index)
+    assert {path: path.stat().st_mtime_ns for path in (folder / "index").iterdir()} == before
+    assert not (folder / "index.building").exists()
+    photos.save(folder / "photos" / "new.jpg", photos.scene(9))
+    with pytest.raises(AmesError, match=r"built with other photos \(open it and add some\)"):
+        Retriever.build(folder / "index", folder / "photos")
+    with pytest.raises(AmesError, match="built with another desc_num; give a new folder"):
+        Retriever.build(folder / "index", folder / "photos", desc_num=20)
+
+
+def test_unreadable_photos_are_named_and_found_by_nothing(tmp_path, caplog):
+    photos.save(tmp_path / "photos" / "1.jpg", photos.scene(1))
+    (tmp_path / "photos" / "bad.jpg").write_bytes(b"no image")
+    with caplog.at_level(logging.WARNING):
+        index = Retriever.build(tmp_path / "index", tmp_path / "photos")
+    assert "1 unreadable, skipped: bad.jpg" in caplog.text
+    assert [hit.name for hit in index.search(photos.scene(1, view=1)[..., ::-1])] == ["1.jpg"]
+    assert index.search(photos.plain()) == []  # a query without keypoints
+
+
+@pytest.mark.parametrize("last", ["compress", "save"])
+def test_an_interrupted_build_resumes(tmp_path, monkeypatch, last):
+    for seed in SCENES:
+        photos.save(tmp_path / "photos" / f"{seed}.jpg", photos.scene(seed))
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        if last == "compress":
+            patched.setattr("ames.retrieval.retriever.compress", stop)
+        else:
+            patched.setattr(collection.Collection, "save", stop)
+        with pytest.raises(KeyboardInterrupt):
+            Retriever.build(tmp_path / "index", tmp_path / "photos")
+    photo = tmp_path / "photos" / "0.jpg"
+    content, photo_time = photo.read_bytes(), photo.stat().st_mtime_ns
+    index = Retriever.build(tmp_path / "index", tmp_path / "photos")
+    assert (photo.read_bytes(), photo.stat().st_mtime_ns) == (content, photo_time)
+    assert not (tmp_path / "index.building").exists()
+    assert index.search(photos.scene(5, view=1)[..., ::-1], k=1)[0].name == "5.jpg"
+
+
+def test_a_full_precision_model_and_chamfer(tmp_path):
+    for seed in SCENES:
+        photos.save(tmp_path / "photos" / f"{seed}.jpg", photos.scene(seed))
+    query = photos.scene(2, view=1)[..., ::-1]
+    full = Retriever.build(tmp_path / "full", tmp_path / "photos", "rootsift_ames", desc_num=30)
+    assert (full.database.codes, full.database.slots) == ("float16", 30)
+    assert full.search(query, k=1)[0].name == "2.jpg"
+    with pytest.raises(AmesError, match="model chamfer: name the backbone of its photos"):
+        Retriever.build(tmp_path / "c", tmp_path / "photos", "chamfer")
+
+
+def test_what_is_refused(made):
+    index, folder = made
+    with pytest.raises(AmesError, match=r"k 101 is outside 1 ... 100"):
+        index.search(folder / "photos" / "a" / "1.jpg", k=101)
+    with pytest.raises(AmesError, match=r"nowhere.jpg: No such file"):
+        index.search(folder / "nowhere.jpg")
+    with pytest.raises(AmesError, match="features of one photo"):
+        index.search(Extractor("rootsift")([folder / "photos" / "a" / "1.jpg"]))
+    with pytest.raises(AmesError, match="no image 'x' in it; nothing was deleted"):
+        index.delete("x")
+    with pytest.raises(AmesError, match=r"made by another projection \(rootsift_ames_dist"):
+        Retriever.open(folder / "index", "rootsift_ames")
+    (folder / "index" / collection.NAME).write_text(json.dumps({"model": 3}))
+    with pytest.raises(AmesError, match=r"retriever.json: damaged"):
+        Retriever.open(folder / "index")
+    (folder / "index" / collection.NAME).unlink()
+    with pytest.raises(AmesError, match=r"not made by Retriever.build: give the model"):
+        Retriever.open(folder / "index")
+    plain = Retriever.open(folder / "index", "rootsift_ames_dist")
+    with pytest.raises(AmesError, match=r"nothing says how photos are read: search with the features"):
+        plain.search(cv2.imread(str(folder / "photos" / "a" / "1.jpg")))
+    assert plain.search(Extractor("rootsift")(folder / "photos" / "a" / "1.jpg"), k=1)[0].name == "a/1.jpg"
