@@ -12,11 +12,9 @@ from ames.database.index import open_index
 from ames.database.store import Database
 from ames.errors import AmesError, naming
 from ames.features import LocalFeatures
-from ames.models.checkpoints import build_from_weights
-from ames.reranking.fusion import Fusion, rerank_by
+from ames.reranking.fusion import Fusion, load_with_fusion, rerank_by
 from ames.reranking.scorer import ComputeConfig, PairScorer
 from ames.search.shortlist import Shortlist
-from ames.weights.files import read_weights
 
 
 @dataclass(frozen=True)
@@ -45,12 +43,11 @@ class Retriever:
         fusion: Fusion | None = None,
     ) -> Retriever:
         """From paths; ``fusion`` None: the one that the checkpoint brings, AmesError if it brings none."""
-        weights = read_weights(model)
-        fusion = fusion or Fusion.from_checkpoint(weights.about, source=str(model))
+        loaded, own = load_with_fusion(model)
+        fusion = fusion or own
         if fusion is None:
             raise AmesError(f"{model}: brings no lambda and gamma: give a fusion")
-        scorer = PairScorer(build_from_weights(weights, source=str(model)), compute or ComputeConfig())
-        return cls(Database(database), scorer, fusion)
+        return cls(Database(database), PairScorer(loaded, compute), fusion)
 
     def search(
         self, vectors: np.ndarray, queries: LocalFeatures, *, k: int = 10, num_rerank: int = 100
