@@ -9,9 +9,9 @@ import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this 
 from ames.config import evaluation as door
 from ames.config.launch import launch, run
 from ames.config.models import trained_model
-from ames.config.values import several
-from ames.evaluation.evaluate import evaluate_folder, objective, readable
+from ames.evaluation.evaluate import counts_used, evaluate_test_set, objective, readable
 from ames.evaluation.protocols import left_out
+from ames.evaluation.test_set import open_test_set
 from ames.reporting.tables import format_table
 
 
@@ -20,22 +20,14 @@ def evaluate(config: DictConfig) -> float:
     folder = door.dataset_folder(config, test)
     protocols, scoring = door.protocols(test), door.scoring(config, test)
     model, name, fusion = trained_model(config, config.model_path)
-    num_rerank = several(test, "num_rerank")
+    grid = door.grid(test, fusion)
     out = door.run_folder()
-    results = evaluate_folder(
-        folder,
-        model,
-        protocols,
-        scoring,
-        out=out,
-        num_rerank=num_rerank,
-        **door.fusion_grid(test, fusion),
-        description=name,
-        files=door.test_files(test) | {"database": door.database(config)},
-        choice=door.chooser(config, model, num_rerank),
-    )
+    choice = door.chooser(config, model, grid.num_rerank)
+    opened = open_test_set(folder, model, **door.test_files(test), database=door.database(config))
+    evaluation = evaluate_test_set(opened, model, protocols, scoring, grid, description=name, choice=choice)
+    results = evaluation.save(out)
     rows = [{"num_rerank": 0, "lamb": None, "temp": None} | results["initial"], *results["rows"]]
-    print(f"{name} on {test.name}, {scoring.query_count} x {scoring.database_count} descriptors (%)")
+    print(f"{name} on {test.name}, {counts_used(results)} descriptors (%)")
     print(format_table(readable(rows)))
     for line in left_out(results["queries"]):
         print(line)

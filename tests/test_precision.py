@@ -14,8 +14,10 @@ import torch
 
 from ames import precision as formats
 from ames.datasets.layout import DatasetFolder
-from ames.evaluation.evaluate import Scoring, evaluate_folder
+from ames.evaluation.evaluate import Scoring, evaluate_test_set
 from ames.evaluation.protocols import REVISITED
+from ames.evaluation.sweep import Grid
+from ames.evaluation.test_set import open_test_set
 from ames.extraction.batched import check_autocast
 from ames.extraction.config import ExtractionConfig
 from ames.models.chamfer import Chamfer
@@ -133,16 +135,10 @@ def test_scoring(imitated, tmp_path, caplog, precision):
     made_data(tmp_path / "small")
     found = {}
     for name in (precision, "fp32"):
-        results = evaluate_folder(
-            DatasetFolder(tmp_path / "small", "rootsift"),
-            Chamfer(local_dim=8),
-            REVISITED,
-            Scoring(query_count=4, database_count=3, compute=ComputeConfig(precision=name)),
-            out=tmp_path / name,
-            num_rerank=[5],
-            lamb=[0.5],
-            temp=[1.0],
-        )
+        model, grid = Chamfer(local_dim=8), Grid([5], [0.5], [1.0])
+        test = open_test_set(DatasetFolder(tmp_path / "small", "rootsift"), model)
+        scoring = Scoring(query_count=4, database_count=3, compute=ComputeConfig(precision=name))
+        results = evaluate_test_set(test, model, REVISITED, scoring, grid).save(tmp_path / name)
         assert results["precision"] == "fp32"
         assert json.loads((tmp_path / name / "results.json").read_text())["precision"] == "fp32"
         with np.load(tmp_path / name / "scores.npz") as run:

@@ -12,7 +12,7 @@ import numpy as np
 from ames.datasets.layout import DatasetFolder
 from ames.evaluation.evaluate import Scoring
 from ames.evaluation.protocols import HARD, MEDIUM
-from ames.evaluation.sweep import sweep
+from ames.evaluation.sweep import Grid, Reranked, sweep
 from ames.evaluation.test_set import open_test_set
 from ames.models.ames import AMES
 from ames.reranking.scorer import ComputeConfig
@@ -45,13 +45,11 @@ def run(folder: Path, *, device: str = "cpu") -> list[dict[str, Any]]:
 
     start = time.perf_counter()
     test = open_test_set(data, model)
-    scoring = Scoring(
-        query_count=COUNT, database_count=COUNT, compute=ComputeConfig(devices=(device,)), workers=1
-    )
+    compute = ComputeConfig(devices=(device,), workers=1)
+    scoring = Scoring(query_count=COUNT, database_count=COUNT, compute=compute)
     logits = scoring(model, test, protocols, KS).logits
-    ours = sweep(
-        test.shortlist, logits, test.ground_truth, protocols, num_rerank=KS, lamb=[LAMB], temp=[TEMP]
-    )
+    reranked = Reranked(test.shortlist, logits, test.ground_truth, protocols)
+    ours = sweep(reranked, Grid(KS, [LAMB], [TEMP]))
     our_seconds = time.perf_counter() - start
 
     start = time.perf_counter()

@@ -12,8 +12,9 @@ from ames.datasets.ground_truth import GroundTruth, save_ground_truth
 from ames.datasets.layout import DatasetFolder
 from ames.descriptors.local import write_globals
 from ames.errors import AmesError
-from ames.evaluation.evaluate import Scoring, evaluate_folder
+from ames.evaluation.evaluate import Scoring, evaluate_test_set
 from ames.evaluation.protocols import MEDIUM
+from ames.evaluation.sweep import Grid
 from ames.evaluation.test_set import open_test_set
 from ames.models.checkpoints import save_weights
 from ames.search.shortlist import Shortlist
@@ -146,13 +147,11 @@ def test_tune_says_what_to_call(prepared, tmp_path, capsys):
 def test_evaluation_from_a_database_is_the_same(prepared, tmp_path):
     out = compressed(prepared)
     scoring = Scoring(query_count=6, database_count=4)
-    grid = {"num_rerank": [10], "lamb": [0.0, 0.5], "temp": [1.0]}
-    runs = [
-        evaluate_folder(
-            prepared, model(), [MEDIUM], scoring, out=tmp_path / f"run{i}", files={"database": where}, **grid
-        )
-        for i, where in enumerate((None, out))
-    ]
+    runs = []
+    for i, where in enumerate((None, out)):
+        test = open_test_set(prepared, model(), database=where)
+        evaluation = evaluate_test_set(test, model(), [MEDIUM], scoring, Grid([10], [0.0, 0.5], [1.0]))
+        runs.append(evaluation.save(tmp_path / f"run{i}"))
     assert runs[0]["rows"] == runs[1]["rows"]
     scores = [np.load(tmp_path / f"run{i}" / "scores.npz")["logits"] for i in (0, 1)]
     np.testing.assert_array_equal(*scores)

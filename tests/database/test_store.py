@@ -623,7 +623,7 @@ def test_a_flipped_bit_anywhere_is_found(tmp_path):
 def test_a_damaged_image_is_an_error_where_it_is_read_and_others_are_not(tmp_path):
     db, _ = database(tmp_path)
     path = tmp_path / "db" / db.manifest.segments[0].name
-    damaged(path, HEADER_BYTES + 3 * db.layout.row_bytes + 12)
+    damaged(path, HEADER_BYTES + 3 * db.image_bytes + 12)
     again = Database(tmp_path / "db")
     again.read([0, 1, 2, 4])
     with pytest.raises(AmesError, match=r"row 3 is damaged \(its checksum is wrong\); restore the file"):

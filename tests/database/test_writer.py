@@ -11,6 +11,7 @@ import pytest
 
 from ames.database import build, writer
 from ames.database.build import append, compress
+from ames.database.index import open_codec
 from ames.database.store import Database
 from ames.database.writer import writing
 from ames.errors import AmesError
@@ -45,7 +46,7 @@ def test_append(tmp_path):
     db, _ = database(tmp_path)
     old = state(db)
     more, scorer = source(tmp_path, 5, seed=9, prefix="new"), model()
-    batch = list(build.batches(more.checked(), range(5), scorer, 4, build.load_codec(db)))
+    batch = list(build.batches(more.checked(), range(5), scorer, 4, open_codec(db)[0]))
 
     def action(folder):
         with writing(folder) as changing:
@@ -102,9 +103,9 @@ def test_a_build_goes_on_where_it_was_killed(tmp_path, monkeypatch):
 
         died = dies_at(step, action, *SEGMENT)
         if died and (out / "manifest.json").exists():
-            with_rows = sum(Database(out, unfinished=True).manifest.rows)
+            with_rows = sum(Database(out, allow_partial=True).manifest.rows)
             resumed += with_rows > 0
-            if Database(out, unfinished=True).manifest.building is not None:
+            if Database(out, allow_partial=True).manifest.building is not None:
                 with pytest.raises(AmesError, match="its building was interrupted: call the same"):
                     Database(out)
                 action()

@@ -10,22 +10,21 @@ import pytest
 from ames.datasets.ground_truth import GroundTruth, load_ground_truth, save_ground_truth
 from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError
-from ames.evaluation.evaluate import Scoring, evaluate_folder
+from ames.evaluation.evaluate import Scoring, evaluate_test_set
 from ames.evaluation.protocols import ALL, GLDV2, LEAVE_ONE_OUT, MEDIUM, PUBLIC, REVISITED, Protocol, evaluate
 from ames.evaluation.sweep import (
-    GAMMAS,
-    LAMBDAS,
-    check_sweep,
+    Grid,
+    Reranked,
     choose_fusion,
     column,
     columns,
     evaluate_initial,
     evaluate_oracle,
-    evaluate_reranked,
     junk_ids,
     sweep,
     validation_metrics,
 )
+from ames.evaluation.test_set import open_test_set
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
 from ames.reranking.fusion import Fusion, rerank
@@ -37,6 +36,8 @@ K1 = Protocol("k1", positives=("easy",), junk=("junk",), cutoff=1)
 WHOLE = replace(K1, name="whole", cutoff=None)
 CASES = rebuild.cases("evaluate.json")
 TOLERANCE = 0.02  # mAP points
+
+LAMBDAS, GAMMAS = Grid.lamb, Grid.temp
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case['dataset']}-{case['seed']}")
@@ -51,14 +52,9 @@ def golden_run(request, tmp_path_factory):
     load_state(model, rebuild.state(rebuild.shapes(**arguments), case["model"]["seed"]), source="seeded")
     grid = {key: sorted({row[key] for row in case["rows"]}) for key in ("num_rerank", "lamb", "temp")}
     out = tmp_path_factory.mktemp("run")
-    results = evaluate_folder(
-        folder,
-        model,
-        REVISITED,
-        Scoring(query_count=case["query_desc_num"], database_count=case["db_desc_num"]),
-        out=out,
-        **grid,
-    )
+    scoring = Scoring(query_count=case["query_desc_num"], database_count=case["db_desc_num"])
+    test = open_test_set(folder, model)
+    results = evaluate_test_set(test, model, REVISITED, scoring, Grid(**grid)).save(out)
     return case, results, out, folder
 
 
@@ -97,7 +93,7 @@ def test_results_follow_from_the_stored_scores_alone(golden_run):
         key: list(dict.fromkeys(row[key] for row in results["rows"]))
         for key in ("num_rerank", "lamb", "temp")
     }
-    assert sweep(shortlist, logits, truth, REVISITED, **grid) == results["rows"]
+    assert sweep(Reranked(shortlist, logits, truth, REVISITED), Grid(**grid)) == results["rows"]
 
 
 def made_up(seed=0, queries=7, gallery=40):
@@ -125,21 +121,19 @@ def mean_map(results):
 def test_without_slack_tune_is_never_worse_than_a_point_of_the_grid():
     for seed in range(3):
         shortlist, logits, truth = made_up(seed)
-        fusion, reached = choose_fusion(shortlist, logits, truth, REVISITED, num_rerank=25, slack=0)
+        fusion, reached = choose_fusion(Reranked(shortlist, logits, truth, REVISITED), num_rerank=25, slack=0)
         assert fusion.lamb in LAMBDAS
         assert fusion.gamma in GAMMAS
         ways = {
             (lamb, temp): mean_map(
-                evaluate_reranked(
-                    shortlist, logits, truth, REVISITED, num_rerank=25, fusion=Fusion(lamb, temp)
-                )
+                Reranked(shortlist, logits, truth, REVISITED).evaluate(25, Fusion(lamb, temp))
             )
             for lamb in LAMBDAS[::3]
             for temp in GAMMAS[::2]
         }
         assert reached >= max(ways.values()) - 1e-9
         assert reached == pytest.approx(
-            mean_map(evaluate_reranked(shortlist, logits, truth, REVISITED, num_rerank=25, fusion=fusion))
+            mean_map(Reranked(shortlist, logits, truth, REVISITED).evaluate(25, fusion))
         )
 
 
@@ -148,18 +142,20 @@ def test_protocols_without_positives_are_left_out_of_the_choice():
     for query in truth.queries:
         query["hard"] = np.empty(0, np.int64)
     easy, _, hard = REVISITED
-    assert choose_fusion(shortlist, logits, truth, [easy, hard], num_rerank=25) == choose_fusion(
-        shortlist, logits, truth, [easy], num_rerank=25
-    )
+    both, one, none = (Reranked(shortlist, logits, truth, x) for x in ([easy, hard], [easy], [hard]))
+    assert choose_fusion(both, num_rerank=25) == choose_fusion(one, num_rerank=25)
     with pytest.raises(AmesError, match="no query has a positive under hard"):
-        choose_fusion(shortlist, logits, truth, [hard], num_rerank=25)
+        choose_fusion(none, num_rerank=25)
 
 
 def test_slack_trusts_the_global_similarity_more_and_gives_up_no_more_than_it_says():
     shortlist, logits, truth = made_up()
-    best, best_map = choose_fusion(shortlist, logits, truth, REVISITED, num_rerank=25, slack=0)
+    reranked = Reranked(shortlist, logits, truth, REVISITED)
+    best, best_map = choose_fusion(reranked, num_rerank=25, slack=0)
     for slack in (0.5, 5, 100):
-        fusion, reached = choose_fusion(shortlist, logits, truth, REVISITED, num_rerank=25, slack=slack)
+        fusion, reached = choose_fusion(
+            Reranked(shortlist, logits, truth, REVISITED), num_rerank=25, slack=slack
+        )
         assert reached >= best_map - slack
         assert fusion.lamb / (1 - fusion.lamb) / fusion.gamma >= best.lamb / (1 - best.lamb) / best.gamma
     assert fusion == Fusion(LAMBDAS[-1], GAMMAS[0])  # anything is good enough
@@ -168,9 +164,7 @@ def test_slack_trusts_the_global_similarity_more_and_gives_up_no_more_than_it_sa
 def test_gamma_does_not_change_the_order_without_the_global_score():
     shortlist, logits, truth = made_up()
     maps = {
-        mean_map(
-            evaluate_reranked(shortlist, logits, truth, REVISITED, num_rerank=40, fusion=Fusion(0.0, temp))
-        )
+        mean_map(Reranked(shortlist, logits, truth, REVISITED).evaluate(40, Fusion(0.0, temp)))
         for temp in (0.1, 1.0, 3.0)
     }
     assert len(maps) == 1
@@ -180,15 +174,13 @@ def test_perfect_re_ranking_bounds_every_other():
     shortlist, logits, truth = made_up()
     best = evaluate_oracle(shortlist, truth, REVISITED, 20)
     for lamb in (0.0, 0.5, 1.0):
-        found = evaluate_reranked(
-            shortlist, logits, truth, REVISITED, num_rerank=20, fusion=Fusion(lamb, 1.0)
-        )
+        found = Reranked(shortlist, logits, truth, REVISITED).evaluate(20, Fusion(lamb, 1.0))
         assert all(found[p].map <= best[p].map + 1e-9 for p in REVISITED)
 
 
 def test_lambda_one_keeps_the_initial_ranking():
     shortlist, logits, truth = made_up()
-    found = evaluate_reranked(shortlist, logits, truth, REVISITED, num_rerank=20, fusion=Fusion(1.0, 1.0))
+    found = Reranked(shortlist, logits, truth, REVISITED).evaluate(20, Fusion(1.0, 1.0))
     initial = evaluate_initial(shortlist, truth, REVISITED)
     assert [found[p].map for p in REVISITED] == pytest.approx([initial[p].map for p in REVISITED])
 
@@ -240,22 +232,15 @@ def test_columns_that_would_be_one(small_folder, tmp_path, protocols, message):
 def test_sweeps_that_make_no_sense(change, message):
     shortlist, _, _ = made_up()
     values = {"num_rerank": [10], "lamb": [0, 1], "temp": [1]}
-    check_sweep(shortlist, **values)
+    Grid(**values).check(shortlist)
     with pytest.raises(AmesError, match=message):
-        check_sweep(shortlist, **values | change)
+        Grid(**values | change).check(shortlist)
 
 
 def evaluated(folder, tmp_path, model=None, protocols=REVISITED):
-    return evaluate_folder(
-        folder,
-        model or Chamfer(local_dim=8),
-        protocols,
-        Scoring(query_count=4, database_count=4),
-        out=tmp_path / "run",
-        num_rerank=[10],
-        lamb=[0.5],
-        temp=[1.0],
-    )
+    model = model or Chamfer(local_dim=8)
+    test, scoring = open_test_set(folder, model), Scoring(query_count=4, database_count=4)
+    return evaluate_test_set(test, model, protocols, scoring, Grid([10], [0.5], [1.0])).save(tmp_path / "run")
 
 
 @pytest.fixture
@@ -429,6 +414,6 @@ def test_what_is_prepared_once_gives_the_metrics_of_the_ranking(protocol):
         for fusion in (Fusion(0.0, 1.0), Fusion(0.3, 0.5), Fusion(1.0, 2.0)):
             ranking = rerank(shortlist, logits, junk_ids(truth, protocol), num_rerank=k, fusion=fusion)
             expected = evaluate(ranking, truth, protocol)
-            found = evaluate_reranked(shortlist, logits, truth, [protocol], num_rerank=k, fusion=fusion)
+            found = Reranked(shortlist, logits, truth, [protocol]).evaluate(k, fusion)
             np.testing.assert_array_equal(found[protocol].aps, expected.aps)
             assert (found[protocol].map, found[protocol].mp) == (expected.map, expected.mp)

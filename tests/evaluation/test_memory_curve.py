@@ -13,7 +13,7 @@ from ames.cli.main import main
 from ames.datasets.ground_truth import GroundTruth, load_ground_truth, save_ground_truth
 from ames.datasets.layout import DatasetFolder
 from ames.errors import AmesError
-from ames.evaluation.evaluate import Scoring, evaluate_folder
+from ames.evaluation.evaluate import Scoring, evaluate_test_set
 from ames.evaluation.memory_curve import Contender, curve, draw, load_contenders
 from ames.evaluation.protocols import (
     ALL,
@@ -24,6 +24,7 @@ from ames.evaluation.protocols import (
     REVISITED,
     choose_protocols,
 )
+from ames.evaluation.sweep import Grid
 from ames.evaluation.test_set import open_test_set
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
@@ -63,9 +64,14 @@ def test_set(data, contenders):
 COUNTS = {"database_counts": [2, 5], "query_count": 4, "num_rerank": 50}
 
 
+def drawn(test, contenders, protocols, *, database_counts, query_count, **rest):
+    scorings = [Scoring(query_count=query_count, database_count=count) for count in database_counts]
+    return curve(test, contenders, protocols, scorings, **rest)
+
+
 @pytest.fixture(scope="module")
 def rows(test_set, contenders):
-    return curve(test_set, contenders, REVISITED, **COUNTS, extra_bytes=100)
+    return drawn(test_set, contenders, REVISITED, **COUNTS, extra_bytes=100)
 
 
 def words(data, out, *more):
@@ -98,16 +104,10 @@ def test_rows_are_models_times_counts_behind_the_global_ranking(rows):
 
 def test_a_point_is_what_an_evaluation_says(data, contenders, rows, tmp_path):
     for one, row in zip(contenders, rows[1::2], strict=True):
-        results = evaluate_folder(
-            DatasetFolder(data / "small", "rootsift"),
-            one.model,
-            REVISITED,
-            Scoring(query_count=4, database_count=2),
-            out=tmp_path / one.name,
-            num_rerank=[50],
-            lamb=[one.fusion.lamb],
-            temp=[one.fusion.gamma],
-        )
+        test = open_test_set(DatasetFolder(data / "small", "rootsift"), one.model)
+        scoring = Scoring(query_count=4, database_count=2)
+        grid = Grid([50], [one.fusion.lamb], [one.fusion.gamma])
+        results = evaluate_test_set(test, one.model, REVISITED, scoring, grid).save(tmp_path / one.name)
         expected = {k: v for k, v in results["rows"][0].items() if k != "num_rerank"}
         assert {key: row[key] for key in expected} == expected
         assert {key: rows[0][key] for key in results["initial"]} == results["initial"]
@@ -115,12 +115,12 @@ def test_a_point_is_what_an_evaluation_says(data, contenders, rows, tmp_path):
 
 def test_a_count_given_twice_is_scored_once(test_set, contenders):
     counts = COUNTS | {"database_counts": [2, 2]}
-    assert len(curve(test_set, contenders[1:], [MEDIUM], **counts)) == 2
+    assert len(drawn(test_set, contenders[1:], [MEDIUM], **counts)) == 2
 
 
 def test_any_pair_wise_model_can_be_a_line(test_set):
     one = Contender("Chamfer", Chamfer(local_dim=8), FUSION)
-    assert [row["bytes"] for row in curve(test_set, [one], [MEDIUM], **COUNTS)] == [0, 64, 160]
+    assert [row["bytes"] for row in drawn(test_set, [one], [MEDIUM], **COUNTS)] == [0, 64, 160]
 
 
 def test_models_of_one_file_name_go_by_their_paths(data, tmp_path):
@@ -146,7 +146,7 @@ def test_models_of_one_file_name_go_by_their_paths(data, tmp_path):
 )
 def test_counts_that_are_not_there(test_set, contenders, changes, message):
     with pytest.raises(AmesError, match=message):
-        curve(test_set, contenders, REVISITED, **COUNTS | changes)
+        drawn(test_set, contenders, REVISITED, **COUNTS | changes)
 
 
 def test_models_that_do_not_fit_are_refused_before_any_is_scored(test_set, contenders, monkeypatch):
@@ -159,7 +159,7 @@ def test_models_that_do_not_fit_are_refused_before_any_is_scored(test_set, conte
         (Contender("odd", first.model, Fusion(1.5, 1.0)), r"lamb 1.5 is outside \[0, 1\]"),
     ):
         with pytest.raises(AmesError, match=message):
-            curve(test_set, [first, second], REVISITED, **COUNTS)
+            drawn(test_set, [first, second], REVISITED, **COUNTS)
 
 
 def test_a_blend_that_is_none(data, tmp_path):

@@ -8,7 +8,7 @@ from ames.datasets.ground_truth import load_ground_truth
 from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError
 from ames.evaluation.protocols import HARD, MEDIUM
-from ames.evaluation.sweep import needed, sweep
+from ames.evaluation.sweep import Grid, Reranked, needed, sweep
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
@@ -47,11 +47,11 @@ def scores(folder, model, case, queries=None):
     truth = load_ground_truth(folder.find_ground_truth())
     shortlist = Shortlist.load(folder.find_shortlist(), gallery_size=len(truth.imlist))
     files = DescriptorFile((queries or folder).local("query")), DescriptorFile(folder.local("gallery"))
+    mask = needed(shortlist, truth, PROTOCOLS, {row["num_rerank"] for row in case["rows"]})
     logits = score_shortlist(
         PairScorer(model),
         *files,
-        shortlist,
-        mask=needed(shortlist, truth, PROTOCOLS, {row["num_rerank"] for row in case["rows"]}),
+        shortlist.where(mask),
         query_count=case["query_desc_num"],
         database_count=case["db_desc_num"],
     )
@@ -60,7 +60,7 @@ def scores(folder, model, case, queries=None):
 
 def assert_golden(case, truth, shortlist, logits):
     grid = {key: sorted({row[key] for row in case["rows"]}) for key in ("num_rerank", "lamb", "temp")}
-    rows = sweep(shortlist, logits, truth, PROTOCOLS, **grid)
+    rows = sweep(Reranked(shortlist, logits, truth, PROTOCOLS), Grid(**grid))
     found = {(row["num_rerank"], row["lamb"], row["temp"]): row for row in rows}
     for row in case["rows"]:
         mine = found[row["num_rerank"], row["lamb"], row["temp"]]

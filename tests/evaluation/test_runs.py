@@ -17,20 +17,20 @@ from ames.evaluation.evaluate import (
     Choice,
     Scoring,
     choose,
-    evaluate_folder,
     evaluate_run,
+    evaluate_test_set,
     objective,
     readable,
 )
 from ames.evaluation.protocols import ALL, GLDV2, HARD, MEDIUM, PUBLIC, REVISITED
 from ames.evaluation.runs import Run
-from ames.evaluation.sweep import needed
+from ames.evaluation.sweep import Grid, needed
 from ames.evaluation.test_set import open_test_set
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import save_weights
 from ames.reranking.fusion import Fusion
-from ames.reranking.scorer import PairScorer
+from ames.reranking.scorer import ComputeConfig, PairScorer
 from ames.reranking.shortlist_scores import score_shortlist
 from ames.search.shortlist import Shortlist
 from ames.training.logging.journal import read_journal
@@ -39,10 +39,11 @@ from helpers.commands import ROOT, refused, run_script
 from helpers.small_sets import made
 
 
-def evaluated(folder, out, protocols=REVISITED, **changes):
-    arguments = {"description": "Chamfer", "num_rerank": [20, 100], "lamb": [0.0, 0.5], "temp": [1.0]}
-    scoring = Scoring(query_count=5, database_count=5)
-    return evaluate_folder(folder, Chamfer(local_dim=8), protocols, scoring, out=out, **arguments | changes)
+def evaluated(folder, out, protocols=REVISITED, files=None, choice=None, **changes):
+    model, scoring = Chamfer(local_dim=8), Scoring(query_count=5, database_count=5)
+    grid = Grid(**{"num_rerank": [20, 100], "lamb": [0.0, 0.5], "temp": [1.0]} | changes)
+    test, more = open_test_set(folder, model, **files or {}), {"description": "Chamfer", "choice": choice}
+    return evaluate_test_set(test, model, protocols, scoring, grid, **more).save(out)
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +182,7 @@ def test_distractors_lie_behind_the_ground_truth_s_gallery(tmp_path):
 def test_named_files_are_read_in_place_of_the_usual_ones(run, tmp_path):
     folder, _, results = run
     other = folder.path / "nn_superglobal.npz"
-    Shortlist.load(folder.shortlist).top(100).save(other)
+    Shortlist.load(folder.shortlist, columns=100).save(other)
     found = evaluated(folder, tmp_path / "run", files={"shortlist": other.name})
     assert found["shortlist"] == "nn_superglobal.npz"
     assert found["rows"][0]["M_map"] != results["initial"]["M_map"]
@@ -194,7 +195,9 @@ def test_workers_change_no_score(run, workers):
     torch.manual_seed(0)
     model = AMES(local_dim=8, model_dim=16, num_encoder_layers=1, dim_feedforward=16).eval()
     found = [
-        score_shortlist(PairScorer(model), test.queries, test.gallery, test.shortlist, workers=n)
+        score_shortlist(
+            PairScorer(model, ComputeConfig(workers=n)), test.queries, test.gallery, test.shortlist
+        )
         for n in (0, workers)
     ]
     np.testing.assert_array_equal(*found)
@@ -208,10 +211,9 @@ def test_a_worker_s_error_arrives(run, monkeypatch):
         raise AmesError("unreadable")
 
     monkeypatch.setattr(test.gallery, "read", broken)
+    scorer = PairScorer(Chamfer(local_dim=8), ComputeConfig(workers=2))
     with pytest.raises(AmesError, match="unreadable"):
-        score_shortlist(
-            PairScorer(Chamfer(local_dim=8)), test.queries, test.gallery, test.shortlist, workers=2
-        )
+        score_shortlist(scorer, test.queries, test.gallery, test.shortlist)
 
 
 # ---- the choice on a validation split ----------------------------------------------------------------

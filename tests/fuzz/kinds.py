@@ -31,9 +31,11 @@ from ames.descriptors.local import DescriptorFile, GlobalFile, write_globals
 from ames.descriptors.merge import merge_parts
 from ames.descriptors.vectors import Vectors
 from ames.errors import AmesError
-from ames.evaluation.evaluate import Scoring, evaluate_folder, evaluate_run
+from ames.evaluation.evaluate import Scoring, evaluate_run, evaluate_test_set
 from ames.evaluation.protocols import Protocol
 from ames.evaluation.runs import Run
+from ames.evaluation.sweep import Grid
+from ames.evaluation.test_set import open_test_set
 from ames.extraction.config import ExtractionConfig
 from ames.extraction.pipeline import Images, extract, plan_output, run
 from ames.extraction.process_pool import PoolExtractor
@@ -169,16 +171,10 @@ def _neighbours(queries: int = QUERIES) -> Shortlist:
 
 
 def _evaluate(path: Path) -> None:
-    evaluate_folder(
-        DatasetFolder(path.parent, "mine"),
-        Chamfer(local_dim=WIDTH),
-        PROTOCOLS,
-        Scoring(query_count=SLOTS, database_count=SLOTS),
-        out=path.parent / "out",
-        num_rerank=[5],
-        lamb=[0.5],
-        temp=[1.0],
-    )
+    model, scoring = Chamfer(local_dim=WIDTH), Scoring(query_count=SLOTS, database_count=SLOTS)
+    test = open_test_set(DatasetFolder(path.parent, "mine"), model)
+    grid = Grid([5], [0.5], [1.0])
+    evaluate_test_set(test, model, PROTOCOLS, scoring, grid).save(path.parent / "out")
 
 
 def _test_set(ending: str) -> Callable[[Path], dict[str, list[Question]]]:

@@ -65,8 +65,8 @@ def test_blend_is_equation_6():
     s, x = np.float32([0.3, 0.9, -0.2]), np.float32([2, -1, 0])
     for lamb, gamma in ((0.0, 1.0), (0.55, 0.3), (1.0, 5.0)):
         expected = lamb * s + (1 - lamb) / (1 + np.exp(-gamma * x))
-        np.testing.assert_allclose(Fusion(lamb, gamma).blend(s, x), expected, atol=1e-6)
-    extreme = Fusion(0.0, 20.0).blend(np.zeros(2), np.float32([-1e4, 1e4]))
+        np.testing.assert_allclose(Fusion(lamb, gamma).fuse(s, x), expected, atol=1e-6)
+    extreme = Fusion(0.0, 20.0).fuse(np.zeros(2), np.float32([-1e4, 1e4]))
     assert extreme.tolist() == [0, 1]
 
 
@@ -152,7 +152,7 @@ def test_a_pair_is_scored_once_and_a_gallery_image_read_once(files, monkeypatch)
     mask[2] = False  # a query without any candidate
     model = Recorder()
     logits = score_shortlist(
-        PairScorer(model, ComputeConfig(batch_size=5)), queries, gallery, shortlist, mask=mask
+        PairScorer(model, ComputeConfig(batch_size=5)), queries, gallery, shortlist.where(mask)
     )
     wanted = mask & (ids >= 0)
     expected = np.where(wanted, 100 * np.arange(4)[:, None] + ids, np.nan)
@@ -174,7 +174,7 @@ def test_nothing_to_score(files):
     assert np.isnan(score_shortlist(PairScorer(Recorder()), *files, shortlist)).all()
     shortlist = shortlist_of([1, 2], [1, 2], [1, 2], [1, 2])
     assert np.isnan(
-        score_shortlist(PairScorer(Recorder()), *files, shortlist, mask=np.zeros((4, 2), bool))
+        score_shortlist(PairScorer(Recorder()), *files, shortlist.where(np.zeros((4, 2), bool)))
     ).all()
 
 

@@ -20,7 +20,7 @@ QUERIES, GALLERY, SLOTS, WIDTH = 4, 9, 6, 16
 def score(model, queries, gallery, shortlist, mask):
     torch.set_num_threads(1)
     return score_shortlist(
-        PairScorer(model), queries, gallery, shortlist, mask=mask, query_count=5, database_count=4
+        PairScorer(model), queries, gallery, shortlist.where(mask), query_count=5, database_count=4
     )
 
 

@@ -36,7 +36,7 @@ def test_a_view_of_a_scene_finds_it_in_every_form(made):
     fusion = index.reranker.fusion
     for hit in by_path:  # the score is the blend of its parts
         logit = np.float32(hit.local)
-        assert hit.score == pytest.approx(float(fusion.blend(np.float32(hit.global_), logit)), abs=1e-6)
+        assert hit.score == pytest.approx(float(fusion.fuse(np.float32(hit.global_), logit)), abs=1e-6)
     rgb = query[..., ::-1]
     assert index.search(rgb, k=3) == by_path
     assert index.search(Extractor("rootsift")(rgb), k=3) == by_path

@@ -38,16 +38,6 @@ def test_empty_and_narrow_types():
     assert Shortlist(IDS.astype(np.int32), SIMILARITIES.astype(np.float64)).similarities.dtype == np.float32
 
 
-def test_top():
-    shortlist = Shortlist(IDS, SIMILARITIES, {"dataset": "toy"})
-    assert shortlist.top(2).ids.tolist() == [[3, 0], [1, 2]]
-    assert shortlist.top(2).similarities.shape == (2, 2)
-    assert shortlist.top(2).meta == {"dataset": "toy"}
-    assert shortlist.top(99).ids.shape == (2, 3)
-    with pytest.raises(AmesError, match="asked for 0 entries"):
-        shortlist.top(0)
-
-
 @pytest.mark.parametrize(
     ("ids", "similarities", "message"),
     [

@@ -47,7 +47,7 @@ def register(commands: Any) -> None:
 
 def _curve(args: argparse.Namespace) -> None:
     from ames.datasets.layout import DatasetFolder
-    from ames.evaluation.evaluate import readable
+    from ames.evaluation.evaluate import Scoring, readable
     from ames.evaluation.memory_curve import curve, draw, load_contenders
     from ames.evaluation.protocols import choose_protocols, left_out, query_counts
     from ames.evaluation.test_set import open_test_set
@@ -57,23 +57,18 @@ def _curve(args: argparse.Namespace) -> None:
 
     table, picture = _outputs(args.out)
     check_device(args.device)
-    compute = ComputeConfig(devices=(args.device,), precision=args.precision)
+    compute = ComputeConfig(devices=(args.device,), precision=args.precision, workers=args.workers)
+    scorings = [
+        Scoring(query_count=args.query_desc_num, database_count=count, compute=compute)
+        for count in args.db_desc_num
+    ]
     folder = DatasetFolder(args.folder, args.descriptors)
     paths, fusion = args.models or _shipped(args.descriptors), Fusion(args.lamb, args.temp)
     contenders = load_contenders(paths, backbone=args.descriptors, fusion=fusion)
     test = open_test_set(folder, contenders[0].model)
     protocols = choose_protocols(test.ground_truth, args.protocol)
-    rows = curve(
-        test,
-        contenders,
-        protocols,
-        database_counts=args.db_desc_num,
-        query_count=args.query_desc_num,
-        num_rerank=args.num_rerank,
-        extra_bytes=args.extra_bytes,
-        compute=compute,
-        workers=args.workers,
-    )
+    sizes = {"num_rerank": args.num_rerank, "extra_bytes": args.extra_bytes}
+    rows = curve(test, contenders, protocols, scorings, **sizes)
     names = [p.name for p in protocols]
     counts = query_counts(test.ground_truth, protocols)
     asked = {key: getattr(args, key) for key in ("query_desc_num", "num_rerank", "extra_bytes")}

@@ -62,7 +62,7 @@ def _verified(path: Path) -> str:
 
     if not path.is_dir():
         raise AmesError(f"{path}: --verify is for databases, the folders that ames compress makes")
-    Database(path, unfinished=True).verify()
+    Database(path, allow_partial=True).verify()
     return "as they should be"
 
 

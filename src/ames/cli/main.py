@@ -146,7 +146,7 @@ def _landmarks(args: argparse.Namespace) -> None:
 
 
 def _report(args: argparse.Namespace) -> None:
-    from ames.evaluation.evaluate import evaluate_run, readable
+    from ames.evaluation.evaluate import counts_used, evaluate_run, readable
     from ames.evaluation.protocols import left_out, query_counts
     from ames.evaluation.runs import Run
     from ames.reporting.tables import format_table
@@ -160,8 +160,7 @@ def _report(args: argparse.Namespace) -> None:
         protocols=args.protocol,
         ground_truth=args.ground_truth,
     )
-    counts = f"{run.about['query_desc_num']} x {run.about['db_desc_num']}"
-    print(f"{run.about['model']} on {run.about['dataset']}, {counts} descriptors (%)")
+    print(f"{run.about['model']} on {run.about['dataset']}, {counts_used(run.about)} descriptors (%)")
     print(format_table(readable(rows)))
     for line in left_out(query_counts(run.truth(args.ground_truth), run.choose(args.protocol))):
         print(line)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ames.datasets.layout import DatasetFolder
 from ames.errors import AmesError
 from ames.evaluation.evaluate import Choice, Scoring, choose
 from ames.evaluation.protocols import KNOWN, Protocol, left_out, query_counts
-from ames.evaluation.sweep import check_sweep, columns, with_positives
+from ames.evaluation.sweep import Grid, columns, evaluate_initial, validation_metrics
 from ames.evaluation.test_set import open_test_set
 from ames.models.base import PairSimilarity
 from ames.reranking.fusion import Fusion
@@ -56,7 +56,7 @@ def database(config: DictConfig) -> Path | None:
 
 
 def chooser(
-    config: DictConfig, model: PairSimilarity, num_rerank: list[int]
+    config: DictConfig, model: PairSimilarity, num_rerank: Sequence[int]
 ) -> Callable[[PairSimilarity], Choice] | None:
     """What chooses a combination on ``val_dataset`` for models like this one; None where none is given.
 
@@ -67,8 +67,8 @@ def chooser(
         return None
     chosen, how = protocols(val), scoring(config, val)
     test = open_test_set(dataset_folder(config, val), model, **test_files(val))
-    check_sweep(test.shortlist, num_rerank, [0.0], [1.0])
-    with_positives(test.shortlist, test.ground_truth, chosen)
+    Grid(num_rerank).check(test.shortlist)
+    validation_metrics(evaluate_initial(test.shortlist, test.ground_truth, chosen))
     for line in left_out(query_counts(test.ground_truth, chosen)):
         log.info("%s: %s", test.folder.name, line)
     return lambda model: choose(test, model, chosen, how, num_rerank=num_rerank)
@@ -95,7 +95,6 @@ def scoring(config: DictConfig, dataset: DictConfig) -> Scoring:
         query_count=whole(dataset, "query_desc_num"),
         database_count=whole(dataset, "db_desc_num"),
         compute=compute(config, dataset),
-        workers=whole(config, "num_workers", least=0),
         score_cache=None if cache is None else Path(str(cache)),
     )
 
@@ -113,6 +112,7 @@ def compute(config: DictConfig, dataset: DictConfig) -> ComputeConfig:
         precision=str(config.precision),
         batch_size=None if dataset.batch_size is None else whole(dataset, "batch_size"),
         compile=flag(config, "compile"),
+        workers=whole(config, "num_workers", least=0),
     )
 
 
@@ -145,10 +145,11 @@ def run_folder() -> Path:
     return Path(HydraConfig.get().runtime.output_dir)
 
 
-def fusion_grid(dataset: DictConfig, stored: Fusion | None) -> dict[str, list[Any]]:
-    """lamb and temp to be judged: as given, else those of the checkpoint, else the data set's defaults."""
+def grid(dataset: DictConfig, stored: Fusion | None) -> Grid:
+    """Return the combinations to evaluate: lamb and temp given, else the checkpoint's, else the default."""
     default = value_of(dataset, "default_blend") if stored is None else stored.to_keys()
     if not isinstance(default, dict) or not {"lamb", "temp"} <= set(default):
         raise AmesError(f"default_blend is {default!r}: give {{lamb: NUMBER, temp: NUMBER}}")
     given = {key: dataset[key] for key in ("lamb", "temp")}
-    return {key: [default[key]] if x is None else several(dataset, key) for key, x in given.items()}
+    values = {key: [default[key]] if x is None else several(dataset, key) for key, x in given.items()}
+    return Grid(several(dataset, "num_rerank"), **values)

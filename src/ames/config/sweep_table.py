@@ -9,7 +9,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from ames.evaluation.evaluate import readable
+from ames.evaluation.evaluate import counts_used, readable
 from ames.evaluation.protocols import left_out
 from ames.evaluation.runs import RESULTS
 from ames.io.atomic import atomic_file
@@ -46,7 +46,7 @@ def build_table(files: list[Path]) -> list[dict[str, Any]]:
     for path in files:
         results = json.loads(path.read_text())
         head = {"job": path.parent.name, "dataset": results["dataset"], "model": results["model"]}
-        head |= {"shortlist": results["shortlist"], "desc_num": _counts(results)}
+        head |= {"shortlist": results["shortlist"], "desc_num": counts_used(results)}
         rows += [head | row for row in readable(results["rows"])]
         if results["chosen"]:
             rows.append(head | {"job": f"{path.parent.name} (chosen)"} | readable([results["chosen"]])[0])
@@ -59,10 +59,6 @@ def _left_out(files: list[Path]) -> list[str]:
     every = [json.loads(path.read_text()) for path in files]
     said = [f"{x['dataset']}: {line}" for x in every for line in left_out(x.get("queries", {}))]
     return list(dict.fromkeys(said))
-
-
-def _counts(results: dict[str, Any]) -> str:
-    return f"{results['query_desc_num']} x {results['db_desc_num']}"
 
 
 def _found(folder: Path) -> dict[Path, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ames.database.index import COSINE, SIMILARITY, open_codec
 from ames.database.manifest import NAME, Manifest
 from ames.database.segment import Batch
 from ames.database.store import Database, check_codes, read_file
@@ -27,19 +29,17 @@ from ames.search.codes import GlobalCodec
 
 log = logging.getLogger(__name__)
 
-SEGMENT_ROWS = 1 << 16  # images of a segment, after which a build that was interrupted goes on
+SEGMENT_ROWS = 1 << 16  # images of a segment; an interrupted build resumes after the last whole one
 _BATCH_SLOTS = 1 << 16  # descriptors compressed at a time
-SIMILARITY, COSINE = "similarity", "cosine"  # of the manifest's source: vectors were coded at unit length
-_MEASURED = 1000  # codes that are decoded where the manifest does not say so
-_SHORT, _LONG = 0.3, 1.2  # lengths that a lossy code of a vector of unit length may have
 _TRAINED_ON = 200_000  # global vectors that the codec is fitted on, at most
+_SEED = 0  # of the codec's sample and training
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a database is made of: local descriptors, and global ones (None: it will hold none).
+    """The input of a database: local descriptors, and global ones (None: it will have none).
 
-    names: of the images; None: the file's own, else their numbers.
+    names: of the images; None: the file's own, or their numbers.
     """
 
     local: DescriptorFile
@@ -48,8 +48,8 @@ class Source:
     _said: set[str] = field(default_factory=set, repr=False, compare=False)  # of ``unit_vectors``
 
     def checked(self) -> Source:
-        """With names; AmesError where the parts are not of the same images, or a name comes twice, or cannot
-        be stored.
+        """Return this source with names. AmesError if the files are not of the same images, or a name occurs
+        twice or cannot be stored.
         """
         images = len(self.local)
         if self.vectors is not None and len(self.vectors) != images:
@@ -67,21 +67,20 @@ class Source:
         if len(names) != images:
             raise AmesError(f"{len(names)} names for the {images} images of {self.local.path}")
         if len(set(names)) != images:
-            seen: set[str] = set()
-            twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+            twice = next(name for name, count in Counter(names).items() if count > 1)
             raise AmesError(f"{self.local.path}: the name {twice!r} comes twice; give other names (--list)")
         for name in names:
             try:
                 name.encode()
-            except UnicodeEncodeError:  # bytes of another encoding, which Python keeps as lone surrogates
+            except UnicodeEncodeError as error:  # other bytes, which Python keeps as lone surrogates
                 raise AmesError(
                     f"{self.local.path}: the name {name!a} is not UTF-8; give other names (--list)"
-                ) from None
+                ) from error
         return replace(self, names=names)
 
     def unit_vectors(self, rows: np.ndarray) -> np.ndarray:
-        """Global descriptors float32 [n, G] of rising rows, at unit length; what changes them is said once.
-        AmesError names the image whose vector is not finite.
+        """Return global descriptors float32 [n, G] of ascending rows, at unit length; a change of length is
+        logged once. AmesError names the image whose vector is not finite.
         """
         assert self.vectors is not None
         path, found = str(self.vectors.path), self.vectors.read(rows)
@@ -92,7 +91,7 @@ class Source:
         return fixed
 
     def describe_descriptors(self, row: int) -> str:
-        """An image's local descriptors, in a message."""
+        """Name an image's local descriptors, for a message."""
         return f"{self.local.path}: the descriptors of {self._image(row)}"
 
     def _image(self, row: int) -> str:
@@ -113,13 +112,12 @@ def compress(
     factory: str = "SQfp16",
     model_name: str = "",
     device: str = "cpu",
-    seed: int = 0,
 ) -> Database:
-    """Makes a database of ``desc_num`` local codes per image at most, and opens it.
+    """Make a database of at most ``desc_num`` local codes per image, and open it.
 
-    factory: of the global codes (``ames.search.codes``). A build that was interrupted resumes when it is
-    called again with the same arguments, and one that is finished is left as it is, whatever was appended or
-    deleted since; AmesError where ``out`` holds anything else. Memory is that of a batch and of the names.
+    factory: of the global codes (``ames.search.codes``). The same call resumes an interrupted build, and
+    leaves a finished one as it is, whatever was appended or deleted since. AmesError if ``out`` holds anything else.
+    Memory is that of a batch and of the names.
     """
     out = Path(out)
     named = source.named
@@ -138,30 +136,30 @@ def compress(
         model={"name": model_name, "class": type(model).__name__},
         factory=None if source.vectors is None else factory,
         provenance=source.local.provenance,
-        source=_about(source, named, seed),
+        source=_about(source, named),
         building=len(source.local),
     )
     fitted = None
-    if not (
-        out / NAME
-    ).exists():  # before anything is written: FAISS may refuse the factory, or so few vectors
+    if not (out / NAME).exists():
         if out.is_dir():
-            check_free(out)
-        fitted = _fit(source, factory, seed)
-    _make_folder(out)
+            check_free(out)  # before a lock is left in another folder
+        fitted = _fit(source, factory)  # before anything is written: FAISS may refuse it
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise AmesError(f"{out}: cannot be made a folder ({error.strerror or error})") from error
     with writer_lock(out):
         there = _begin(out, manifest)
-        if there.building is None:
-            return Database(out)
-        remove_orphans(out, there)
-        writer = Writer(out, there)
-        _fill(writer, source, model, _codec(writer, source, seed, fitted), device)
-        writer.finish()
+        if there.building is not None:
+            remove_orphans(out, there)
+            writer = Writer(out, there)
+            _fill(writer, source, model, _codec(writer, source, fitted), device)
+            writer.finish()
     return Database(out)
 
 
 def _fill(writer: Writer, source: Source, model: Similarity, codec: GlobalCodec | None, device: str) -> None:
-    """Add the images that are not in the database yet."""
+    """Add the images that the database lacks."""
     start, count = sum(writer.manifest.rows), len(source.local)
     if start:
         log.info("%s: resumes after %d images", writer.folder, start)
@@ -172,33 +170,24 @@ def _fill(writer: Writer, source: Source, model: Similarity, codec: GlobalCodec 
             writer.append(added, building=count)
 
 
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AmesError(f"{out}: cannot be made a folder ({error.strerror or error})") from error
-    if not (out / NAME).exists():
-        check_free(out)  # before a lock is left in a folder of somebody else's
-
-
 def _begin(out: Path, wanted: Manifest) -> Manifest:
-    """Return the manifest of the build to be continued, or ``wanted``, written, where there is none."""
+    """Return the manifest of the database or build in a folder, or write ``wanted`` if there is none."""
     if (out / NAME).exists():
         there = Manifest.load(out)
         if there.building is None or there.segments or there.codec is not None:
             _check_same(out, there, wanted)
             return there
-        # Nothing in it yet: other arguments may follow.
+        # Empty so far: another call may have other arguments.
     wanted.save(out)
     return wanted
 
 
 def append(source: Source, model: Similarity, folder: Path | str, *, device: str = "cpu") -> int:
-    """Adds the images of ``source`` to a database, all or none; returns how many: 0 where it holds all of
-    them already, with the same codes.
+    """Add all images of ``source`` to a database or none, and return how many: 0 if it holds all of them
+    already, with the same codes.
 
-    AmesError where the model or the descriptors' backbone did not make the database, another image of a name
-    is there already, or global descriptors are missing or not wanted.
+    AmesError if the model or the descriptors' backbone did not make the database, if a name exists with
+    another content, or if global descriptors are missing or not wanted.
     """
     source = source.checked()
     _check_source(source, model)
@@ -215,10 +204,7 @@ def append(source: Source, model: Similarity, folder: Path | str, *, device: str
             raise AmesError(
                 f"{folder}: {has} global descriptors; --global must be given where it has them, only there"
             )
-        codec = None if database.manifest.codec is None else load_codec(database)
-        if codec is not None:
-            codes, present = database.global_codes()
-            check_cosines(database, codec, codes[present])
+        codec = None if database.manifest.codec is None else open_codec(database)[0]
         assert source.names is not None
         added = batches(source, range(len(source.local)), model, database.slots, codec, device)
         known = {name: image for image, name in enumerate(database.names)}
@@ -235,35 +221,14 @@ def append(source: Source, model: Similarity, folder: Path | str, *, device: str
 
 
 def _first_other(database: Database, images: Mapping[str, int], added: Iterable[Batch]) -> str | None:
-    """The first of the images to be added that the database holds with another content; None: none."""
+    """Return the first image to add that the database holds with another content; None: none."""
     for batch in added:
-        wanted = database.layout.table(batch)
+        wanted = database.manifest.layout.table(batch)
         stored = database.rows_as_stored([images[name] for name in batch.names])
         other = (stored != wanted).any(1)
         if other.any():
             return batch.names[int(np.argmax(other))]
     return None
-
-
-def load_codec(database: Database) -> GlobalCodec:
-    """The global codec of a database; AmesError where it has none, or it is damaged."""
-    if database.manifest.codec is None:
-        raise AmesError(f"{database.path}: holds no global descriptors; it was made without --global")
-    return GlobalCodec.from_bytes(read_file(database.path, database.manifest.codec))
-
-
-def check_cosines(database: Database, codec: GlobalCodec, codes: np.ndarray) -> None:
-    """AmesError where codes uint8 [n, bytes] are of vectors that are far from unit length: earlier versions
-    stored what they were given. Newer databases say that theirs are.
-    """
-    if database.manifest.source.get(SIMILARITY) == COSINE:
-        return
-    length = codec.length(codes[:: max(1, len(codes) // _MEASURED)])
-    if length is not None and not _SHORT <= length <= _LONG:
-        raise AmesError(
-            f"{database.path}: its global codes are of vectors of length {length:.3g}, as an earlier version "
-            "stored them; their similarities are no cosines: compress the descriptors again"
-        )
 
 
 @torch.inference_mode()
@@ -276,7 +241,7 @@ def batches(
     device: str = "cpu",
     tick: Tick | None = None,
 ) -> Iterator[Batch]:
-    """Images as a database stores them, at most ``slots`` descriptors each."""
+    """Yield images as a database stores them, at most ``slots`` descriptors each."""
     assert source.names is not None
     model = model.to(device).eval()
     step = max(1, _BATCH_SLOTS // slots)
@@ -306,7 +271,7 @@ def _check_source(source: Source, model: Similarity) -> None:
 
 
 def _real_first(local: LocalFeatures) -> LocalFeatures:
-    """Padding behind the descriptors, where a file has it in between: a database keeps counts, not masks."""
+    """Move padding between descriptors to the end: a database stores counts, not masks."""
     order = torch.argsort(~local.valid, dim=1, stable=True)
     if bool((order[:, 1:] > order[:, :-1]).all()):
         return local
@@ -314,21 +279,21 @@ def _real_first(local: LocalFeatures) -> LocalFeatures:
     return LocalFeatures(moved, torch.take_along_dim(local.valid, order, 1))
 
 
-def _fit(source: Source, factory: str, seed: int) -> GlobalCodec | None:
+def _fit(source: Source, factory: str) -> GlobalCodec | None:
     """Return a global codec that is fitted on a sample of the vectors; None without vectors."""
     if source.vectors is None:
         return None
-    rng = np.random.default_rng([seed, 21])
+    rng = np.random.default_rng([_SEED, 21])
     n = len(source.vectors)
     rows = np.sort(rng.choice(n, min(n, _TRAINED_ON), replace=False))
-    return GlobalCodec.fit(source.unit_vectors(rows), factory, seed=seed)
+    return GlobalCodec.fit(source.unit_vectors(rows), factory, seed=_SEED)
 
 
-def _codec(writer: Writer, source: Source, seed: int, fitted: GlobalCodec | None) -> GlobalCodec | None:
-    """Return the build's global codec, which is stored before the first image is added."""
+def _codec(writer: Writer, source: Source, fitted: GlobalCodec | None) -> GlobalCodec | None:
+    """Return the global codec of a build, stored before the first image is added."""
     if writer.manifest.codec is not None:
         return GlobalCodec.from_bytes(read_file(writer.folder, writer.manifest.codec))
-    codec = fitted or _fit(source, str(writer.manifest.factory), seed)
+    codec = fitted or _fit(source, str(writer.manifest.factory))
     if codec is None:
         return None
     file = writer.add_file("codec", codec.to_bytes())
@@ -336,10 +301,10 @@ def _codec(writer: Writer, source: Source, seed: int, fitted: GlobalCodec | None
     return codec
 
 
-def _about(source: Source, named: bool, seed: int) -> dict[str, object]:
-    """What a build is made of, by which the same call is known again."""
+def _about(source: Source, named: bool) -> dict[str, object]:
+    """Describe the input of a build, so that the same call is recognized."""
     assert source.names is not None
-    about: dict[str, object] = {"images": len(source.local), "named": named, "seed": seed}
+    about: dict[str, object] = {"images": len(source.local), "named": named, "seed": _SEED}
     about["names"] = list_digest(source.names)
     for key, file in (("local", source.local), ("global", source.vectors)):
         if file is not None:
@@ -349,7 +314,7 @@ def _about(source: Source, named: bool, seed: int) -> dict[str, object]:
 
 
 def finished(out: Path | str) -> int | None:
-    """The generation of the whole database that a folder holds; None where it holds none."""
+    """Return the generation of a folder's complete database; None if it holds none."""
     if not (Path(out) / NAME).exists():
         return None
     there = Manifest.load(Path(out))
@@ -357,7 +322,7 @@ def finished(out: Path | str) -> int | None:
 
 
 def _check_same(out: Path, there: Manifest, wanted: Manifest) -> None:
-    """A build goes on only where it would have made the same, and is known again only where it did."""
+    """AmesError if a database, or its unfinished build, was made with other settings or from other files."""
     other = _difference(there, wanted)
     if other is None:
         return
@@ -374,24 +339,18 @@ def _check_same(out: Path, there: Manifest, wanted: Manifest) -> None:
 
 
 def _difference(there: Manifest, wanted: Manifest) -> tuple[str, str] | None:
-    """The first key in which two databases differ, and what differs, for people."""
-    for key, what in (
-        ("slots", "descriptors per image"),
-        ("codes", "codes"),
-        ("projection", "the model's projection"),
-        ("factory", "global factory"),
-    ):
-        a, b = getattr(there, key), getattr(wanted, key)
-        if a != b:
-            told = f"{what}: there {a}, now {b}" if key != "projection" else f"{what} is another"
-            return key, told
-    for key, b in json.loads(json.dumps(wanted.source)).items():
-        a = there.source.get(key)
-        if a != b:
-            return "source", _source_difference(key, a, b)
-    for key in ("local", "global"):
-        if key in there.source and key not in wanted.source:
-            return "source", _source_difference(key, there.source[key], None)
+    """Return the first key in which two databases differ, and the difference in words."""
+    if there.projection != wanted.projection:
+        return "projection", "the model's projection is another"
+    for key, what in (("slots", "descriptors per image"), ("codes", "codes"), ("factory", "global factory")):
+        old, new = getattr(there, key), getattr(wanted, key)
+        if old != new:
+            return key, f"{what}: there {old}, now {new}"
+    source = json.loads(json.dumps(wanted.source))
+    for key in (*source, "local", "global"):
+        old, new = there.source.get(key), source.get(key)
+        if old != new:
+            return "source", _source_difference(key, old, new)
     return None
 
 

@@ -4,19 +4,40 @@ from __future__ import annotations
 
 import numpy as np
 
-from ames.database.build import check_cosines, load_codec
-from ames.database.store import Database
-from ames.search.codes import GlobalIndex
+from ames.database.store import Database, read_file
+from ames.errors import AmesError
+from ames.search.codes import GlobalCodec, GlobalIndex
 from ames.search.shortlist import Shortlist
+
+SIMILARITY, COSINE = "similarity", "cosine"  # in the manifest's source: vectors were coded at unit length
+_MEASURED = 1000  # codes that are decoded where the manifest does not say so
+_SHORT, _LONG = 0.3, 1.2  # lengths that a lossy code of a vector of unit length may have
+
+
+def open_codec(database: Database) -> tuple[GlobalCodec, np.ndarray, np.ndarray]:
+    """Return the global codec of a database, all codes uint8 [n, bytes], and bool [n]: which images have one.
+
+    AmesError where there are none, they are damaged, or they are of vectors that are far from unit length:
+    earlier versions stored vectors as they were given. Newer databases say that theirs are of unit length.
+    """
+    codes, present = database.global_codes()
+    file = database.manifest.codec
+    assert file is not None, "a database with global codes has a codec"
+    codec = GlobalCodec.from_bytes(read_file(database.path, file))
+    if database.manifest.source.get(SIMILARITY) != COSINE:
+        found = codes[present]
+        length = codec.length(found[:: max(1, len(found) // _MEASURED)])
+        if length is not None and not _SHORT <= length <= _LONG:
+            raise AmesError(
+                f"{database.path}: its global codes are of vectors of length {length:.3g}, as an earlier "
+                "version stored them; their similarities are no cosines: compress the descriptors again"
+            )
+    return codec, codes, present
 
 
 def open_index(database: Database) -> GlobalIndex:
-    """The global index of a database, in memory; deleted images are not in it. AmesError where its codes are
-    of vectors that are not of unit length, as an earlier version may have stored them.
-    """
-    codes, present = database.global_codes()
-    codec = load_codec(database)
-    check_cosines(database, codec, codes[present])
+    """Return the global index of a database, in memory; deleted images are not in it."""
+    codec, codes, present = open_codec(database)
     return codec.index(codes, present)
 
 

@@ -1,7 +1,6 @@
-"""The manifest of a database: which files are part of it, and what they were made of.
+"""The manifest of a database: its files, and what they were made from.
 
-It is the only file that changes, by being replaced as a whole: before, the database is the old one, after
-it the new one.
+It is the only file that changes: replacing it as a whole replaces the old database by the new one.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ames.database.segment import RowLayout
 from ames.errors import AmesError
 from ames.io.atomic import atomic_file
 from ames.io.claims import parsed
@@ -21,7 +21,7 @@ NAME, FORMAT, VERSION = "manifest.json", "ames database", 1
 
 @dataclass(frozen=True)
 class File:
-    """A file of the database, with its size and SHA-256 (None: rows carry checksums of their own)."""
+    """A file of the database, its size and its SHA-256 (None: each row has a checksum)."""
 
     name: str
     bytes: int
@@ -32,8 +32,8 @@ class File:
 class Manifest:
     """slots, code_bytes, codes ("bits" or "float16"), global_bytes: the rows. projection: fingerprint of the
     model's projection. segments, their rows; deleted: bitmap of rows; codec: the trained global codec and
-    its factory. provenance: of the descriptors. building: rows that a build will have, None once it is
-    finished. generation: rises with each change.
+    its factory. provenance: of the descriptors. building: rows that a build will have, None after it has
+    finished. generation: increases with each change.
     """
 
     slots: int
@@ -53,29 +53,33 @@ class Manifest:
     generation: int = 0
 
     @property
+    def layout(self) -> RowLayout:
+        return RowLayout(self.slots, self.code_bytes, self.global_bytes)
+
+    @property
     def files(self) -> set[str]:
-        """Names of all files that belong to the database, the manifest apart."""
-        others = (self.deleted, self.codec)
-        return {file.name for file in self.segments} | {file.name for file in others if file}
+        """Names of all files of the database except the manifest."""
+        return {file.name for file in self._files()}
 
     @property
     def file_bytes(self) -> int:
-        """Their size, as written: a change since may have taken the files away."""
-        others = (self.deleted, self.codec)
-        return sum(file.bytes for file in (*self.segments, *others) if file)
+        """Their size as written: a later change may have removed them."""
+        return sum(file.bytes for file in self._files())
+
+    def _files(self) -> list[File]:
+        return [file for file in (*self.segments, self.deleted, self.codec) if file]
 
     def save(self, folder: Path) -> None:
-        """Replaces the folder's manifest; the files that it names must be durable by then."""
+        """Replace the folder's manifest; the files that it names must be durable before."""
         body = asdict(self)
         digest = hashlib.sha256(_text(body)).hexdigest()
+        content = {"format": FORMAT, "version": VERSION, "sha256": digest} | body
         with atomic_file(folder / NAME) as file:
-            file.write(
-                json.dumps({"format": FORMAT, "version": VERSION, "sha256": digest} | body, indent=1).encode()
-            )
+            file.write(json.dumps(content, indent=1).encode())
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:
-        """AmesError where there is none, or it is damaged or of another version."""
+        """Read a folder's manifest; AmesError if it is missing, damaged or of another version."""
         path = folder / NAME
         try:
             content = parsed(path.read_bytes())

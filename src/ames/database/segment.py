@@ -1,7 +1,7 @@
-"""Segments: the files in which a database keeps its images, one row of fixed width an image.
+"""Segments: the files in which a database stores its images, one row of fixed width per image.
 
-A segment is written once and never changed. docs/database.md describes it byte by byte; in short, a header
-of 64 bytes, the rows, the names. A row is: number of descriptors (u16), flags (u8), 0 (u8), CRC-32 of the
+A segment is written once and never changed. docs/database.md describes each byte: a header of 64 bytes, the
+rows, the names. A row is: number of descriptors (u16), flags (u8), 0 (u8), CRC-32 of the
 rest of the row (u32), local codes, global code. All numbers are little-endian.
 """
 
@@ -11,6 +11,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -30,7 +31,7 @@ HAS_GLOBAL = 1  # flag: the image has a global descriptor (one without keypoints
 
 
 class Batch(NamedTuple):
-    """Images to be added: names, counts int [n], local codes uint8 [n, slots, code_bytes], global codes uint8
+    """Images to add: names, counts int [n], local codes uint8 [n, slots, code_bytes], global codes uint8
     [n, global_bytes] (None: the database has none) and bool [n], which images have one.
     """
 
@@ -43,7 +44,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class RowLayout:
-    """Widths of a row: ``slots`` local codes of ``code_bytes`` each, and a global code (0: there is none)."""
+    """Widths of a row: ``slots`` local codes of ``code_bytes`` each, and a global code (0: none)."""
 
     slots: int
     code_bytes: int
@@ -57,40 +58,28 @@ class RowLayout:
     def row_bytes(self) -> int:
         return ROW_HEAD + self.local_bytes + self.global_bytes
 
-    def rows(self, counts: np.ndarray, local: np.ndarray, vectors: np.ndarray | None) -> np.ndarray:
-        """uint8 [n, row_bytes] from counts int [n], local codes uint8 [n, slots, code_bytes] and global codes
-        uint8 [n, global_bytes] (None: no image of these has one).
-        """
-        rows = np.zeros((len(counts), self.row_bytes), np.uint8)
-        rows[:, :2] = counts.astype("<u2").view(np.uint8).reshape(-1, 2)
-        rows[:, ROW_HEAD : ROW_HEAD + self.local_bytes] = local.reshape(len(counts), -1)
-        if vectors is not None:
-            rows[:, ROW_HEAD + self.local_bytes :] = vectors
-        return rows
-
     def table(self, batch: Batch) -> np.ndarray:
-        """uint8 [n, row_bytes]: the rows of images as a segment holds them, checksums included."""
-        rows = self.rows(batch.counts, batch.local, batch.vectors)
+        """Return rows uint8 [n, row_bytes] of images, as a segment stores them, checksums included."""
+        rows = np.zeros((len(batch.counts), self.row_bytes), np.uint8)
+        rows[:, :2] = batch.counts.astype("<u2").view(np.uint8).reshape(-1, 2)
         if batch.present is not None:
             rows[:, 2] = np.where(batch.present, HAS_GLOBAL, 0)
-        return sealed(rows)
-
-
-def sealed(rows: np.ndarray) -> np.ndarray:
-    """The same rows with their checksums in place."""
-    rows[:, 4:8] = checksums(rows).astype("<u4").view(np.uint8).reshape(-1, 4)
-    return rows
+        rows[:, ROW_HEAD : ROW_HEAD + self.local_bytes] = batch.local.reshape(len(rows), -1)
+        if batch.vectors is not None:
+            rows[:, ROW_HEAD + self.local_bytes :] = batch.vectors
+        rows[:, 4:8] = checksums(rows).astype("<u4").view(np.uint8).reshape(-1, 4)
+        return rows
 
 
 def checksums(rows: np.ndarray) -> np.ndarray:
-    """uint32 [n]: CRC-32 of each row uint8 [n, row_bytes] but for the checksum itself."""
+    """Return uint32 [n]: CRC-32 of each row uint8 [n, row_bytes] except for the checksum itself."""
     return np.fromiter((zlib.crc32(row[8:], zlib.crc32(row[:4])) for row in rows), np.uint32, len(rows))
 
 
 class SegmentWriter:
     """Writes a segment, block by block, to a path that nobody reads yet; ``finish`` makes it durable.
 
-    Used as a context manager: what was not finished is removed.
+    A context manager, which removes a file that was not finished.
     """
 
     def __init__(self, path: Path, layout: RowLayout) -> None:
@@ -104,13 +93,13 @@ class SegmentWriter:
         return self
 
     def add(self, rows: np.ndarray, names: Sequence[str]) -> None:
-        """Rows uint8 [n, row_bytes] of ``RowLayout.rows`` with the images' names."""
+        """Write rows uint8 [n, row_bytes] of ``RowLayout.table``, and remember the images' names."""
         assert rows.shape == (len(names), self.layout.row_bytes), rows.shape
-        self._file.write(sealed(rows).tobytes())
+        self._file.write(rows.tobytes())
         self._names += [name.encode() for name in names]
 
     def finish(self) -> int:
-        """Writes names and header, syncs; returns the file's size."""
+        """Write names and header, sync, and return the file's size."""
         ends = np.cumsum([0, *map(len, self._names)]).astype("<u4")
         names = ends.tobytes() + b"".join(self._names)
         self._file.write(names + struct.pack("<I", zlib.crc32(names)))
@@ -133,7 +122,7 @@ class SegmentWriter:
 
 
 class Segment:
-    """Reads a segment through a memory map; nothing but its header is touched before it is asked for."""
+    """Reads a segment through a memory map; opening it reads only the header."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -152,18 +141,18 @@ class Segment:
         expected = self._names_at + names + 4
         if size != expected:
             raise AmesError(f"{path}: {size} bytes, should be {expected}: cut off or damaged")
-        # The whole file: a compaction may take its name away, but not what is mapped.
+        # The whole file: a compaction may remove it, but not the mapped bytes.
         self._data = np.memmap(path, np.uint8, "r").view(np.ndarray)
         self.table = self._data[HEADER_BYTES : self._names_at].reshape(rows, row_bytes)
 
     def read(self, rows: np.ndarray, memory: Memory) -> np.ndarray:
-        """uint8 [n, row_bytes] of rows int64 [n]; AmesError where a row's checksum is wrong."""
+        """Return uint8 [n, row_bytes] of rows int64 [n]; AmesError where a row's checksum is wrong."""
         found = gather(self.table, rows, 0, self.layout.row_bytes, memory)
         self._check(found, rows)
         return found
 
     def names(self) -> list[str]:
-        """The images' names, in the order of the rows; AmesError if they are damaged."""
+        """Return the images' names, in the order of the rows; AmesError if they are damaged."""
         data = self._data[self._names_at : self._names_at + self._names_bytes].tobytes()
         (crc,) = struct.unpack("<I", self._data[-4:].tobytes())
         if zlib.crc32(data) != crc:
@@ -173,22 +162,15 @@ class Segment:
         return [text[a:b].decode() for a, b in pairwise(ends)]
 
     def blocks(self, size: int = 1 << 14) -> Iterator[np.ndarray]:
-        """All rows in order, checked, in blocks uint8 [<= size, row_bytes]."""
+        """Yield all rows in order, checked, in blocks uint8 [<= size, row_bytes]."""
         for start in range(0, self.rows, size):
-            rows = min(size, self.rows - start)
-            block = self._scan(HEADER_BYTES + start * self.layout.row_bytes, rows * self.layout.row_bytes)
-            block = block.reshape(rows, self.layout.row_bytes)
-            self._check(block, np.arange(start, start + rows))
+            block = self.table[start : start + size]
+            with suppress(FileNotFoundError), self.path.open("rb") as file:  # compacted since: the map has it
+                # Not through the map, whose pages would stay in memory.
+                file.seek(HEADER_BYTES + start * self.layout.row_bytes)
+                block = np.frombuffer(file.read(block.size), np.uint8).reshape(block.shape)
+            self._check(block, np.arange(start, start + len(block)))
             yield block
-
-    def _scan(self, start: int, size: int) -> np.ndarray:
-        """Bytes that are gone through once: not through the map, in which they would stay in memory."""
-        try:
-            with self.path.open("rb") as file:
-                file.seek(start)
-                return np.frombuffer(file.read(size), np.uint8)
-        except FileNotFoundError:  # compacted since; the map still has it
-            return self._data[start : start + size]
 
     def _check(self, found: np.ndarray, rows: np.ndarray) -> None:
         stored = np.ascontiguousarray(found[:, 4:8]).view("<u4")[:, 0]

@@ -1,4 +1,4 @@
-"""The compact database: local and global codes, names and bookkeeping of a collection, in one folder."""
+"""The compact database: local and global codes and names of a collection, in one folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ames.database.manifest import NAME, File, Manifest
-from ames.database.segment import HAS_GLOBAL, ROW_HEAD, RowLayout, Segment
+from ames.database.segment import HAS_GLOBAL, ROW_HEAD, Segment
 from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError
 from ames.features import LocalFeatures
@@ -27,13 +27,13 @@ class Database:
 
     Images are numbered 0 ... ``len`` - 1 in the order in which they were added, deleted ones left out.
     ``slots``: local codes per image at most; ``codes``: "bits" or "float16"; ``width``: dimensions of a code;
-    ``provenance``: of the descriptors. AmesError for a folder that holds none, one that is damaged, or one
-    whose building was not finished (unless ``unfinished``).
+    ``provenance``: of the descriptors. AmesError for a folder without a database, and for one that is damaged
+    or incomplete (unless ``allow_partial``).
     """
 
     packed = True  # what ``read`` gives are codes, as from a packed descriptor file
 
-    def __init__(self, path: Path | str, *, unfinished: bool = False) -> None:
+    def __init__(self, path: Path | str, *, allow_partial: bool = False) -> None:
         self.path = Path(path)
         for left in reversed(range(_OPENINGS)):
             self.manifest = Manifest.load(self.path)
@@ -45,19 +45,19 @@ class Database:
                 # A writer may have replaced the manifest, and removed old files, in between.
                 if not left or Manifest.load(self.path).generation == self.manifest.generation:
                     raise AmesError(f"{error.filename}: missing; the database is not whole") from error
-        if self.manifest.building is not None and not unfinished:
+        if self.manifest.building is not None and not allow_partial:
             raise AmesError(
                 f"{self.path}: {self.rows:,} of {self.manifest.building:,} images; its building was "
                 "interrupted: call the same ames compress again to go on"
             )
         for segment, rows in zip(self.segments, self.manifest.rows, strict=True):
-            if segment.rows != rows or segment.layout != self.layout:
+            if segment.rows != rows or segment.layout != self.manifest.layout:
                 raise AmesError(f"{segment.path}: does not fit the manifest of the database")
         self.bytes_read = 0
         self._memory = Memory()
 
     def _read_alive(self) -> np.ndarray | None:
-        """int64: rows of the images that are there; None: all."""
+        """Return int64 rows of the images that are not deleted; None: all."""
         file = self.manifest.deleted
         if file is None:
             return None
@@ -65,10 +65,6 @@ class Database:
         return np.flatnonzero(bits == 0)
 
     # ---- what it is -----------------------------------------------------------------------------
-
-    @property
-    def layout(self) -> RowLayout:
-        return RowLayout(self.manifest.slots, self.manifest.code_bytes, self.manifest.global_bytes)
 
     @property
     def rows(self) -> int:
@@ -92,8 +88,8 @@ class Database:
 
     @property
     def image_bytes(self) -> int:
-        """Bytes of a row; names and manifest come on top (``bytes_per_image``)."""
-        return self.layout.row_bytes
+        """Bytes of a row, without names and manifest (``bytes_per_image``)."""
+        return self.manifest.layout.row_bytes
 
     @property
     def bytes_per_image(self) -> float:
@@ -107,13 +103,13 @@ class Database:
 
     @cached_property
     def names(self) -> list[str]:
-        """Names of the images, read on first use."""
+        """Names of the images, read at first use."""
         names = [name for segment in self.segments for name in segment.names()]
         return names if self._alive is None else [names[row] for row in self._alive]
 
     @property
     def is_named(self) -> bool:
-        """Whether names are the images' own, not their positions."""
+        """Whether the images have names of their own, not their numbers."""
         return bool(self.manifest.source.get("named", True))
 
     # ---- reading --------------------------------------------------------------------------------
@@ -121,12 +117,12 @@ class Database:
     def read(
         self, rows: Sequence[int] | np.ndarray, count: int | None = None, *, locations: bool = False
     ) -> LocalFeatures:
-        """The ``count`` strongest local codes (None: all) of some images, in any order: uint8
+        """Return the ``count`` strongest local codes (None: all) of some images, in any order: uint8
         [len(rows), count, bytes] or float16 [len(rows), count, d], for ``Similarity.expand``.
 
-        A database keeps no ``locations``. AmesError for images that are not there, or damaged.
+        A database has no ``locations``. AmesError for images that do not exist or are damaged.
         """
-        table = self._rows_of(self._raw(rows))
+        table = self.rows_as_stored(rows)
         count = self.slots if count is None else min(count, self.slots)
         counts = table[:, :2].copy().view("<u2")[:, 0].astype(np.int64)
         codes = table[:, ROW_HEAD : ROW_HEAD + count * self.manifest.code_bytes]
@@ -137,46 +133,48 @@ class Database:
         return LocalFeatures(torch.from_numpy(codes.reshape(len(counts), count, width)), valid, coded=True)
 
     def global_codes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Global codes uint8 [n, bytes] of all images, and bool [n]: which of them have one."""
+        """Return global codes uint8 [n, bytes] of all images, and bool [n]: which of them have one."""
         if not self.manifest.global_bytes:
             raise AmesError(f"{self.path}: holds no global descriptors; it was made without --global")
         parts = [np.empty((0, self.manifest.global_bytes), np.uint8)]  # there may be no segment
         present = [np.empty(0, bool)]
         for segment in self.segments:
             for block in segment.blocks():
-                parts.append(block[:, ROW_HEAD + self.layout.local_bytes :].copy())
+                parts.append(block[:, ROW_HEAD + self.manifest.layout.local_bytes :].copy())
                 present.append(block[:, 2] & HAS_GLOBAL != 0)
         codes, there = np.concatenate(parts), np.concatenate(present)
         return (codes, there) if self._alive is None else (codes[self._alive], there[self._alive])
 
     def rows_as_stored(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """uint8 [n, row_bytes] of some images, checked, as their segments hold them."""
-        return self._rows_of(self._raw(rows))
+        """Return uint8 [n, row_bytes] of some images, checked, as their segments store them."""
+        stored = self.stored_rows(rows)
+        self.bytes_read += len(stored) * self.image_bytes
+        if len(self.segments) == 1:
+            return self.segments[0].read(stored, self._memory)
+        starts = np.cumsum([0, *self.manifest.rows])
+        where = np.searchsorted(starts, stored, side="right") - 1
+        table = np.empty((len(stored), self.image_bytes), np.uint8)
+        for i in np.unique(where):
+            here = np.flatnonzero(where == i)
+            table[here] = self.segments[i].read(stored[here] - starts[i], self._memory)
+        return table
 
-    def _raw(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+    def stored_rows(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return int64 [n]: the rows of all segments at which some images are stored."""
         wanted = np.asarray(rows, np.int64)
         outside = (wanted < 0) | (wanted >= len(self))
         if outside.any():
             raise AmesError(f"{self.path}: holds {len(self)} images, there is no image {wanted[outside][0]}")
         return wanted if self._alive is None else self._alive[wanted]
 
-    def _rows_of(self, raw: np.ndarray) -> np.ndarray:
-        """uint8 [n, row_bytes], checked."""
-        self.bytes_read += len(raw) * self.layout.row_bytes
-        starts = np.cumsum([0, *self.manifest.rows])
-        where = np.searchsorted(starts, raw, side="right") - 1
-        if len(self.segments) == 1:
-            return self.segments[0].read(raw, self._memory)
-        table = np.empty((len(raw), self.layout.row_bytes), np.uint8)
-        for i in np.unique(where):
-            here = np.flatnonzero(where == i)
-            table[here] = self.segments[i].read(raw[here] - starts[i], self._memory)
-        return table
+    def deleted_rows(self) -> np.ndarray:
+        """Return int64: the rows of deleted images."""
+        return np.setdiff1d(np.arange(self.rows), self.stored_rows(np.arange(len(self))))
 
     # ---- checking -------------------------------------------------------------------------------
 
     def verify(self) -> None:
-        """Reads all of it and compares every checksum; AmesError names the first that is wrong."""
+        """Read everything and compare all checksums; AmesError names the first that is wrong."""
         for segment in self.segments:
             for _ in segment.blocks():
                 pass
@@ -186,7 +184,7 @@ class Database:
             read_file(self.path, self.manifest.codec)
 
     def check_model(self, model: Similarity) -> None:
-        """Refuses a model whose projection did not make the codes."""
+        """Refuse a model whose projection did not make the codes."""
         found = model.fingerprint()
         if found != self.manifest.projection:
             maker = self.manifest.model.get("name") or "another model"
@@ -198,7 +196,7 @@ class Database:
 
 
 def read_file(folder: Path, file: File) -> bytes:
-    """The content of a file of the manifest; AmesError if its checksum is wrong, or it is not there."""
+    """Read a file of the manifest; AmesError if it is missing or its checksum is wrong."""
     try:
         return _checked(folder, file)
     except FileNotFoundError as error:
@@ -213,7 +211,7 @@ def _checked(folder: Path, file: File) -> bytes:
 
 
 def check_codes(model: Similarity, file: DescriptorFile | Database) -> None:
-    """Refuses a database, or packed descriptors, that are no codes of this model; other files pass."""
+    """Refuse a database or packed descriptors whose codes this model did not make; other files pass."""
     if isinstance(file, Database):
         file.check_model(model)
         return

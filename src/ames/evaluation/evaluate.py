@@ -1,4 +1,4 @@
-"""Evaluation: a test set opened, each pair scored once, the metrics written and read again."""
+"""Evaluation of a model on a test set: score each pair once, write metrics, and read them again."""
 
 from __future__ import annotations
 
@@ -7,26 +7,25 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ames.datasets.layout import DatasetFolder
 from ames.errors import AmesError
 from ames.evaluation.protocols import Protocol, query_counts
 from ames.evaluation.runs import RESULTS, Run
 from ames.evaluation.sweep import (
-    check_sweep,
+    Grid,
+    Reranked,
     choose_fusion,
     columns,
     evaluate_initial,
-    evaluate_reranked,
     metrics,
     needed,
     sweep,
     validation_metrics,
 )
-from ames.evaluation.test_set import TestSet, open_test_set
+from ames.evaluation.test_set import TestSet
 from ames.io.atomic import atomic_file
 from ames.models.base import PairSimilarity
 from ames.reranking.fusion import Fusion
@@ -37,65 +36,47 @@ from ames.reranking.shortlist_scores import score_shortlist
 log = logging.getLogger(__name__)
 
 
+class Scores(NamedTuple):
+    """Logits float32 [Q, M] of a shortlist, NaN where no protocol needs the pair, and their cache."""
+
+    logits: np.ndarray
+    cache: ScoreCache | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scoring:
     """How pairs are scored.
 
-    query_count, database_count: descriptors used of each image. workers: threads that read ahead.
-    score_cache: folder for the scores of calls that were interrupted, from which the same call continues;
-    None: none is kept.
+    query_count, database_count: descriptors used of each image. score_cache: folder that keeps the scores of
+    an interrupted call, so that the same call resumes; None: nothing is kept.
     """
 
     query_count: int
     database_count: int
     compute: ComputeConfig = field(default_factory=ComputeConfig)
-    workers: int = 0
     score_cache: Path | None = None
 
     def __call__(
         self, model: PairSimilarity, test: TestSet, protocols: Sequence[Protocol], num_rerank: Sequence[int]
     ) -> Scores:
-        """Scores every pair that some protocol re-ranks at some k."""
+        """Score every pair that some protocol re-ranks at some k."""
         scorer = PairScorer(model, self.compute)
         counts = {"query_count": self.query_count, "database_count": self.database_count}
         cache = None
         if self.score_cache is not None:
             cache = ScoreCache(self.score_cache, scores_key(scorer, test.queries, test.gallery, **counts))
             if len(cache):
-                log.info("%d pairs were scored by an interrupted call: taken from there", len(cache))
+                log.info("%d pairs were scored by an interrupted call: their scores are used", len(cache))
         mask = needed(test.shortlist, test.ground_truth, protocols, num_rerank)
-        logits = score_shortlist(
-            scorer,
-            test.queries,
-            test.gallery,
-            test.shortlist,
-            mask=mask,
-            workers=self.workers,
-            cache=cache,
-            **counts,
-        )
+        entries = test.shortlist.where(mask)
+        logits = score_shortlist(scorer, test.queries, test.gallery, entries, cache=cache, **counts)
         return Scores(logits, cache)
-
-
-@dataclass(frozen=True, eq=False)
-class Scores:
-    """Logits float32 [Q, M] of a shortlist, NaN where no protocol needs the pair; ``cache`` until they are
-    written elsewhere.
-    """
-
-    logits: np.ndarray
-    cache: ScoreCache | None
-
-    def clear_cache(self) -> None:
-        """To be called when the scores are written, or needed no more."""
-        if self.cache is not None:
-            self.cache.clear()
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The combination that a validation split picked, its mean mAP there, the metrics of
-    ``validation_metrics`` behind the mean, and the scores behind those.
+    """The combination that a validation split picked, its mean mAP there, and the ``validation_metrics`` that
+    this is the mean of. cache: of the scores on the split.
     """
 
     num_rerank: int
@@ -103,7 +84,7 @@ class Choice:
     dataset: str
     reached: float
     metrics: Mapping[str, float] = field(default_factory=dict)
-    scores: Scores | None = field(default=None, compare=False)
+    cache: ScoreCache | None = field(default=None, compare=False)
 
 
 def choose(
@@ -115,89 +96,82 @@ def choose(
     num_rerank: Sequence[int],
 ) -> Choice:
     """Return the best fusion at the best of ``num_rerank``, the earlier of two equal ones."""
-    check_sweep(test.shortlist, num_rerank, [0.0], [1.0])
+    Grid(num_rerank).check(test.shortlist)
     columns(protocols)
-    scores = scoring(model, test, protocols, num_rerank)
-    ranked = (test.shortlist, scores.logits, test.ground_truth, protocols)
+    logits, cache = scoring(model, test, protocols, num_rerank)
+    reranked = Reranked(test.shortlist, logits, test.ground_truth, protocols)
     best: tuple[int, Fusion, float] | None = None
     for k in num_rerank:
-        fusion, reached = choose_fusion(*ranked, num_rerank=k)
+        fusion, reached = choose_fusion(reranked, k)
         if best is None or reached > best[2] + 1e-9:
             best = k, fusion, reached
-    assert best is not None, "check_sweep refuses empty lists"
+    assert best is not None, "Grid.check refuses empty lists"
     k, fusion, reached = best
-    found = validation_metrics(evaluate_reranked(*ranked, num_rerank=k, fusion=fusion))
-    return Choice(k, fusion, test.folder.name, reached, found, scores)
+    found = validation_metrics(reranked.evaluate(k, fusion))
+    return Choice(k, fusion, test.folder.name, reached, found, cache)
 
 
-def evaluate_folder(
-    folder: DatasetFolder,
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Results of a test set, the run that they follow from, and caches of its scores."""
+
+    results: dict[str, Any]
+    run: Run
+    caches: Sequence[ScoreCache | None]
+
+    def save(self, out: Path) -> dict[str, Any]:
+        """Write ``out/results.json``, which is returned, and ``out/scores.npz``; then clear the caches."""
+        self.run.save(out)
+        with atomic_file(out / RESULTS) as text:
+            text.write(json.dumps(self.results, indent=1).encode())
+        for cache in self.caches:
+            if cache is not None:
+                cache.clear()
+        return self.results
+
+
+def evaluate_test_set(
+    test: TestSet,
     model: PairSimilarity,
     protocols: Sequence[Protocol],
     scoring: Scoring,
+    grid: Grid,
     *,
-    out: Path,
-    num_rerank: Sequence[int],
-    lamb: Sequence[float],
-    temp: Sequence[float],
     description: str = "",
-    files: Mapping[str, Any] | None = None,
     choice: Callable[[PairSimilarity], Choice] | None = None,
-) -> dict[str, Any]:
-    """Scores a prepared test set once, and judges every combination, and the one that ``choice`` makes.
+) -> Evaluation:
+    """Score a test set once, and evaluate every combination of the grid, and the one that ``choice`` picks.
 
-    Writes ``out/results.json`` (what is returned) and ``out/scores.npz`` (``ames.evaluation.runs.Run``), from
-    which other combinations follow. files: keywords of ``open_test_set``. ``choice`` is called when all else
-    has been checked: it may take long. In the results, ``queries`` has what ``query_counts`` counts: the
-    means leave queries without positives out.
+    ``choice`` is called after all other checks, because it may take long. In the results, ``queries`` has the
+    counts of ``query_counts``: the means leave queries without positives out.
     """
     columns(protocols)
-    test = open_test_set(folder, model, **files or {})
-    check_sweep(test.shortlist, num_rerank, lamb, temp)
+    grid.check(test.shortlist)
     counts = query_counts(test.ground_truth, protocols)
     chosen = None if choice is None else choice(model)
-    scores = scoring(model, test, protocols, num_rerank)
+    logits, cache = scoring(model, test, protocols, grid.num_rerank)
     about = {
-        "dataset": folder.name,
+        "dataset": test.folder.name,
         "model": description,
         "shortlist": test.shortlist_file.name,
         "query_desc_num": scoring.query_count,
         "db_desc_num": scoring.database_count,
+        "desc_num_used": [
+            min(scoring.query_count, test.queries.slots),
+            min(scoring.database_count, test.gallery.slots),
+        ],
         "precision": scoring.compute.precision,
     }
-    asked = {"num_rerank": list(num_rerank), "lamb": list(lamb), "temp": list(temp)}
-    results = about | {"queries": counts} | _all_metrics(test, scores.logits, protocols, asked, chosen)
-    gallery_size, asked = len(test.ground_truth.imlist), about | asked
-    Run(test.shortlist, scores.logits, test.ground_truth_file, gallery_size, tuple(protocols), asked).save(
-        out
-    )
-    with atomic_file(out / RESULTS) as text:
-        text.write(json.dumps(results, indent=1).encode())
-    for done in (scores, chosen.scores if chosen else None):
-        if done is not None:
-            done.clear_cache()
-    return results
-
-
-def _all_metrics(
-    test: TestSet,
-    logits: np.ndarray,
-    protocols: Sequence[Protocol],
-    asked: Mapping[str, Any],
-    chosen: Choice | None,
-) -> dict[str, Any]:
-    """The metrics of results: of the shortlist as it is, of every combination, of the chosen one."""
-    ranked = (test.shortlist, logits, test.ground_truth, protocols)
-    found: dict[str, Any] = {
-        "initial": metrics(evaluate_initial(test.shortlist, test.ground_truth, protocols)),
-        "rows": sweep(*ranked, **asked),
-        "chosen": None,
-    }
+    reranked = Reranked(test.shortlist, logits, test.ground_truth, protocols)
+    initial = metrics(evaluate_initial(test.shortlist, test.ground_truth, protocols))
+    results = about | {"queries": counts, "initial": initial, "rows": sweep(reranked, grid), "chosen": None}
     if chosen is not None:
-        k, fusion = chosen.num_rerank, chosen.fusion
-        row = sweep(*ranked, num_rerank=[k], lamb=[fusion.lamb], temp=[fusion.gamma])[0]
-        found["chosen"] = row | {"val_dataset": chosen.dataset, "val_map": round(chosen.reached, 3)}
-    return found
+        row = sweep(reranked, Grid([chosen.num_rerank], [chosen.fusion.lamb], [chosen.fusion.gamma]))[0]
+        results["chosen"] = row | {"val_dataset": chosen.dataset, "val_map": round(chosen.reached, 3)}
+    gallery_size = len(test.ground_truth.imlist)
+    asked = about | {key: list(values) for key, values in vars(grid).items()}
+    run = Run(test.shortlist, logits, test.ground_truth_file, gallery_size, tuple(protocols), asked)
+    return Evaluation(results, run, (cache, chosen.cache if chosen else None))
 
 
 def evaluate_run(
@@ -209,42 +183,50 @@ def evaluate_run(
     protocols: Sequence[str] = (),
     ground_truth: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """Rows of a finished run, without its model: the initial ranking (num_rerank 0), then every combination.
+    """Return rows of a finished run, without its model: the initial ranking (num_rerank 0), then every
+    combination.
 
-    What is not given is as it was in the run. AmesError where a pair was not scored in the run.
+    Arguments that are not given are as in the run. AmesError where a pair was not scored in the run.
     """
-    grid: dict[str, Any] = {
-        "num_rerank": run.about["num_rerank"] if num_rerank is None else num_rerank,
-        "lamb": run.about["lamb"] if lamb is None else lamb,
-        "temp": run.about["temp"] if temp is None else temp,
-    }
-    check_sweep(run.shortlist, *grid.values())
-    chosen_protocols, truth = run.choose(protocols), run.truth(ground_truth)
-    columns(chosen_protocols)
+    asked = {"num_rerank": num_rerank, "lamb": lamb, "temp": temp}
+    values: dict[str, Any] = {k: run.about[k] if given is None else given for k, given in asked.items()}
+    grid = Grid(**values)
+    grid.check(run.shortlist)
+    chosen, truth = run.choose(protocols), run.truth(ground_truth)
+    columns(chosen)
     if len(truth.queries) != len(run.logits):
         raise AmesError(f"the run has {len(run.logits)} queries, its ground truth {len(truth.queries)}")
-    initial = metrics(evaluate_initial(run.shortlist, truth, chosen_protocols))
+    initial = metrics(evaluate_initial(run.shortlist, truth, chosen))
     try:
-        rows = sweep(run.shortlist, run.logits, truth, chosen_protocols, **grid)
+        rows = sweep(Reranked(run.shortlist, run.logits, truth, chosen), grid)
     except AmesError as error:
         most = max(run.about["num_rerank"])
         raise AmesError(f"{error}: the run scored what it re-ranks up to {most}; evaluate again") from error
     return [{"num_rerank": 0, "lamb": None, "temp": None} | initial, *rows]
 
 
+def counts_used(about: Mapping[str, Any]) -> str:
+    """Return the numbers of descriptors that results come from, "query x database"; those that were asked for
+    in results of earlier versions.
+    """
+    query, database = about.get("desc_num_used", (about["query_desc_num"], about["db_desc_num"]))
+    return f"{query} x {database}"
+
+
 def readable(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows for a table of text: no nested metrics, lambda and gamma in full."""
-    found = []
-    for row in rows:
-        flat = {key: value for key, value in row.items() if not isinstance(value, dict)}
-        blends = {k: "-" if row.get(k) is None else f"{row[k]:g}" for k in ("lamb", "temp") if k in row}
-        found.append(flat | blends)
-    return found
+    """Return rows for a table of text: without nested metrics, lambda and gamma with all digits."""
+
+    def cell(key: str, value: Any) -> Any:
+        if key not in ("lamb", "temp"):
+            return value
+        return "-" if value is None else f"{value:g}"
+
+    return [{k: cell(k, v) for k, v in row.items() if not isinstance(v, dict)} for row in rows]
 
 
 def objective(results: Mapping[str, Any]) -> float:
-    """What a sweeper maximizes: the mean of medium and hard mAP (else ``map``, else the mean of all) of the
-    chosen row, of the best where none was chosen; NaN where there is no figure.
+    """Return what a sweeper maximizes: the mean of medium and hard mAP (else ``map``, else the mean) of the
+    chosen row, or of the best one where none was chosen; NaN where all are undefined.
     """
     rows = [results["chosen"]] if results["chosen"] else results["rows"]
     means = []

@@ -1,4 +1,4 @@
-"""Memory against accuracy: models at several numbers of database descriptors, as rows and as a picture."""
+"""Memory against accuracy: models at several numbers of database descriptors, as rows and as a plot."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +17,19 @@ from ames.descriptors.local import check_backbone
 from ames.errors import AmesError
 from ames.evaluation.evaluate import Scoring
 from ames.evaluation.protocols import Protocol, Result
-from ames.evaluation.sweep import check_sweep, columns, evaluate_initial, evaluate_reranked, metrics
+from ames.evaluation.sweep import Grid, Reranked, columns, evaluate_initial, metrics
 from ames.evaluation.test_set import TestSet
 from ames.io.atomic import atomic_file
 from ames.models.base import PairSimilarity
-from ames.models.checkpoints import build_from_weights
 from ames.reporting.style import COLOURS, MARKERS, new_figure, plain, tidy
-from ames.reranking.fusion import Fusion
-from ames.reranking.scorer import ComputeConfig
-from ames.weights.files import weights_for
+from ames.reranking.fusion import Fusion, load_with_fusion
 
 GLOBAL = "global only"
 
 
 @dataclass(frozen=True, eq=False)
 class Contender:
-    """A line of the curve: a model under a name, and the fusion it is judged with at every count."""
+    """A line of the curve: a model, its name, and its fusion at every count."""
 
     name: str
     model: PairSimilarity
@@ -43,69 +41,57 @@ class Contender:
 
 
 def load_contenders(paths: Sequence[Path | str], *, backbone: str, fusion: Fusion) -> list[Contender]:
-    """Checkpoints under their file names without endings, or as given where two are alike.
+    """Load checkpoints, named by their files without suffix, or by the paths where these are equal.
 
-    backbone: the descriptors that they must have been trained on, where they say so. fusion: for files that
-    bring none of their own. AmesError names the file that is missing, no checkpoint, or for others.
+    backbone: the descriptors that they must have been trained on, if they say so. fusion: for files without
+    one. AmesError names the file that is missing, no checkpoint, or for another backbone.
     """
     stems = [Path(path).stem for path in paths]
-    names = [stem if stems.count(stem) == 1 else str(path) for stem, path in zip(stems, paths, strict=True)]
-    found = []
-    for name, path in zip(names, paths, strict=True):
-        weights = weights_for(backbone, path)
-        chosen = Fusion.from_checkpoint(weights.about, source=str(path)) or fusion
-        found.append(Contender(name, build_from_weights(weights, source=str(path)), chosen))
-    return found
+    contenders = []
+    for stem, path in zip(stems, paths, strict=True):
+        model, own = load_with_fusion(path, backbone=backbone)
+        contenders.append(Contender(stem if stems.count(stem) == 1 else str(path), model, own or fusion))
+    return contenders
 
 
 def curve(
     test: TestSet,
     contenders: Sequence[Contender],
     protocols: Sequence[Protocol],
+    scorings: Sequence[Scoring],
     *,
-    database_counts: Sequence[int],
-    query_count: int,
     num_rerank: int,
     extra_bytes: int = 0,
-    compute: ComputeConfig | None = None,
-    workers: int = 0,
 ) -> list[dict[str, Any]]:
-    """One row a model and count, behind the row of the global ranking alone (``db_desc_num`` 0).
+    """Return one row per model and scoring, after the row of the global ranking (``db_desc_num`` 0).
 
     A row has model, kind ("binary", "full precision"), db_desc_num, bytes, lamb, temp, the metrics of each
     protocol in percent as ``ames.evaluation.sweep.metrics`` gives them, their ``mean_map``, and seconds of
-    scoring, reading included. bytes: what an image of db_desc_num descriptors takes in a database, with
-    ``extra_bytes`` for its global descriptor and whatever else is kept of it.
+    scoring, reading included. bytes: those of an image of db_desc_num descriptors in a database, and
+    ``extra_bytes`` for its global descriptor and all else that is stored of it.
 
     Everything is checked before the first pair is scored. AmesError for counts that the files do not hold,
     a model made for other descriptors, and two models of one name.
     """
-    _check(test, contenders, protocols, database_counts, query_count, num_rerank)
+    _check(test, contenders, protocols, scorings, num_rerank)
     start = _point(GLOBAL, None, 0, extra_bytes, None)
     initial = evaluate_initial(test.shortlist, test.ground_truth, protocols)
-    rows = [start | _judged(initial) | {"seconds": None}]
-    for one in contenders:
-        for count in dict.fromkeys(database_counts):
-            scoring = Scoring(
-                query_count=query_count,
-                database_count=count,
-                compute=compute or ComputeConfig(),
-                workers=workers,
-            )
-            began = time.perf_counter()
-            logits = scoring(one.model, test, protocols, [num_rerank]).logits
-            seconds = time.perf_counter() - began
-            results = evaluate_reranked(
-                test.shortlist, logits, test.ground_truth, protocols, num_rerank=num_rerank, fusion=one.fusion
-            )
-            size = count * one.model.code_bytes + extra_bytes
-            point = _point(one.name, one.kind, count, size, one.fusion)
-            rows.append(point | _judged(results) | {"seconds": round(seconds, 4)})
+    rows = [start | _with_mean(initial) | {"seconds": None}]
+    for one, scoring in product(contenders, dict.fromkeys(scorings)):
+        began = time.perf_counter()
+        logits = scoring(one.model, test, protocols, [num_rerank]).logits
+        seconds = time.perf_counter() - began
+        reranked = Reranked(test.shortlist, logits, test.ground_truth, protocols)
+        count = scoring.database_count
+        size = count * one.model.code_bytes + extra_bytes
+        point = _point(one.name, one.kind, count, size, one.fusion)
+        results = reranked.evaluate(num_rerank, one.fusion)
+        rows.append(point | _with_mean(results) | {"seconds": round(seconds, 4)})
     return rows
 
 
 def _point(model: str, kind: str | None, count: int, size: int, fusion: Fusion | None) -> dict[str, Any]:
-    """What a row says before its metrics; the same keys for all, since the first row heads the table."""
+    """Return a row without its metrics; all rows have the same keys, because the first heads the table."""
     keys = {"lamb": None, "temp": None} if fusion is None else fusion.to_keys()
     return {"model": model, "kind": kind, "db_desc_num": count, "bytes": size} | keys
 
@@ -114,19 +100,18 @@ def _check(
     test: TestSet,
     contenders: Sequence[Contender],
     protocols: Sequence[Protocol],
-    database_counts: Sequence[int],
-    query_count: int,
+    scorings: Sequence[Scoring],
     num_rerank: int,
 ) -> None:
-    for what, values in (("model", contenders), ("protocol", protocols), ("count", database_counts)):
+    for what, values in (("model", contenders), ("protocol", protocols), ("count", scorings)):
         if not len(values):
             raise AmesError(f"no {what} given: a curve needs at least one")
     columns(protocols)
-    for file, what, counts in (
-        (test.queries, "query_desc_num", [query_count]),
-        (test.gallery, "db_desc_num", database_counts),
-    ):
-        for count in counts:
+    for scoring in scorings:
+        for file, what, count in (
+            (test.queries, "query_desc_num", scoring.query_count),
+            (test.gallery, "db_desc_num", scoring.database_count),
+        ):
             if not 1 <= count <= file.slots:
                 raise AmesError(
                     f"{what} {count} is outside 1 ... {file.slots}, what {file.path} holds of an image"
@@ -137,14 +122,14 @@ def _check(
             raise AmesError(f"two lines of the curve are called {one.name!r}: give each model a name")
         if not one.model.code_bytes:
             raise AmesError(f"{one.name}: does not say what it stores of a descriptor (code_bytes is 0)")
-        check_sweep(test.shortlist, [num_rerank], [one.fusion.lamb], [one.fusion.gamma])
+        Grid([num_rerank], [one.fusion.lamb], [one.fusion.gamma]).check(test.shortlist)
         for file in (test.queries, test.gallery):
             check_backbone(file, width=one.model.local_dim, backbone=None)
             check_codes(one.model, file)
 
 
-def _judged(results: Mapping[Protocol, Result]) -> dict[str, Any]:
-    """Figures of each protocol, and the mean of the mAPs there are (None: no query has a positive)."""
+def _with_mean(results: Mapping[Protocol, Result]) -> dict[str, Any]:
+    """Return the metrics of each protocol, and the mean of the defined mAPs (None: there is none)."""
     row = metrics(dict(results))
     maps = [row[key] for key in columns(results).values() if row[key] is not None]
     return row | {"mean_map": round(float(np.mean(maps)), 3) if maps else None}
@@ -158,9 +143,9 @@ def draw(
     label: str = "mAP (%)",
     title: str = "",
 ) -> Path:
-    """Draws rows of ``curve`` as a PNG, whole or not at all, and returns its path.
+    """Draw rows of ``curve`` as a PNG, atomically, and return its path.
 
-    Bytes an image (logarithmic) against ``metric``, the key of a mAP; one line a model, each point with its
+    Bytes per image (logarithmic) against ``metric``, the key of a mAP: a line per model, each point with its
     number of descriptors; the global ranking as a dashed line. label: of the vertical axis. AmesError
     without matplotlib, for a metric that the rows lack, or where the file cannot be written.
     """
@@ -175,7 +160,10 @@ def draw(
         line = sorted((row for row in rows if row["model"] == name), key=lambda row: row["bytes"])
         colour, marker = (kinds[number % len(kinds)] for kinds in (COLOURS, MARKERS))
         look: dict[str, Any] = {"color": colour, "marker": marker, "linewidth": 2, "markersize": 7}
-        x, y = [row["bytes"] for row in line], [_drawn(row[metric]) for row in line]
+        x, y = (
+            [row["bytes"] for row in line],
+            [math.nan if row[metric] is None else row[metric] for row in line],
+        )
         axes.plot(x, y, **look, label=plain(f"{name} ({line[0]['kind']})"))
         words: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 9}
         for row, point in zip(line, zip(x, y, strict=True), strict=True):
@@ -208,7 +196,3 @@ def _scale_bytes(axes: Any, stored: Sequence[int]) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.margins(x=0.06, y=0.12)
-
-
-def _drawn(value: float | None) -> float:
-    return math.nan if value is None else value

@@ -1,9 +1,9 @@
-"""Metrics of a shortlist re-ranked by scores: by protocol, for one fusion, a sweep, or the chosen one."""
+"""Metrics of a re-ranked shortlist under protocols: of one fusion, of a grid, or of the chosen one."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product, starmap
 from numbers import Integral
 from typing import Any
@@ -16,25 +16,50 @@ from ames.evaluation.protocols import ALL, Protocol, Result, evaluate, ideal, la
 from ames.reranking.fusion import Fusion, check_fusions, junk_behind, rank
 from ames.search.shortlist import Shortlist
 
-# The grid that a validation split chooses from.
-LAMBDAS = tuple(round(0.05 * i, 2) for i in range(20))
-GAMMAS = (0.1, 0.2, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0)
-
 PREFIXES = {"easy": "E", "medium": "M", "hard": "H", "public": "pub", "private": "priv"}
 _TAKEN = {"val_map": "the validation's mAP", "mean_map": "the mean over the protocols"}
 
 
+@dataclass(frozen=True)
+class Grid:
+    """Combinations to evaluate: numbers of candidates to re-rank, lambdas and gammas (``temp``).
+
+    By default the lambdas and gammas that a validation split chooses from.
+    """
+
+    num_rerank: Sequence[int]
+    lamb: Sequence[float] = tuple(round(0.05 * i, 2) for i in range(20))
+    temp: Sequence[float] = (0.1, 0.2, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0)
+
+    def combinations(self) -> Iterator[tuple[int, Fusion]]:
+        """Yield each number with each fusion."""
+        return product(self.num_rerank, starmap(Fusion, product(self.lamb, self.temp)))
+
+    def check(self, shortlist: Shortlist) -> None:
+        """Refuse empty lists, lambda outside [0, 1], gamma <= 0, and more candidates than a shortlist has."""
+        for name, values in vars(self).items():
+            if not len(values):
+                raise AmesError(f"{name} is an empty list: give at least one value")
+        size = shortlist.ids.shape[1]
+        for k in self.num_rerank:
+            if not isinstance(k, Integral):
+                raise AmesError(f"num_rerank {k!r} is not a whole number")
+            if not 1 <= k <= size:
+                raise AmesError(f"num_rerank {k} is outside 1 ... {size}, the length of the shortlist")
+        check_fusions(self.lamb, self.temp)
+
+
 def column(protocol: Protocol, metric: str, *, alone: bool = True) -> str:
-    """The key of a metric in results: M_map, H_mp, pub_map as published; ``map`` where the protocol stands
-    alone, and for GLDv2's ``all``; else the protocol's own name before it.
+    """Return the key of a metric in results: M_map, H_mp, pub_map as published, ``map`` of a single protocol
+    and of GLDv2's ``all``; for other protocols their name and the metric.
     """
     prefix = PREFIXES.get(protocol.name, "" if alone or protocol.name == ALL.name else protocol.name)
     return f"{prefix}_{metric}" if prefix else metric
 
 
 def columns(protocols: Collection[Protocol], metric: str = "map") -> dict[Protocol, str]:
-    """The key of a metric under each protocol. AmesError for two protocols of one name or one key, and for a
-    key that results have for something else.
+    """Return the key of a metric under each protocol. AmesError for two protocols of one name or one key, and
+    for a key that has another meaning in results.
     """
     found: dict[str, Protocol] = {}
     for protocol in protocols:
@@ -53,8 +78,8 @@ def columns(protocols: Collection[Protocol], metric: str = "map") -> dict[Protoc
 
 
 def metrics(results: Mapping[Protocol, Result]) -> dict[str, Any]:
-    """{"M_map": ..., "M_mp": {"1": ..., "5": ..., "10": ...}, ...} in percent; None where no query has a
-    positive.
+    """Return {"M_map": ..., "M_mp": {"1": ..., "5": ..., "10": ...}, ...} in percent; None where no query has
+    a positive.
     """
     maps, precisions = (columns(results, metric) for metric in ("map", "mp"))
     row: dict[str, Any] = {}
@@ -65,8 +90,9 @@ def metrics(results: Mapping[Protocol, Result]) -> dict[str, Any]:
 
 
 def validation_metrics(results: Mapping[Protocol, Result]) -> dict[str, float]:
-    """What a training notes of a validation: ``val_map``, the mean of the mAPs there are; of several
-    protocols also each one's, ``val_M_map`` and so on. AmesError where no query has a positive.
+    """Return what training records of a validation: ``val_map``, the mean mAP over the protocols under which
+    a query has a positive, and of several protocols also the mAP of each, ``val_M_map`` and so on.
+    AmesError where no query has a positive.
     """
     found = {protocol: result.map for protocol, result in results.items() if not np.isnan(result.map)}
     if not found:
@@ -87,14 +113,16 @@ def _rounded(value: float) -> float | None:
 def evaluate_initial(
     shortlist: Shortlist, ground_truth: GroundTruth, protocols: Sequence[Protocol]
 ) -> dict[Protocol, Result]:
-    """The shortlist as it is."""
+    """Return the metrics of the shortlist before re-ranking."""
     return {p: evaluate(shortlist.ids, ground_truth, p) for p in protocols}
 
 
 def evaluate_oracle(
     shortlist: Shortlist, ground_truth: GroundTruth, protocols: Sequence[Protocol], num_rerank: int
 ) -> dict[Protocol, Result]:
-    """A perfect re-ranking of the first ``num_rerank`` entries: the most that any model can reach."""
+    """Return the metrics of a perfect re-ranking of the first ``num_rerank`` entries, the most a model can
+    reach.
+    """
     return {
         p: evaluate(ideal(shortlist.ids, ground_truth, p, num_rerank), ground_truth, p) for p in protocols
     }
@@ -119,10 +147,27 @@ def needed(
 
 
 class Reranked:
-    """A scored shortlist under one protocol: all that does not depend on the fusion, found once.
+    """A scored shortlist under protocols; what does not depend on the fusion is computed once.
 
     logits: float32 [Q, M] of ``score_shortlist``. AmesError as ``protocols.evaluate``.
     """
+
+    def __init__(
+        self,
+        shortlist: Shortlist,
+        logits: np.ndarray,
+        ground_truth: GroundTruth,
+        protocols: Sequence[Protocol],
+    ) -> None:
+        self._prepared = {p: _Prepared(shortlist, logits, ground_truth, p) for p in protocols}
+
+    def evaluate(self, num_rerank: int, fusion: Fusion) -> dict[Protocol, Result]:
+        """Return the metrics with the first ``num_rerank`` re-ranked, after junk was moved to the end."""
+        return {p: prepared.evaluate(num_rerank, fusion) for p, prepared in self._prepared.items()}
+
+
+class _Prepared:
+    """``Reranked`` under one protocol."""
 
     def __init__(
         self, shortlist: Shortlist, logits: np.ndarray, ground_truth: GroundTruth, protocol: Protocol
@@ -130,85 +175,40 @@ class Reranked:
         self._protocol = protocol
         columns = junk_behind(shortlist.ids, junk_ids(ground_truth, protocol))
         self._labels = label(np.take_along_axis(shortlist.ids, columns, 1), ground_truth, protocol)
-        rows = self._labels.rows
+        rows = slice(self._labels.rows.start, self._labels.rows.stop)
         self._similarities, self._logits, found = (
-            np.take_along_axis(x[rows.start : rows.stop], columns[rows.start : rows.stop], 1)
+            np.take_along_axis(x[rows], columns[rows], 1)
             for x in (shortlist.similarities, logits, shortlist.ids)
         )
         self._present = found >= 0
 
     def evaluate(self, num_rerank: int, fusion: Fusion) -> Result:
-        """Return the metrics with the first ``num_rerank`` re-ranked, junk having been moved behind."""
         head = slice(None), slice(num_rerank)
-        scores = fusion.blend(self._similarities[head], self._logits[head])
-        order = rank(scores, self._present[head])
+        order = rank(fusion.fuse(self._similarities[head], self._logits[head]), self._present[head])
         entries = self._labels.entries.copy()
         entries[head] = np.take_along_axis(entries[head], order, 1)
         return summarize(replace(self._labels, entries=entries), self._protocol)
 
 
-def reranked_under(
-    shortlist: Shortlist, logits: np.ndarray, ground_truth: GroundTruth, protocols: Sequence[Protocol]
-) -> dict[Protocol, Reranked]:
-    """Prepare a scored shortlist for any number of fusions under each protocol."""
-    return {p: Reranked(shortlist, logits, ground_truth, p) for p in protocols}
+def sweep(reranked: Reranked, grid: Grid) -> list[dict[str, Any]]:
+    """Return one row for each combination, in the order of the grid."""
+    return [
+        {"num_rerank": k} | fusion.to_keys() | metrics(reranked.evaluate(k, fusion))
+        for k, fusion in grid.combinations()
+    ]
 
 
-def evaluate_reranked(
-    shortlist: Shortlist,
-    logits: np.ndarray,
-    ground_truth: GroundTruth,
-    protocols: Sequence[Protocol],
-    *,
-    num_rerank: int,
-    fusion: Fusion,
-) -> dict[Protocol, Result]:
-    """Return the metrics of one re-ranking; logits float32 [Q, M] of ``score_shortlist``."""
-    prepared = reranked_under(shortlist, logits, ground_truth, protocols)
-    return {p: one.evaluate(num_rerank, fusion) for p, one in prepared.items()}
-
-
-def sweep(
-    shortlist: Shortlist,
-    logits: np.ndarray,
-    ground_truth: GroundTruth,
-    protocols: Sequence[Protocol],
-    *,
-    num_rerank: Iterable[int],
-    lamb: Iterable[float],
-    temp: Iterable[float],
-) -> list[dict[str, Any]]:
-    """Return one row for every combination, in the order given."""
-    prepared = reranked_under(shortlist, logits, ground_truth, protocols)
-    rows = []
-    for k, fusion in product(num_rerank, starmap(Fusion, product(lamb, temp))):
-        results = {p: one.evaluate(k, fusion) for p, one in prepared.items()}
-        rows.append({"num_rerank": k} | fusion.to_keys() | metrics(results))
-    return rows
-
-
-def choose_fusion(
-    shortlist: Shortlist,
-    logits: np.ndarray,
-    ground_truth: GroundTruth,
-    protocols: Sequence[Protocol],
-    *,
-    num_rerank: int,
-    slack: float = 0.5,
-) -> tuple[Fusion, float]:
-    """Return the fusion of the grid for a model, and its mean mAP over ``protocols``: for validation splits.
-    Protocols under which no query has a positive are left out; AmesError where nothing is left.
+def choose_fusion(reranked: Reranked, num_rerank: int, *, slack: float = 0.5) -> tuple[Fusion, float]:
+    """Return the fusion that a validation split chooses from ``Grid``'s, and its mean mAP over the protocols.
+    Protocols under which no query has a positive are left out; AmesError if these are all.
 
     mAP is flat around its best. Of all fusions within ``slack`` points of it, the one that trusts the
     global similarity most is taken (the largest lambda / ((1 - lambda) gamma), the ratio of the slopes of
     the two terms): a local score learned on one domain is the part that transfers worse to another.
     """
-    prepared = reranked_under(
-        shortlist, logits, ground_truth, with_positives(shortlist, ground_truth, protocols)
-    )
     maps = {
-        fusion: float(np.mean([one.evaluate(num_rerank, fusion).map for one in prepared.values()]))
-        for fusion in starmap(Fusion, product(LAMBDAS, GAMMAS))
+        fusion: validation_metrics(reranked.evaluate(k, fusion))["val_map"]
+        for k, fusion in Grid([num_rerank]).combinations()
     }
     good = max(maps.values()) - slack
     chosen = max(
@@ -216,32 +216,3 @@ def choose_fusion(
         key=lambda fusion: (fusion.lamb / (1 - fusion.lamb) / fusion.gamma, maps[fusion]),
     )
     return chosen, maps[chosen]
-
-
-def with_positives(
-    shortlist: Shortlist, ground_truth: GroundTruth, protocols: Sequence[Protocol]
-) -> list[Protocol]:
-    """The protocols under which some query has a positive; AmesError if there are none."""
-    found = [
-        p for p, r in evaluate_initial(shortlist, ground_truth, protocols).items() if not np.isnan(r.map)
-    ]
-    if not found:
-        names = ", ".join(p.name for p in protocols)
-        raise AmesError(f"no query has a positive under {names}: there is nothing to choose a fusion by")
-    return found
-
-
-def check_sweep(
-    shortlist: Shortlist, num_rerank: Sequence[int], lamb: Sequence[float], temp: Sequence[float]
-) -> None:
-    """Refuses empty lists, lambda outside [0, 1], gamma <= 0 and more candidates than the shortlist has."""
-    for name, values in (("num_rerank", num_rerank), ("lamb", lamb), ("temp", temp)):
-        if not len(values):
-            raise AmesError(f"{name} is an empty list: give at least one value")
-    size = shortlist.ids.shape[1]
-    for k in num_rerank:
-        if not isinstance(k, Integral):
-            raise AmesError(f"num_rerank {k!r} is not a whole number")
-        if not 1 <= k <= size:
-            raise AmesError(f"num_rerank {k} is outside 1 ... {size}, the length of the shortlist")
-    check_fusions(lamb, temp)

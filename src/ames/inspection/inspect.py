@@ -39,7 +39,7 @@ def inspect(path: Path | str, *, sample: int | None = SAMPLE) -> dict[str, Any]:
     """
     path = Path(path)
     if path.is_dir():
-        return about_database(Database(path, unfinished=True))
+        return about_database(Database(path, allow_partial=True))
     if not path.is_file():
         raise AmesError(f"{path}: no such file")
     found = _by_ending(path, sample)

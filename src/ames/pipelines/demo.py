@@ -29,13 +29,7 @@ from ames.evaluation.protocols import (
     left_out,
     query_counts,
 )
-from ames.evaluation.sweep import (
-    evaluate_initial,
-    evaluate_oracle,
-    evaluate_reranked,
-    junk_ids,
-    needed,
-)
+from ames.evaluation.sweep import Reranked, evaluate_initial, evaluate_oracle, junk_ids, needed
 from ames.extraction.config import ExtractionConfig
 from ames.extraction.process_pool import PoolExtractor
 from ames.io.atomic import atomic_file
@@ -249,16 +243,13 @@ def _measure(method: Method, test: DemoSet, shortlist: Shortlist, k: int, device
         PairScorer(method.model, ComputeConfig(devices=(device,))),
         DescriptorFile(test.folder.local("query")),
         DescriptorFile(test.folder.local("gallery")),
-        shortlist,
-        mask=needed(shortlist, test.ground_truth, test.protocols, [k]),
+        shortlist.where(needed(shortlist, test.ground_truth, test.protocols, [k])),
         query_count=QUERY_DESC,
         database_count=method.database_count,
     )
     seconds = time.perf_counter() - start
-    results = evaluate_reranked(
-        shortlist, logits, test.ground_truth, test.protocols, num_rerank=k, fusion=method.fusion
-    )
-    return Outcome(method, results, logits, seconds)
+    reranked = Reranked(shortlist, logits, test.ground_truth, test.protocols)
+    return Outcome(method, reranked.evaluate(k, method.fusion), logits, seconds)
 
 
 # ---- what a person sees ---------------------------------------------------------------------------
@@ -310,7 +301,7 @@ def _strips(test: DemoSet, shortlist: Shortlist, outcome: Outcome, k: int) -> li
     strips = []
     for q in chosen:
         similarities = shortlist.similarities[q]
-        fused = fusion.blend(similarities, outcome.logits[q])
+        fused = fusion.fuse(similarities, outcome.logits[q])
         score = [dict(zip(shortlist.ids[q], x, strict=True)) for x in (similarities, fused)]
         rankings = [
             (f"global: AP {before_aps[q]:.1f}", _hits(test, protocol, q, shortlist.ids[q], score[0])),

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ames.errors import AmesError
+from ames.models.checkpoints import build_from_weights
 from ames.search.shortlist import Shortlist
+from ames.weights.files import read_weights, weights_for
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,21 @@ class Fusion:
         """Return the published keys."""
         return {"lamb": self.lamb, "temp": self.gamma}
 
-    def blend(self, similarities: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    def fuse(self, similarities: np.ndarray, logits: np.ndarray) -> np.ndarray:
         """Return the fused scores, elementwise: float32 similarities and logits of any one shape."""
         # The sigmoid, without overflow.
         local = 0.5 * (1 + np.tanh(0.5 * self.gamma * logits.astype(np.float64)))
         return self.lamb * similarities + (1 - self.lamb) * local
+
+
+def load_with_fusion(path: Path | str, *, backbone: str | None = None) -> tuple[Any, Fusion | None]:
+    """Load a checkpoint's model, in evaluation mode, and the fusion chosen for it (None: the file has none).
+
+    backbone: the descriptors that it must have been trained on, if the file says so (None: any).
+    """
+    weights = read_weights(path) if backbone is None else weights_for(backbone, path)
+    fusion = Fusion.from_checkpoint(weights.about, source=str(path))
+    return build_from_weights(weights, source=str(path)), fusion
 
 
 def check_fusions(lamb: Iterable[float], gamma: Iterable[float]) -> None:
@@ -90,14 +103,14 @@ def rerank(
         np.take_along_axis(x, columns, 1) for x in (shortlist.ids, shortlist.similarities, logits)
     )
     head = slice(None), slice(num_rerank)
-    order = rank(fusion.blend(similarities[head], local[head]), ids[head] >= 0)
+    order = rank(fusion.fuse(similarities[head], local[head]), ids[head] >= 0)
     ids[head] = np.take_along_axis(ids[head], order, 1)
     return ids
 
 
 def rerank_by(found: Shortlist, logits: np.ndarray, fusion: Fusion, k: int) -> Shortlist:
     """Return the best ``k`` of a shortlist with their fused scores; empty entries stay last."""
-    scores = np.where(found.ids >= 0, fusion.blend(found.similarities, logits), -np.inf)
+    scores = np.where(found.ids >= 0, fusion.fuse(found.similarities, logits), -np.inf)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return Shortlist(
         np.take_along_axis(found.ids, order, 1), np.take_along_axis(scores, order, 1).astype(np.float32)

@@ -137,7 +137,7 @@ class Reranker:
         if isinstance(self.scorer, ListScorer) and count > self.scorer.window:
             return self._windowed(one, many, first, ids, top_k)
         local = self.score(one, many)
-        scores = local if first is None else self.fusion.blend(first, local)  # type: ignore[union-attr]
+        scores = local if first is None else self.fusion.fuse(first, local)  # type: ignore[union-attr]
         order = np.argsort(-scores, kind="stable")[:top_k]
         return [_hit(i, scores[i], local[i], first, ids) for i in order]
 

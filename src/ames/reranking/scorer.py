@@ -44,17 +44,18 @@ T = TypeVar("T")
 class ComputeConfig:
     """Where and how pairs are scored.
 
-    devices: torch's names; several share the database images among them. precision: one of ``PRECISIONS``;
-    projection and codes are always fp32, scores too. What a device only imitates is not taken
-    (``ames.precision``): ``precision`` then reads "fp32", as in all that is recorded of it. batch_size: pairs
-    scored together at most (None: what memory allows). compile: the scoring by ``torch.compile``, which takes
-    a while at first.
+    devices: torch's names; several share the database images. precision: one of ``PRECISIONS``; projection,
+    codes and scores are always fp32. A format that a device only emulates (``ames.precision``) is replaced:
+    ``precision`` then reads "fp32", in every record too. batch_size: pairs scored together at most (None: as
+    memory allows). compile: use ``torch.compile``, which takes a while at first. workers: threads that read
+    ahead of the model.
     """
 
     devices: tuple[str, ...] = ("cpu",)
     precision: str = "fp32"
     batch_size: int | None = None
     compile: bool = False
+    workers: int = 0
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

@@ -1,4 +1,4 @@
-"""Scores of a shortlist: each pair is scored once, and fused and ranked as often as one likes."""
+"""Scores of a shortlist: each pair is scored once, for any number of fusions and rankings."""
 
 from __future__ import annotations
 
@@ -29,28 +29,23 @@ def score_shortlist(
     gallery: DescriptorFile | Database,
     shortlist: Shortlist,
     *,
-    mask: np.ndarray | None = None,
     query_count: int | None = None,
     database_count: int | None = None,
-    workers: int = 0,
     cache: ScoreCache | None = None,
 ) -> np.ndarray:
-    """Logits float32 [Q, M] of the entries of a shortlist that ``mask`` [Q, M] selects; NaN elsewhere.
+    """Return logits float32 [Q, M] of the entries of a shortlist; NaN for empty ones (``Shortlist.where``).
 
-    Each pair is scored once. The gallery is read once, in the order of the file, and only as many
-    descriptors of an image as are used; what was read is scored against all queries and forgotten.
-    query_count, database_count: descriptors used of each image (None: all there are). workers: threads that
-    read ahead of the model; the scores do not depend on it. cache: scores of an interrupted call, which are
-    taken over, and to which each block of new ones is added. Either file may be packed
-    (``DescriptorFile.packed``): its codes are what the binary model would have made of the descriptors, and
-    the scores are the same. AmesError if a packed file is not of this model's kind, and for descriptors or a
-    score that is not finite.
+    Each pair is scored once. The gallery is read once, in the order of the file, and only the descriptors
+    that are used: each block is scored against all queries and discarded.
+    query_count, database_count: descriptors used of each image (None: all). cache: scores of an interrupted
+    call, which are used, and to which each block of new ones is added. Either file may be packed
+    (``DescriptorFile.packed``): its codes are those that the binary model makes of the descriptors, and the
+    scores are the same. AmesError if a packed file does not fit the model, and for descriptors or a score
+    that is not finite.
     """
     for file in (queries, gallery):
         check_codes(scorer.model, file)
-    if mask is not None and mask.shape != shortlist.ids.shape:
-        raise AmesError(f"mask is {mask.shape}, the shortlist {shortlist.ids.shape}: give one for each entry")
-    wanted = shortlist.ids >= 0 if mask is None else mask & (shortlist.ids >= 0)
+    wanted = shortlist.ids >= 0
     logits = np.full(shortlist.ids.shape, np.nan, np.float32)
     if cache is not None:
         logits[wanted] = cache.get(shortlist.ids)[wanted]
@@ -63,7 +58,7 @@ def score_shortlist(
     with progress("score", int(wanted.sum()), "pairs") as tick:
         for rows, encoded in _encoded(scorer, queries, wanted, query_count):
             blocks = _Pairs.from_shortlist(shortlist.ids, wanted, rows).blocks(block_images)
-            for block, images in zip(blocks, ahead(read, blocks, workers), strict=True):
+            for block, images in zip(blocks, ahead(read, blocks, scorer.compute.workers), strict=True):
                 query, image = rows[block.rows], block.images[block.places]
                 with _naming(gallery, block.images):
                     scores = scorer.score(encoded, images, block.rows, block.places)

@@ -63,6 +63,6 @@ def rank_by_windows(
     for start in windows.starts(order.shape[1], window):
         part = slice(start, start + window)
         columns = order[:, part]
-        fused = fusion.blend(np.take_along_axis(similarities, columns, 1), score(columns))
+        fused = fusion.fuse(np.take_along_axis(similarities, columns, 1), score(columns))
         order[:, part] = np.take_along_axis(columns, np.argsort(-fused, axis=1, kind="stable"), 1)
     return order

@@ -62,14 +62,9 @@ class Shortlist:
         object.__setattr__(self, "ids", ids)
         object.__setattr__(self, "similarities", similarities)
 
-    def top(self, k: int) -> "Shortlist":
-        """The first `k` entries of each query (all of them where there are fewer), without copying.
-
-        Raises AmesError for a `k` below 1.
-        """
-        if k < 1:
-            raise AmesError(f"top of a shortlist was asked for {k} entries: give at least 1")
-        return Shortlist(self.ids[:, :k], self.similarities[:, :k], self.meta)
+    def where(self, mask: np.ndarray) -> "Shortlist":
+        """Return the entries that `mask`, bool [Q, M], selects; the others are empty."""
+        return Shortlist(np.where(mask, self.ids, -1), self.similarities, self.meta, distinct=False)
 
     def save(self, path: Path | str, *, meta: Mapping[str, Any] | None = None) -> Path:
         """Write the shortlist as `.npz`, whole or not at all, and return the path.
