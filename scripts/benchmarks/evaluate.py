@@ -47,7 +47,7 @@ def run(folder: Path, *, device: str = "cpu") -> list[dict[str, Any]]:
     test = open_test_set(data, model)
     compute = ComputeConfig(devices=(device,), workers=1)
     scoring = Scoring(query_count=COUNT, database_count=COUNT, compute=compute)
-    logits = scoring(model, test, protocols, KS).logits
+    logits = np.asarray(scoring(model, test, protocols, KS).scores)
     reranked = Reranked(test.shortlist, logits, test.ground_truth, protocols)
     ours = sweep(reranked, Grid(KS, [LAMB], [TEMP]))
     our_seconds = time.perf_counter() - start

@@ -153,7 +153,8 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 def test_the_key_is_of_all_that_the_scores_depend_on(tmp_path, files):
     def key(model=None, compute=None, files=files, **counts):
         counts = {"query_count": 4, "database_count": 3} | counts
-        return scores_key(PairScorer(model or Chamfer(local_dim=8), compute), *files, **counts)
+        scorer = PairScorer(model or Chamfer(local_dim=8), compute)
+        return scores_key(scorer, files, tuple(counts.values()))
 
     def ames(seed=0, **arguments):
         torch.manual_seed(seed)

@@ -18,9 +18,10 @@ from ames.evaluation.evaluate import Choice, Scoring, choose
 from ames.evaluation.protocols import KNOWN, Protocol, left_out, query_counts
 from ames.evaluation.sweep import Grid, columns, evaluate_initial, validation_metrics
 from ames.evaluation.test_set import open_test_set
-from ames.models.base import PairSimilarity
+from ames.models.base import Similarity
 from ames.reranking.fusion import Fusion
 from ames.reranking.scorer import ComputeConfig
+from ames.reranking.windows import Windows
 
 log = logging.getLogger(__name__)
 _PROTOCOL = f"{{name: NAME, positives: [KEY], junk: [KEY]}}, or names among {', '.join(KNOWN)}"
@@ -56,8 +57,8 @@ def database(config: DictConfig) -> Path | None:
 
 
 def chooser(
-    config: DictConfig, model: PairSimilarity, num_rerank: Sequence[int]
-) -> Callable[[PairSimilarity], Choice] | None:
+    config: DictConfig, model: Similarity, num_rerank: Sequence[int]
+) -> Callable[[Similarity], Choice] | None:
     """What chooses a combination on ``val_dataset`` for models like this one; None where none is given.
 
     Its keys and files are checked at once.
@@ -96,7 +97,19 @@ def scoring(config: DictConfig, dataset: DictConfig) -> Scoring:
         database_count=whole(dataset, "db_desc_num"),
         compute=compute(config, dataset),
         score_cache=None if cache is None else Path(str(cache)),
+        windows=_windows(dataset),
     )
+
+
+def _windows(dataset: DictConfig) -> Windows:
+    """How a list-wise model passes a list that is longer than it reads."""
+    given = value_of(dataset, "windows")
+    if not isinstance(given, dict) or set(given) != {"route", "stride"}:
+        raise AmesError(f"windows is {given!r}: give {{route: NAME, stride: NUMBER or null}}")
+    stride = given["stride"]
+    if stride is not None and type(stride) is not int:
+        raise AmesError(f"windows: stride {stride!r} is not a whole number")
+    return Windows(route=str(given["route"]), stride=stride)
 
 
 def compute(config: DictConfig, dataset: DictConfig) -> ComputeConfig:

@@ -11,14 +11,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from ames.errors import AmesError, first_line
 from ames.evaluation.sweep import Fusion
-from ames.models.base import PairSimilarity
+from ames.models.base import Similarity
 from ames.models.checkpoints import build_from_weights
 from ames.models.load import load
 from ames.models.registry import CLASSES, MODELS, model_class, shipped_for
 from ames.weights.files import load_state, weights_for
 
 
-def build_model(config: DictConfig) -> PairSimilarity:
+def build_model(config: DictConfig) -> Similarity:
     """The model of ``config.model``, new."""
     if OmegaConf.is_interpolation(config, "dim_local_features") and config.desc_name not in config.local_dims:
         raise AmesError(
@@ -34,7 +34,7 @@ def build_model(config: DictConfig) -> PairSimilarity:
 class Trained(NamedTuple):
     """A model with its weights, a name for reports, and the fusion that its checkpoint brings."""
 
-    model: PairSimilarity
+    model: Similarity
     name: str
     fusion: Fusion | None
 
@@ -73,6 +73,4 @@ def _named(config: DictConfig, name: str) -> Trained:
     backbone = found.about.get("backbone")
     if backbone not in (None, config.desc_name):
         raise AmesError(f"model_path={name}: takes {backbone} descriptors, not those of {config.desc_name}")
-    if not isinstance(found.model, PairSimilarity):
-        raise AmesError(f"model_path={name}: no pair-wise model")
     return Trained(found.model, name, Fusion.from_checkpoint(found.about, source=name))

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -27,50 +27,74 @@ from ames.evaluation.sweep import (
 )
 from ames.evaluation.test_set import TestSet
 from ames.io.atomic import atomic_file
-from ames.models.base import PairSimilarity
+from ames.models.base import PairSimilarity, Similarity
 from ames.reranking.fusion import Fusion
-from ames.reranking.score_cache import ScoreCache, scores_key
+from ames.reranking.list_scorer import ListScorer
+from ames.reranking.list_scores import ListScores, ListSource
+from ames.reranking.score_cache import ListCache, ScoreCache, scores_key
 from ames.reranking.scorer import ComputeConfig, PairScorer
 from ames.reranking.shortlist_scores import score_shortlist
+from ames.reranking.windows import Windows
 
 log = logging.getLogger(__name__)
 
+C = TypeVar("C", ScoreCache, ListCache)
+
 
 class Scores(NamedTuple):
-    """Logits float32 [Q, M] of a shortlist, NaN where no protocol needs the pair, and their cache."""
+    """Logits float32 [Q, M] of a shortlist, NaN where no protocol needs the pair, or those of lists, which
+    are scored when they are needed; and their cache.
+    """
 
-    logits: np.ndarray
-    cache: ScoreCache | None
+    scores: np.ndarray | ListScores
+    cache: ScoreCache | ListCache | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scoring:
-    """How pairs are scored.
+    """How pairs, or lists, are scored.
 
     query_count, database_count: descriptors used of each image. score_cache: folder that keeps the scores of
-    an interrupted call, so that the same call resumes; None: nothing is kept.
+    an interrupted call, so that the same call resumes; None: nothing is kept. windows: of a list-wise model
+    that reads fewer candidates than are re-ranked.
     """
 
     query_count: int
     database_count: int
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     score_cache: Path | None = None
+    windows: Windows = field(default_factory=Windows)
 
     def __call__(
-        self, model: PairSimilarity, test: TestSet, protocols: Sequence[Protocol], num_rerank: Sequence[int]
+        self, model: Similarity, test: TestSet, protocols: Sequence[Protocol], num_rerank: Sequence[int]
     ) -> Scores:
-        """Score every pair that some protocol re-ranks at some k."""
+        """Score every pair that some protocol re-ranks at some k; lists are scored later."""
+        files, counts = (test.queries, test.gallery), (self.query_count, self.database_count)
+        if not isinstance(model, PairSimilarity):
+            lists = ListScorer(model, self.compute)
+            kept = self._cache(ListCache, scores_key(lists, files, counts))
+            source = ListSource(lists, *files, *counts)
+            return Scores(ListScores(lists.window, self.windows, source, kept), kept)
         scorer = PairScorer(model, self.compute)
-        counts = {"query_count": self.query_count, "database_count": self.database_count}
-        cache = None
-        if self.score_cache is not None:
-            cache = ScoreCache(self.score_cache, scores_key(scorer, test.queries, test.gallery, **counts))
-            if len(cache):
-                log.info("%d pairs were scored by an interrupted call: their scores are used", len(cache))
+        cache = self._cache(ScoreCache, scores_key(scorer, files, counts))
         mask = needed(test.shortlist, test.ground_truth, protocols, num_rerank)
-        entries = test.shortlist.where(mask)
-        logits = score_shortlist(scorer, test.queries, test.gallery, entries, cache=cache, **counts)
+        logits = score_shortlist(
+            scorer,
+            *files,
+            test.shortlist.where(mask),
+            query_count=counts[0],
+            database_count=counts[1],
+            cache=cache,
+        )
         return Scores(logits, cache)
+
+    def _cache(self, kind: type[C], key: str) -> C | None:
+        if self.score_cache is None:
+            return None
+        cache = kind(self.score_cache, key)
+        if len(cache):
+            log.info("%d scores of an interrupted call are used", len(cache))
+        return cache
 
 
 @dataclass(frozen=True)
@@ -84,12 +108,12 @@ class Choice:
     dataset: str
     reached: float
     metrics: Mapping[str, float] = field(default_factory=dict)
-    cache: ScoreCache | None = field(default=None, compare=False)
+    cache: ScoreCache | ListCache | None = field(default=None, compare=False)
 
 
 def choose(
     test: TestSet,
-    model: PairSimilarity,
+    model: Similarity,
     protocols: Sequence[Protocol],
     scoring: Scoring,
     *,
@@ -98,8 +122,8 @@ def choose(
     """Return the best fusion at the best of ``num_rerank``, the earlier of two equal ones."""
     Grid(num_rerank).check(test.shortlist)
     columns(protocols)
-    logits, cache = scoring(model, test, protocols, num_rerank)
-    reranked = Reranked(test.shortlist, logits, test.ground_truth, protocols)
+    scores, cache = scoring(model, test, protocols, num_rerank)
+    reranked = Reranked(test.shortlist, scores, test.ground_truth, protocols)
     best: tuple[int, Fusion, float] | None = None
     for k in num_rerank:
         fusion, reached = choose_fusion(reranked, k)
@@ -117,7 +141,7 @@ class Evaluation:
 
     results: dict[str, Any]
     run: Run
-    caches: Sequence[ScoreCache | None]
+    caches: Sequence[ScoreCache | ListCache | None]
 
     def save(self, out: Path) -> dict[str, Any]:
         """Write ``out/results.json``, which is returned, and ``out/scores.npz``; then clear the caches."""
@@ -132,13 +156,13 @@ class Evaluation:
 
 def evaluate_test_set(
     test: TestSet,
-    model: PairSimilarity,
+    model: Similarity,
     protocols: Sequence[Protocol],
     scoring: Scoring,
     grid: Grid,
     *,
     description: str = "",
-    choice: Callable[[PairSimilarity], Choice] | None = None,
+    choice: Callable[[Similarity], Choice] | None = None,
 ) -> Evaluation:
     """Score a test set once, and evaluate every combination of the grid, and the one that ``choice`` picks.
 
@@ -149,7 +173,7 @@ def evaluate_test_set(
     grid.check(test.shortlist)
     counts = query_counts(test.ground_truth, protocols)
     chosen = None if choice is None else choice(model)
-    logits, cache = scoring(model, test, protocols, grid.num_rerank)
+    scores, cache = scoring(model, test, protocols, grid.num_rerank)
     about = {
         "dataset": test.folder.name,
         "model": description,
@@ -162,7 +186,7 @@ def evaluate_test_set(
         ],
         "precision": scoring.compute.precision,
     }
-    reranked = Reranked(test.shortlist, logits, test.ground_truth, protocols)
+    reranked = Reranked(test.shortlist, scores, test.ground_truth, protocols)
     initial = metrics(evaluate_initial(test.shortlist, test.ground_truth, protocols))
     results = about | {"queries": counts, "initial": initial, "rows": sweep(reranked, grid), "chosen": None}
     if chosen is not None:
@@ -170,7 +194,7 @@ def evaluate_test_set(
         results["chosen"] = row | {"val_dataset": chosen.dataset, "val_map": round(chosen.reached, 3)}
     gallery_size = len(test.ground_truth.imlist)
     asked = about | {key: list(values) for key, values in vars(grid).items()}
-    run = Run(test.shortlist, logits, test.ground_truth_file, gallery_size, tuple(protocols), asked)
+    run = Run(test.shortlist, scores, test.ground_truth_file, gallery_size, tuple(protocols), asked)
     return Evaluation(results, run, (cache, chosen.cache if chosen else None))
 
 
@@ -194,11 +218,13 @@ def evaluate_run(
     grid.check(run.shortlist)
     chosen, truth = run.choose(protocols), run.truth(ground_truth)
     columns(chosen)
-    if len(truth.queries) != len(run.logits):
-        raise AmesError(f"the run has {len(run.logits)} queries, its ground truth {len(truth.queries)}")
+    if len(truth.queries) != len(run.shortlist.ids):
+        raise AmesError(
+            f"the run has {len(run.shortlist.ids)} queries, its ground truth {len(truth.queries)}"
+        )
     initial = metrics(evaluate_initial(run.shortlist, truth, chosen))
     try:
-        rows = sweep(Reranked(run.shortlist, run.logits, truth, chosen), grid)
+        rows = sweep(Reranked(run.shortlist, run.scores, truth, chosen), grid)
     except AmesError as error:
         most = max(run.about["num_rerank"])
         raise AmesError(f"{error}: the run scored what it re-ranks up to {most}; evaluate again") from error

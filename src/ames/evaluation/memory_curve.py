@@ -20,7 +20,7 @@ from ames.evaluation.protocols import Protocol, Result
 from ames.evaluation.sweep import Grid, Reranked, columns, evaluate_initial, metrics
 from ames.evaluation.test_set import TestSet
 from ames.io.atomic import atomic_file
-from ames.models.base import PairSimilarity
+from ames.models.base import Similarity
 from ames.reporting.style import COLOURS, MARKERS, new_figure, plain, tidy
 from ames.reranking.fusion import Fusion, load_with_fusion
 
@@ -32,7 +32,7 @@ class Contender:
     """A line of the curve: a model, its name, and its fusion at every count."""
 
     name: str
-    model: PairSimilarity
+    model: Similarity
     fusion: Fusion
 
     @property
@@ -79,7 +79,7 @@ def curve(
     rows = [start | _with_mean(initial) | {"seconds": None}]
     for one, scoring in product(contenders, dict.fromkeys(scorings)):
         began = time.perf_counter()
-        logits = scoring(one.model, test, protocols, [num_rerank]).logits
+        logits = scoring(one.model, test, protocols, [num_rerank]).scores
         seconds = time.perf_counter() - began
         reranked = Reranked(test.shortlist, logits, test.ground_truth, protocols)
         count = scoring.database_count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from ames.evaluation.protocols import GLDV2, REVISITED, Protocol, protocols_by_n
 from ames.io.archives import reading_npz
 from ames.io.atomic import atomic_file
 from ames.io.claims import parsed
+from ames.reranking.list_scores import ListScores
+from ames.reranking.windows import Windows
 from ames.search.shortlist import Shortlist, named
 
 SCORES, RESULTS = "scores.npz", "results.json"
@@ -25,13 +27,14 @@ SCORES, RESULTS = "scores.npz", "results.json"
 class Run:
     """Scores of one evaluation, and what is needed to judge them.
 
-    logits: float32 [Q, M] as the shortlist, NaN where no protocol needed the pair. gallery_size: images of
+    scores: logits float32 [Q, M] as the shortlist, NaN where no protocol needed the pair; or those of the
+    lists that a list-wise model read. gallery_size: images of
     the gallery, more than the ground truth names where distractors lie behind. about: dataset, model,
     descriptor counts, and the rows that were asked for.
     """
 
     shortlist: Shortlist
-    logits: np.ndarray
+    scores: np.ndarray | ListScores
     ground_truth: Path
     gallery_size: int
     protocols: tuple[Protocol, ...]
@@ -39,20 +42,19 @@ class Run:
 
     def save(self, folder: Path) -> None:
         """Writes ``folder/scores.npz``."""
-        meta = {
+        meta: dict[str, Any] = {
             "ground_truth": str(self.ground_truth.resolve()),
             "gallery_size": self.gallery_size,
             "protocols": [asdict(p) for p in self.protocols],
             "about": self.about,
         }
+        if isinstance(self.scores, ListScores):
+            scores, meta["windows"] = self.scores.to_arrays(), asdict(self.scores.windows)
+        else:
+            scores = {"logits": self.scores}
+        arrays = {"ids": self.shortlist.ids, "similarities": self.shortlist.similarities} | scores
         with atomic_file(folder / SCORES) as file:
-            np.savez(
-                file,
-                ids=self.shortlist.ids,
-                similarities=self.shortlist.similarities,
-                logits=self.logits,
-                meta=np.array(json.dumps(meta)),
-            )
+            np.savez(file, allow_pickle=False, meta=np.array(json.dumps(meta)), **arrays)
 
     @classmethod
     def load(cls, folder: Path | str) -> Run:
@@ -66,7 +68,7 @@ class Run:
                 shortlist = Shortlist(content["ids"], content["similarities"])
             return cls(
                 shortlist,
-                content["logits"],
+                _scores(content, meta),
                 Path(meta["ground_truth"]),
                 int(meta["gallery_size"]),
                 tuple(_protocol(item) for item in meta["protocols"]),
@@ -86,6 +88,12 @@ def padded(truth: GroundTruth, gallery_size: int) -> GroundTruth:
     """The ground truth with a name for each distractor behind the gallery that it lists."""
     names = [f"distractor {i}" for i in range(len(truth.imlist), gallery_size)]
     return replace(truth, imlist=[*truth.imlist, *names]) if names else truth
+
+
+def _scores(content: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> np.ndarray | ListScores:
+    if "windows" not in meta:
+        return content["logits"]
+    return ListScores.from_arrays(content["lists"], content["list_logits"], Windows(**meta["windows"]))
 
 
 def _protocol(item: dict[str, Any]) -> Protocol:

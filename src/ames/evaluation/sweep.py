@@ -14,6 +14,7 @@ from ames.datasets.ground_truth import GroundTruth, ids
 from ames.errors import AmesError
 from ames.evaluation.protocols import ALL, Protocol, Result, evaluate, ideal, label, summarize
 from ames.reranking.fusion import Fusion, check_fusions, junk_behind, rank
+from ames.reranking.list_scores import ListScores
 from ames.search.shortlist import Shortlist
 
 PREFIXES = {"easy": "E", "medium": "M", "hard": "H", "public": "pub", "private": "priv"}
@@ -149,17 +150,18 @@ def needed(
 class Reranked:
     """A scored shortlist under protocols; what does not depend on the fusion is computed once.
 
-    logits: float32 [Q, M] of ``score_shortlist``. AmesError as ``protocols.evaluate``.
+    scores: logits float32 [Q, M] of ``score_shortlist``, or those of lists, which are scored when a
+    combination needs them. AmesError as ``protocols.evaluate``.
     """
 
     def __init__(
         self,
         shortlist: Shortlist,
-        logits: np.ndarray,
+        scores: np.ndarray | ListScores,
         ground_truth: GroundTruth,
         protocols: Sequence[Protocol],
     ) -> None:
-        self._prepared = {p: _Prepared(shortlist, logits, ground_truth, p) for p in protocols}
+        self._prepared = {p: _Prepared(shortlist, scores, ground_truth, p) for p in protocols}
 
     def evaluate(self, num_rerank: int, fusion: Fusion) -> dict[Protocol, Result]:
         """Return the metrics with the first ``num_rerank`` re-ranked, after junk was moved to the end."""
@@ -170,21 +172,31 @@ class _Prepared:
     """``Reranked`` under one protocol."""
 
     def __init__(
-        self, shortlist: Shortlist, logits: np.ndarray, ground_truth: GroundTruth, protocol: Protocol
+        self,
+        shortlist: Shortlist,
+        scores: np.ndarray | ListScores,
+        ground_truth: GroundTruth,
+        protocol: Protocol,
     ) -> None:
         self._protocol = protocol
         columns = junk_behind(shortlist.ids, junk_ids(ground_truth, protocol))
         self._labels = label(np.take_along_axis(shortlist.ids, columns, 1), ground_truth, protocol)
         rows = slice(self._labels.rows.start, self._labels.rows.stop)
-        self._similarities, self._logits, found = (
-            np.take_along_axis(x[rows], columns[rows], 1)
-            for x in (shortlist.similarities, logits, shortlist.ids)
+        self._rows = np.arange(len(columns))[rows]
+        self._similarities, self._ids = (
+            np.take_along_axis(x[rows], columns[rows], 1) for x in (shortlist.similarities, shortlist.ids)
         )
-        self._present = found >= 0
+        self._scores = scores
+        if isinstance(scores, np.ndarray):
+            self._scores = np.take_along_axis(scores[rows], columns[rows], 1)
 
     def evaluate(self, num_rerank: int, fusion: Fusion) -> Result:
         head = slice(None), slice(num_rerank)
-        order = rank(fusion.fuse(self._similarities[head], self._logits[head]), self._present[head])
+        ids, similarities = self._ids[head], self._similarities[head]
+        if isinstance(self._scores, ListScores):
+            order = self._scores.order(self._rows, ids, similarities, fusion)
+        else:
+            order = rank(fusion.fuse(similarities, self._scores[head]), ids >= 0)
         entries = self._labels.entries.copy()
         entries[head] = np.take_along_axis(entries[head], order, 1)
         return summarize(replace(self._labels, entries=entries), self._protocol)

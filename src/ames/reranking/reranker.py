@@ -19,7 +19,7 @@ from ames.models.load import load
 from ames.reranking.fusion import Fusion
 from ames.reranking.list_scorer import ListScorer
 from ames.reranking.scorer import ComputeConfig, PairScorer
-from ames.reranking.windows import Windows
+from ames.reranking.windows import Windows, rank_by_windows
 
 Features: TypeAlias = ImageFeatures | LocalFeatures | np.ndarray | Tensor
 _ALONE = Fusion(lamb=0.0, gamma=1.0)  # without similarities, windows are sorted by the model's score
@@ -100,7 +100,7 @@ class Reranker:
         one, many = self._sides(query, candidates)
         places = np.arange(len(many.valid))
         if isinstance(self.scorer, ListScorer):
-            return self._open(one, many).score(places[None])[0]
+            return self._scored_lists(one, many, places[None])[0]
         with naming(lambda _: "the descriptors of the query"):
             encoded = self.scorer.queries(one.map(lambda x: x[None]))
         with naming(lambda image: f"the descriptors of candidate {image}"):
@@ -153,14 +153,27 @@ class Reranker:
         count = len(many.valid)
         fusion = _ALONE if first is None or self.fusion is None else self.fusion
         similarities = np.zeros(count, np.float32) if first is None else first
-        order = self._open(one, many).rank(similarities, fusion, self._windows)
+        (order,) = rank_by_windows(
+            lambda columns: self._scored_lists(one, many, columns),
+            similarities[None],
+            fusion,
+            window=self.scorer.window,  # type: ignore[union-attr]
+            windows=self._windows,
+        )
         worth = 1 - np.arange(count) / count
         return [_hit(i, worth[place], np.nan, first, ids) for place, i in enumerate(order[:top_k])]
 
-    def _open(self, one: LocalFeatures, many: LocalFeatures) -> Any:
+    def _scored_lists(self, one: LocalFeatures, many: LocalFeatures, columns: np.ndarray) -> np.ndarray:
+        """Logits [1, K] of one list of candidates."""
         assert isinstance(self.scorer, ListScorer)
-        with naming(lambda image: f"the descriptors of {f'candidate {image - 1}' if image else 'the query'}"):
-            return self.scorer.open(one, many)
+        listed = many[torch.from_numpy(columns).to(many.valid.device)]
+
+        def describe(image: int) -> str:
+            what = f"candidate {columns[0][image - 1]}" if image else "the query"
+            return f"the descriptors of {what}"
+
+        with naming(describe):
+            return self._finite(self.scorer.score(one.map(lambda x: x[None]), listed))
 
     def _finite(self, scores: np.ndarray) -> np.ndarray:
         if not np.isfinite(scores).all():

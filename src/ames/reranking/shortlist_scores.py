@@ -85,7 +85,7 @@ def _encoded(
 
 def _naming(file: DescriptorFile | Database, images: np.ndarray) -> AbstractContextManager[None]:
     """Name the image of the file, of those that are worked on, whose descriptors an error is about."""
-    return naming(lambda image: _image(file, image), lambda place: int(images[place]))
+    return naming(lambda image: describe_image(file, image), lambda place: int(images[place]))
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,8 @@ class _Pairs:
         ]
 
 
-def _image(file: DescriptorFile | Database, image: int) -> str:
+def describe_image(file: DescriptorFile | Database, image: int) -> str:
+    """An image's descriptors, in a message."""
     name = "" if file.names is None else f" ({file.names[image]})"
     return f"{file.path}: the descriptors of image {image}{name}"
 
