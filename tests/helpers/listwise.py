@@ -37,9 +37,6 @@ class ToyList(Similarity):
         place = torch.arange(cosine.shape[1])
         return cosine - cosine.mean(1, keepdim=True) - self.price * place
 
-    def score(self, query: LocalFeatures, candidates: LocalFeatures) -> Tensor:
-        return self.score_tokens(self.tokens(query), self.tokens(candidates))
-
 
 def _mean(local: LocalFeatures) -> Tensor:
     real = local.valid[..., None]

@@ -41,7 +41,7 @@ class ListScorer:
         if length > self.window:
             raise AmesError(f"a list of {length} is longer than the model's {self.window}")
         tokens = []
-        sides = ((0, queries, False), (count, candidates.reshape(-1), True))
+        sides = ((0, queries, False), (count, candidates.reshape(count * length), True))
         for first, local, database in sides:
             try:
                 tokens.append(encode_side(self.model, local.to(self.device), database=database))

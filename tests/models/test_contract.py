@@ -1,0 +1,169 @@
+"""What every registered model must hold. A new model is a line in ``MODELS`` here (docs/extending.md)."""
+
+import numpy as np
+import pytest
+import torch
+
+from ames.errors import AmesError, NotFiniteError
+from ames.features import LocalFeatures
+from ames.models import registry
+from ames.models.ames import AMES
+from ames.models.base import PairSimilarity
+from ames.models.chamfer import Chamfer
+from ames.models.checkpoints import load_model, save_checkpoint, save_weights
+from ames.precision import AUTOCAST
+from ames.reranking.list_scorer import ListScorer
+from ames.reranking.reranker import Reranker
+from ames.reranking.scorer import ComputeConfig, PairScorer
+from helpers.listwise import ToyList
+
+D = 16
+SMALL = {"local_dim": D, "model_dim": 16, "num_encoder_layers": 2, "dim_feedforward": 16}
+
+# Class -> small models of it. symmetric: whether the two images may change places, within ``tolerance``.
+MODELS = {
+    "AMES": [AMES(**SMALL), AMES(**SMALL, binarized=True)],
+    "Chamfer": [Chamfer(local_dim=D), Chamfer(local_dim=D, symmetric=True)],
+    "ToyList": [ToyList(local_dim=D, window=6)],
+}
+ALL = [
+    pytest.param(model.eval(), id=f"{name}{i}")
+    for name, models in MODELS.items()
+    for i, model in enumerate(models)
+]
+
+
+def features(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return LocalFeatures.from_descriptors(torch.randn(*shape, D, generator=generator))
+
+
+QUERY, CANDIDATES = features(1, 7), features(1, 4, 5, seed=1)
+
+
+def score(model, query=QUERY, candidates=CANDIDATES):
+    """float [K], through descriptors as a database stores them."""
+    with torch.inference_mode():
+        stored = model.expand(model.compress(candidates))
+        return model.score_tokens(model.tokens(query), stored)[0]
+
+
+def close(a, b, atol=1e-5):
+    torch.testing.assert_close(torch.as_tensor(a), torch.as_tensor(b), atol=atol, rtol=1e-4)
+
+
+def test_every_class_is_tested():
+    assert set(registry.CLASSES) <= set(MODELS)
+
+
+@pytest.mark.parametrize("model", ALL)
+def test_the_order_of_descriptors_does_not_matter(model):
+    turned = CANDIDATES.map(lambda x: x.flip(2)), QUERY.map(lambda x: x.flip(1))
+    close(score(model, turned[1], turned[0]), score(model))
+
+
+@pytest.mark.parametrize("model", ALL)
+def test_padding_does_not_matter_whatever_it_holds(model):
+    query, candidates = QUERY.pad(11), CANDIDATES.pad(9)
+    close(score(model, query, candidates), score(model))
+    for local in (query, candidates):
+        local.descriptors[~local.valid] = torch.nan
+    close(score(model, query, candidates), score(model))
+
+
+@pytest.mark.parametrize("model", ALL)
+def test_a_batch_is_what_each_is_alone(model):
+    queries = LocalFeatures.cat([QUERY, features(1, 6, seed=5)])
+    lists = LocalFeatures.cat([CANDIDATES, features(1, 4, 3, seed=6)])
+    with torch.inference_mode():
+        together = model.score(queries, lists)
+        alone = [model.score(queries[i : i + 1], lists[i : i + 1])[0] for i in range(2)]
+    close(together, torch.stack(alone))
+    if model.window is None:  # a pair's score does not depend on the list
+        single = [score(model, QUERY, CANDIDATES.map(lambda x, i=i: x[:, i : i + 1]))[0] for i in range(4)]
+        close(score(model), torch.stack(single))
+
+
+@pytest.mark.parametrize("model", ALL)
+def test_codes_are_what_is_stored_of_descriptors(model):
+    codes = model.compress(CANDIDATES)
+    assert codes.coded
+    assert not model.expand(codes).coded
+    size = codes.descriptors.element_size() * codes.width
+    assert size == model.code_bytes
+    assert (codes.descriptors.dtype == torch.uint8) == (model.code_bits is not None)
+    with pytest.raises(AmesError, match="these are a model's codes"):
+        model.tokens(codes)
+    reranker = Reranker(model)
+    one = QUERY.map(lambda x: x[0])
+    expected = reranker.score(one, CANDIDATES.map(lambda x: x[0]))
+    close(reranker.score(one, codes.map(lambda x: x[0])), expected)
+    close(expected, score(model))
+
+
+@pytest.mark.parametrize("model", ALL)
+@pytest.mark.parametrize("precision", [name for name in AUTOCAST if name])
+def test_other_number_formats_are_near_fp32(model, precision):
+    one, many = QUERY.map(lambda x: x[0]), CANDIDATES.map(lambda x: x[0])
+    exact, near = Reranker(model).score(one, many), Reranker(model, precision=precision).score(one, many)
+    spread = max(float(np.ptp(exact)), 1e-2)
+    assert np.abs(near - exact).max() < 0.1 * spread + 2e-2
+
+
+@pytest.mark.parametrize("model", ALL)
+def test_saved_and_loaded(model, tmp_path, monkeypatch):
+    monkeypatch.setitem(registry.CLASSES, "ToyList", ToyList.__module__)
+    save_checkpoint(tmp_path / "x.pt", model)
+    save_weights(tmp_path / "x.safetensors", model)
+    for path in tmp_path.iterdir():
+        if not model.state_dict() and path.suffix == ".safetensors":
+            continue  # nothing to hold
+        found = load_model(path) if model.state_dict() else type(model)(**model.arguments)
+        assert type(found) is type(model)
+        assert found.arguments == model.arguments
+        close(score(found), score(model))
+        assert found.fingerprint() == model.fingerprint()
+
+
+@pytest.mark.parametrize("model", ALL)
+def test_scores_are_finite_and_symmetric_where_that_is_said(model):
+    assert torch.isfinite(score(model)).all()
+    if model.arguments.get("symmetric"):
+        one, other = features(1, 7), features(1, 5, seed=1)
+        pair = [score(model, a, b.map(lambda x: x[:, None]))[0] for a, b in ((one, other), (other, one))]
+        close(*pair)
+
+
+@pytest.mark.parametrize("model", ALL)
+def test_an_image_without_descriptors_has_a_score(model):
+    nothing, many = features(0), CANDIDATES.map(lambda x: x[0])
+    one = QUERY.map(lambda x: x[0])
+    reranker = Reranker(model)
+    for query, candidates in ((nothing, many), (one, [nothing, many[0]]), (nothing, [nothing])):
+        assert np.isfinite(reranker.score(query, candidates)).all()
+    assert reranker.score(one, [many[0], nothing, many[1]]).shape == (3,)
+
+
+@pytest.mark.parametrize("model", ALL)
+def test_wrong_input_is_one_error(model):
+    with pytest.raises(AmesError, match=f"descriptors are {D + 1}-d"):
+        model.tokens(LocalFeatures.from_descriptors(torch.randn(1, 3, D + 1)))
+    broken = QUERY.map(torch.clone)
+    broken.descriptors[0, 2, 0] = torch.inf
+    with pytest.raises(NotFiniteError):
+        model.tokens(broken)
+    with pytest.raises(AmesError, match="expected"):
+        model.score(QUERY, QUERY)
+
+
+@pytest.mark.parametrize("model", ALL)
+def test_the_right_scorer_takes_it(model):
+    if isinstance(model, PairSimilarity):
+        assert model.window is None
+        scorer = PairScorer(model, ComputeConfig(batch_size=1))
+        places = np.arange(4)
+        queries = scorer.queries(QUERY)
+        close(scorer.score(queries, CANDIDATES.map(lambda x: x[0]), np.zeros(4, int), places), score(model))
+    else:
+        assert model.window >= 1
+        close(ListScorer(model).score(QUERY, CANDIDATES)[0], score(model))
