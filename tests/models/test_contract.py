@@ -20,7 +20,8 @@ from helpers.listwise import ToyList
 D = 16
 SMALL = {"local_dim": D, "model_dim": 16, "num_encoder_layers": 2, "dim_feedforward": 16}
 
-# Class -> small models of it. symmetric: whether the two images may change places, within ``tolerance``.
+torch.manual_seed(0)
+# Class -> small models of it.
 MODELS = {
     "AMES": [AMES(**SMALL), AMES(**SMALL, binarized=True)],
     "Chamfer": [Chamfer(local_dim=D), Chamfer(local_dim=D, symmetric=True)],
