@@ -116,8 +116,8 @@ def compress(
     """Make a database of at most ``desc_num`` local codes per image, and open it.
 
     factory: of the global codes (``ames.search.codes``). The same call resumes an interrupted build, and
-    leaves a finished one as it is, whatever was appended or deleted since. AmesError if ``out`` holds anything else.
-    Memory is that of a batch and of the names.
+    leaves a finished one as it is, whatever was appended or deleted since. AmesError if ``out`` holds
+    anything else. Memory is that of a batch and of the names.
     """
     out = Path(out)
     named = source.named

@@ -1,4 +1,4 @@
-"""Scores kept while scoring goes on, so that a call that was interrupted continues where it stopped."""
+"""Scores saved while scoring, so that an interrupted call resumes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ _RECORD = np.dtype([("query", "<i8"), ("image", "<i8"), ("logit", "<f4")])
 
 
 class ScoreCache:
-    """Logits of (query, image) pairs in a folder, under a key that says what they are scores of.
+    """Logits of (query, image) pairs in a folder, under a key of what they depend on (``scores_key``).
 
-    Each process appends to a file of its own and reads all that were there when it began, so that two
-    calls at once do not disturb each other. A record that a crash cut off is left out. ``len`` is the
-    number of pairs found.
+    Each process appends to its own file and reads the files that existed when it began, so that several calls
+    can run at once. An incomplete last record is left out. ``len`` is the number of pairs found.
     """
 
     def __init__(self, folder: Path, key: str) -> None:
@@ -37,7 +36,7 @@ class ScoreCache:
         return len(self._records)
 
     def get(self, ids: np.ndarray) -> np.ndarray:
-        """float32 [Q, M]: the kept logits of a shortlist's entries, ids [Q, M]; NaN where there is none."""
+        """Return float32 [Q, M]: saved logits of a shortlist's entries, ids [Q, M]; NaN without one."""
         logits = np.full(ids.shape, np.nan, np.float32)
         records = np.sort(self._records, order=("query", "image"))
         for q, row in enumerate(ids):
@@ -48,7 +47,7 @@ class ScoreCache:
         return logits
 
     def append(self, query: np.ndarray, image: np.ndarray, logit: np.ndarray) -> None:
-        """Appends the scores of pairs, each [P]; AmesError where the folder cannot be written."""
+        """Append the scores of pairs, each [P]; AmesError if the folder cannot be written."""
         records = np.empty(len(query), _RECORD)
         records["query"], records["image"], records["logit"] = query, image, logit
         try:
@@ -59,16 +58,16 @@ class ScoreCache:
             raise AmesError(f"{self._own}: cannot be written ({error.strerror})") from error
 
     def clear(self) -> None:
-        """Removes what was kept, once the scores are safe elsewhere."""
+        """Remove the files, after the scores were written elsewhere."""
         for path in {*self._found, self._own}:
-            with suppress(OSError):  # in use by another call, where the system minds
+            with suppress(OSError):  # in use by another call, where the system forbids removal
                 path.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> np.ndarray:
     try:
         data = path.read_bytes()
-    except FileNotFoundError:  # another call has its scores safe since the folder was listed
+    except FileNotFoundError:  # another call has finished since the folder was listed
         data = b""
     return np.frombuffer(data[: len(data) // _RECORD.itemsize * _RECORD.itemsize], _RECORD)
 
@@ -81,8 +80,8 @@ def scores_key(
     query_count: int | None,
     database_count: int | None,
 ) -> str:
-    """What the scores of a call depend on, as 16 hexadecimal digits: the model's weights and number format,
-    both files (by name, size and time of change) and the numbers of descriptors.
+    """Return 16 hexadecimal digits of what scores depend on: the model's weights and number format, both
+    files (name, size and time of change) and the numbers of descriptors.
     """
     digest = hashlib.sha256()
     settings: list[object] = [__version__, scorer.compute.precision, query_count, database_count]

@@ -19,10 +19,10 @@ from ames.search.shortlist import Shortlist
 
 @dataclass(frozen=True)
 class Retriever:
-    """Searches a database: global codes first, then the local codes of the best.
+    """Searches a database by global codes, and re-ranks the best images by local codes.
 
-    fusion: lambda and gamma of the final score. Nothing but the global index is held in memory. AmesError
-    where the scorer's model did not make the database.
+    fusion: lambda and gamma of the final score. Only the global index is held in memory. AmesError if the
+    scorer's model did not make the database.
     """
 
     database: Database
@@ -42,7 +42,7 @@ class Retriever:
         compute: ComputeConfig | None = None,
         fusion: Fusion | None = None,
     ) -> Retriever:
-        """From paths; ``fusion`` None: the one that the checkpoint brings, AmesError if it brings none."""
+        """Open from paths; ``fusion`` None: the checkpoint's, AmesError if it has none."""
         loaded, own = load_with_fusion(model)
         fusion = fusion or own
         if fusion is None:
@@ -52,12 +52,12 @@ class Retriever:
     def search(
         self, vectors: np.ndarray, queries: LocalFeatures, *, k: int = 10, num_rerank: int = 100
     ) -> Shortlist:
-        """The best ``k`` images of each query, with fused scores: global vectors float32 [Q, G], local
-        descriptors [Q, N, D], or the model's codes of them (uint8, ``ames extract --pack``); of a single
-        image also [G] and [N, D], which gives one row. ``database.names`` has the names of the ids.
+        """Return the best ``k`` images of each query, with fused scores; ``database.names`` are names by id.
 
-        A query without keypoints (a zero vector) finds nothing. AmesError where numbers of queries or widths
-        differ, or a query is not finite.
+        vectors: global, float32 [Q, G]. queries: local descriptors [Q, N, D], or the model's codes of them
+        (uint8, ``ames extract --pack``). A single image, [G] and [N, D], gives one row. A query without
+        keypoints (a zero vector) finds nothing. AmesError if numbers of queries or widths differ, or a query
+        is not finite.
         """
         if not 1 <= k <= num_rerank:
             raise AmesError(f"k {k} is outside 1 ... {num_rerank}, the number that is re-ranked")
@@ -77,7 +77,7 @@ class Retriever:
 
 
 def _batch(vectors: np.ndarray, queries: LocalFeatures) -> tuple[np.ndarray, LocalFeatures]:
-    """[Q, G] and [Q, N, D]; a single image becomes a batch of one."""
+    """Return [Q, G] and [Q, N, D]; a single image becomes a batch of one."""
     vectors = np.asarray(vectors)
     vectors = vectors[None] if vectors.ndim == 1 else vectors
     queries = queries.map(lambda x: x[None]) if queries.valid.ndim == 1 else queries
