@@ -31,9 +31,9 @@ def compare(
 ) -> dict[str, Any]:
     """Compare the features of one image in two files; ``verdict`` and ``text`` are the result.
 
-    image: a name (if the file has names) or a row; other_image: the same in the second file, if different.
+    image: a name (if the file has names) or a row; other_image: that in the second file, if different.
     locations: the share of the shorter list's descriptors with a partner at their place and scale in the
-    other; cosine: of those partners; structure: correlation of the two matrices of cosines among the partners,
+    other; cosine: of those partners; structure: correlation of the two matrices of cosines among partners,
     which a linear map hardly changes. Files without locations are compared row by row.
     """
     files = DescriptorFile(first), DescriptorFile(second)
@@ -77,10 +77,9 @@ class _Image:
         x = np.nan_to_num(x, posinf=0, neginf=0)
         self.x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
         self.places = None
-        if local.positions is not None and local.scale is not None:
-            if len(x):
-                positions, scale = (each[local.valid].numpy() for each in (local.positions, local.scale))
-                self.places = np.c_[positions, scale].astype(np.float64)
+        if local.positions is not None and local.scale is not None and len(x):
+            positions, scale = (each[local.valid].numpy() for each in (local.positions, local.scale))
+            self.places = np.c_[positions, scale].astype(np.float64)
 
     @property
     def in_pixels(self) -> bool:

@@ -19,8 +19,8 @@ from ames.weights.files import read_weights, save_state
 def convert(
     path: Path | str, out: Path | str | None = None, *, columns: int | None = None
 ) -> tuple[Path, str]:
-    """Convert a file, and return the new path and what it is: a shortlist ``.pkl`` becomes .npz, a ground truth
-    ``.pkl`` .json, a checkpoint .safetensors (weights alone). An existing file stays if it is equal.
+    """Convert a file, and return the new path and what it is: a shortlist ``.pkl`` becomes .npz, a ground
+    truth ``.pkl`` .json, a checkpoint .safetensors (weights alone). An existing file stays if it is equal.
 
     out: the new path (None: the same name with the new suffix). columns: entries per query of a shortlist.
     AmesError for other files, and if ``out`` exists and differs.
