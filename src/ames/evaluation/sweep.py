@@ -159,35 +159,27 @@ class Reranked:
         ground_truth: GroundTruth,
         protocols: Sequence[Protocol],
     ) -> None:
-        self._prepared = {p: _Prepared(shortlist, logits, ground_truth, p) for p in protocols}
+        self._prepared = {}
+        for protocol in protocols:
+            columns = junk_behind(shortlist.ids, junk_ids(ground_truth, protocol))
+            labels = label(np.take_along_axis(shortlist.ids, columns, 1), ground_truth, protocol)
+            rows = slice(labels.rows.start, labels.rows.stop)
+            similarities, own_logits, present = (
+                np.take_along_axis(x[rows], columns[rows], 1)
+                for x in (shortlist.similarities, logits, shortlist.ids >= 0)
+            )
+            self._prepared[protocol] = labels, similarities, own_logits, present
 
     def evaluate(self, num_rerank: int, fusion: Fusion) -> dict[Protocol, Result]:
         """Return the metrics with the first ``num_rerank`` re-ranked, after junk was moved to the end."""
-        return {p: prepared.evaluate(num_rerank, fusion) for p, prepared in self._prepared.items()}
-
-
-class _Prepared:
-    """``Reranked`` under one protocol."""
-
-    def __init__(
-        self, shortlist: Shortlist, logits: np.ndarray, ground_truth: GroundTruth, protocol: Protocol
-    ) -> None:
-        self._protocol = protocol
-        columns = junk_behind(shortlist.ids, junk_ids(ground_truth, protocol))
-        self._labels = label(np.take_along_axis(shortlist.ids, columns, 1), ground_truth, protocol)
-        rows = slice(self._labels.rows.start, self._labels.rows.stop)
-        self._similarities, self._logits, found = (
-            np.take_along_axis(x[rows], columns[rows], 1)
-            for x in (shortlist.similarities, logits, shortlist.ids)
-        )
-        self._present = found >= 0
-
-    def evaluate(self, num_rerank: int, fusion: Fusion) -> Result:
         head = slice(None), slice(num_rerank)
-        order = rank(fusion.fuse(self._similarities[head], self._logits[head]), self._present[head])
-        entries = self._labels.entries.copy()
-        entries[head] = np.take_along_axis(entries[head], order, 1)
-        return summarize(replace(self._labels, entries=entries), self._protocol)
+        results = {}
+        for protocol, (labels, similarities, logits, present) in self._prepared.items():
+            order = rank(fusion.fuse(similarities[head], logits[head]), present[head])
+            entries = labels.entries.copy()
+            entries[head] = np.take_along_axis(entries[head], order, 1)
+            results[protocol] = summarize(replace(labels, entries=entries), protocol)
+        return results
 
 
 def sweep(reranked: Reranked, grid: Grid) -> list[dict[str, Any]]:
