@@ -64,14 +64,14 @@ def test_set(data, contenders):
 COUNTS = {"database_counts": [2, 5], "query_count": 4, "num_rerank": 50}
 
 
-def drawn(test, contenders, protocols, *, database_counts, query_count, **rest):
+def curve_at(test, contenders, protocols, *, database_counts, query_count, **rest):
     scorings = [Scoring(query_count=query_count, database_count=count) for count in database_counts]
     return curve(test, contenders, protocols, scorings, **rest)
 
 
 @pytest.fixture(scope="module")
 def rows(test_set, contenders):
-    return drawn(test_set, contenders, REVISITED, **COUNTS, extra_bytes=100)
+    return curve_at(test_set, contenders, REVISITED, **COUNTS, extra_bytes=100)
 
 
 def words(data, out, *more):
@@ -115,12 +115,12 @@ def test_a_point_is_what_an_evaluation_says(data, contenders, rows, tmp_path):
 
 def test_a_count_given_twice_is_scored_once(test_set, contenders):
     counts = COUNTS | {"database_counts": [2, 2]}
-    assert len(drawn(test_set, contenders[1:], [MEDIUM], **counts)) == 2
+    assert len(curve_at(test_set, contenders[1:], [MEDIUM], **counts)) == 2
 
 
 def test_any_pair_wise_model_can_be_a_line(test_set):
     one = Contender("Chamfer", Chamfer(local_dim=8), FUSION)
-    assert [row["bytes"] for row in drawn(test_set, [one], [MEDIUM], **COUNTS)] == [0, 64, 160]
+    assert [row["bytes"] for row in curve_at(test_set, [one], [MEDIUM], **COUNTS)] == [0, 64, 160]
 
 
 def test_models_of_one_file_name_go_by_their_paths(data, tmp_path):
@@ -146,7 +146,7 @@ def test_models_of_one_file_name_go_by_their_paths(data, tmp_path):
 )
 def test_counts_that_are_not_there(test_set, contenders, changes, message):
     with pytest.raises(AmesError, match=message):
-        drawn(test_set, contenders, REVISITED, **COUNTS | changes)
+        curve_at(test_set, contenders, REVISITED, **COUNTS | changes)
 
 
 def test_models_that_do_not_fit_are_refused_before_any_is_scored(test_set, contenders, monkeypatch):
@@ -159,7 +159,7 @@ def test_models_that_do_not_fit_are_refused_before_any_is_scored(test_set, conte
         (Contender("odd", first.model, Fusion(1.5, 1.0)), r"lamb 1.5 is outside \[0, 1\]"),
     ):
         with pytest.raises(AmesError, match=message):
-            drawn(test_set, [first, second], REVISITED, **COUNTS)
+            curve_at(test_set, [first, second], REVISITED, **COUNTS)
 
 
 def test_a_blend_that_is_none(data, tmp_path):
@@ -197,7 +197,7 @@ def test_the_picture_is_an_image(rows, tmp_path):
 
 
 @pytest.mark.parametrize("part", [slice(0, 1), slice(1, 2), slice(0, 2)])
-def test_few_rows_and_missing_figures_are_drawn(rows, tmp_path, part):
+def test_few_rows_and_missing_figures_are_curve_at(rows, tmp_path, part):
     assert image(draw(rows[part], tmp_path / "few.png")) is not None
     assert image(draw([row | {"mean_map": None} for row in rows[part]], tmp_path / "none.png")) is not None
 

@@ -61,7 +61,7 @@ def test_an_entry_that_was_not_scored_is_no_silent_last():
         )
 
 
-def test_blend_is_equation_6():
+def test_fusion_is_equation_6():
     s, x = np.float32([0.3, 0.9, -0.2]), np.float32([2, -1, 0])
     for lamb, gamma in ((0.0, 1.0), (0.55, 0.3), (1.0, 5.0)):
         expected = lamb * s + (1 - lamb) / (1 + np.exp(-gamma * x))

@@ -139,15 +139,7 @@ def compress(
         source=_about(source, named),
         building=len(source.local),
     )
-    fitted = None
-    if not (out / NAME).exists():
-        if out.is_dir():
-            check_free(out)  # before a lock is left in another folder
-        fitted = _fit(source, factory)  # before anything is written: FAISS may refuse it
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise AmesError(f"{out}: cannot be made a folder ({error.strerror or error})") from error
+    fitted = None if (out / NAME).exists() else _start(out, source, factory)
     with writer_lock(out):
         there = _begin(out, manifest)
         if there.building is not None:
@@ -156,6 +148,18 @@ def compress(
             _fill(writer, source, model, _codec(writer, source, fitted), device)
             writer.finish()
     return Database(out)
+
+
+def _start(out: Path, source: Source, factory: str) -> GlobalCodec | None:
+    """Check and make the folder of a new build; return its global codec, None without vectors."""
+    if out.is_dir():
+        check_free(out)  # before a lock is left in another folder
+    fitted = _fit(source, factory)  # before anything is written: FAISS may refuse it
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AmesError(f"{out}: cannot be made a folder ({error.strerror or error})") from error
+    return fitted
 
 
 def _fill(writer: Writer, source: Source, model: Similarity, codec: GlobalCodec | None, device: str) -> None:

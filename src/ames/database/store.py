@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,8 +26,8 @@ class Database:
 
     Images are numbered 0 ... ``len`` - 1 in the order in which they were added, deleted ones left out.
     ``slots``: local codes per image at most; ``codes``: "bits" or "float16"; ``width``: dimensions of a code;
-    ``provenance``: of the descriptors. AmesError for a folder without a database, and for one that is damaged
-    or incomplete (unless ``allow_partial``).
+    ``image_bytes``: of a row; ``provenance``: of the descriptors. AmesError for a folder without a database,
+    and for one that is damaged or incomplete (unless ``allow_partial``).
     """
 
     packed = True  # what ``read`` gives are codes, as from a packed descriptor file
@@ -48,11 +47,15 @@ class Database:
         if self.manifest.building is not None and not allow_partial:
             raise AmesError(
                 f"{self.path}: {self.rows:,} of {self.manifest.building:,} images; its building was "
-                "interrupted: call the same ames compress again to go on"
+                "interrupted: call the same ames compress again to resume"
             )
         for segment, rows in zip(self.segments, self.manifest.rows, strict=True):
             if segment.rows != rows or segment.layout != self.manifest.layout:
                 raise AmesError(f"{segment.path}: does not fit the manifest of the database")
+        self.slots, self.codes = self.manifest.slots, self.manifest.codes
+        self.width = self.manifest.code_bytes * 8 if self.codes == "bits" else self.manifest.code_bytes // 2
+        self.image_bytes = self.manifest.layout.row_bytes
+        self.provenance = self.manifest.provenance
         self.bytes_read = 0
         self._memory = Memory()
 
@@ -75,31 +78,10 @@ class Database:
         return self.rows if self._alive is None else len(self._alive)
 
     @property
-    def slots(self) -> int:
-        return self.manifest.slots
-
-    @property
-    def codes(self) -> str:
-        return self.manifest.codes
-
-    @property
-    def width(self) -> int:
-        return self.manifest.code_bytes * 8 if self.codes == "bits" else self.manifest.code_bytes // 2
-
-    @property
-    def image_bytes(self) -> int:
-        """Bytes of a row, without names and manifest (``bytes_per_image``)."""
-        return self.manifest.layout.row_bytes
-
-    @property
     def bytes_per_image(self) -> float:
-        """All files of the database, divided by its images."""
+        """Size of all files divided by the number of images."""
         manifest = (self.path / NAME).stat().st_size
         return (self.manifest.file_bytes + manifest) / max(len(self), 1)
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        return self.manifest.provenance
 
     @cached_property
     def names(self) -> list[str]:

@@ -124,15 +124,11 @@ def choose(
     columns(protocols)
     scores, cache = scoring(model, test, protocols, num_rerank)
     reranked = Reranked(test.shortlist, scores, test.ground_truth, protocols)
-    best: tuple[int, Fusion, float] | None = None
-    for k in num_rerank:
-        fusion, reached = choose_fusion(reranked, k)
-        if best is None or reached > best[2] + 1e-9:
-            best = k, fusion, reached
-    assert best is not None, "Grid.check refuses empty lists"
-    k, fusion, reached = best
-    found = validation_metrics(reranked.evaluate(k, fusion))
-    return Choice(k, fusion, test.folder.name, reached, found, cache)
+    found = {k: choose_fusion(reranked, k) for k in num_rerank}
+    k = max(found, key=lambda k: round(found[k][1], 9))
+    fusion, reached = found[k]
+    own = validation_metrics(reranked.evaluate(k, fusion))
+    return Choice(k, fusion, test.folder.name, reached, own, cache)
 
 
 @dataclass(frozen=True, eq=False)

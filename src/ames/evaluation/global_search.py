@@ -1,4 +1,4 @@
-"""Global search with local descriptors summed to one vector an image, and how good it is."""
+"""Global search with the sum of an image's local descriptors, and its evaluation."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ def pool(
     uniform: bool = False,
     count: int | None = None,
 ) -> np.ndarray:
-    """float32 [images, D], unit length: the sum of each image's ``count`` strongest descriptors (None: all).
+    """Return float32 [images, D], unit length: sums of the ``count`` strongest descriptors (None: all).
 
-    detector: its projected features by its weights, or with ``uniform`` by equal weights. None: the
-    L2-normalized descriptors of the file, by equal weights. AmesError names an image whose sum is not finite.
+    detector: its projected features with its weights, or with equal weights if ``uniform``. None: the
+    L2-normalized descriptors of the file with equal weights. AmesError names an image whose sum is
+    not finite.
     """
     if file.packed:
         raise AmesError(f"{file.path}: holds packed bits; their sum says nothing, give descriptors")
@@ -57,7 +58,7 @@ def pool(
 
 @dataclass(frozen=True, eq=False)
 class PooledSearch:
-    """A test set on which a detector is judged by the search with its global descriptors."""
+    """A test set that evaluates a detector by the search with its global descriptors."""
 
     queries: DescriptorFile
     gallery: DescriptorFile
@@ -74,8 +75,8 @@ class PooledSearch:
         ground_truth: str | None = None,
         count: int | None = None,
     ) -> PooledSearch:
-        """From a prepared folder. ground_truth: name of another file than the usual one; count: descriptors
-        used an image. AmesError if files are missing or not of the same images.
+        """Open a prepared folder. ground_truth: a file other than the default; count: descriptors used per
+        image. AmesError if files are missing or not of the same images.
         """
         queries, gallery = (DescriptorFile(folder.local(split)) for split in ("query", "gallery"))
         truth = load_ground_truth(
@@ -84,7 +85,7 @@ class PooledSearch:
         return cls(queries, gallery, truth, protocols, count)
 
     def evaluate(self, detector: SpatialAttention | None, *, uniform: bool = False) -> dict[Protocol, Result]:
-        """Figures of the search with ``pool``'s vectors."""
+        """Return the metrics of the search with the vectors of ``pool``."""
         queries, gallery = (
             pool(file, detector, uniform=uniform, count=self.count) for file in (self.queries, self.gallery)
         )
@@ -92,13 +93,10 @@ class PooledSearch:
         return {protocol: evaluate(ids, self.ground_truth, protocol) for protocol in self.protocols}
 
     def map(self, detector: SpatialAttention | None, *, uniform: bool = False) -> float:
-        """Mean mAP over the protocols under which some query has a positive, in percent."""
+        """Return the mean mAP over the protocols under which a query has a positive, in percent."""
         return validation_metrics(self.evaluate(detector, uniform=uniform))["val_map"]
 
     def __call__(self, detector: SpatialAttention) -> dict[str, float]:
-        """For validation: ``validation_metrics`` with the detector's weights, and the mAP with equal ones of
-        the same features.
-        """
-        return validation_metrics(self.evaluate(detector)) | {
-            "val_map_uniform": self.map(detector, uniform=True)
-        }
+        """Return ``validation_metrics`` with the detector's weights, and the mAP with equal ones."""
+        uniform = {"val_map_uniform": self.map(detector, uniform=True)}
+        return validation_metrics(self.evaluate(detector)) | uniform

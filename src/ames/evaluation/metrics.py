@@ -12,13 +12,13 @@ AP_RULES = ("trapezoid", "rectangle")
 def average_precision(
     ranks: np.ndarray, num_positives: int, *, rule: str = "trapezoid", cutoff: int | None = None
 ) -> float:
-    """Average precision of one query in percent; NaN when it has no positive.
+    """Return the average precision of one query in percent; NaN if it has no positive.
 
     ranks: int [P], ascending zero-based positions of the positives found, junk removed before counting.
-    num_positives: all positives of the query, found or not; those not found lower the figure.
+    num_positives: all positives of the query, found or not; those not found lower the metric.
     rule: "trapezoid", the mean of the precision just before and at each hit (revisited Oxford/Paris
     evaluation, Radenovic et al. 2018); "rectangle", the precision at each hit (GLDv2, Weyand et al. 2020).
-    cutoff: only hits among the first `cutoff` positions count; the divisor is min(num_positives, cutoff).
+    cutoff: only hits among the first ``cutoff`` positions count; the divisor is min(num_positives, cutoff).
     Raises AmesError for an unknown rule, a cutoff below 1, unsorted or repeated ranks, or more ranks than
     positives.
     """
@@ -41,13 +41,13 @@ def average_precision(
 
 
 def precision_at(ranks: np.ndarray, ks: Sequence[int], *, num_positives: int) -> np.ndarray:
-    """Precision at each k of one query in percent, float64 [len(ks)]; NaN when it has no positive.
+    """Return the precision at each k of one query in percent, float64 [len(ks)]; NaN if it has no positive.
 
     The rule of the revisited Oxford/Paris evaluation: a k beyond the last positive is replaced by the
     (one-based) position of that last positive, so that a perfect ranking has 100 at every k.
-    ranks, num_positives: as in `average_precision`. When positives are missing from the ranking, the last
-    one lies behind its end and k stays as it is: a ranking cut at M >= k has the figure of the whole one.
-    Raises AmesError for a k below 1 and as `average_precision` does for the ranks.
+    ranks, num_positives: as in ``average_precision``. If positives are missing from the ranking, k stays: a
+    ranking cut at M >= k has the metric of the whole one.
+    Raises AmesError for a k below 1 and as ``average_precision`` does for the ranks.
     """
     ranks = _checked(ranks, num_positives)
     if any(k < 1 for k in ks):
@@ -61,7 +61,7 @@ def precision_at(ranks: np.ndarray, ks: Sequence[int], *, num_positives: int) ->
 
 
 def _checked(ranks: np.ndarray, num_positives: int) -> np.ndarray:
-    """Ranks as an int64 array [P], after the checks that both metrics rely on."""
+    """Return the ranks as int64 [P], after the checks that both metrics need."""
     ranks = np.asarray(ranks, dtype=np.int64)
     if ranks.ndim != 1 or (len(ranks) and ranks[0] < 0) or np.any(np.diff(ranks) <= 0):
         raise AmesError("ranks of the positives must be one ascending list of distinct positions from 0 on")

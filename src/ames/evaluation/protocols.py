@@ -1,8 +1,8 @@
-"""Evaluation protocols as data, and their evaluation of a ranking.
+"""Evaluation protocols as data, and the evaluation of a ranking under them.
 
-A protocol says which keys of the ground truth hold the positives and which the junk (images that are
-neither right nor wrong: they are taken out before positions are counted), where the ranking is cut and
-how the area under precision and recall is summed.
+A protocol names the keys of the ground truth with the positives and with the junk (images that are neither
+right nor wrong, and are removed before positions are counted), the cutoff of the ranking, and the rule of
+average precision.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,12 +22,12 @@ _POSITIVE, _JUNK, _EMPTY = 1, 2, 3
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a ranking is judged.
+    """How a ranking is evaluated.
 
     positives, junk: keys of the ground truth; an image under both is junk.
-    cutoff, ap: `cutoff` and `rule` of `ames.evaluation.metrics.average_precision`.
-    queries: (start, stop) of the part of the queries that is judged, as in a slice; None: all of them.
-    Raises AmesError for an unknown `ap`, when `positives` is empty, and for what is of another type.
+    cutoff, ap: ``cutoff`` and ``rule`` of ``ames.evaluation.metrics.average_precision``.
+    queries: (start, stop) of the evaluated queries, as in a slice; None: all.
+    Raises AmesError for an unknown ``ap``, for empty ``positives``, and for values of another type.
     """
 
     name: str
@@ -93,7 +93,7 @@ LEAVE_ONE_OUT = Protocol("leave-one-out", positives=("ok",), junk=("junk",))  # 
 
 
 def protocols_by_name(names: Sequence[str], known: Iterable[Protocol]) -> tuple[Protocol, ...]:
-    """Return each named protocol once, of two of one name the later one. AmesError for an unknown name."""
+    """Return each named protocol once, the later of two of one name. AmesError for an unknown name."""
     found = {p.name: p for p in known}
     for name in names:
         if name not in found:
@@ -102,10 +102,10 @@ def protocols_by_name(names: Sequence[str], known: Iterable[Protocol]) -> tuple[
 
 
 def choose_protocols(ground_truth: GroundTruth, names: Sequence[str] = ()) -> tuple[Protocol, ...]:
-    """Protocols by name; without names, the usual ones for the keys that the ground truth has.
+    """Return protocols by name; without names, those for the keys of the ground truth.
 
-    easy, hard and junk: REVISITED; ok and junk: LEAVE_ONE_OUT; ok alone: GLDV2, or ALL where there are no
-    more queries than GLDv2's private part. AmesError for an unknown name, and for other keys.
+    easy, hard and junk: REVISITED; ok and junk: LEAVE_ONE_OUT; ok alone: GLDV2, or ALL if there are no more
+    queries than in GLDv2's private part. AmesError for an unknown name, and for other keys.
     """
     if names:
         return protocols_by_name(names, (*REVISITED, *GLDV2, LEAVE_ONE_OUT))
@@ -126,10 +126,10 @@ def choose_protocols(ground_truth: GroundTruth, names: Sequence[str] = ()) -> tu
 class Result:
     """Metrics of a ranking under one protocol, in percent.
 
-    map: mean of `aps` over the queries with a positive; NaN if there is none.
+    map: mean of ``aps`` over the queries with a positive; NaN if there is none.
     mp: k -> mean precision at k over the same queries.
-    aps: float64 [num_queries], one a judged query in order, NaN for those without a positive.
-    num_queries, num_skipped: judged queries, and how many of them have no positive.
+    aps: float64 [num_queries], of the evaluated queries in order, NaN for those without a positive.
+    num_queries, num_skipped: evaluated queries, and how many of them have no positive.
     """
 
     map: float
@@ -142,22 +142,22 @@ class Result:
 def evaluate(
     ranking: np.ndarray, ground_truth: GroundTruth, protocol: Protocol, ks: Sequence[int] = (1, 5, 10)
 ) -> Result:
-    """Judge `ranking` by `protocol`.
+    """Evaluate ``ranking`` under ``protocol``.
 
     ranking: int [Q, M] gallery ids, best first; -1 is no entry and takes no position. M may be below the
-    size of the gallery: positives that are missing count as not found. Q is the number of all queries of the
-    ground truth, whatever part of them the protocol judges.
-    Raises AmesError when sizes disagree, an id is out of range or listed twice in the row of a query, the
-    ground truth lacks a key of the protocol, or the protocol selects no query.
+    size of the gallery: missing positives count as not found. Q is the number of all queries of the ground
+    truth, even if the protocol evaluates only some.
+    Raises AmesError when sizes disagree, an id is out of range or twice in a row, the ground truth lacks a
+    key of the protocol, or the protocol selects no query.
     """
     return summarize(label(ranking, ground_truth, protocol), protocol, ks)
 
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """What a protocol says of the entries of a ranking.
+    """Labels of the entries of a ranking under a protocol.
 
-    rows: the queries that it judges; entries: int8 [rows, M], positive, junk, empty (-1) or none of these;
+    rows: the evaluated queries; entries: int8 [rows, M], positive, junk, empty (-1) or none of these;
     num_positives: of each of these queries, found or not.
     """
 
@@ -167,9 +167,9 @@ class Labels:
 
 
 def label(ranking: np.ndarray, ground_truth: GroundTruth, protocol: Protocol) -> Labels:
-    """Label the entries of a ranking int [Q, M], as `evaluate` takes it, and raise as that does."""
+    """Label the entries of a ranking int [Q, M], as ``evaluate`` takes it, and raise as that does."""
     ranking = _checked(ranking, ground_truth)
-    rows = _judged(len(ranking), protocol)
+    rows = _evaluated(len(ranking), protocol)
     highest = [int(i.max()) for query in ground_truth.queries for i in query.values() if len(i)]
     table = np.zeros(max([int(ranking.max(initial=-1)), *highest]) + 2, np.int8)
     table[-1] = _EMPTY  # of the id -1
@@ -205,21 +205,20 @@ def summarize(labels: Labels, protocol: Protocol, ks: Sequence[int] = (1, 5, 10)
 
 
 def query_counts(ground_truth: GroundTruth, protocols: Sequence[Protocol]) -> dict[str, dict[str, int]]:
-    """Name of each protocol -> {"judged": how many queries it judges, "without_positive": how many of them
-    have no positive, so that its means leave them out}. The queries that its part does not name count in
-    neither. Raises AmesError as `evaluate` does.
+    """Return {protocol: {"judged": number of evaluated queries, "without_positive": those of them without a
+    positive, which its means leave out}}. Raises AmesError as ``evaluate`` does.
     """
     counts = {}
     for protocol in protocols:
-        judged = _judged(len(ground_truth.queries), protocol)
-        found = (_keys(ground_truth.queries[number], number, protocol) for number in judged)
-        empty = sum(not set(positives.tolist()) - set(junk.tolist()) for positives, junk in found)
-        counts[protocol.name] = {"judged": len(judged), "without_positive": empty}
+        rows = _evaluated(len(ground_truth.queries), protocol)
+        found = (_keys(ground_truth.queries[number], number, protocol) for number in rows)
+        empty = sum(not len(np.setdiff1d(positives, junk)) for positives, junk in found)
+        counts[protocol.name] = {"judged": len(rows), "without_positive": empty}
     return counts
 
 
 def left_out(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """A sentence for each protocol whose means leave queries out; ``counts`` of `query_counts`."""
+    """Return a sentence for each protocol whose means leave queries out; ``counts`` of ``query_counts``."""
     said = []
     for name, count in counts.items():
         judged, empty = count["judged"], count["without_positive"]
@@ -232,11 +231,11 @@ def left_out(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
 
 
 def ideal(ranking: np.ndarray, ground_truth: GroundTruth, protocol: Protocol, k: int) -> np.ndarray:
-    """The ranking, int64 [Q, M], that a perfect re-ranking of the first `k` of each row would give.
+    """Return the ranking, int64 [Q, M], of a perfect re-ranking of the first ``k`` of each row.
 
-    First the junk of the protocol moves behind the rest of its row, as it does before a re-ranking; then the
-    positives among the first `k` move to the front. The order is kept otherwise; entries of -1 come last.
-    `evaluate` of it is the most that re-ranking `k` images can reach. Raises AmesError as `evaluate` does.
+    First the junk moves to the end of its row, as before each re-ranking; then the positives among the first
+    ``k`` move to the front. All else keeps its order; entries of -1 come last. Re-ranking ``k`` images cannot
+    reach more. Raises AmesError as ``evaluate`` does.
     """
     if k < 0:
         raise AmesError(f"number of images to re-rank is {k}: give 0 or more")
@@ -248,19 +247,19 @@ def ideal(ranking: np.ndarray, ground_truth: GroundTruth, protocol: Protocol, k:
     return np.take_along_axis(ranking, np.argsort(~front, axis=1, kind="stable"), 1)
 
 
-def _judged(queries: int, protocol: Protocol) -> range:
-    """The numbers of the queries that a protocol judges; AmesError if there are none."""
-    judged = range(queries)[slice(*protocol.queries) if protocol.queries else slice(None)]
-    if not judged:
+def _evaluated(queries: int, protocol: Protocol) -> range:
+    """Return the numbers of the queries that a protocol evaluates; AmesError if there are none."""
+    rows = range(queries)[slice(*protocol.queries) if protocol.queries else slice(None)]
+    if not rows:
         raise AmesError(
             f"protocol {protocol.name!r} selects no query: its part {protocol.queries} of "
             f"{queries} queries is empty; choose another protocol or another part"
         )
-    return judged
+    return rows
 
 
 def _keys(query: Mapping[str, np.ndarray], number: int, protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
-    """Ids of positives and of junk of query ``number``, int64 [n] each."""
+    """Return the ids of positives and of junk of query ``number``, int64 [n] each."""
     try:
         return ids(query, protocol.positives), ids(query, protocol.junk)
     except AmesError as error:
@@ -268,7 +267,7 @@ def _keys(query: Mapping[str, np.ndarray], number: int, protocol: Protocol) -> t
 
 
 def _checked(ranking: np.ndarray, ground_truth: GroundTruth) -> np.ndarray:
-    """`ranking` as int64 [Q, M], its sizes and ids checked against the ground truth."""
+    """Return ``ranking`` as int64 [Q, M], checked against the ground truth."""
     ranking = np.asarray(ranking)
     if ranking.ndim != 2 or ranking.dtype.kind not in "iu":
         raise AmesError(
@@ -280,12 +279,12 @@ def _checked(ranking: np.ndarray, ground_truth: GroundTruth) -> np.ndarray:
             f"ranking has {len(ranking)} rows but ground truth {len(ground_truth.queries)} queries"
         )
     ranking = ranking.astype(np.int64, copy=False)
-    if ranking.size and ranking.min() < -1:
-        raise AmesError(f"ranking holds the id {ranking.min()}: ids start at 0, and -1 is no entry")
-    size = len(ground_truth.imlist)
-    if size and ranking.size and ranking.max() >= size:
+    lowest, highest, size = ranking.min(initial=0), ranking.max(initial=-1), len(ground_truth.imlist)
+    if lowest < -1:
+        raise AmesError(f"ranking holds the id {lowest}: ids start at 0, and -1 is no entry")
+    if size and highest >= size:
         raise AmesError(
-            f"ranking holds the id {ranking.max()} but the gallery of the ground truth has {size} images: "
+            f"ranking holds the id {highest} but the gallery of the ground truth has {size} images: "
             "use the shortlist and the ground truth of the same dataset"
         )
     twice = first_repeated(ranking)

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: ``scores.npz`` in its folder, for metrics without the model."""
+"""The scores of an evaluation, ``scores.npz`` in its folder: for metrics without the model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SCORES, RESULTS = "scores.npz", "results.json"
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """Scores of one evaluation, and what is needed to judge them.
+    """Scores of one evaluation, and all that metrics of them need.
 
     scores: logits float32 [Q, M] as the shortlist, NaN where no protocol needed the pair; or those of the
     lists that a list-wise model read. gallery_size: images of
@@ -58,7 +58,7 @@ class Run:
 
     @classmethod
     def load(cls, folder: Path | str) -> Run:
-        """Reads what ``save`` wrote; AmesError names what is missing or broken."""
+        """Read what ``save`` wrote; AmesError names what is missing or broken."""
         path = Path(folder) / SCORES
         if not path.is_file():
             raise AmesError(f"{path}: no such file; give the folder of an evaluation's run")
@@ -76,16 +76,16 @@ class Run:
             )
 
     def truth(self, path: Path | None = None) -> GroundTruth:
-        """The ground truth of the run; ``path`` where it is elsewhere by now."""
+        """Read the ground truth of the run, from ``path`` if it was moved."""
         return padded(load_ground_truth(path or self.ground_truth), self.gallery_size)
 
     def choose(self, names: Sequence[str]) -> tuple[Protocol, ...]:
-        """Protocols by name: the run's own first, then those of ROxford/RParis and GLDv2."""
+        """Return protocols by name, of the run, ROxford/RParis and GLDv2; without names those of the run."""
         return protocols_by_name(names, (*REVISITED, *GLDV2, *self.protocols)) or self.protocols
 
 
 def padded(truth: GroundTruth, gallery_size: int) -> GroundTruth:
-    """The ground truth with a name for each distractor behind the gallery that it lists."""
+    """Add a name for each distractor that follows the listed gallery images."""
     names = [f"distractor {i}" for i in range(len(truth.imlist), gallery_size)]
     return replace(truth, imlist=[*truth.imlist, *names]) if names else truth
 

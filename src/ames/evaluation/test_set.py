@@ -1,4 +1,4 @@
-"""A prepared test set, opened."""
+"""Open a prepared test set."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ames.search.shortlist import Shortlist
 class TestSet:
     """The files of a prepared test set, opened and checked against each other and a model."""
 
-    __test__ = False  # no test, whatever pytest reads into the name
+    __test__ = False  # not a class of tests, in spite of its name
     folder: DatasetFolder
     ground_truth_file: Path
     shortlist_file: Path
@@ -41,11 +41,11 @@ def open_test_set(
     distractors: bool = False,
     database: Path | None = None,
 ) -> TestSet:
-    """Opens a prepared test set. shortlist, ground_truth: names of other files than the usual ones.
+    """Open a prepared test set. shortlist, ground_truth: names of files other than the defaults.
 
-    distractors: the gallery goes on behind the images that the ground truth names. database: stands for the
-    gallery's descriptor file; with the shortlist "database" its global codes are searched, too. AmesError if
-    files are missing, or not of the same images, or not made for the model.
+    distractors: the gallery has images after those that the ground truth names. database: replaces the
+    gallery's descriptor file; with the shortlist "database" its global codes are searched too. AmesError if
+    files are missing, not of the same images, or not made for the model.
     """
     truth_file = folder.find_ground_truth(ground_truth)
     held = None if database is None else Database(database)

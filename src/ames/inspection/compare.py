@@ -29,15 +29,15 @@ _MEANING = {
 def compare(
     first: Path | str, second: Path | str, image: str, other_image: str | None = None
 ) -> dict[str, Any]:
-    """Compare the features of one image in two files; ``verdict`` and ``text`` say the result.
+    """Compare the features of one image in two files; ``verdict`` and ``text`` are the result.
 
-    image: a name (of a file that has names) or a row; other_image: the same in the second file, where it
-    differs. locations: the share of the shorter one's descriptors that have a partner at their place (and
-    scale) in the other; cosine: of those partners; structure: correlation of the two matrices of cosines
-    among the partners, which a linear map hardly changes. Files without locations are compared row by row.
+    image: a name (if the file has names) or a row; other_image: that in the second file, if different.
+    locations: the share of the shorter list's descriptors with a partner at their place and scale in the
+    other; cosine: of those partners; structure: correlation of the two matrices of cosines among partners,
+    which a linear map hardly changes. Files without locations are compared row by row.
     """
     files = DescriptorFile(first), DescriptorFile(second)
-    rows = [_row(file, name) for file, name in zip(files, (image, other_image or image), strict=True)]
+    rows = [_row(files[0], image), _row(files[1], other_image or image)]
     a, b = (_Image(file, row) for file, row in zip(files, rows, strict=True))
     found: dict[str, Any] = {
         "files": [str(first), str(second)],
@@ -48,12 +48,10 @@ def compare(
         "cosine": None,
         "structure": None,
     }
-    if not (len(a.x) and len(b.x)):
-        same = len(a.x) == len(b.x)
-        text = (
-            "neither file has descriptors of this image" if same else "only one of the files has descriptors"
-        )
-        return found | {"verdict": SAME if same else DIFFERENT, "text": text}
+    if not len(a.x) and not len(b.x):
+        return found | {"verdict": SAME, "text": "neither file has descriptors of this image"}
+    if not len(a.x) or not len(b.x):
+        return found | {"verdict": DIFFERENT, "text": "only one of the files has descriptors"}
     if len(a.x) > len(b.x):
         a, b = b, a
     shared, pairs = _partners(a, b)
@@ -61,11 +59,8 @@ def compare(
     x, y = a.x[pairs[0]], b.x[pairs[1]]
     if x.shape[1] == y.shape[1] and len(x):
         cosines = (x * y).sum(1)
-        found["cosine"] = {
-            "median": round(float(np.median(cosines)), 4),
-            "mean": round(float(cosines.mean()), 4),
-            "min": round(float(cosines.min()), 4),
-        }
+        values = {"median": np.median(cosines), "mean": cosines.mean(), "min": cosines.min()}
+        found["cosine"] = {name: round(float(value), 4) for name, value in values.items()}
     if len(x) > 2:
         found["structure"] = _structure(x, y)
     verdict = _verdict(found)
@@ -82,11 +77,9 @@ class _Image:
         x = np.nan_to_num(x, posinf=0, neginf=0)
         self.x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
         self.places = None
-        if local.positions is not None and local.scale is not None:
-            places = np.c_[local.positions[local.valid].numpy(), local.scale[local.valid].numpy()].astype(
-                np.float64
-            )
-            self.places = places if len(places) else None
+        if local.positions is not None and local.scale is not None and len(x):
+            positions, scale = (each[local.valid].numpy() for each in (local.positions, local.scale))
+            self.places = np.c_[positions, scale].astype(np.float64)
 
     @property
     def in_pixels(self) -> bool:
@@ -98,7 +91,7 @@ def _partners(a: _Image, b: _Image) -> tuple[float | None, tuple[np.ndarray, np.
     if a.places is None or b.places is None:
         rows = np.arange(len(a.x))
         return None, (rows, rows)
-    if a.in_pixels != b.in_pixels:  # they cannot be laid over each other without the image's size
+    if a.in_pixels != b.in_pixels:  # not comparable without the image's size
         return 0.0, (np.empty(0, int), np.empty(0, int))
     extent = np.abs(b.places[:, :2]).max() if b.in_pixels else 1.0
     tolerance = _TOLERANCE * extent
@@ -121,8 +114,7 @@ def _structure(x: np.ndarray, y: np.ndarray) -> float | None:
 
 
 def _verdict(found: dict[str, Any]) -> str:
-    placed = found["locations"] is None or found["locations"] >= MATCHED
-    if not placed:
+    if found["locations"] is not None and found["locations"] < MATCHED:
         return DIFFERENT
     median = found["cosine"]["median"] if found["cosine"] else 0.0
     if median >= EQUAL:

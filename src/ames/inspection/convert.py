@@ -19,12 +19,11 @@ from ames.weights.files import read_weights, save_state
 def convert(
     path: Path | str, out: Path | str | None = None, *, columns: int | None = None
 ) -> tuple[Path, str]:
-    """Write the safe twin of a file and returns its path and what it is: a shortlist ``.pkl`` becomes
-    .npz, a ground truth ``.pkl`` .json, a checkpoint .safetensors (weights alone). One that exists already
-    stays if it is what would be written.
+    """Convert a file, and return the new path and what it is: a shortlist ``.pkl`` becomes .npz, a ground
+    truth ``.pkl`` .json, a checkpoint .safetensors (weights alone). An existing file stays if it is equal.
 
-    out: where to (None: beside the file, same name). columns: entries a query that a shortlist keeps.
-    AmesError if the file is none of these, or something else is at ``out`` already.
+    out: the new path (None: the same name with the new suffix). columns: entries per query of a shortlist.
+    AmesError for other files, and if ``out`` exists and differs.
     """
     path = Path(path)
     if path.suffix == ".pkl":

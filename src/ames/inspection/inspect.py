@@ -34,8 +34,8 @@ def inspect(path: Path | str, *, sample: int | None = SAMPLE) -> dict[str, Any]:
     "scores", "ground truth", "checkpoint of AMES", "feature detector", "ITQ projection", "weights", "list of
     images" or, for a folder, "database".
 
-    sample: images, evenly spread, for the statistics of descriptors (None: all). AmesError for
-    what is missing, broken or none of these; nothing in a file is executed.
+    sample: images, evenly spread, for the statistics of descriptors (None: all). AmesError for files that are
+    missing, broken or none of these; nothing in a file is executed.
     """
     path = Path(path)
     if path.is_dir():
@@ -104,7 +104,7 @@ def _storage(features: h5py.Dataset) -> str:
 
 
 def about_local(file: DescriptorFile, sample: int | None = SAMPLE) -> dict[str, Any]:
-    """Layout, sizes and provenance of a file of local descriptors, and statistics of a sample of it."""
+    """Return layout, sizes and provenance of a file of local descriptors, and statistics of a sample."""
     found = {
         "kind": "local descriptors",
         "layout": file.layout.text,
@@ -149,24 +149,19 @@ def about_local(file: DescriptorFile, sample: int | None = SAMPLE) -> dict[str, 
 
 
 def about_rows(x: np.ndarray) -> dict[str, Any]:
-    """Statistics of descriptors [n, D]: rows with NaN or infinity, zero rows, L2 norms; or the share of ones
-    of packed ones.
+    """Return statistics of descriptors [n, D]: rows with NaN or infinity, zero rows, L2 norms; of packed ones
+    the share of ones.
     """
     if x.dtype == np.uint8:
-        ones = float(np.unpackbits(x, axis=-1).mean()) if x.size else None
-        return {"rows": len(x), "ones": ones}
+        return {"rows": len(x), "ones": float(np.unpackbits(x, axis=-1).mean()) if x.size else None}
     finite = np.isfinite(x).all(-1)
     norms = np.linalg.norm(x[finite].astype(np.float64), axis=-1)
-    found: dict[str, Any] = {
-        "rows": len(x),
-        "nan_rows": int((~finite).sum()),
-        "zero_rows": int((norms == 0).sum()),
-    }
+    counts = {"rows": len(x), "nan_rows": int((~finite).sum()), "zero_rows": int((norms == 0).sum())}
     norms = norms[norms > 0]
-    found["norms"] = _spread(norms) if len(norms) else None
+    if not len(norms):
+        return counts | {"norms": None, "normalized": None}
     # fp16 rounds each of the norm's terms by up to a thousandth
-    found["normalized"] = bool((np.abs(norms - 1) < 0.01).all()) if len(norms) else None
-    return found
+    return counts | {"norms": _spread(norms), "normalized": bool((np.abs(norms - 1) < 0.01).all())}
 
 
 def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
@@ -175,21 +170,16 @@ def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
     if "ones" in parts[0]:
         ones = sum(part["ones"] * part["rows"] for part in parts if part["rows"])
         return {"rows": total, "ones": round(ones / total, 4) if total else None}
-    found: dict[str, Any] = {"rows": total}
-    found |= {key: sum(part[key] for part in parts) for key in ("nan_rows", "zero_rows")}
-    norms = [
-        (part["norms"], part["rows"] - part["nan_rows"] - part["zero_rows"])
-        for part in parts
-        if part["norms"]
-    ]
-    found["norms"] = None
-    if norms:
-        mean = sum(norm["mean"] * n for norm, n in norms) / sum(n for _, n in norms)
-        low, high = min(norm["min"] for norm, _ in norms), max(norm["max"] for norm, _ in norms)
-        found["norms"] = {"mean": round(mean, 4), "min": low, "max": high}
-    said = [part["normalized"] for part in parts if part["normalized"] is not None]
-    found["normalized"] = all(said) if said else None
-    return found
+    counts = {key: sum(part[key] for part in parts) for key in ("rows", "nan_rows", "zero_rows")}
+    parts = [part for part in parts if part["norms"]]
+    if not parts:
+        return counts | {"norms": None, "normalized": None}
+    norms = [part["norms"] for part in parts]
+    used = [part["rows"] - part["nan_rows"] - part["zero_rows"] for part in parts]
+    mean = sum(norm["mean"] * n for norm, n in zip(norms, used, strict=True)) / sum(used)
+    low, high = min(norm["min"] for norm in norms), max(norm["max"] for norm in norms)
+    spread = {"mean": round(mean, 4), "min": low, "max": high}
+    return counts | {"norms": spread, "normalized": all(part["normalized"] for part in parts)}
 
 
 def _spread(values: np.ndarray) -> dict[str, float]:
@@ -197,7 +187,7 @@ def _spread(values: np.ndarray) -> dict[str, float]:
 
 
 def about_database(database: Database) -> dict[str, Any]:
-    """Sizes and origin of a compact database."""
+    """Return sizes and origin of a compact database."""
     manifest = database.manifest
     return {
         "file": str(database.path),
@@ -275,9 +265,13 @@ def _archive(path: Path) -> dict[str, Any]:
         return _itq(read_itq(path))
     if logits is not None:
         scored = np.isfinite(logits)
-        shape = {"queries": logits.shape[0], "entries": logits.shape[-1]}
-        spread = _spread(logits[scored].astype(np.float64)) if scored.any() else None
-        found = {"kind": "scores"} | shape | {"scored": int(scored.sum()), "logits": spread}
+        found = {
+            "kind": "scores",
+            "queries": logits.shape[0],
+            "entries": logits.shape[-1],
+            "scored": int(scored.sum()),
+            "logits": _spread(logits[scored].astype(np.float64)) if scored.any() else None,
+        }
         return found | ({} if ids is None else {"repeated_entries": count_repeated(ids)})
     return about_shortlist(Shortlist.load(path, distinct=False))
 
@@ -298,11 +292,8 @@ def about_weights(path: Path, weights: Weights) -> dict[str, Any]:
         model = described or read_arguments(state, source=str(path))
         rest = {key: value for key, value in weights.about.items() if key not in ("class", "model")}
         read = "the file" if described else "names and shapes (nhead and activation cannot be seen)"
-        return (
-            {"kind": f"checkpoint of {weights.about.get('class', 'AMES')}"}
-            | sizes
-            | {"model": model, "model_from": read, "about": rest}
-        )
+        kind = {"kind": f"checkpoint of {weights.about.get('class', 'AMES')}"}
+        return kind | sizes | {"model": model, "model_from": read, "about": rest}
     if "conv2.weight" in state and "conv1.weight" in state:
         width = len(read_detector(path)["conv1.bias"])
         return {"kind": "feature detector", "width": width} | sizes | {"about": weights.about}

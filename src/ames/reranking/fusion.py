@@ -1,4 +1,4 @@
-"""Fusion of global similarity and local score, and the ranking that follows from it."""
+"""Fusion of global similarity and local score, and ranking by it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Fusion:
 
     @classmethod
     def from_checkpoint(cls, about: Mapping[str, Any], *, source: str) -> Fusion | None:
-        """Read what was chosen on a validation split from a checkpoint's description; None if it has none."""
+        """Read the choice of a validation split from a checkpoint's description; None if it has none."""
         keys = about.get("blend")
         return None if keys is None else cls.from_keys(keys, source=f"{source}: its blend")
 
@@ -74,16 +74,16 @@ def check_fusions(lamb: Iterable[float], gamma: Iterable[float]) -> None:
 
 
 def junk_behind(shortlist_ids: np.ndarray, junk: Sequence[np.ndarray]) -> np.ndarray:
-    """Return columns int64 [Q, M] of a shortlist [Q, M] with each query's junk (and empty entries, -1) moved
-    behind the rest, order otherwise kept: what is cut to the top k is chosen after that.
+    """Return columns int64 [Q, M] that move the junk of each query, and empty entries (-1), of a shortlist
+    [Q, M] to the end; all else keeps its order. The first k are taken after that.
     """
     behind = np.stack([np.isin(row, j) | (row < 0) for row, j in zip(shortlist_ids, junk, strict=True)])
     return np.argsort(behind, axis=1, kind="stable")
 
 
 def rank(scores: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """Return the order int64 [Q, k] by falling scores [Q, k]; ties keep their order, what is not ``present``
-    comes last. AmesError where a score that is present is NaN.
+    """Return the order int64 [Q, k] by descending scores [Q, k]; ties keep their order, entries that are not
+    ``present`` come last. AmesError if a score that is present is NaN.
     """
     if np.isnan(scores[present]).any():
         raise AmesError("some of the entries to re-rank were not scored")
@@ -93,10 +93,9 @@ def rank(scores: np.ndarray, present: np.ndarray) -> np.ndarray:
 def rerank(
     shortlist: Shortlist, logits: np.ndarray, junk: Sequence[np.ndarray], *, num_rerank: int, fusion: Fusion
 ) -> np.ndarray:
-    """Return the ranking int64 [Q, M]: junk moved behind, then the first ``num_rerank`` by fused score.
+    """Return the ranking int64 [Q, M]: junk moved to the end, then the first ``num_rerank`` by fused score.
 
-    Ties keep the shortlist's order; what lies behind ``num_rerank`` is left as it is. AmesError where a score
-    is missing.
+    Ties and entries after ``num_rerank`` keep the shortlist's order. AmesError if a score is missing.
     """
     columns = junk_behind(shortlist.ids, junk)
     ids, similarities, local = (

@@ -1,4 +1,4 @@
-"""Scores kept while scoring goes on, so that a call that was interrupted continues where it stopped."""
+"""Scores saved while scoring, so that an interrupted call resumes."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class ScoreCache(_Cache):
     record = _PAIR
 
     def get(self, ids: np.ndarray) -> np.ndarray:
-        """float32 [Q, M]: the kept logits of a shortlist's entries, ids [Q, M]; NaN where there is none."""
+        """Return float32 [Q, M]: saved logits of a shortlist's entries, ids [Q, M]; NaN without one."""
         logits = np.full(ids.shape, np.nan, np.float32)
         records = np.sort(self._records, order=("query", "image"))
         for q, row in enumerate(ids):
@@ -119,7 +119,7 @@ def _digest(one: ListKey) -> int:
 def _read(path: Path, record: np.dtype) -> np.ndarray:
     try:
         data = path.read_bytes()
-    except FileNotFoundError:  # another call has its scores safe since the folder was listed
+    except FileNotFoundError:  # another call has finished since the folder was listed
         data = b""
     return np.frombuffer(data[: len(data) // record.itemsize * record.itemsize], record)
 

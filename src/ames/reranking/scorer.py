@@ -1,7 +1,7 @@
-"""The scorer: scores pairs of images on the devices there are, in the number format asked for.
+"""Score pairs of images on one or more devices, in any number format.
 
-Work that concerns one image alone is done once an image (``PairSimilarity.encode``); pairs are put together
-by their numbers of descriptors, in chunks that fit the memory, and no pair is scored twice.
+Work that concerns one image alone is done once per image (``PairSimilarity.encode``). Pairs are grouped by
+their numbers of descriptors, in chunks that fit into memory.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ PRECISIONS = {
     "fp16": torch.float16,
 }
 
-# Tokens worked on together. On a CPU what lies between two layers should stay in its caches; a GPU wants
-# to be full, and beyond that more only takes memory (docs/performance.md).
+# Tokens per chunk. On a CPU the tensors between two layers should stay in its caches; a GPU must be full, and
+# more than that only takes memory (docs/performance.md).
 _CPU_TOKENS = {torch.float32: 2560, torch.bfloat16: 6144, torch.float16: 6144}
 _GPU_TOKENS = 1 << 19
 _GPU_PROBE = 1 << 13  # of the first chunk, from which the memory of a token is known
@@ -80,9 +80,8 @@ class PairScorer:
         self.model = model.eval()
         first, *others = self.compute.devices
         models = [model.to(first), *(copy.deepcopy(model).to(device) for device in others)]
-        self._scorers = [
-            _DeviceScorer(m, d, self.compute) for m, d in zip(models, self.compute.devices, strict=True)
-        ]
+        pairs = zip(models, self.compute.devices, strict=True)
+        self._scorers = [_DeviceScorer(own, device, self.compute) for own, device in pairs]
 
     def queries(self, local: LocalFeatures) -> list[LocalFeatures]:
         """What every pair of these images [Q, N, D] needs, on each device; handed to ``score``.
@@ -100,7 +99,7 @@ class PairScorer:
         query_rows: np.ndarray,
         image_rows: np.ndarray,
     ) -> np.ndarray:
-        """Logits float32 [P] of the pairs (query_rows[p], image_rows[p]), both int [P].
+        """Return logits float32 [P] of the pairs (query_rows[p], image_rows[p]), both int [P].
 
         queries: of ``queries``; images: descriptors [I, M, D] of database images, or their codes.
         Descriptors are scored as a database stores them (compressed and expanded). AmesError for shapes and
@@ -142,7 +141,7 @@ class PairScorer:
 
     @contextmanager
     def _mode(self) -> Iterator[None]:
-        """The number format of products, which torch keeps as one global setting."""
+        """Set the number format of products, which is one global setting of torch."""
         before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("high" if self.compute.precision == "tf32" else "highest")
         try:
@@ -188,10 +187,10 @@ class _DeviceScorer:
         query_rows: np.ndarray,
         image_rows: np.ndarray,
     ) -> np.ndarray:
-        """Logits float32 [P] of pairs of encoded images."""
+        """Return logits float32 [P] of pairs of encoded images."""
         query_lengths = queries.lengths.cpu().numpy()[query_rows]
         image_lengths = database.lengths.cpu().numpy()[image_rows]
-        # Pairs of one size together, largest first: what is going to run out of memory does so at once.
+        # Pairs of one size together, largest first: if memory is too small, that shows at once.
         order = np.lexsort((image_rows, query_rows, -image_lengths, -query_lengths))
         sorted_lengths = query_lengths[order], image_lengths[order]
         logits = np.empty(len(order), np.float32)
@@ -220,7 +219,7 @@ class _DeviceScorer:
         return logits
 
     def _size(self, query_lengths: np.ndarray, image_lengths: np.ndarray) -> int:
-        """How many of the pairs to score together; lengths are of each, falling."""
+        """Return how many of the pairs to score together; lengths: of each, descending."""
         within = 1 + int(self.tokens // (query_lengths[0] + 1))  # no more fit, however short the images
         most = max(1, int(self.tokens // (query_lengths[0] + image_lengths[:within].max() + 1)))
         if self.batch_size is not None:
@@ -232,7 +231,7 @@ class _DeviceScorer:
         return int(unequal[0]) if len(unequal) and unequal[0] >= most / 2 else min(most, len(query_lengths))
 
     def _within_memory(self, run: Callable[[], T], size: int, tokens: int) -> T | None:
-        """The result of a chunk of ``size`` pairs; None where it has to be tried again in smaller ones."""
+        """Return the result of a chunk of ``size`` pairs; None if smaller chunks must be tried."""
         probe = self.device.type == "cuda" and not self._probed and tokens > _GPU_PROBE // 2
         if probe:
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -277,7 +276,7 @@ def _check_images(local: LocalFeatures, what: str) -> None:
 
 
 def _rows(rows: np.ndarray, count: int, name: str) -> np.ndarray:
-    """int64 [P], each of them of ``count`` images."""
+    """Return rows as int64 [P]; AmesError unless all are below ``count``."""
     rows = np.asarray(rows)
     if rows.ndim != 1 or (rows.dtype.kind not in "iu" and rows.size):
         raise AmesError(f"{name} are {rows.dtype} {list(rows.shape)}; expected int [pairs]")
@@ -288,12 +287,12 @@ def _rows(rows: np.ndarray, count: int, name: str) -> np.ndarray:
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    said = str(error).lower()
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in said
+    known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return known or "can't allocate memory" in str(error).lower()
 
 
 def _split(images: np.ndarray, parts: int) -> list[np.ndarray]:
-    """Positions of rising image rows [P] in parts of about as many pairs, the pairs of an image in one."""
+    """Split positions of ascending image rows [P] into parts of similar size, each image in one part."""
     cuts = np.arange(1, parts) * len(images) // parts
     if len(images):
         cuts = np.searchsorted(images, images[cuts])

@@ -90,9 +90,10 @@ def _naming(file: DescriptorFile | Database, images: np.ndarray) -> AbstractCont
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Pairs of some queries with some images, all int [P] but ``images``, the images' ids, rising.
+    """Pairs of some queries with some images.
 
-    rows, columns: where a pair stands in the queries and in the shortlist; places: its image in ``images``.
+    rows, columns: int [P], the query of a pair and its column in the shortlist. places: int [P], its image in
+    ``images``, the ascending ids.
     """
 
     rows: np.ndarray
@@ -102,14 +103,14 @@ class _Pairs:
 
     @classmethod
     def from_shortlist(cls, ids: np.ndarray, wanted: np.ndarray, queries: np.ndarray) -> _Pairs:
-        """The wanted entries of a shortlist [Q, M] for some of its queries, by image."""
+        """Collect the wanted entries of a shortlist [Q, M] for some of its queries, sorted by image."""
         rows, columns = np.nonzero(wanted[queries])
         images, places = np.unique(ids[queries[rows], columns], return_inverse=True)
         order = np.argsort(places, kind="stable")
         return cls(rows[order], columns[order], places[order], images)
 
     def blocks(self, size: int) -> list[_Pairs]:
-        """The same in blocks of ``size`` images."""
+        """Split into blocks of ``size`` images."""
         starts = range(0, len(self.images), size)
         cuts = np.searchsorted(self.places, [*starts, len(self.images)])
         return [

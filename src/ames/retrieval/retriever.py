@@ -205,8 +205,10 @@ class Retriever:
         descriptors [Q, N, D], or the model's codes of them; of a single image also [G] and [N, D], which
         gives one row. ``database.names`` has the names of the ids. All descriptors are used.
 
-        A query without keypoints (a zero vector) finds nothing. AmesError where numbers of queries or widths
-        differ, or a query is not finite.
+        vectors: global, float32 [Q, G]. queries: local descriptors [Q, N, D], or the model's codes of them
+        (uint8, ``ames extract --pack``). A single image, [G] and [N, D], gives one row. A query without
+        keypoints (a zero vector) finds nothing. AmesError if numbers of queries or widths differ, or a query
+        is not finite.
         """
         _check_counts(k, num_rerank)
         vectors, queries = _batch(vectors, queries)

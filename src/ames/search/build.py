@@ -33,9 +33,8 @@ _BYTES = 1 << 27  # of the descriptors that are re-ranked together, several time
 class Source:
     """The global descriptors of a data set, and where shortlists of them are written.
 
-    training: the data set's images are the queries and the gallery. more: files of a gallery that goes on
-    behind its own. target: the folder that the shortlist is for, the data set's own if None. kind: "npz", or
-    "pkl" for the published layout.
+    training: the images are both queries and gallery. more: files that follow the gallery's own. target: the
+    folder of the shortlist, None: the data set's. kind: "npz", or "pkl" for the published layout.
     """
 
     folder: DatasetFolder
@@ -96,14 +95,13 @@ def make(
     device: str = "cpu",
     block: int = BLOCK,
 ) -> Path:
-    """Writes ``nn_<descriptors>``, the shortlist of each query, and returns its path.
+    """Write ``nn_<descriptors>``, the shortlist of each query, and return its path.
 
-    size: entries a query; None is the whole gallery for a test set, 300 for a training set (what the sampler
-    reads), besides the image itself. skip_self: of a training set, the images do not find themselves (by
-    number: others of the same vector are found). A shortlist that is there already is kept; one that was made
-    here from other descriptors, or otherwise than is asked for, is an AmesError, as far as the file shows it
-    (a pickle shows its shape alone), unless ``overwrite``, which makes it again. ``block`` and memory:
-    ``search_blocks``.
+    size: entries per query; None: the whole gallery of a test set, and of a training set 300 (as the sampler
+    reads) besides the image itself. skip_self: images of a training set do not find themselves (by number:
+    others of the same vector are found). An existing shortlist is kept. AmesError if it says that it was made
+    from other descriptors or with other settings (a pickle shows only its shape), unless ``overwrite``, which
+    replaces it. ``block``: as in ``search_blocks``.
     """
     kept = None if overwrite else existing(source)
     if kept is not None and not all(file.exists() for file in source.files):
@@ -116,7 +114,7 @@ def make(
         return kept
     about = source.about(queries, gallery)
     if kept is not None:
-        # What the call leaves to us may be otherwise in the file.
+        # The file may differ in what the call does not specify.
         about |= {} if size is None else {"entries": count_entries(gallery, size, skip_self)}
         _check_same(kept, about | ({"skip_self": True} if skip_self else {}))
         return kept
@@ -141,11 +139,11 @@ def make_superglobal(
     *,
     device: str = "cpu",
 ) -> Path:
-    """Writes ``nn_superglobal``: ``shortlist`` re-ranked by the descriptors it was made from; returns its
+    """Write ``nn_superglobal``, ``shortlist`` re-ranked by the descriptors it was made from, and return its
     path.
 
-    A file that is there already is kept; one that was made here from other descriptors or with other
-    settings is an AmesError, and so are a shortlist of another gallery, and training sets.
+    An existing file is kept. AmesError if it says that it was made from other descriptors or with other
+    settings, for a shortlist of another gallery, and for training sets.
     """
     if source.training:
         raise AmesError(f"{source.folder.path}: SuperGlobal re-ranks the shortlists of test sets")
@@ -174,12 +172,12 @@ def make_superglobal(
 def rerank_blocks(
     found: Shortlist, queries: Vectors, gallery: Vectors, settings: Reranking, *, device: str = "cpu"
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(ids int64 [b, M], similarities float32 [b, M]) of the queries' blocks, as in ``found``; the first
-    ``settings.top`` entries of each query are re-ranked.
+    """Yield (ids int64 [b, M], similarities float32 [b, M]) of the queries' blocks, as in ``found``, with the
+    first ``settings.top`` entries of each query re-ranked.
 
     Their similarities are SuperGlobal's scores; equal ones stay in their order. Those of the other entries
-    are lowered by one number a query, where need be, so that they do not stand above. Images without a
-    vector, on either side, are not re-ranked.
+    are lowered by one number per query, if needed, so that they are not above. Images without a vector, on
+    either side, are not re-ranked.
     """
     top = min(settings.top, found.ids.shape[1])
     block = max(1, _BYTES // (4 * max(top, 1) * (gallery.width + top)))
@@ -200,7 +198,7 @@ def rerank_blocks(
 def _reordered(
     ids: np.ndarray, similarities: np.ndarray, scores: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """With the first entries by ``scores`` [b, top], those of -inf behind, unchanged."""
+    """Sort the first entries by ``scores`` [b, top]; those of -inf come last, unchanged."""
     top = scores.shape[1]
     order = np.argsort(-scores, axis=1, kind="stable")
     ids[:, :top] = np.take_along_axis(ids[:, :top], order, 1)
@@ -216,7 +214,7 @@ def _reordered(
 
 
 def existing(source: Source) -> Path | None:
-    """The shortlist that ``make`` would keep."""
+    """Return the shortlist that ``make`` would keep."""
     if source.kind == "pkl":  # asked for by name: one of the other kind does not stand in for it
         path = source.place.path / f"nn_{source.folder.descriptors}.pkl"
         return path if path.is_file() else None
@@ -227,7 +225,7 @@ def existing(source: Source) -> Path | None:
 
 
 def _check_shape(path: Path, queries: int, entries: int | None) -> None:
-    """Of a pickle; entries: None is any number."""
+    """Check the shape of a pickle; entries: None is any number."""
     with named(path):
         _, rows, columns = published_array(load_pickle(path)).shape
     for what, held, wanted in (("queries", rows, queries), ("entries", columns, entries)):
@@ -236,7 +234,7 @@ def _check_shape(path: Path, queries: int, entries: int | None) -> None:
 
 
 def _check_same(path: Path, wanted: Mapping[str, Any]) -> None:
-    """What the file does not say, of earlier versions, is taken for the same."""
+    """Compare with a file's description; what a file of an earlier version lacks counts as equal."""
     held = read_meta(path)
     if held.get("digest", wanted["digest"]) != wanted["digest"]:
         raise AmesError(f"{path}: made from other descriptors; move it away to make it again")

@@ -1,4 +1,4 @@
-"""Which code global descriptors deserve, measured on one's own: bytes against what is still found."""
+"""Choose a code of global descriptors by measurements on them: bytes against recall."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ames.errors import AmesError
 from ames.search.codes import GlobalCodec
 from ames.search.exact import search
 
-# Small ones first; which fits depends on the vectors, hence the table.
+# Small ones first; which one fits depends on the vectors.
 FACTORIES = ("RaBitQ", "PCA64,SQ4", "PCA64,SQ8", "SQ4", "PCA128,SQ8", "SQ8", "SQfp16")
-OVERHEAD = (
-    48  # bytes per image beside its codes: 8 of the row, 4 and some 30 of the name, a share of the rest
-)
+OVERHEAD = 48  # bytes per image beside its codes: 8 of the row, some 34 of the name, a share of the rest
+_TOLERANCE = 0.02  # of recall, below the best
+_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,17 @@ def measure(
     factories: Sequence[str] = FACTORIES,
     ks: Sequence[int] = (1, 10, 100),
     sample: int = 500,
-    seed: int = 0,
 ) -> tuple[list[Measured], dict[str, str]]:
-    """Each factory against exact search, on vectors float32 [n, G], by cosine; and those left out, with the
-    reason.
+    """Compare each factory with exact search by cosine on vectors float32 [n, G]; also return the factories
+    that were left out, with the reason.
 
     queries float32 [Q, G]: the first ``sample`` that are not zero; None: ``sample`` of the vectors
     themselves, each without itself.
     """
     own = queries is None
-    rng = np.random.default_rng([seed, 23])
-    there = np.flatnonzero(np.linalg.norm(vectors, axis=1) > 0)
+    rng = np.random.default_rng([_SEED, 23])
+    present = np.linalg.norm(vectors, axis=1) > 0
+    there = np.flatnonzero(present)
     asked = np.sort(rng.choice(there, min(sample, len(there)), replace=False))
     if queries is not None:  # one without keypoints finds nothing, whatever the code
         queries = queries[np.linalg.norm(queries, axis=1) > 0]
@@ -60,11 +60,10 @@ def measure(
     most = max(ks) + own
     exact = _without(search(asking, vectors, most).ids, asked if own else None)
     found, left_out = [], {}
-    present = np.linalg.norm(vectors, axis=1) > 0
     for factory in factories:
         start = time.perf_counter()
         try:
-            codec = GlobalCodec.fit(vectors, factory, seed=seed)
+            codec = GlobalCodec.fit(vectors, factory, seed=_SEED)
         except AmesError as error:
             left_out[factory] = str(error)
             continue
@@ -107,14 +106,13 @@ def pick(
     bytes_per_image: int,
     desc_bytes: int = 16,
     overhead: int = OVERHEAD,
-    tolerance: float = 0.02,
     least: int = 50,
 ) -> Pick:
-    """The smallest global code that finds, of the exact first 100 (or the most that was measured), a share
-    within ``tolerance`` of the best that fits; the other bytes go to local descriptors of ``desc_bytes``.
+    """Return the smallest global code whose recall at 100 (or the most that was measured) is within 0.02 of
+    the best that fits; the other bytes go to local descriptors of ``desc_bytes``.
 
-    least: local descriptors that there must be room for, since accuracy hangs on them first (the paper's 50).
-    AmesError where nothing fits.
+    least: local descriptors that must fit, since accuracy depends on them first (the paper's 50). AmesError
+    where nothing fits.
     """
     if not measured:
         raise AmesError("no factory could be measured; give others (--factories)")
@@ -126,8 +124,8 @@ def pick(
             f"{overhead} bytes of bookkeeping and a global code (smallest: {smallest}); allow more bytes, or "
             "fewer descriptors"
         )
-    best = max(m.recall[max(m.recall)] for m in fits)
-    good = [m for m in fits if m.recall[max(m.recall)] >= best - tolerance]
-    chosen = min(good, key=lambda m: (m.bytes, -m.recall[max(m.recall)]))
+    recalls = [m.recall[max(m.recall)] for m in fits]
+    good = [(m, r) for m, r in zip(fits, recalls, strict=True) if r >= max(recalls) - _TOLERANCE]
+    chosen, _ = min(good, key=lambda pair: (pair[0].bytes, -pair[1]))
     local = (bytes_per_image - overhead - chosen.bytes) // desc_bytes
     return Pick(chosen.factory, local, overhead + chosen.bytes + local * desc_bytes)

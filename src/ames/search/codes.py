@@ -1,6 +1,6 @@
-"""Global descriptors as codes of a few bytes, and the search in them: FAISS behind one factory string.
+"""Global descriptors as codes of a few bytes, and the search in them: FAISS with a factory string.
 
-Most of what FAISS can encode with will do: "Flat", "SQfp16", "SQ8", "SQ4", "PCA64,SQ8", "RaBitQ", and for
+Most factories that encode are possible: "Flat", "SQfp16", "SQ8", "SQ4", "PCA64,SQ8", "RaBitQ", and for
 large collections "IVF1024,SQ8", "PCA64,IVF4096,PQ32" or "OPQ32_128,IVF4096,PQ32".
 """
 
@@ -16,7 +16,7 @@ from ames.errors import AmesError
 from ames.search.shortlist import Shortlist
 
 _BLOCK = 1 << 16  # vectors or codes handed to FAISS at a time
-_NPROBE = 32  # lists of an IVF index that a query looks into
+_NPROBE = 32  # lists of an IVF index that a query visits
 _SEARCHABLE = {
     "IndexFlat",
     "IndexFlatIP",
@@ -44,10 +44,10 @@ class GlobalCodec:
 
     @classmethod
     def fit(cls, vectors: np.ndarray, factory: str, *, seed: int = 0) -> GlobalCodec:
-        """Trains the code of a FAISS factory string on vectors float32 [n, G].
+        """Train the code of a FAISS factory string on vectors float32 [n, G].
 
-        AmesError for a string that FAISS does not take, or cannot encode with, and for too few vectors or
-        values that are not finite.
+        AmesError for a string that FAISS cannot parse or encode with, for too few vectors, and for values
+        that are not finite.
         """
         import faiss
 
@@ -74,9 +74,7 @@ class GlobalCodec:
         return codec
 
     def encode(self, vectors: np.ndarray) -> np.ndarray:
-        """float32 [n, G] -> uint8 [n, code_bytes]. AmesError for another width, or a vector that is not
-        finite.
-        """
+        """float32 [n, G] -> uint8 [n, code_bytes]. AmesError for another width, or if not finite."""
         if vectors.ndim != 2 or vectors.shape[1] != self.width:
             raise AmesError(f"global descriptors are {vectors.shape}, the codec takes (n, {self.width})")
         codes = np.empty((len(vectors), self.code_bytes), np.uint8)
@@ -86,24 +84,26 @@ class GlobalCodec:
         return codes
 
     def length(self, codes: np.ndarray) -> float | None:
-        """The median length of the vectors that codes uint8 [n, code_bytes] stand for; None where there are
-        none, or FAISS cannot say it.
+        """Return the median length of the vectors that codes uint8 [n, code_bytes] stand for; None without
+        codes, or where FAISS cannot decode them.
         """
+        if not len(codes):
+            return None
         try:
-            decoded = self._empty.sa_decode(np.ascontiguousarray(codes)) if len(codes) else codes
+            decoded = self._empty.sa_decode(np.ascontiguousarray(codes))
         except RuntimeError:
             return None
-        return float(np.median(np.linalg.norm(decoded, axis=1))) if len(codes) else None
+        return float(np.median(np.linalg.norm(decoded, axis=1)))
 
     def to_bytes(self) -> bytes:
-        """As FAISS writes an index without vectors. Keep a checksum beside it: FAISS trusts what it reads."""
+        """Serialize an index without vectors. Store a checksum too: FAISS trusts what it reads."""
         import faiss
 
         return faiss.serialize_index(self._empty).tobytes()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> GlobalCodec:
-        """AmesError for what FAISS cannot read, or what holds vectors."""
+        """Read what ``to_bytes`` wrote; AmesError for data that FAISS cannot read or that holds vectors."""
         import faiss
 
         try:
@@ -115,9 +115,7 @@ class GlobalCodec:
         return cls(index)
 
     def index(self, codes: np.ndarray, present: np.ndarray) -> GlobalIndex:
-        """An index of codes uint8 [n, code_bytes], without decoding them; rows that are not ``present``,
-        bool [n], are left out.
-        """
+        """Index the codes uint8 [n, code_bytes] that are ``present``, bool [n], without decoding them."""
         import faiss
 
         if codes.shape != (len(present), self.code_bytes):
@@ -143,11 +141,11 @@ class GlobalIndex:
         self._index, self.rows, self._images = index, rows, images
 
     def search(self, queries: np.ndarray, k: int, *, nprobe: int = _NPROBE) -> Shortlist:
-        """The ``k`` most similar images of each query float32 [Q, G], by the cosine with what the codes stand
-        for; where there are fewer, the last entries are -1.
+        """Return the ``k`` most similar images of each query float32 [Q, G], by the cosine with the decoded
+        vectors; if there are fewer, the last entries are -1.
 
-        A zero query, of an image without keypoints, finds nothing. nprobe: lists looked into, where the index
-        has lists. AmesError for another width, a query that is not finite, or a ``k`` below 0.
+        A zero query, of an image without keypoints, finds nothing. nprobe: lists to visit, if the index has
+        lists. AmesError for another width, a query that is not finite, or a ``k`` below 0.
         """
         import faiss
 
@@ -181,8 +179,8 @@ def _unit(vectors: np.ndarray, first: int = 0, what: str = "image") -> np.ndarra
 
 
 def _check_parts(factory: str, index: Any) -> None:
-    """Refuses what FAISS encodes with but cannot search in by the inner product, or packs wrongly without a
-    word (the FastScan kinds with lists).
+    """Refuse factories with which FAISS encodes, but cannot search by the inner product, or packs wrongly
+    without an error (the FastScan kinds with lists).
     """
     import faiss
 
@@ -202,7 +200,7 @@ def _check_parts(factory: str, index: Any) -> None:
 
 
 def _train(index: Any, vectors: np.ndarray) -> None:
-    """As FAISS does, but for PCA: it subtracts the mean, which changes inner products and so the order."""
+    """Train as FAISS does, except PCA: FAISS subtracts the mean, which changes inner products."""
     import faiss
 
     whole: Any = faiss.downcast_index(index)
@@ -225,6 +223,7 @@ def _steps(index: Any) -> list[Any]:
 
 
 def _reason(error: RuntimeError) -> str:
-    """What FAISS says, without where in its source."""
+    """Return what FAISS says, without the place in its source and the condition that failed there."""
     said = re.sub(r"^Error in .* at \S+:\d+: ", "", str(error).strip().splitlines()[-1])
-    return said.split("Error: ")[-1].removesuffix(".")
+    said = re.sub(r"^'.*' failed: (?=\S)", "", said.split("Error: ")[-1])
+    return said.removesuffix(".")

@@ -1,4 +1,4 @@
-"""The result of a global search: for each query the nearest gallery images, best first."""
+"""The result of a global search: the nearest gallery images of each query, best first."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -24,12 +24,12 @@ _ROWS_AT_ONCE = 4096  # of a check: bounds the memory that it takes beside array
 class Shortlist:
     """Nearest gallery images of each query.
 
-    ids: int64 [Q, M] positions in the gallery, best first, each once a query; -1 is no entry.
-    similarities: float32 [Q, M], finite wherever there is an entry.
-    meta: what the file says about its origin: dataset, descriptors, gallery_size.
+    ids: int64 [Q, M] positions in the gallery, best first, each once per query; -1 is no entry.
+    similarities: float32 [Q, M], finite where there is an entry.
+    meta: origin: dataset, descriptors, gallery_size.
     Other integer and floating dtypes are converted. Raises AmesError when the shapes differ or are not two
     dimensional, ids are not integers (stored floats lose ids above 2**24), a value is out of its range, or a
-    query names an image twice; with `distinct` False, for looking at a file, the last is not checked.
+    query names an image twice (not checked if ``distinct`` is False, to inspect a file).
     """
 
     ids: np.ndarray
@@ -63,14 +63,14 @@ class Shortlist:
         object.__setattr__(self, "similarities", similarities)
 
     def where(self, mask: np.ndarray) -> "Shortlist":
-        """Return the entries that `mask`, bool [Q, M], selects; the others are empty."""
+        """Return the entries that ``mask``, bool [Q, M], selects; the others are empty."""
         return Shortlist(np.where(mask, self.ids, -1), self.similarities, self.meta, distinct=False)
 
     def save(self, path: Path | str, *, meta: Mapping[str, Any] | None = None) -> Path:
-        """Write the shortlist as `.npz`, whole or not at all, and return the path.
+        """Write the shortlist as ``.npz``, whole or not at all, and return the path.
 
         meta: added to the shortlist's own; what JSON can hold.
-        Raises AmesError when the name does not end in `.npz` or the file cannot be written.
+        Raises AmesError when the name does not end in ``.npz`` or the file cannot be written.
         """
         path = Path(path)
         if path.suffix != ".npz":
@@ -89,14 +89,12 @@ class Shortlist:
         columns: int | None = None,
         distinct: bool = True,
     ) -> "Shortlist":
-        """Read what `save` wrote, or a published `.pkl`; nothing in the file is executed.
+        """Read what ``save`` wrote, or a published ``.pkl``; nothing in the file is executed.
 
-        columns: entries a query that are kept, the first ones (None: all); of a large training shortlist,
-        which is float64, this and the narrower types are what stays in memory.
-        distinct: as of the class.
+        columns: first entries of each query to keep in memory (None: all). distinct: as in the class.
         Raises AmesError naming the file when it is missing, broken or no shortlist, when an id is outside
-        of a gallery of `gallery_size` images or named twice by a query, or when a `.pkl` holds ids that its
-        floats cannot tell apart.
+        of a gallery of ``gallery_size`` images or named twice by a query, or when the floats of a ``.pkl``
+        do not hold its ids exactly.
         """
         path = Path(path)
         if columns is not None and columns < 1:
@@ -120,17 +118,16 @@ class Shortlist:
 
     @classmethod
     def from_array(cls, content: Any, *, columns: int | None = None, distinct: bool = True) -> "Shortlist":
-        """A shortlist from a published array or tensor [2, Q, M]: similarities, then ids, often as floats.
+        """Convert a published array or tensor [2, Q, M]: similarities, then ids, often as floats.
 
-        Raises AmesError for another shape, and for ids that are not whole or that their type cannot hold
-        exactly.
+        Raises AmesError for another shape, and for ids that are not whole or not exact in their type.
         """
         similarities, ids = published_array(content)[..., :columns]
         return cls(whole_ids(ids), similarities.astype(np.float32), distinct=distinct)
 
 
 def read_meta(path: Path | str) -> dict[str, Any]:
-    """What an ``.npz`` of `Shortlist.save` says about its origin; its entries are not read.
+    """Read the meta of an ``.npz`` of ``Shortlist.save``, without its entries.
 
     Raises AmesError naming the file when it is missing, broken or no shortlist.
     """
@@ -140,7 +137,7 @@ def read_meta(path: Path | str) -> dict[str, Any]:
 
 @contextmanager
 def named(path: Path | str) -> Iterator[None]:
-    """What is wrong with a file's content begins with its name."""
+    """Begin errors about a file's content with its name."""
     try:
         yield
     except AmesError as error:
@@ -148,7 +145,7 @@ def named(path: Path | str) -> Iterator[None]:
 
 
 def published_array(content: Any) -> np.ndarray:
-    """The array (2, queries, entries) that a published pickle holds: similarities, then ids, as numbers."""
+    """Return the array (2, queries, entries) of a published pickle: similarities, then ids, as numbers."""
     if isinstance(content, torch.Tensor):
         content = content.detach().numpy()
     if not isinstance(content, np.ndarray):
@@ -171,7 +168,7 @@ def _meta(text: np.ndarray) -> dict[str, Any]:
 
 
 def whole_ids(stored: np.ndarray) -> np.ndarray:
-    """int64 from stored numbers, exactly; floats hold whole numbers up to a size that depends on them."""
+    """Convert stored numbers to int64 exactly; each float type is exact only up to a limit."""
     if stored.dtype.kind != "f":
         return stored.astype(np.int64)
     limit = 2 ** (np.finfo(stored.dtype).nmant + 1)
@@ -191,7 +188,7 @@ def whole_ids(stored: np.ndarray) -> np.ndarray:
 
 
 def repeated(ids: np.ndarray) -> np.ndarray:
-    """bool [B, C]: entries that name an image which stands before them in the row; -1 is none."""
+    """Return bool [B, C]: entries whose image is also earlier in the row; -1 is none."""
     found = np.zeros(ids.shape, bool)
     ordered = np.sort(ids.astype(np.int32) if ids.max(initial=0) < 2**31 else ids, axis=1)
     rows = np.flatnonzero(((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(1))
@@ -205,7 +202,7 @@ def repeated(ids: np.ndarray) -> np.ndarray:
 
 
 def first_repeated(ids: np.ndarray) -> tuple[int, int] | None:
-    """The first row of ids [B, M] that names an image twice, and the image; None if there is none."""
+    """Return the first row of ids [B, M] that names an image twice, and the image; None if there is none."""
     for start, again in _repeats(ids):
         places = np.argwhere(again)
         if len(places):
@@ -215,12 +212,12 @@ def first_repeated(ids: np.ndarray) -> tuple[int, int] | None:
 
 
 def count_repeated(ids: np.ndarray) -> int:
-    """How many entries of ids [B, M] are ``repeated``."""
+    """Count the entries of ids [B, M] that are ``repeated``."""
     return sum(int(again.sum()) for _, again in _repeats(ids))
 
 
 def _repeats(ids: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """``repeated`` of blocks of rows, with the number of the first one: bounds the memory that it takes."""
+    """Yield ``repeated`` of blocks of rows, with their first row: this bounds memory."""
     rows = max(1, _IDS_AT_ONCE // max(ids.shape[1], 1))
     for start in range(0, len(ids), rows):
         yield start, repeated(ids[start : start + rows])

@@ -1,4 +1,4 @@
-"""Shortlists written block by block, for those that do not fit into the memory."""
+"""Write shortlists that do not fit into memory, block by block."""
 
 from __future__ import annotations
 
@@ -27,13 +27,12 @@ _EXACT = 2**24  # float32 tells whole numbers apart up to here
 
 @contextmanager
 def write_npz(path: Path, queries: int, entries: int, *, meta: Mapping[str, Any]) -> Iterator[Write]:
-    """Writes the ``.npz`` of ``Shortlist.save`` with ``queries`` rows of ``entries``; gives a function that
+    """Write the ``.npz`` of ``Shortlist.save`` with ``queries`` rows of ``entries``; yields a function that
     takes the next rows: ids int64 [n, entries], similarities float32 [n, entries].
 
-    Nothing of what was handed over is kept in memory. The members are not compressed, so that
-    ``data.neighbours`` can map them. While it is written, similarities lie in a file of their own beside
-    it: a member of an archive has to be complete before the next one. AmesError where rows are missing or
-    too many, and before anything is written where the disk is too small.
+    No rows are kept in memory. The members are not compressed, so that ``training.data.neighbours`` can map
+    them. Similarities are first written to a temporary file, because a member of an archive must be complete
+    before the next one. AmesError for missing or surplus rows, and before writing if the disk is too small.
     """
     with ExitStack() as files:
         temporary = files.enter_context(atomic_path(path))
@@ -65,9 +64,8 @@ def write_pkl(
 ) -> Iterator[Write]:
     """As ``write_npz``, in the layout of the published pickles: axis 0 = [similarity, id].
 
-    training: numpy float64 (2, images, entries), which lies in a file until it is pickled; else a torch
-    tensor float32 (2, queries, entries), in memory as a whole. AmesError where float32 cannot hold a
-    gallery's ids, too.
+    training: numpy float64 (2, images, entries), in a temporary file until it is pickled; else a torch
+    tensor float32 (2, queries, entries), in memory. AmesError also if float32 cannot hold a gallery's ids.
     """
     if not training and gallery_size > _EXACT:
         raise AmesError(
@@ -86,7 +84,7 @@ def write_pkl(
         def write(ids: np.ndarray, similarities: np.ndarray) -> None:
             part = rows.take(ids, similarities)
             for axis, values in enumerate((similarities, ids)):
-                if mapped:  # written, not stored through a map: on a full disk that would kill the process
+                if mapped:  # not through the map, which on a full disk would kill the process
                     spool.seek(8 * entries * (axis * queries + part.start))
                     spool.write(_bytes(values, np.float64))
                 else:
@@ -98,19 +96,19 @@ def write_pkl(
             spool.flush()
             table = np.memmap(spool, np.float64, "r", shape=shape)
         with open(temporary, "xb") as file:
-            # Protocol 5 hands the mapped bytes to the file as they are; older ones would copy them.
+            # Protocol 5 writes the mapped bytes without a copy.
             content = table.view(np.ndarray) if training else torch.from_numpy(table)
             pickle.dump(content, file, protocol=5)
 
 
 class _Rows:
-    """Counts the rows of a file that is written."""
+    """Counts the written rows of a file."""
 
     def __init__(self, path: Path, queries: int, entries: int) -> None:
         self._path, self._queries, self._entries, self._done = path, queries, entries, 0
 
     def take(self, ids: np.ndarray, similarities: np.ndarray) -> slice:
-        """Where the next rows belong."""
+        """Return the place of the next rows."""
         part = slice(self._done, self._done + len(ids))
         if ids.shape != similarities.shape or ids.shape[1:] != (self._entries,) or part.stop > self._queries:
             raise AmesError(
@@ -126,7 +124,7 @@ class _Rows:
 
 
 def _check_space(path: Path, needed: int) -> None:
-    """Before hours of work whose result would not fit."""
+    """Check the disk before hours of work."""
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise AmesError(

@@ -22,9 +22,9 @@ from ames.errors import AmesError
 class Reranking:
     """The constants of the re-ranking.
 
-    top: entries of the shortlist that are re-ranked (M). neighbours: of each descriptor, besides itself (K).
-    beta: their weight. normalize: refined and expanded descriptors are brought to unit length; our reading
-    is that the paper does not do so.
+    top: re-ranked entries of the shortlist (M). neighbours: of each descriptor, besides itself (K). beta:
+    their weight. normalize: bring refined and expanded descriptors to unit length; in our reading the paper
+    does not.
     """
 
     top: int = 400
@@ -38,7 +38,7 @@ class Reranking:
 
 
 def refine(candidates: Tensor, there: Tensor, settings: Reranking) -> Tensor:
-    """Each candidate of a query, refined by its nearest ones among the others: float [B, M, G] -> [B, M, G].
+    """Refine each candidate of a query by its nearest among the others: float [B, M, G] -> [B, M, G].
 
     A descriptor g becomes (g + beta * sum of s_j g_j) / (1 + beta * sum of s_j) over its K nearest, s_j
     being their inner products with it, those below 0 counted as 0. Equal ones are taken in the shortlist's
@@ -51,14 +51,14 @@ def refine(candidates: Tensor, there: Tensor, settings: Reranking) -> Tensor:
     k = min(settings.neighbours, candidates.shape[1] - 1)
     values, places = similar.sort(dim=2, descending=True, stable=True)
     values = settings.beta * values[..., :k].clamp(min=0)
-    # A product with a sparse matrix, where fetching the neighbours would take K times the candidates' memory.
+    # A product with a sparse matrix: gathering the neighbours would take K times the candidates' memory.
     weights = similar.zero_().scatter_(2, places[..., :k], values)
     refined = (candidates + weights @ candidates) / (1 + values.sum(2, keepdim=True))
     return F.normalize(refined, dim=-1) if settings.normalize else refined
 
 
 def expand(queries: Tensor, refined: Tensor, scores: Tensor, settings: Reranking) -> Tensor:
-    """The queries [B, G], expanded: in each dimension the maximum of the query and its K best refined
+    """Expand the queries [B, G]: in each dimension the maximum of the query and its K best refined
     candidates [B, M, G] by ``scores`` [B, M], -inf where there is no candidate.
     """
     k = min(settings.neighbours, refined.shape[1])
@@ -70,7 +70,7 @@ def expand(queries: Tensor, refined: Tensor, scores: Tensor, settings: Reranking
 
 
 def rescore(queries: Tensor, candidates: Tensor, there: Tensor, settings: Reranking) -> Tensor:
-    """New scores [B, M] of the candidates float [B, M, G] of queries [B, G], -inf where ``there`` is False.
+    """Return scores [B, M] of the candidates float [B, M, G] of queries [B, G], -inf if ``there`` is False.
 
     The mean of S1, the query's inner product with the refined candidates, and S2, the expanded query's with
     the candidates as they were.

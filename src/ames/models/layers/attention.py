@@ -1,8 +1,7 @@
-"""Attention among two sets of tokens and the match token that reads both.
+"""Attention of two sets of tokens and the match token, which reads both.
 
-The sequence is laid out as [query; match token; database], so that "the query and the match token"
-as well as "the match token and the database" are slices of it. What the released code writes as one
-dense mask over all tokens is then three exact rectangular attention calls.
+The sequence is [query; match token; database], so that "query and match token" and "match token and database"
+are slices. The dense mask of the released code is then three exact rectangular attention calls.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Up to this many scores a head the CPU is faster at a product, a softmax and a product than at the fused
-# kernel, which pays for each call; in half precision it always is (docs/performance.md).
+# Up to this many scores per head the CPU is faster without the fused kernel, whose calls are costly; in half
+# precision it always is (docs/performance.md).
 _SMALL = 256 * 256
 
 
@@ -75,22 +74,22 @@ class PairAttention(nn.Module):
         )
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of tokens [B, S, d], each [B, heads, S, d / heads]."""
+        """Return queries, keys and values of tokens [B, S, d], each [B, heads, S, d / heads]."""
         B, S, d = x.shape
         qkv = F.linear(x.to(self.in_proj_weight.dtype), self.in_proj_weight, self.in_proj_bias)
         query, key, value = qkv.view(B, S, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         return query, key, value
 
     def merge(self, *parts: Tensor) -> Tensor:
-        """Attended values [B, heads, rows, d / heads], one behind the other -> [B, all rows, d]."""
+        """Concatenate attended values [B, heads, rows, d / heads] -> [B, all rows, d]."""
         joined = torch.cat([part.transpose(1, 2) for part in parts], dim=1)
         return self.out_proj(joined.flatten(2))
 
     def within(self, x: Tensor, token: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Self-attention of one image x [I, N, d] and the match token [d].
 
-        mask: bool [I, 1, 1, N + 1] or None. Returns what the descriptors read, [I, N, d], and the share of
-        the image in what the token reads, float32 [I, heads + d]: the log of the sum of its exponentials,
+        mask: bool [I, 1, 1, N + 1] or None. Returns the output of the descriptors, [I, N, d], and the share
+        of the image in the token's output, float32 [I, heads + d]: the log of the sum of its exponentials,
         then its mean of the values.
         """
         N = x.shape[1]
@@ -100,14 +99,14 @@ class PairAttention(nn.Module):
         if mask is not None:
             scores = scores.masked_fill(~mask[..., :N], float("-inf"))
         total = scores.logsumexp(-1, keepdim=True)
-        # An image without descriptors has no mean, and its weight will be exp(-inf) = 0.
+        # An image without descriptors has no mean; its weight will be exp(-inf) = 0.
         weight = torch.where(total.isinf(), 0.0, (scores - total).exp())
         mean = weight @ value[:, :, :N].float()
         return read, torch.cat((total.flatten(1), mean.flatten(1)), 1)
 
     def join(self, token: Tensor, *summaries: Tensor) -> Tensor:
-        """What the match token [d] reads of itself and of images, whose shares are float32 [P, heads + d]
-        (``within``): [P, d].
+        """Return the output of the match token [d], [P, d], from images' shares float32 [P, heads + d]
+        (``within``) and the token itself.
         """
         query, key, value = self.project(token.view(1, 1, -1))
         shares = torch.stack(summaries, 1)  # [P, images, heads + d]
@@ -120,11 +119,11 @@ class PairAttention(nn.Module):
         return self.out_proj(mean.to(query.dtype))
 
     def read(self, token: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
-        """What the match token [B, d] attends to in all tokens x [B, S, d], as ``forward`` gives it: [B, d].
+        """Return the output of the match token [B, d] over all tokens x [B, S, d], as in ``forward``: [B, d].
 
-        Keys and values of x are never made: the query meets all keys in one product with the projection
-        (their bias adds the same to every score and so changes nothing), and the values are projected
-        after they have been averaged.
+        Keys and values of x are never computed: the query meets all keys in one product with the projection
+        (their bias adds the same to every score and changes nothing), and values are projected after they
+        are averaged.
         """
         weight = self.in_proj_weight.view(3, self.heads, -1, token.shape[1])
         bias = self.in_proj_bias.view(3, self.heads, -1)
@@ -169,8 +168,8 @@ class PairLayer(nn.Module):
         return self._feed_forward(x)
 
     def within(self, x: Tensor, token: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Self-attention of one image [I, N, d] beside the match token [d]: its descriptors, [I, N, d], and
-        its share in the token, [I, heads + d] (``PairAttention.within``).
+        """Self-attention of one image [I, N, d] and the match token [d]: its descriptors, [I, N, d], and its
+        share in the token, [I, heads + d] (``PairAttention.within``).
         """
         read, summary = self.self_attn.within(
             self._before(self.norm1, x), self._before(self.norm1, token), mask
@@ -178,12 +177,12 @@ class PairLayer(nn.Module):
         return self._after(self.norm1, x, read), summary
 
     def join(self, token: Tensor, *summaries: Tensor) -> Tensor:
-        """The match token [d] behind the self-attention that ``within`` began: [P, d]."""
+        """Return the match token [d] after the self-attention that ``within`` began: [P, d]."""
         read = self.self_attn.join(self._before(self.norm1, token), *summaries)
         return self._after(self.norm1, token, read)
 
     def match(self, x: Tensor, n: int, mask: Tensor | None) -> Tensor:
-        """The match token alone behind cross-attention and feed-forward; x: [B, N + 1 + M, d] behind
+        """Return the match token alone after cross-attention and feed-forward; x: [B, N + 1 + M, d] after
         self-attention -> [B, d].
         """
         before = self._before(self.norm2, x)
@@ -194,7 +193,7 @@ class PairLayer(nn.Module):
         return norm(x) if self.pre_norm else x
 
     def _after(self, norm: nn.Module, x: Tensor, read: Tensor) -> Tensor:
-        # ``read`` is fresh and nobody else's: it takes the sum where it can.
+        # ``read`` is new memory that nothing else uses: the sum is in place if the format allows.
         total = read.add_(x) if read.dtype == x.dtype else x + read
         return total if self.pre_norm else norm(total)
 
@@ -205,7 +204,7 @@ class PairLayer(nn.Module):
 
 
 class PairDecoder(nn.Module):
-    """A stack of PairLayers; with pre-norm one more LayerNorm closes it."""
+    """A stack of PairLayers; with pre-norm one more LayerNorm at the end."""
 
     def __init__(
         self, layers: int, dim: int, heads: int, dim_feedforward: int, activation: str, pre_norm: bool
@@ -228,10 +227,10 @@ class PairDecoder(nn.Module):
         return x if self.norm is None else self.norm(x)
 
     def set_compute_dtype(self, dtype: torch.dtype) -> None:
-        """Products in another number format, in place.
+        """Compute products in another number format, in place.
 
-        Tokens, residuals and norms stay as they are, and what they give is rounded where a product takes it.
-        So does what ``match`` does with the match token alone in the last layer: it costs next to nothing.
+        Tokens, residuals and norms keep theirs, and are rounded where a product takes them. So does the last
+        layer of ``match``, which concerns the match token alone and costs almost nothing.
         """
         for layer in self.stack:
             layer.self_attn.to(dtype)
@@ -241,10 +240,10 @@ class PairDecoder(nn.Module):
                 layer.linear2.to(dtype)
 
     def encode(self, x: Tensor, token: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """What one image brings into every pair, so that it is made once an image.
+        """Compute what one image contributes to every pair.
 
         In the first layer's self-attention an image sees itself and the match token, which is still the
-        same for all pairs. x: [I, N, d], valid: bool [I, N], token: [d] -> its descriptors behind that
+        same for all pairs. x: [I, N, d], valid: bool [I, N], token: [d] -> its descriptors after that
         attention, [I, N, d], and its share in the match token, float32 [I, heads + d].
         """
         mask = None if bool(valid.all()) else F.pad(valid, (0, 1), value=True)[:, None, None]
@@ -258,10 +257,10 @@ class PairDecoder(nn.Module):
         token: Tensor,
         mask: Tensor | None,
     ) -> Tensor:
-        """The final match token of pairs, [P, d], from what ``encode`` made of both images: descriptors
-        [P, N, d] and [P, M, d], shares float32 [P, heads + d]; mask: bool [P, 1, 1, N + 1 + M] or None.
+        """Return the final match token of pairs, [P, d], from ``encode`` of both images: descriptors [P, N,
+        d] and [P, M, d], shares float32 [P, heads + d]; mask: bool [P, 1, 1, N + 1 + M] or None.
 
-        Equal to ``forward`` without what only the other tokens of the last layer need.
+        Equal to ``forward``, without the other tokens of the last layer.
         """
         first, *between = self.stack[:-1] or self.stack
         last, n = self.stack[-1], query.shape[1]
