@@ -38,37 +38,26 @@ def _is_own(file):
     return file is not None and Path(file).resolve() == _SOURCE / "ames" / "__init__.py"
 
 
-def _model(name, pretrained):
+def _entry_point(name, entry):
+    """The function that torch.hub calls for a model of the table."""
+
+    def load(pretrained: bool = True):
+        with _library():
+            models = importlib.import_module("ames.models.load")
+            return models.load_model(name) if pretrained else models.build_model(name)
+
+    taken = f"{entry.backbone} descriptors" if entry.backbone else "any descriptors"
+    has = {None: "it has no weights", "shipped": "its weights are in the clone (safetensors)"}
+    load.__name__ = load.__qualname__ = name
+    weights = has.get(entry.weights, "downloads the released weights")
+    load.__doc__ = f"{entry.kind} for {taken}. pretrained: {weights}."
+    return load
+
+
+def _entry_points():
     with _library():
-        models = importlib.import_module("ames.models.load")
-        return models.load_model(name) if pretrained else models.build_model(name)
+        return importlib.import_module("ames.models.registry").MODELS
 
 
-def dinov2_ames(pretrained: bool = True):
-    """AMES for DINOv2 descriptors (768-d), full precision. pretrained: downloads the released weights."""
-    return _model("dinov2_ames", pretrained)
-
-
-def dinov2_ames_dist(pretrained: bool = True):
-    """AMES for DINOv2 descriptors (768-d), binary. pretrained: downloads the released weights."""
-    return _model("dinov2_ames_dist", pretrained)
-
-
-def cvnet_ames(pretrained: bool = True):
-    """AMES for CVNet descriptors (1024-d), full precision. pretrained: downloads the released weights."""
-    return _model("cvnet_ames", pretrained)
-
-
-def cvnet_ames_dist(pretrained: bool = True):
-    """AMES for CVNet descriptors (1024-d), binary. pretrained: downloads the released weights."""
-    return _model("cvnet_ames_dist", pretrained)
-
-
-def rootsift_ames(pretrained: bool = True):
-    """AMES for RootSIFT descriptors (128-d), full precision. pretrained: the shipped ones (safetensors)."""
-    return _model("rootsift_ames", pretrained)
-
-
-def rootsift_ames_dist(pretrained: bool = True):
-    """AMES for RootSIFT descriptors (128-d), binary: 16 bytes a database descriptor."""
-    return _model("rootsift_ames_dist", pretrained)
+for _name, _entry in _entry_points().items():
+    globals()[_name] = _entry_point(_name, _entry)
