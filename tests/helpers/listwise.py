@@ -25,12 +25,6 @@ class ToyList(Similarity):
     def tokens(self, local: LocalFeatures) -> LocalFeatures:
         return local.with_descriptors(self.normalized(local, torch.float32))
 
-    def compress(self, local: LocalFeatures) -> LocalFeatures:
-        return self.tokens(local).with_descriptors(self.tokens(local).descriptors.half(), coded=True)
-
-    def expand(self, codes: LocalFeatures) -> LocalFeatures:
-        return codes.with_descriptors(codes.descriptors.float())
-
     def score_tokens(self, query: LocalFeatures, candidates: LocalFeatures) -> Tensor:
         own = _mean(query)[:, None]  # [B, 1, d]
         cosine = (own * _mean(candidates)).sum(-1)  # [B, K]

@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ames.errors import AmesError
 from ames.features import LocalFeatures
-from ames.models.base import PairSimilarity, constructor_arguments, sound
+from ames.models.base import PairSimilarity, constructor_arguments
 from ames.models.layers.attention import PairDecoder
 from ames.models.layers.binarization import Binarize, fit_itq, pack_bits, unpack_bits
 from ames.models.layers.initialization import identical_attention, matching, pca_projection
@@ -98,23 +97,17 @@ class AMES(PairSimilarity):
 
     def compress(self, local: LocalFeatures) -> LocalFeatures:
         """Codes as a database stores them: packed bits, or fp16 tokens (the paper's evaluation rounding)."""
-        if self.binarized:
-            signs = self.binarize(self.normalized(local, self._dtype))
-            return local.with_descriptors(pack_bits(signs), coded=True)
-        return local.with_descriptors(self.tokens(local).descriptors.half(), coded=True)
+        if not self.binarized:
+            return super().compress(local)
+        signs = self.binarize(self.normalized(local, self._dtype))
+        return local.with_descriptors(pack_bits(signs), coded=True)
 
     def expand(self, codes: LocalFeatures) -> LocalFeatures:
-        width, packed = self.code_bytes if self.binarized else self.model_dim, self.binarized
-        if codes.width != width or (codes.descriptors.dtype == torch.uint8) != packed:
-            form = f"{width} bytes (uint8)" if packed else f"{width} numbers"
-            raise AmesError(
-                f"codes are {codes.descriptors.dtype} of width {codes.width}; this model's are {form} each"
-            )
-        if packed:
-            signs = unpack_bits(codes.descriptors, self._dtype)
-            return codes.with_descriptors(self.norm(self.project(signs)))
-        values = codes.descriptors.to(self._dtype)
-        return codes.with_descriptors(sound(values, values.sum(-1), codes.valid))
+        if not self.binarized:
+            return super().expand(codes)
+        self.check_form(codes)
+        signs = unpack_bits(codes.descriptors, self._dtype)
+        return codes.with_descriptors(self.norm(self.project(signs)))
 
     def projection(self) -> dict[str, Tensor]:
         return self.remap_local.state_dict()

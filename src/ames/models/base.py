@@ -24,7 +24,8 @@ class Similarity(nn.Module):
     NotFiniteError for NaN or infinity in a real descriptor; padding may hold anything. In training mode
     values pass as they are, for the loss to show (``ames.training``).
 
-    ``local_dim``: width of the descriptors, None if any. ``code_bytes``: storage of one database descriptor.
+    ``local_dim``: width of the descriptors, None if any. ``code_bytes``: storage of one database descriptor,
+    2 d unless a model has codes of its own.
     ``code_bits``: its bits where codes are packed, one per dimension; None where they are numbers.
     ``arguments``: the constructor's, which a checkpoint holds and which rebuild the model.
     """
@@ -42,12 +43,25 @@ class Similarity(nn.Module):
         return self.score_tokens(self.tokens(query), self.tokens(candidates))
 
     def compress(self, local: LocalFeatures) -> LocalFeatures:
-        """[..., M, D] -> codes [..., M, bytes or halves]: exactly what a database stores."""
-        raise NotImplementedError
+        """[..., M, D] -> codes [..., M, bytes or halves]: exactly what a database stores. Unless a model has
+        codes of its own, they are its tokens as fp16, the rounding of AMES' evaluation.
+        """
+        return local.with_descriptors(self.tokens(local).descriptors.half(), coded=True)
 
     def expand(self, codes: LocalFeatures) -> LocalFeatures:
-        """codes -> tokens [..., M, d], as scoring reads them."""
-        raise NotImplementedError
+        """codes -> tokens [..., M, d], as scoring reads them. AmesError for codes of another form."""
+        self.check_form(codes)
+        values = codes.descriptors.float()
+        return codes.with_descriptors(sound(values, values.sum(-1), codes.valid))
+
+    def check_form(self, codes: LocalFeatures) -> None:
+        """AmesError unless codes have the type and the width of this model's."""
+        packed = self.code_bits is not None
+        width = self.code_bytes if packed else self.code_bytes // 2
+        if codes.width != width or (codes.descriptors.dtype == torch.uint8) != packed:
+            form = f"{width} bytes (uint8)" if packed else f"{width} numbers"
+            kind = f"{codes.descriptors.dtype} of width {codes.width}"
+            raise AmesError(f"codes are {kind}; this model's are {form} each")
 
     def normalized(self, local: LocalFeatures, dtype: torch.dtype, *, checked: bool = True) -> Tensor:
         """L2-normalized descriptors [..., N, D], those of padding finite, too (unless not ``checked``)."""
