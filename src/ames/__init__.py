@@ -22,6 +22,7 @@ _PUBLIC = {
     "Reranker": "ames.reranking.reranker",
     "Retriever": "ames.retrieval.retriever",
     "Shortlist": "ames.search.shortlist",
+    "evaluate": "ames.evaluation.folder",
     "list_models": "ames.models.registry",
     "load_model": "ames.models.load",
     "pack_codes": "ames.reranking.reranker",

@@ -3,6 +3,7 @@ from typing import Final
 from ames.backbones.base import ImageFeatures as ImageFeatures
 from ames.database.store import Database as Database
 from ames.errors import AmesError as AmesError
+from ames.evaluation.folder import evaluate as evaluate
 from ames.extraction.extractor import Extractor as Extractor
 from ames.features import LocalFeatures as LocalFeatures
 from ames.models.load import load_model as load_model

@@ -9,15 +9,20 @@ import ast
 import json
 import re
 import shutil
+from collections import namedtuple
 
 import numpy as np
 import pytest
 
+from ames.extraction.extractor import Extractor
+from ames.models.load import load_model
+from ames.reranking.reranker import pack_codes
 from helpers.commands import ROOT, run_script
 from helpers.documents import blocks, commands, program
 from helpers.photos import save, scene
 
 README = (ROOT / "README.md").read_text()
+PYTHON = (ROOT / "docs" / "python.md").read_text()
 # Beginnings of commands that are not run; test_commands.py looks at their words.
 NOT_RUN = {
     "make demo": "tests/pipelines/test_demo.py runs what it calls",
@@ -116,12 +121,13 @@ def said_shapes(block):
 
 
 def shape(value):
-    return getattr(value, "descriptors", value).shape
+    for name in ("descriptors", "ids"):
+        value = getattr(value, name, value)
+    return value.shape
 
 
-def run_blocks(text, folder, patch):
-    """The page's Python, block after block with the same names; these names."""
-    names = {}
+def run_blocks(text, folder, patch, **names):
+    """The page's Python, block after block with the same names, beginning with ``names``; these names."""
     patch.chdir(folder)
     for block in blocks(text, "python"):
         exec(compile(block, "README.md", "exec"), names)
@@ -152,16 +158,53 @@ def test_the_readme_runs(tmp_path, monkeypatch, table):
 
     data = tmp_path / "data/landmarks-test"
     shown = (data / "test_gallery.txt").read_text().partition(",")[0]
-    shutil.copy(data / shown, tmp_path / "query.jpg")
-    names = run_blocks(README, tmp_path, monkeypatch)
+    for name in ("query.jpg", "a.jpg"):
+        shutil.copy(data / shown, tmp_path / name)
+    names = run_blocks(PYTHON, tmp_path, monkeypatch)
     assert names["names"][0] == shown
     assert len(names["names"]) == 10
     np.testing.assert_allclose(names["same"], names["logits"][0].detach(), atol=1e-4)
 
 
+class VectorDatabase:
+    """What the README takes for somebody's vector database: vectors, and codes in a binary field."""
+
+    Found = namedtuple("Found", "id score")
+
+    def __init__(self, images):
+        features = Extractor("rootsift")(images)
+        codes = load_model("rootsift_ames_dist").compress(features.local.trim(50))
+        self.vectors, self.fields = features.vector, dict(zip("abcdef", pack_codes(codes), strict=False))
+
+    def search(self, vector, limit):
+        similarities = self.vectors @ vector
+        order = np.argsort(-similarities)[:limit]
+        return [self.Found("abcdef"[i], float(similarities[i])) for i in order]
+
+    def field(self, key):
+        return self.fields[key]
+
+
+def test_the_readme_s_programs_run(tmp_path, monkeypatch, capsys):
+    for seed in range(5):
+        save(tmp_path / "photos" / f"{seed}.jpg", scene(seed))
+    for name, seed in (("query.jpg", 3), ("a.jpg", 3), ("b.jpg", 1), ("new.jpg", 9)):
+        save(tmp_path / name, scene(seed, view=1))
+    stored = VectorDatabase([str(tmp_path / "photos" / f"{seed}.jpg") for seed in range(5)])
+    names = run_blocks(README, tmp_path, monkeypatch, vector_db=stored, photo="query.jpg")
+    printed = capsys.readouterr().out.splitlines()
+    same, other = (float(x) for x in printed[0].strip("[]").split())
+    assert same > other
+    assert printed[1].split()[1] == "3.jpg"
+    assert len(printed) == 6
+    assert len(names["index"]) == 6
+    assert names["best"][0].id == "d"
+    assert len(names["best"]) == 5
+
+
 def test_every_shape_that_the_readme_says_is_found():
-    found = [name for block in blocks(README, "python") for name, _ in said_shapes(block)]
-    assert found == ["query", "database", "logits", "codes", "same"]
+    found = [name for block in blocks(PYTHON, "python") for name, _ in said_shapes(block)]
+    assert found == ["query", "database", "logits", "codes", "same", "found"]
 
 
 def test_what_is_not_run_and_what_is_added_is_in_the_readme():

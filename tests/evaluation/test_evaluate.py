@@ -11,6 +11,7 @@ from ames.datasets.ground_truth import GroundTruth, load_ground_truth, save_grou
 from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError
 from ames.evaluation.evaluate import Scoring, evaluate_test_set
+from ames.evaluation.folder import evaluate as evaluate_folder
 from ames.evaluation.protocols import ALL, GLDV2, LEAVE_ONE_OUT, MEDIUM, PUBLIC, REVISITED, Protocol, evaluate
 from ames.evaluation.sweep import (
     Grid,
@@ -31,6 +32,7 @@ from ames.reranking.fusion import Fusion, rerank
 from ames.search.shortlist import Shortlist
 from ames.weights.files import load_state
 from golden import data_root, rebuild
+from helpers import small_sets
 
 K1 = Protocol("k1", positives=("easy",), junk=("junk",), cutoff=1)
 WHOLE = replace(K1, name="whole", cutoff=None)
@@ -417,3 +419,22 @@ def test_what_is_prepared_once_gives_the_metrics_of_the_ranking(protocol):
             found = Reranked(shortlist, logits, truth, [protocol]).evaluate(k, fusion)
             np.testing.assert_array_equal(found[protocol].aps, expected.aps)
             assert (found[protocol].map, found[protocol].mp) == (expected.map, expected.mp)
+
+
+def test_one_call_gives_the_figures_of_the_long_way(tmp_path):
+    folder = small_sets.made(tmp_path / "set")
+    model = Chamfer(local_dim=8)
+    short = evaluate_folder(
+        folder.path, model, num_rerank=20, desc_num=(4, 3), fusion=Fusion(0.2, 3.0), descriptors="rootsift"
+    )
+    scoring = Scoring(query_count=4, database_count=3)
+    test = open_test_set(folder, model)
+    long = evaluate_test_set(test, model, REVISITED, scoring, Grid([20], [0.2], [3.0])).results
+    assert short["reranked"] == long["rows"][0]
+    assert short["initial"] == long["initial"]
+    with pytest.raises(AmesError, match="Chamfer brings no lambda and gamma"):
+        evaluate_folder(folder.path, model)
+    with pytest.raises(AmesError, match="give the descriptors of the test set"):
+        evaluate_folder(folder.path, model, fusion=Fusion(0.2, 3.0))
+    with pytest.raises(AmesError, match="'rootsift_am' does not exist; did you mean rootsift_ames"):
+        evaluate_folder(folder.path, "rootsift_am")
