@@ -14,6 +14,7 @@ from ames.cli import curve as cli_curve
 from ames.cli import database as cli_store
 from ames.cli import extract as cli_extract
 from ames.cli import inspect as cli_files
+from ames.cli import models as cli_models
 from ames.cli import plot as cli_plot
 from ames.cli import prepare as cli_prepare
 from ames.errors import AmesError
@@ -46,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_store.register(commands)
     cli_curve.register(commands)
     cli_plot.register(commands)
+    cli_models.register(commands)
     _register_report(commands)
     return parser
 
