@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ames.weights.files import check_shapes, read_as_written
+
 
 @dataclass(frozen=True)
 class Vlad:
@@ -77,9 +79,14 @@ class Vlad:
 
     @classmethod
     def load(cls, path: Path | str) -> Vlad:
-        from safetensors.numpy import load_file
-
-        return cls(**{name: x.astype(np.float32) for name, x in load_file(path).items()})
+        """Read a file of ``save``; AmesError names the first array that is missing, misshapen or extra."""
+        state = read_as_written(path).state
+        matrices = {name: tuple(x.shape) for name, x in state.items() if x.ndim == 2}
+        (D, c), (k, _), (_, G) = (matrices.get(name, (0, 0)) for name in ("pca", "centroids", "whiten"))
+        shapes = {"mean": (D,), "pca": (D, c), "centroids": (k, c)}
+        shapes |= {"vlad_mean": (k * c,), "whiten": (k * c, G)}
+        check_shapes(state, shapes, source=str(path), complaint="not a VLAD model")
+        return cls(**{name: x.numpy() for name, x in state.items()})
 
 
 def aggregate(x: np.ndarray, centroids: np.ndarray) -> np.ndarray:
