@@ -48,7 +48,7 @@ def evaluate(config: DictConfig) -> float:
 
 @hydra.main(config_path="../conf", config_name="test", version_base="1.3")
 def main(config: DictConfig) -> float:
-    return run("evaluate", lambda: evaluate(config))
+    return run("evaluate", evaluate, config)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ames.errors import AmesError, first_line
 from ames.evaluation.sweep import Fusion
+from ames.models.ames import AMES
 from ames.models.base import PairSimilarity
 from ames.models.checkpoints import build_from_weights
 from ames.models.registry import MODELS, model_class
@@ -27,9 +28,15 @@ def build_model(config: DictConfig) -> PairSimilarity:
             "dim_local_features too"
         )
     try:
-        return hydra.utils.instantiate(config.model)
+        model = hydra.utils.instantiate(config.model)
     except (HydraException, ValueError) as error:
         raise AmesError(f"model: {first_line(error.__cause__ or error)}") from error
+    if not isinstance(model, PairSimilarity):
+        raise AmesError(
+            f"model._target_ is {config.model._target_!r}: give the class of a pair-wise model, such as "
+            f"{AMES.__module__}.{AMES.__name__}"
+        )
+    return model
 
 
 class Trained(NamedTuple):

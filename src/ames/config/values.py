@@ -12,9 +12,9 @@ from ames.errors import AmesError
 T = TypeVar("T")
 
 
-def plain(config: Any) -> Any:
-    """A sub-tree as plain Python, interpolations resolved."""
-    return OmegaConf.to_container(config, resolve=True)
+def plain(config: Any, *, resolve: bool = True) -> Any:
+    """Return a sub-tree as plain Python; resolve: with the values that interpolations stand for."""
+    return OmegaConf.to_container(config, resolve=resolve)
 
 
 def whole(config: DictConfig, key: str, *, least: int = 1) -> int:
