@@ -10,6 +10,7 @@ from typing import Any
 from ames.errors import AmesError
 from ames.io.console import positive
 from ames.io.device import check_device
+from ames.io.text import counted
 
 
 def register(commands: Any) -> None:
@@ -98,7 +99,11 @@ def _append(args: argparse.Namespace) -> None:
     source = _open(args)
     model, _ = _model(args.model, source.local)
     added = append(source, model, args.database, device=args.device)
-    told = f"{added:,} images added" if added else "nothing to add, it holds these images with these codes"
+    told = (
+        f"{counted(added, 'image')} added"
+        if added
+        else "nothing to add, it holds these images with these codes"
+    )
     print(f"{told}; {summary(Database(args.database))}")
 
 
@@ -112,7 +117,9 @@ def _delete(args: argparse.Namespace) -> None:
         raise AmesError("no name given: give names, or --list FILE")
     with writing(args.database) as writer:
         gone = writer.delete(names)
-    told = f"{gone:,} images deleted" if gone else "nothing to delete, an earlier call has deleted them"
+    told = f"{counted(gone, 'image')} deleted"
+    if not gone:
+        told = "nothing to delete, an earlier call has deleted them"
     print(f"{told}; {summary(Database(args.database))}")
 
 
@@ -123,7 +130,7 @@ def _compact(args: argparse.Namespace) -> None:
     with writing(args.database) as writer:
         before, gone = writer.manifest.generation, writer.compact()
     database = Database(args.database)
-    told = f"{gone:,} rows given back"
+    told = f"{counted(gone, 'row')} given back"
     if database.manifest.generation == before:
         told = "nothing to give back"
     print(f"{told}; {summary(database)}")
@@ -167,7 +174,8 @@ def _choose_codec(args: argparse.Namespace) -> None:
 def summary(database: Any) -> str:
     """Size of a database in one line."""
     kind = f"{database.slots} x {database.width} {'bits' if database.codes == 'bits' else 'fp16'}"
-    size = f"{len(database):,} images, {database.bytes_per_image:,.1f} bytes each, everything included"
+    count, each = counted(len(database), "image"), f"{database.bytes_per_image:,.1f} bytes each"
+    size = f"{count}, {each}, everything included"
     return f"{database.path}: {size} ({kind}, {database.manifest.global_bytes} global)"
 
 

@@ -23,11 +23,14 @@ from ames.io.device import check_device
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; wrong input is one line on stderr and status 2."""
-    args = _parser().parse_args(argv)
+    args, unknown = _parser().parse_known_args(argv)
+    command = f"ames {args.command}"
+    if unknown:
+        OneLineParser(prog=command).error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         args.run(args)
     except (AmesError, OSError, KeyboardInterrupt) as error:
-        status = tell(f"ames {args.command}", error)
+        status = tell(command, error)
         if status is None:
             raise
         return status
