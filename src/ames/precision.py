@@ -38,6 +38,13 @@ class Rates(NamedTuple):
         return self.wanted * SLOWER < self.fp32
 
 
+def has_tf32(device: str | torch.device) -> bool:
+    """Whether the device can round the inputs of fp32 products to TF32: GPUs since Ampere; no CPU."""
+    if torch.device(device).type != "cuda":
+        return False
+    return not torch.cuda.is_available() or torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 def usable(dtype: torch.dtype, devices: Iterable[str | torch.device], *, asked: str) -> bool:
     """Whether all devices compute in ``dtype`` at a sensible speed; if not, a log line says why, once.
 
