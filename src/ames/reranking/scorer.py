@@ -46,9 +46,9 @@ class ComputeConfig:
 
     devices: torch's names; several share the database images among them. precision: one of ``PRECISIONS``;
     projection and codes are always fp32, scores too. What a device only imitates (``ames.precision``), or
-    does not have (tf32), is not taken: ``precision`` then reads "fp32", as in all that is recorded of it. batch_size: pairs
-    scored together at most (None: what memory allows). compile: the scoring by ``torch.compile``, which takes
-    a while at first.
+    does not have (tf32), is not taken: ``precision`` then reads "fp32", as in all that is recorded of it.
+    batch_size: pairs scored together at most (None: what memory allows). compile: the scoring by
+    ``torch.compile``, which takes a while at first.
     """
 
     devices: tuple[str, ...] = ("cpu",)
