@@ -23,8 +23,7 @@ from ames.errors import AmesError
 from ames.extraction.config import ExtractionConfig
 from ames.extraction.factory import build_extractor
 from ames.extraction.pipeline import Images, plan_output, run
-from ames.io.console import OneLineParser, run_script
-from ames.io.device import check_device
+from ames.io.console import OneLineParser, check_device, run_script
 
 
 def parse() -> argparse.Namespace:

@@ -17,8 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
 from ames.datasets.layout import DatasetFolder
 from ames.errors import AmesError
-from ames.io.console import OneLineParser, natural, positive, run_script
-from ames.io.device import check_device
+from ames.io.console import OneLineParser, check_device, natural, positive, run_script
 from ames.search.build import Source, existing, make, make_superglobal
 from ames.search.exact import BLOCK
 from ames.search.superglobal import Reranking

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ames.errors import AmesError
-from ames.io.console import natural, positive
-from ames.io.device import check_device
+from ames.io.console import check_device, natural, positive
 
 
 def register(commands: Any) -> None:

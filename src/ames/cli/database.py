@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ames.errors import AmesError
-from ames.io.console import positive
-from ames.io.device import check_device
+from ames.io.console import check_device, positive
 from ames.io.text import counted
 
 

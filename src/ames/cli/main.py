@@ -17,8 +17,7 @@ from ames.cli import inspect as cli_files
 from ames.cli import plot as cli_plot
 from ames.cli import prepare as cli_prepare
 from ames.errors import AmesError
-from ames.io.console import OneLineParser, natural, positive, tell
-from ames.io.device import check_device
+from ames.io.console import OneLineParser, check_device, natural, positive, tell
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -26,6 +25,7 @@ from ames.extraction.base import ExtractionResult, Extractor, ImageRegion
 from ames.extraction.config import ExtractionConfig
 from ames.extraction.preprocessing import whole_pixels
 from ames.features import LocalFeatures
+from ames.io.prefetch import in_order
 
 _KEYPOINTS = 400  # per image, where nothing is said
 _TAKEN = 16  # images a worker takes at a time
@@ -87,17 +87,14 @@ def _mapper(backbone: Backbone, count: int, max_pixels: int, workers: int):
 def _by_workers(
     pool: ProcessPoolExecutor, photos: Sequence[ImageRegion], reach: int
 ) -> Iterator[_Sent | str]:
-    """What workers send, in order; at most ``reach`` of their tasks are ahead of whoever iterates, for
-    results that wait are in memory.
-    """
-    waiting: deque[Future[list[_Sent | str]]] = deque()
-    for first in range(0, len(photos), _TAKEN):
+    """What workers send, in order; ``reach`` bounds their tasks, for results that wait are in memory."""
+
+    def submit(first: int) -> Future[list[_Sent | str]]:
         with _interruptions_held():
-            waiting.append(pool.submit(_in_worker, photos[first : first + _TAKEN]))
-        if len(waiting) > reach:
-            yield from waiting.popleft().result()
-    while waiting:
-        yield from waiting.popleft().result()
+            return pool.submit(_in_worker, photos[first : first + _TAKEN])
+
+    for task in in_order(submit, range(0, len(photos), _TAKEN), reach):
+        yield from task
 
 
 @contextmanager

@@ -47,6 +47,16 @@ def tell(command: str, error: BaseException) -> int | None:
     return status
 
 
+def check_device(name: str) -> None:
+    """AmesError if torch cannot use the device here."""
+    import torch
+
+    try:
+        torch.zeros(1, device=name).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # what torch raises differs
+        raise AmesError(f"--device {name}: cannot be used here ({first_line(error)})") from error
+
+
 def positive(text: str) -> int:
     """A whole number of 1 or more."""
     return _whole(text, 1)
