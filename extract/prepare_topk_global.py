@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
 from ames.datasets.layout import DatasetFolder
 from ames.errors import AmesError
-from ames.io.console import OneLineParser, check_device, natural, positive, run_script
+from ames.io.console import OneLineParser, add_device, check_device, natural, positive, run_script
 from ames.search.build import Source, existing, make, make_superglobal
 from ames.search.exact import BLOCK
 from ames.search.superglobal import Reranking
@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         help="data sets below --data_root, or .hdf5 files, that go on behind the gallery",
     )
     parser.add_argument("--format", choices=("npz", "pkl"), default="npz", help="pkl: as published")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (cpu)")
+    add_device(parser)
     parser.add_argument("--block", type=positive, default=BLOCK, help=f"queries at a time ({BLOCK})")
     parser.add_argument("--rerank", choices=("superglobal",), help="writes nn_superglobal too")
     parser.add_argument("--top_m", type=positive, help="entries a query that are re-ranked (400)")

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from ames.errors import AmesError
-from ames.io.console import check_device, positive
+from ames.io.console import add_device, check_device, positive
 from ames.io.text import counted
 
 
 def register(commands: Any) -> None:
-    """Adds the commands to the sub-parsers of ``ames``."""
+    """Add the commands to the sub-parsers of ``ames``."""
     compress = commands.add_parser(
         "compress",
         help="a compact database from descriptors: about a kilobyte an image",
-        description="Makes a database from descriptor files; an interrupted call goes on when called again.",
+        description="Makes a database from descriptor files; the same call resumes after an interruption.",
     )
     _source(compress)
     compress.add_argument("--model", type=Path, help="checkpoint (default: the shipped binary one)")
@@ -62,7 +62,7 @@ def _source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("descriptors", type=Path, help="local descriptors, HDF5")
     parser.add_argument("--global", dest="vectors", type=Path, help="global descriptors of the same images")
     parser.add_argument("--list", type=Path, help="lines path[,label,...]: names, where the file has none")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (cpu)")
+    add_device(parser)
 
 
 def _compress(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""The command that makes descriptor files of images: ``ames extract``."""
+"""Commands that make descriptor files: ``ames extract``, ``ames prepare``."""
 
 from __future__ import annotations
 
@@ -14,19 +14,32 @@ if TYPE_CHECKING:
 
 
 def register(commands: Any) -> None:
-    """Adds the command to the sub-parsers of ``ames``."""
+    """Add the commands to the sub-parsers of ``ames``."""
     extract = commands.add_parser(
         "extract",
         help="local and global descriptors of images",
-        description="Local and global descriptors of images. The same command goes on where it was "
-        "interrupted; docs/extraction.md has conventions and sizes.",
+        description="Local and global descriptors of images. The same command resumes after an interruption; "
+        "docs/extraction.md has conventions and sizes.",
     )
     add_options(extract)
     extract.set_defaults(run=_extract)
 
+    prepare = commands.add_parser(
+        "prepare",
+        help="descriptors and shortlist of a data set's lists",
+        description="Descriptors and shortlist of a data set's lists, under the names of the published "
+        "files. The same command resumes after an interruption and skips what is complete.",
+    )
+    add = prepare.add_argument
+    add("folder", type=Path, help="with train.txt, or test_query.txt and test_gallery.txt")
+    add("--images", type=Path, help="the root of the lists' paths (default: the folder)")
+    add("--boxes", help="what queries are cut to: as in ames extract, files of the folder by their names")
+    add_config(prepare)
+    prepare.set_defaults(run=_prepare)
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Those of ``ames.pipelines.extract.extract_images``."""
+    """Add the options of ``ames.pipelines.extract.extract_images``."""
     add = parser.add_argument
     add(
         "--images",
@@ -47,7 +60,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
-    """Fields of ``ExtractionConfig``, which has the defaults: what is not given is left out."""
+    """Add the fields of ``ExtractionConfig``, which has the defaults: what is not given is left out."""
     add = partial(parser.add_argument, default=argparse.SUPPRESS)
     add("--backbone", help="rootsift (default), or a network: dinov2, cvnet ...")
     add("--desc-num", type=positive, help="local descriptors per image (rootsift 400, networks 700)")
@@ -83,7 +96,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def read_config(args: argparse.Namespace) -> ExtractionConfig:
-    """The options of ``add_config`` that were given; AmesError names a value that is out of bounds."""
+    """Return the options of ``add_config``; AmesError names a value that is out of bounds."""
     from dataclasses import fields
 
     from ames.extraction.config import ExtractionConfig
@@ -103,3 +116,10 @@ def _extract(args: argparse.Namespace) -> None:
         boxes=args.boxes,
         shard=args.shard,
     )
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    from ames.pipelines.prepare import prepare
+
+    for line in prepare(args.folder, read_config(args), images=args.images, boxes=args.boxes):
+        print(line, flush=True)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from ames.backbones.base import Backbone, ImageFeatures
@@ -21,6 +22,14 @@ from ames.models.checkpoints import load_model
 from ames.models.fingerprint import projection_fingerprint
 
 ExtractionResult = ImageFeatures | str  # or why there are none
+
+
+def is_finite(features: ImageFeatures) -> bool:
+    """Whether neither a descriptor or weight of an image nor its global vector is NaN or infinite."""
+    local, vector = features
+    tensors = [x for x in (local.descriptors, local.weight) if x is not None]
+    whole = all(bool(x[local.valid].isfinite().all()) for x in tensors)
+    return whole and (vector is None or bool(np.isfinite(vector).all()))
 
 
 class ImageRegion(NamedTuple):
@@ -65,8 +74,7 @@ class Extractor:
         raise NotImplementedError
 
     def pack(self, local: LocalFeatures) -> LocalFeatures:
-        """As they are stored: codes uint8 [N, bytes] of a binary model; without one the features
-        themselves."""
+        """Return features as they are stored: codes uint8 [N, bytes] where a binary model packs them."""
         if self.packer is None:
             return local
         if not local.size:

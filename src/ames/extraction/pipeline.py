@@ -98,8 +98,7 @@ def extract(
     desc_num: int = 400,
     workers: int = 0,
 ) -> Extraction:
-    """Writes descriptors of ``names`` below ``root`` to OUT_local.hdf5 and OUT_global.hdf5, one row per
-    image, in order.
+    """Write descriptors of ``names`` below ``root`` to OUT_local.hdf5 and OUT_global.hdf5: one row per image.
 
     kinds: of the files ("local", "global" or "cls"), None: all that the backbone gives. desc_num: local
     descriptors per image, at most. workers: processes beside this one, 0 = none; files are the same.
@@ -107,9 +106,8 @@ def extract(
     AmesError, and nothing is written. Files that exist are replaced when all is well.
     """
     config = ExtractionConfig(backbone=backbone.name, desc_num=desc_num, workers=workers, overwrite=True)
-    extractor: Extractor
     if isinstance(backbone, MapBackbone):
-        extractor = BatchedExtractor(backbone, config)
+        extractor: Extractor = BatchedExtractor(backbone, config)
     else:
         extractor = PoolExtractor(backbone, config)
     images = Images(Path(root), names)
@@ -197,23 +195,26 @@ def _extract(
 
 
 def _already(plan: OutputPlan, there: list[Path]) -> Extraction:
-    """What is there, if it is what is asked for."""
+    """The result of an earlier call; AmesError where its files are not what is asked for."""
     if len(there) < len(plan.files):
         raise AmesError(f"{there[0]}: exists without the other file; use --overwrite to make both")
     for path, rows in plan.files.items():
-        names, made = recorded(path)
-        other = Provenance.from_dict(made).difference(plan.provenance)
+        other = difference(path, plan.names, plan.provenance)
         if other is None and isinstance(rows, LocalRows) and rows.dtype != "uint8":
             dtype = str(DescriptorFile(path).dtype)  # the one setting that provenance leaves out
             other = None if dtype == rows.dtype else f"dtype: there {dtype}, now {rows.dtype}"
-        if names != list(plan.names):
-            other = "of other images"
         if other is not None:
-            raise AmesError(
-                f"{path}: exists but was made with different settings ({other}); use --overwrite to replace "
-                "it"
-            )
+            made = f"was made with different settings ({other})"
+            raise AmesError(f"{path}: exists but {made}; use --overwrite to replace it")
     return Extraction(list(plan.files), len(plan.names), already=True)
+
+
+def difference(path: Path, names: Sequence[str], provenance: Provenance) -> str | None:
+    """In what a descriptor file differs from one of these images, made so; None: in nothing."""
+    found, made = recorded(path)
+    if found != list(names):
+        return "of other images"
+    return Provenance.from_dict(made).difference(provenance)
 
 
 def _check_any(files: ResumableFiles, images: Images) -> None:

@@ -10,6 +10,8 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 from multiprocessing import get_context, parent_process
 from typing import Any
 
@@ -32,6 +34,10 @@ _TAKEN = 16  # images a worker takes at a time
 _AHEAD = 4  # times that many a worker are done, or begun, before they are asked for
 
 
+ExtractOne = Callable[[ImageRegion], ExtractionResult]
+Mapper = Callable[[Sequence[ImageRegion]], Iterator[ExtractionResult]]
+
+
 class PoolExtractor(Extractor):
     """The strongest descriptors of ``backbone``, by ``config.workers`` processes beside this one."""
 
@@ -49,30 +55,31 @@ class PoolExtractor(Extractor):
     ) -> Iterator[list[ExtractionResult]]:
         """As the interface says. Locations are shares of the whole image, for boxes too."""
         config = self.config
-        workers = min(config.workers, -(-len(photos) // _TAKEN))
-        with _mapper(self._backbone, self.rows.slots, config.max_pixels, workers) as mapper:
-            chunk = []
-            for found in mapper(photos):
-                tick()
-                chunk.append(found)
-                if len(chunk) == size:
-                    yield chunk
-                    chunk = []
-            if chunk:
+        one = partial(_extract_one, self._backbone, self.rows.slots, config.max_pixels)
+        with _mapper(one, min(config.workers, -(-len(photos) // _TAKEN))) as mapper:
+            found = _ticked(mapper(photos), tick)
+            while chunk := list(islice(found, size)):
                 yield chunk
 
 
+def _ticked(results: Iterator[ExtractionResult], tick: Callable[[], object]) -> Iterator[ExtractionResult]:
+    for result in results:
+        tick()
+        yield result
+
+
 @contextmanager
-def _mapper(backbone: Backbone, count: int, max_pixels: int, workers: int):
+def _mapper(one: ExtractOne, workers: int) -> Iterator[Mapper]:
+    """``one`` of every region, in order, by so many processes; 0: in this one."""
     if not workers:
-        yield lambda photos: (_extract_one(backbone, count, max_pixels, photo) for photo in photos)
+        yield partial(map, one)
         return
     context = get_context("spawn")
     # Not among what a process is started with: one that died over it would be waited for without end.
     copies = context.Queue()
     copies.cancel_join_thread()
     for _ in range(workers):
-        copies.put((backbone, count, max_pixels))
+        copies.put(one)
     ended = context.RawValue("b", 0)  # without a lock, which a worker that is killed could hold
     pool = ProcessPoolExecutor(workers, context, _start_worker, (copies, ended))
     try:
@@ -132,7 +139,7 @@ def _extract_one(backbone: Backbone, count: int, max_pixels: int, photo: ImageRe
     return found._replace(local=replace(found.local, positions=positions / torch.tensor(image.shape[:2])))
 
 
-_worker: tuple[Backbone, int, int]
+_worker: ExtractOne
 _ended: Any  # its value: whether nobody wants results any more
 
 
@@ -159,7 +166,7 @@ _Sent = tuple[dict[str, np.ndarray | None], np.ndarray | None]
 
 
 def _in_worker(photos: Sequence[ImageRegion]) -> list[_Sent | str]:
-    return [_sent(_extract_one(*_worker, photo)) for photo in photos if not _ended.value]
+    return [_sent(_worker(photo)) for photo in photos if not _ended.value]
 
 
 def _sent(result: ExtractionResult) -> _Sent | str:

@@ -130,9 +130,7 @@ class _StandInReader(_Reader):
         if found is _ARRAY:
             return _Function(lambda *_: _StandIn())
         if found is _BUFFER:
-            return _Function(
-                lambda data, dtype, shape, order: _StandIn(shape, dtype, order == "F", bytes(data))
-            )
+            return _Function(lambda x, dtype, shape, order: _StandIn(shape, dtype, order == "F", bytes(x)))
         return found
 
 
