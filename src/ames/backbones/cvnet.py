@@ -28,11 +28,6 @@ from ames.weights.files import read_as_written
 from ames.weights.released import fetch, files
 from ames.weights.tensor_names import plain_names
 
-# Of a cell of the third stage, in pixels, as the released extraction has it.
-RECEPTIVE_FIELD = 291
-STRIDE = 16
-PADDING = 145
-
 _FLOOR = 1e-6  # of the activations that GeM raises to a power
 _NORM = ("weight", "bias", "running_mean", "running_var")
 _COUNT = "num_batches_tracked"  # for nothing here; some files lack it
@@ -56,9 +51,7 @@ class CvNet(Network):
     scales = (0.7071, 1.0, 1.4142)
     local_dim = 1024
     global_dim = 2048
-    superglobal = (
-        False  # whether the vector is pooled as ``ames.backbones.pooling`` does; no other weights are needed
-    )
+    superglobal = False  # True: the vector is pooled by ``ames.backbones.pooling``, with the same weights
 
     def __init__(self, name: str, *, weights: str | Path | None = PUBLISHED, seed: int = 0) -> None:
         super().__init__()
@@ -108,10 +101,9 @@ class CvNet(Network):
         """float [rows, columns, 2]: (row, col) of the middle of each cell's receptive field, in input pixels.
 
         DELF's formula, as in the published files: the field of cell i reaches from pixel 16 i - 145 over 291
-        pixels; pixels are counted, the first has its middle at 0, so that cell i's is at 16 i.
+        pixels. The first pixel has its middle at 0, so that of cell i is at 16 i.
         """
-        middle = (RECEPTIVE_FIELD - 1) / 2 - PADDING
-        axes = (torch.arange(n) * float(STRIDE) + middle for n in (rows, columns))
+        axes = (torch.arange(n) * 16.0 for n in (rows, columns))
         return torch.cartesian_prod(*axes).reshape(rows, columns, 2)
 
     def _load(self, path: Path) -> None:

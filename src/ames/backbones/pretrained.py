@@ -1,9 +1,8 @@
-"""Networks of the transformers library: where their weights come from, strict loading, what is noted of them.
+"""Networks of the transformers library: where their weights come from, and strict loading.
 
 Weights are a file of a network's authors, a Hugging Face folder (config.json, *.safetensors), a name of the
-hub, or none. Files are read by ``ames.models.checkpoints``, so that nothing in them is executed; transformers
-gets tensors under the names of the hub's files, which it knows in every version, and puts them where they
-belong.
+hub, or none. Files are read by ``ames.weights.files``, so that nothing in them is executed. transformers gets
+tensors under the names of the hub's files, which every version knows.
 """
 
 from __future__ import annotations
@@ -24,9 +23,7 @@ from ames.errors import AmesError, first_line, installing
 from ames.io.hashing import sha256
 from ames.weights.files import check_shapes, read_as_written
 
-PUBLISHED = (
-    "published"  # the weights that a backbone's authors released: fetched where they are not there yet
-)
+PUBLISHED = "published"  # weights that the authors released; fetched if missing
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -38,10 +35,7 @@ _FILES = (".pt", ".pth", ".pyth", ".safetensors")
 
 
 class Network(MapBackbone):
-    """A ``MapBackbone`` that notes its weights. In evaluation mode, with gradients as torch is told.
-
-    Can be pickled, with its weights: a worker process gets its own copy of them.
-    """
+    """A ``MapBackbone`` that notes its weights; in evaluation mode. Pickling copies the weights."""
 
     weights: str = "not set"
 
@@ -213,9 +207,7 @@ def _check_real(state: Mapping[str, Tensor], source: str) -> None:
     for name, x in state.items():
         if not x.is_floating_point():
             kind = str(x.dtype).removeprefix("torch.")
-            raise AmesError(
-                f"{source}: {name} holds {kind}; weights of floating-point numbers are read alone"
-            )
+            raise AmesError(f"{source}: {name} holds {kind}; weights of floating-point numbers only")
 
 
 @contextmanager

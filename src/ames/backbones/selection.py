@@ -27,17 +27,16 @@ class Selection:
 
     desc_num: local descriptors per image, at most, those of the largest weights over all scales.
     weight_by: the weights: "detector", "attention" (the network's own, ``FeatureMaps.weight``, times the
-    cells of
-        the map: 1 is an equal share), "norm" (L2 norm of a cell's features) or "cls" (cosine of the cell and
-        the network's global vector).
+        number of cells: 1 is an equal share), "norm" (L2 norm of a cell's features) or "cls" (cosine of the
+        cell and the network's global vector).
     descriptors: "raw" (the cell's features, L2-normalized) or "projected" (the detector's).
     vector: the global descriptor: "cls" (the network's), "average" (of the descriptors of all cells, by their
         weights), "gem" (generalized mean of all cells' features, power 3), "superglobal" (the network's, as
         ``ames.backbones.pooling`` does), or None. It is the mean over scales of unit vectors
         (superglobal: Scale-GeM), L2-normalized.
     nms: a cell counts only as the largest of nms x nms cells of its scale; 1: all of them do.
-    detector_input: features "network" (as the network gives them) or "normalized" (L2, what files of raw
-        descriptors hold, and so what a detector was trained on from such a file).
+    detector_input: "network" (features as the network gives them) or "normalized" (L2, as in files of raw
+        descriptors, which train a detector).
     """
 
     desc_num: int = 700

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ames.backbones.base import FeatureMaps
 from ames.backbones.pretrained import (
@@ -25,7 +25,7 @@ from ames.backbones.pretrained import (
 from ames.errors import AmesError
 from ames.weights.files import read_weights
 
-# What weights of one network have in common; other settings are taken as a folder's config.json has them.
+# Settings in which weights of one network agree; a folder's config.json gives the others.
 _SIZE = ("hidden_size", "num_hidden_layers", "num_attention_heads")
 
 
@@ -133,13 +133,15 @@ class VisionTransformer(Network):
             yield noted
             return
         projected: dict[str, Tensor] = {}
-        layers = dict(self.network.named_modules())
-        last = {kind: _last(layers, names) for kind, names in _PROJECTIONS.items()}
 
         def note(kind: str) -> Any:
             return lambda module, inputs, output: projected.update({kind: output})
 
-        hooks = [last[kind].register_forward_hook(note(kind)) for kind in _PROJECTIONS]
+        layers = list(self.network.named_modules())
+        hooks = []
+        for kind, names in _PROJECTIONS.items():
+            last = [layer for path, layer in layers if path.rpartition(".")[2] in names][-1]
+            hooks.append(last.register_forward_hook(note(kind)))
         try:
             yield noted
         finally:
@@ -153,10 +155,6 @@ class VisionTransformer(Network):
 
 # What versions of transformers call the projections of an attention.
 _PROJECTIONS = {"query": ("q_proj", "query"), "key": ("k_proj", "key")}
-
-
-def _last(layers: Mapping[str, nn.Module], names: tuple[str, ...]) -> nn.Module:
-    return [layer for path, layer in layers.items() if path.rpartition(".")[2] in names][-1]
 
 
 def _same_size(found: Any, wanted: Any, folder: Path) -> Any:

@@ -1,4 +1,4 @@
-"""Where configuration stops: from Hydra's tree to plain arguments, with errors that people can read."""
+"""Evaluation: from Hydra's tree to plain arguments."""
 
 from __future__ import annotations
 
@@ -27,9 +27,7 @@ _PROTOCOL = f"{{name: NAME, positives: [KEY], junk: [KEY]}}, or names among {', 
 
 
 def dataset_folder(config: DictConfig, dataset: DictConfig) -> DatasetFolder:
-    """``data_root/desc_dir`` under ``desc_name``; AmesError if one of them is not given or the folder is not
-    there.
-    """
+    """Return ``data_root/desc_dir`` under ``desc_name``; AmesError if a key or the folder is missing."""
     if OmegaConf.is_missing(config, "data_root") or config.data_root is None:
         raise AmesError("data_root is missing: give the folder that holds the data sets, data_root=DIR")
     for key, value in (("desc_dir", dataset.desc_dir), ("desc_name", config.desc_name)):
@@ -58,7 +56,7 @@ def database(config: DictConfig) -> Path | None:
 def chooser(
     config: DictConfig, model: PairSimilarity, num_rerank: list[int]
 ) -> Callable[[PairSimilarity], Choice] | None:
-    """What chooses a combination on ``val_dataset`` for models like this one; None where none is given.
+    """Return the choice of λ and γ on ``val_dataset`` for models like this one; None without ``val_dataset``.
 
     Its keys and files are checked at once.
     """
@@ -102,9 +100,8 @@ def scoring(config: DictConfig, dataset: DictConfig) -> Scoring:
 
 def compute(config: DictConfig, dataset: DictConfig) -> ComputeConfig:
     """Where and how pairs are scored."""
-    first, count = device(config), whole(config, "num_gpus")
-    devices = [first]
-    if first == "cuda":
+    count, devices = whole(config, "num_gpus"), [device(config)]
+    if devices == ["cuda"]:
         if count > torch.cuda.device_count():
             raise AmesError(f"num_gpus {count}: this machine has {torch.cuda.device_count()}")
         devices = [f"cuda:{i}" for i in range(count)]
@@ -146,7 +143,7 @@ def run_folder() -> Path:
 
 
 def fusion_grid(dataset: DictConfig, stored: Fusion | None) -> dict[str, list[Any]]:
-    """lamb and temp to be judged: as given, else those of the checkpoint, else the data set's defaults."""
+    """lamb and temp to evaluate: as given, else those of the checkpoint, else the data set's defaults."""
     default = value_of(dataset, "default_blend") if stored is None else stored.to_keys()
     if not isinstance(default, dict) or not {"lamb", "temp"} <= set(default):
         raise AmesError(f"default_blend is {default!r}: give {{lamb: NUMBER, temp: NUMBER}}")

@@ -23,7 +23,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
-from yaml import Mark, MarkedYAMLError
+from yaml import MarkedYAMLError
 from yaml.reader import ReaderError
 
 from ames.config.values import plain
@@ -39,8 +39,8 @@ GROUPS = ("dataset", "descriptors", "experiment", "model")  # folders of conf/
 
 
 def launch(command: str, main: Callable[[], Any]) -> None:
-    """Calls a Hydra entry point; what Hydra refuses (unknown keys, values, files of conf/) becomes one
-    line on stderr and exit status 2 as well, unless HYDRA_FULL_ERROR asks for the traceback.
+    """Call a Hydra entry point. What Hydra refuses (unknown keys, values, files of conf/) becomes one line on
+    stderr and exit status 2, unless HYDRA_FULL_ERROR asks for the traceback.
     """
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which build it is does not matter to anyone
     full = os.environ.setdefault("HYDRA_FULL_ERROR", "0") not in ("", "0")
@@ -58,14 +58,16 @@ def launch(command: str, main: Callable[[], Any]) -> None:
 
 
 def _said(error: Exception) -> str | None:
-    """One line for what configuration was wrong about; None for what is a defect."""
+    """One line on a wrong configuration; None for a defect."""
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         parts = [first_line(x).rstrip(".") for x in (error, error.__cause__) if x is not None]
         if isinstance(error, MissingConfigException) and error.options:
             parts.append(f"choose one of {', '.join(error.options)}")
         return _with_key(": ".join(parts), error)
     if isinstance(error, MarkedYAMLError):
-        return f"{_place(error.problem_mark)}: not YAML ({error.problem or error.context})"
+        mark = error.problem_mark
+        place = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}" if mark else "a configuration"
+        return f"{place}: not YAML ({error.problem or error.context})"
     if isinstance(error, ReaderError):
         return f"{error.name}: not YAML, at character {error.position} ({error.reason})"
     if isinstance(error, UnicodeDecodeError):  # which file it is of, only another look can tell
@@ -87,12 +89,6 @@ def _raised_by_hydra(error: Exception) -> bool:
     return bool(inner) and not any(name == "__main__" or name.startswith("ames") for name in inner)
 
 
-def _place(mark: Mark | None) -> str:
-    return (
-        "a configuration" if mark is None else f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}"
-    )
-
-
 def _undecodable(words: Sequence[str]) -> str:
     """The first file below the folder of one's own configurations that is not UTF-8."""
     folder = get_args_parser().parse_known_args(list(words))[0].config_dir
@@ -112,9 +108,7 @@ def _with_key(line: str, error: Exception) -> str:
 
 @contextmanager
 def _folders_of_others() -> Iterator[list[str]]:
-    """Of several processes (torchrun) the first one's folder is kept; the others' hold nothing of use: the
-    overrides that see to it.
-    """
+    """Yield the overrides by which only the first of several processes (torchrun) keeps its run folder."""
     if int(os.environ.get("RANK", 0)) == 0:
         yield []
         return
@@ -181,10 +175,10 @@ def _nearest(key: str, tree: dict[str, Any]) -> str:
 
 
 def arranged(command: str, words: Sequence[str], more: Sequence[str] = ()) -> list[str]:
-    """The same words, overrides before flags: Hydra refuses overrides on both sides of a flag.
+    """Return the words, overrides before flags: Hydra refuses overrides on both sides of a flag.
 
-    more: overrides behind the given ones, over which they win. AmesError for an override that Hydra cannot
-    read; flags that it does not have end the process with one line and status 2.
+    more: overrides that win over the given ones. AmesError for an override that Hydra cannot read; an unknown
+    flag ends the process with one line and status 2.
     """
     parser = OneLineParser(prog=command, add_help=False, parents=[get_args_parser()])
     args = parser.parse_intermixed_args(words)
@@ -239,9 +233,7 @@ def _is_key(key: str) -> bool:
 
 
 def _quoted(word: str) -> str:
-    """The override with quotes, as a shell takes it, behind a colon; nothing where it would be read as
-    something else.
-    """
+    """The override in quotes for a shell, after a colon; nothing where Hydra would read another value."""
     key, _, value = word.partition("=")
     text = value.replace('"', '\\"')
     quoted = f'{key}="{text}"'
