@@ -58,30 +58,27 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--dataset", required=True, help="name of the data set's folder")
-    parser.add_argument("--desc_name", required=True, help="dinov2, cvnet, rootsift ...")
-    parser.add_argument("--data_root", type=Path, required=True)
-    parser.add_argument(
-        "--shortlist_size", type=positive, help="entries a query (the whole gallery; 300 in training)"
-    )
-    parser.add_argument("--skip_self", action="store_true", help="training images do not find themselves")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--dataset", required=True, help="name of the data set's folder")
+    add("--desc_name", required=True, help="dinov2, cvnet, rootsift ...")
+    add("--data_root", type=Path, required=True)
+    add("--shortlist_size", type=positive, help="entries per query (the whole gallery; 300 in training)")
+    add("--skip_self", action="store_true", help="training images do not find themselves")
+    add(
         "--distractors",
         nargs="+",
         default=[],
         metavar="NAME",
         help="data sets below --data_root, or .hdf5 files, that go on behind the gallery",
     )
-    parser.add_argument("--format", choices=("npz", "pkl"), default="npz", help="pkl: as published")
+    add("--format", choices=("npz", "pkl"), default="npz", help="pkl: as published")
     add_device(parser)
-    parser.add_argument("--block", type=positive, default=BLOCK, help=f"queries at a time ({BLOCK})")
-    parser.add_argument("--rerank", choices=("superglobal",), help="writes nn_superglobal too")
-    parser.add_argument("--top_m", type=positive, help="entries a query that are re-ranked (400)")
-    parser.add_argument("--neighbours", type=natural, help="K of the re-ranking (9)")
-    parser.add_argument("--beta", type=float, help="their weight (0.15)")
-    parser.add_argument(
-        "--normalize", action="store_true", default=None, help="refined descriptors to unit length"
-    )
+    add("--block", type=positive, default=BLOCK, help=f"queries at a time ({BLOCK})")
+    add("--rerank", choices=("superglobal",), help="writes nn_superglobal too")
+    add("--top_m", type=positive, help="entries per query that are re-ranked (400)")
+    add("--neighbours", type=natural, help="K of the re-ranking (9)")
+    add("--beta", type=float, help="their weight (0.15)")
+    add("--normalize", action="store_true", default=None, help="refined descriptors to unit length")
     return parser
 
 

@@ -32,11 +32,11 @@ def make_backbone(
     attention: bool = False,
     seed: int = 0,
 ) -> Backbone:
-    """The backbone ``name``, in evaluation mode.
+    """Make the backbone ``name``, in evaluation mode.
 
-    weights: a file of the network's authors, a Hugging Face folder (the vision transformers), a name of the
-    hub, or what was published; None: random ones from ``seed``. attention: maps with weights, where a network
-    has a class token or a pooling head. AmesError lists the names there are.
+    weights: a file of the network's authors, a Hugging Face folder (vision transformers), a name of the hub,
+    or ``PUBLISHED``; None: random ones from ``seed``. attention: maps with weights, where a network has a
+    class token or a pooling head. AmesError lists the known names.
     """
     if name == "rootsift":
         if weights != PUBLISHED:

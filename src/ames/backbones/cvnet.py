@@ -59,15 +59,12 @@ class CvNet(Network):
             raise AmesError(f"CvNet {name!r} is none of: {', '.join(self.SIZES)}")
         if weights == PUBLISHED:
             if name != "cvnet":
-                raise AmesError(
-                    f"{name}: no address of its weights is known: give the authors' file as weights"
-                )
+                raise AmesError(f"{name}: no address of its weights is known: give the authors' file")
             weights = fetch(files()["CVPR2022_CVNet_R101"][0])
         transformers = import_transformers()
         self.name = name
-        self.network = random_init(
-            transformers.ResNetModel, transformers.ResNetConfig(depths=self.SIZES[name]), seed
-        )
+        config = transformers.ResNetConfig(depths=self.SIZES[name])
+        self.network = random_init(transformers.ResNetModel, config, seed)
         self.network.pooler = nn.Identity()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -125,10 +122,8 @@ def _names(depths: Any) -> dict[str, str]:
         for b in range(depth):
             old, new = f"s{s + 1}.b{b + 1}.", f"encoder.stages.{s}.layers.{b}."
             if b == 0:
-                layers |= {
-                    old + "proj": new + "shortcut.convolution",
-                    old + "bn": new + "shortcut.normalization",
-                }
+                layers[f"{old}proj"] = f"{new}shortcut.convolution"
+                layers[f"{old}bn"] = f"{new}shortcut.normalization"
             for i, letter in enumerate("abc"):
                 layers[f"{old}f.{letter}"] = f"{new}layer.{i}.convolution"
                 layers[f"{old}f.{letter}_bn"] = f"{new}layer.{i}.normalization"

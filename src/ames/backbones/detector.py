@@ -52,10 +52,9 @@ class SpatialAttention(nn.Module):
         """
         if features.shape[-1] != self.width:
             raise AmesError(f"descriptors are {features.shape[-1]}-d, but the detector takes {self.width}-d")
-        # 1 x 1 convolutions see one location at a time, so that they are matrices here, and padding is left
-        # out before the first of them: zeros would draw the batch's mean and variance towards themselves,
-        # by as much as the images of a batch differ in size, and evaluation sees images without padding.
-        # How many are real is asked of the device, so that nothing is where all of them are.
+        # 1 x 1 convolutions see one location at a time, so that they are matrices here. Padding is left out
+        # before the first of them: its zeros would shift the batch's mean and variance, by as much as the
+        # images of a batch differ in size, and evaluation sees images without padding.
         x = features.flatten(0, -2) if valid is None else features[valid]  # [n, D]
         x = x.to(self.conv1.weight.dtype)
         if self.training and len(x) < 2:
@@ -100,9 +99,8 @@ def load_detector(path: Path | str, *, backbone: str | None = None) -> SpatialAt
     said = about.get("detector")
     taken = (said if isinstance(said, dict) else {}).get("input", "normalized" if about else "network")
     if taken not in DETECTOR_INPUTS:
-        raise AmesError(
-            f"{path}: its detector takes {taken!r}, which is none of {', '.join(DETECTOR_INPUTS)}"
-        )
+        known = ", ".join(DETECTOR_INPUTS)
+        raise AmesError(f"{path}: its detector takes {taken!r}, which is none of {known}")
     detector = SpatialAttention(len(state["conv1.bias"]), input=taken)
     detector.load_state_dict(state)
     return detector.eval()
@@ -125,5 +123,5 @@ def read_detector(path: Path | str) -> dict[str, Tensor]:
 
 
 def _add_count(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Some files lack the number of batches, which is only counted: the momentum is a constant."""
+    """Some files lack the number of batches, which has no effect: the momentum is a constant."""
     state.setdefault(prefix + _COUNT, torch.tensor(0))

@@ -52,13 +52,10 @@ class DinoV2(VisionTransformer):
 def key_mappings(config: Any) -> list[KeyMapping]:
     """The tensors of a released dinov2_vit*14_reg4_pretrain.pth, and their names in the hub's files."""
     D, patch = config.hidden_size, config.patch_size
+    patches = (config.image_size // patch) ** 2
     rows = [
         KeyMapping("cls_token", (1, 1, D), ("embeddings.cls_token",)),
-        KeyMapping(
-            "pos_embed",
-            (1, 1 + (config.image_size // patch) ** 2, D),
-            ("embeddings.position_embeddings",),
-        ),
+        KeyMapping("pos_embed", (1, 1 + patches, D), ("embeddings.position_embeddings",)),
         KeyMapping("register_tokens", (1, config.num_register_tokens, D), ("embeddings.register_tokens",)),
         KeyMapping("mask_token", (1, D), ("embeddings.mask_token",)),
         *layer_mappings("patch_embed.proj", "embeddings.patch_embeddings.projection", (D, 3, patch, patch)),

@@ -51,9 +51,9 @@ class Network(MapBackbone):
 
 
 class KeyMapping(NamedTuple):
-    """A tensor of a file of the network's authors, and what it becomes: equal parts along its first axis.
+    """A tensor of the authors' file, and what its equal parts along the first axis become.
 
-    targets: a name a part, "" for one that the network has no place for.
+    targets: one name per part, "" for a part that the network has no place for.
     """
 
     name: str
@@ -103,7 +103,7 @@ def resolve_weights(weights: str | Path, published: str) -> Path:
 
 
 def _fetched(name: str) -> Path:
-    """The folder of a model in the hub's cache, as the hub has it now where the hub answers in time."""
+    """Return the folder of a model in the hub's cache, updated where the hub answers in time."""
     from huggingface_hub import HfApi, snapshot_download
 
     try:
@@ -118,7 +118,7 @@ def _fetched(name: str) -> Path:
 
 
 def fingerprint(path: Path) -> str:
-    """What tells weights apart: "NAME sha256 <12 hex digits>" of a file, or of a folder's *.safetensors."""
+    """Return "NAME sha256 <12 hex digits>" of a file, or of a folder's *.safetensors."""
     if path.is_file():
         return f"{path.name} sha256 {sha256(path)[:12]}"
     files = _tensors_of(path)
@@ -142,14 +142,13 @@ def folder_config(folder: Path, kind: Any) -> Any:
     except AmesError:
         raise
     except Exception as error:  # a file by hand can be wrong in any way
-        raise AmesError(
-            f"{folder}/config.json: not a readable configuration ({first_line(error)})"
-        ) from error
+        why = first_line(error)
+        raise AmesError(f"{folder}/config.json: not a readable configuration ({why})") from error
 
 
 def folder_state(folder: Path) -> dict[str, Tensor]:
     """All tensors of a Hugging Face folder's *.safetensors, float32."""
-    # Its files together: one of several may hold nothing but tensors below "model.", which belongs to them.
+    # Names are not stripped per file: one of several may hold nothing but tensors below "model.".
     return {name: x for path in _tensors_of(folder) for name, x in read_as_written(path).state.items()}
 
 

@@ -86,10 +86,9 @@ def check(selection: Selection, maps: FeatureMaps, detector: SpatialAttention | 
         raise AmesError("the network gives no attention: select by detector, norm or cls")
     if maps.vector is None and {"cls", "superglobal"} & {selection.weight_by, selection.vector}:
         raise AmesError("the network has no global vector: select by detector or norm, global average or gem")
-    if selection.weight_by == "cls" and maps.vector is not None and maps.vector.shape[1] != width:
-        raise AmesError(
-            f"the network's global vector is {maps.vector.shape[1]}-d, its cells {width}-d: no cosine (cls)"
-        )
+    whole = None if maps.vector is None else maps.vector.shape[1]
+    if selection.weight_by == "cls" and whole != width:
+        raise AmesError(f"the network's global vector is {whole}-d, its cells {width}-d: no cosine (cls)")
 
 
 def select(
@@ -98,11 +97,11 @@ def select(
     selection: Selection,
     detector: SpatialAttention | None = None,
 ) -> tuple[LocalFeatures, Tensor | None]:
-    """Local features [B, n, D] of B images and their global vectors float32 [B, G], where they are.
+    """Select local features [B, n, D] of B images, and their global vectors float32 [B, G] (or None).
 
-    scales: the images' maps at each scale; centers: float [h, w, 2] of each, where its cells lie, in any
-    unit, which becomes ``positions``. ``scale`` is the number of the scale. n is ``desc_num``, or all cells
-    if there are fewer; suppressed ones lie behind the others, as padding.
+    scales: the images' maps at each scale; centers: float [h, w, 2], the cells' middles at each scale, in any
+    unit, which become ``positions``. ``scale`` of a feature is the number of its scale. n is ``desc_num``, or
+    the number of all cells if smaller; suppressed cells come last, as padding.
     """
     weights, cells, vectors = [], [], []
     for maps in scales:
@@ -111,7 +110,7 @@ def select(
         weights.append(_suppressed(weight, selection.nms).flatten(1))
         cells.append(cell.flatten(1, 2))
     weight = torch.cat(weights, 1)
-    # Stable, so that equal weights have an order: a run that goes on writes what it would have written.
+    # Stable, so that equal weights have an order: a resumed run writes the same.
     weight, order = weight.sort(dim=1, descending=True, stable=True)
     weight, order = weight[:, : selection.desc_num], order[:, : selection.desc_num]
     number = torch.cat([torch.full_like(x[0], i) for i, x in enumerate(weights)])
@@ -142,8 +141,7 @@ def _weighted(
         found = raw.norm(dim=1)
     elif selection.weight_by == "attention":
         assert maps.weight is not None
-        # Shares of one attention fall as cells grow in number, by scale and size of the image, and are lost
-        # in float16; as multiples of an equal share they can be compared.
+        # Multiples of an equal share can be compared between scales; shares are lost in float16.
         found = maps.weight.float() * maps.weight[0].numel()
     elif selection.weight_by == "cls":
         assert maps.vector is not None
@@ -170,8 +168,8 @@ def _vector(maps: FeatureMaps, cell: Tensor, weight: Tensor, selection: Selectio
     if selection.vector == "gem":
         powers = maps.local.float().clamp(min=_GEM_LEAST) ** _GEM_POWER
         return F.normalize(powers.mean((2, 3)) ** (1 / _GEM_POWER), dim=-1)
-    # A cosine may be negative; such a cell has no part in the sum rather than an opposite one. Where all are
-    # (SigLIP pools by a layer of its own), they count alike: nothing finds a zero vector.
+    # A cell of negative cosine has no part in the sum. Where all are negative (SigLIP pools by a layer of its
+    # own), they count alike: nothing finds a zero vector.
     share = weight.clamp(min=0).flatten(1)
     share = torch.where(share.any(1, keepdim=True), share, 1.0)
     return global_descriptor(F.normalize(cell, dim=-1).flatten(1, 2), share)

@@ -41,8 +41,8 @@ class VisionTransformer(Network):
 
     name: one of ``SIZES``, recorded in files. weights: a file of the authors (.pth), a Hugging Face folder, a
     name of the hub, ``PUBLISHED``, or None: random ones from ``seed``. attention: whether ``maps`` gives
-    weights. config: a transformers configuration in place of the published one, for networks of one's own.
-    AmesError for weights of another size, and the first tensor that does not fit is named.
+    weights. config: a transformers configuration of another network. AmesError names the first size or tensor
+    that does not fit.
     """
 
     SIZES: ClassVar[Mapping[str, Size]]
@@ -123,10 +123,10 @@ class VisionTransformer(Network):
 
     @contextmanager
     def _noting_attention(self, images: Tensor) -> Iterator[list[Tensor]]:
-        """What the class token gives to each patch [B, patches] in the last block, averaged over the heads.
+        """Attention of the class token to each patch [B, patches] in the last block, mean over the heads.
 
-        From the projections of that one token: whole attention matrices, which transformers would return for
-        every block, take gigabytes at 770 pixels.
+        It comes from the projections of that one token: whole attention matrices of all blocks take gigabytes
+        at 770 pixels.
         """
         noted: list[Tensor] = []
         if not self.attention:

@@ -7,7 +7,7 @@ landmark in an image, full whitening amplifies noise. Fitting uses FAISS, encodi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -73,9 +73,7 @@ class Vlad:
         from safetensors.numpy import save_file
 
         # safetensors writes memory as it lies: a transposed array would be read back scrambled.
-        save_file(
-            {f.name: np.ascontiguousarray(getattr(self, f.name), np.float16) for f in fields(self)}, path
-        )
+        save_file({name: np.ascontiguousarray(x, np.float16) for name, x in vars(self).items()}, path)
 
     @classmethod
     def load(cls, path: Path | str) -> Vlad:

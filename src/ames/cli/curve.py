@@ -69,20 +69,12 @@ def _curve(args: argparse.Namespace) -> None:
     )
     names = [p.name for p in protocols]
     counts = query_counts(test.ground_truth, protocols)
-    results = {
-        "dataset": folder.name,
-        "shortlist": test.shortlist_file.name,
-        "protocols": names,
-        "queries": counts,
-        "query_desc_num": args.query_desc_num,
-        "num_rerank": args.num_rerank,
-        "extra_bytes": args.extra_bytes,
-        "precision": compute.precision,
-        "device": args.device,
-        "rows": rows,
-    }
+    about = {"dataset": folder.name, "shortlist": test.shortlist_file.name}
+    about |= {"protocols": names, "queries": counts}
+    asked = {key: getattr(args, key) for key in ("query_desc_num", "num_rerank", "extra_bytes")}
+    computed = {"precision": compute.precision, "device": args.device}
     with atomic_file(table) as file:
-        file.write(json.dumps(results, indent=1).encode())
+        file.write(json.dumps(about | asked | computed | {"rows": rows}, indent=1).encode())
     top = f"{folder.name}: {args.query_desc_num} query descriptors, first {args.num_rerank} re-ranked"
     print(f"{top} (%)")
     print(format_table(readable(rows)))

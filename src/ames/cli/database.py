@@ -156,10 +156,7 @@ def _choose_codec(args: argparse.Namespace) -> None:
     for factory, reason in left_out.items():
         print(f"left out: {factory}: {reason}")
     chosen = pick(
-        found,
-        bytes_per_image=args.bytes_per_image,
-        desc_bytes=args.desc_bytes,
-        least=args.min_local_desc,
+        found, bytes_per_image=args.bytes_per_image, desc_bytes=args.desc_bytes, least=args.min_local_desc
     )
     print(
         f"ames compress ... --global-factory {chosen.factory} --desc-num {chosen.desc_num}   "
@@ -197,9 +194,7 @@ def _model(path: Path | None, local: Any) -> tuple[Any, str]:
         backbone = local.provenance.get("backbone")
         name = f"{backbone}_ames_dist"
         if name not in SHIPPED:
-            raise AmesError(
-                f"no model is shipped for the descriptors of {local.path}: give --model CHECKPOINT"
-            )
+            raise AmesError(f"no model is shipped for descriptors of {local.path}: give --model CHECKPOINT")
         path = shipped_path(name)
     model = load_model(path)
     if not local.packed:

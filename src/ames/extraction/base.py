@@ -40,10 +40,10 @@ class ImageRegion(NamedTuple):
 
 
 class Extractor:
-    """Makes features as ``config`` says, with nothing left open in it; ``provenance`` records them.
+    """Extracts features as ``config``, which has no open option, says; ``provenance`` records it.
 
-    local_dim: of local descriptors before they are packed. global_dim: None: no global descriptor.
-    AmesError where the model of ``config.pack`` cannot pack such descriptors.
+    local_dim: of local descriptors before packing. global_dim: None without a global descriptor. AmesError
+    where the model of ``config.pack`` cannot pack such descriptors.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Extractor:
     def chunks(
         self, photos: Sequence[ImageRegion], size: int, tick: Callable[[], object] = lambda: None
     ) -> Iterator[list[ExtractionResult]]:
-        """Features of each region, in order, ``size`` of them at a time; ``tick`` is called for each."""
+        """Yield features of the regions, in order, ``size`` at a time; ``tick`` is called for each."""
         raise NotImplementedError
 
     def pack(self, local: LocalFeatures) -> LocalFeatures:

@@ -50,9 +50,8 @@ class Extraction:
             named = ", ".join(f"{name} ({why})" for name, why in list(self.unreadable.items())[:5])
             lines.append(f"{len(self.unreadable)} unreadable, skipped: {named}{_more(self.unreadable)}")
         if self.empty:
-            lines.append(
-                f"{len(self.empty)} without keypoints: {', '.join(self.empty[:5])}{_more(self.empty)}"
-            )
+            named = ", ".join(self.empty[:5])
+            lines.append(f"{len(self.empty)} without keypoints: {named}{_more(self.empty)}")
         if (deaf := unheard()) is not None:
             lines.append(deaf)
         return "\n".join(lines)
@@ -67,14 +66,13 @@ class Images:
     boxes: Sequence[Box] | None = None
 
     def photos(self, first: int) -> list[ImageRegion]:
-        """Those from ``first`` on."""
-        boxes = self.boxes[first:] if self.boxes is not None else [None] * (len(self.names) - first)
-        return [
-            ImageRegion(self.root / name, box) for name, box in zip(self.names[first:], boxes, strict=True)
-        ]
+        """The regions from image ``first`` on."""
+        boxes = [None] * len(self.names) if self.boxes is None else self.boxes
+        regions = zip(self.names[first:], boxes[first:], strict=True)
+        return [ImageRegion(self.root / name, box) for name, box in regions]
 
     def part(self, shard: Shard) -> Images:
-        """Those of a shard."""
+        """The images of a shard."""
         rows = shard.rows(len(self.names))
         return Images(self.root, self.names[rows], None if self.boxes is None else self.boxes[rows])
 
@@ -101,9 +99,9 @@ def extract(
     """Write descriptors of ``names`` below ``root`` to OUT_local.hdf5 and OUT_global.hdf5: one row per image.
 
     kinds: of the files ("local", "global" or "cls"), None: all that the backbone gives. desc_num: local
-    descriptors per image, at most. workers: processes beside this one, 0 = none; files are the same.
-    An unreadable image keeps its row, empty, and is named in the result; if none at all can be read,
-    AmesError, and nothing is written. Files that exist are replaced when all is well.
+    descriptors per image, at most. workers: processes beside this one, 0: none; files are the same.
+    An unreadable image keeps its row, empty, and is named in the result. AmesError, and nothing is written,
+    if no image can be read. Existing files are replaced on success.
     """
     config = ExtractionConfig(backbone=backbone.name, desc_num=desc_num, workers=workers, overwrite=True)
     if isinstance(backbone, MapBackbone):
@@ -122,8 +120,7 @@ def plan_output(
     shard: Shard = Shard(),  # noqa: B008 - frozen
     kinds: Sequence[str] | None = None,
 ) -> OutputPlan:
-    """The files of a shard of ``images`` and what they will hold, which says their size; kinds: as
-    ``extract``.
+    """Plan the files of a shard of ``images``; kinds: as ``extract``.
 
     AmesError for a global descriptor that the extractor does not give.
     """
@@ -134,9 +131,7 @@ def plan_output(
         if kind == "local":
             rows[kind] = extractor.rows
         elif extractor.global_dim is None:
-            raise AmesError(
-                f"backbone {extractor.name} has no global descriptor here: its global model is not loaded"
-            )
+            raise AmesError(f"backbone {extractor.name} has no global descriptor: no global model is loaded")
         else:
             rows[kind] = VectorRows(extractor.global_dim)
     made = replace(extractor.provenance, boxes=images.boxes is not None, list=images.digest)
@@ -146,11 +141,11 @@ def plan_output(
 def run(
     images: Images, extractor: Extractor, plan: OutputPlan, *, keep: bool = True, chunk: int = CHUNK
 ) -> Extraction:
-    """Features of the plan's shard of ``images`` into its files; those of an interrupted call are continued.
+    """Write features of the plan's shard of ``images``, or resume an interrupted call.
 
-    keep: what is done stays when the pass is broken off; the same call goes on with it. chunk: images written
-    at a time. AmesError where files exist that were made otherwise (unless the configuration may overwrite
-    them), where the disk is too small, and where no image at all can be read.
+    keep: an interrupted call leaves what is done, for the same call to resume. chunk: images written at
+    a time. AmesError where files of other settings exist (unless the configuration may overwrite them), where
+    the disk is too small, and where no image can be read.
     """
     overwrite = extractor.config.overwrite
     # Files that are there and stay need no images.

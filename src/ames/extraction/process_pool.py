@@ -106,8 +106,9 @@ def _by_workers(
 
 @contextmanager
 def _interruptions_held() -> Iterator[None]:
-    """Ctrl-C, which the terminal sends to all processes, comes when the block ends, lest it leave a pool half
-    made; processes that begin in it never get it: this one says that it was interrupted, and ends them.
+    """Delay Ctrl-C to the end of the block, lest it leave a pool half made.
+
+    The terminal sends it to all processes; those that start in the block never get it: this one ends them.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
         yield

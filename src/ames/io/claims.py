@@ -75,9 +75,8 @@ def _check_operations(data: mmap.mmap) -> None:
                 return
             (length,) = struct.unpack_from(form or "<Q", data, position + 1)
             if length > len(data) - begin:
-                raise ValueError(
-                    f"at byte {position} it claims {length} bytes, {len(data) - begin} are left of the file"
-                )
+                rest = len(data) - begin
+                raise ValueError(f"at byte {position} it claims {length} bytes, {rest} are left of the file")
             position = begin
             if form is not None:  # a frame's content is operations
                 position, content = position + length, content + length
@@ -135,6 +134,5 @@ def _check_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
         raise ValueError(f"{entry.filename}: {first_line(error)}") from error
     claimed = math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or (not dtype.hasobject and start + claimed != entry.file_size):
-        raise ValueError(
-            f"{entry.filename} claims {dtype} {shape}, {claimed} bytes; it has {entry.file_size - start}"
-        )
+        has = entry.file_size - start
+        raise ValueError(f"{entry.filename} claims {dtype} {shape}, {claimed} bytes; it has {has}")

@@ -37,9 +37,8 @@ class Hit:
 
     def __post_init__(self) -> None:
         if self.label not in LABELS:
-            raise AmesError(
-                f"result {self.name!r} has label {self.label!r}: choose one of {', '.join(LABELS)}"
-            )
+            known = ", ".join(LABELS)
+            raise AmesError(f"result {self.name!r} has label {self.label!r}: choose one of {known}")
 
 
 @dataclass(frozen=True, eq=False)
