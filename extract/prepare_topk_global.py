@@ -3,7 +3,7 @@
 python extract/prepare_topk_global.py --dataset D --desc_name dinov2 --data_root DIR [--shortlist_size 1600]
 
 A data set without a query file is a training set: its images are searched among themselves. With
---distractors revisitop1m those images lie behind the gallery, and the shortlist is written to DIR/D+1m.
+--distractors revisitop1m those images follow the gallery, and the shortlist is written to DIR/D+1m.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="data sets below --data_root, or .hdf5 files, that go on behind the gallery",
+        help="data sets below --data_root, or .hdf5 files, that follow the gallery",
     )
     add("--format", choices=("npz", "pkl"), default="npz", help="pkl: as published")
     add_device(parser)

@@ -22,7 +22,7 @@ def foreign() -> str | None:
     except ValueError:  # a module that was put together by hand
         spec = None
     if spec is None:
-        return f"no package ames lies in {_OWN.parent}: install {_NAME} again"
+        return f"{_OWN.parent} holds no package ames: install {_NAME} again"
     found = Path(spec.origin).resolve().parent if spec.has_location and spec.origin else None
     if found != _OWN:
         place = found or next(iter(spec.submodule_search_locations or []), "memory")

@@ -1,4 +1,4 @@
-"""Which cells of feature maps become an image's local descriptors, and what becomes its global one."""
+"""Select an image's local descriptors from the cells of feature maps, and pool its global one."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def register(commands: Any) -> None:
     curve = commands.add_parser(
         "curve",
         help="bytes per image against mAP, at several numbers of database descriptors",
-        description="Scores models on a prepared test set at each count; writes OUT.json and OUT.png.",
+        description="Score models on a prepared test set at each count; write OUT.json and OUT.png.",
     )
     add = curve.add_argument
     add("folder", type=Path, help="a prepared test set")
@@ -69,7 +69,7 @@ def _curve(args: argparse.Namespace) -> None:
     )
     names = [p.name for p in protocols]
     counts = query_counts(test.ground_truth, protocols)
-    about = {"dataset": folder.name, "shortlist": test.shortlist_file.name}
+    about: dict[str, Any] = {"dataset": folder.name, "shortlist": test.shortlist_file.name}
     about |= {"protocols": names, "queries": counts}
     asked = {key: getattr(args, key) for key in ("query_desc_num", "num_rerank", "extra_bytes")}
     computed = {"precision": compute.precision, "device": args.device}

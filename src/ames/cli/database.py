@@ -17,7 +17,7 @@ def register(commands: Any) -> None:
     compress = commands.add_parser(
         "compress",
         help="a compact database from descriptors: about a kilobyte an image",
-        description="Makes a database from descriptor files; the same call resumes after an interruption.",
+        description="Make a database from descriptor files; the same call resumes after an interruption.",
     )
     _source(compress)
     compress.add_argument("--model", type=Path, help="checkpoint (default: the shipped binary one)")
@@ -45,7 +45,7 @@ def register(commands: Any) -> None:
     choose = commands.add_parser(
         "choose-codec",
         help="which global code and how many local descriptors fit a number of bytes",
-        description="Measures codes of global descriptors against exact search, on your own.",
+        description="Measure codes of your global descriptors against exact search.",
     )
     choose.add_argument("vectors", type=Path, help="global descriptors, HDF5")
     choose.add_argument("--queries", type=Path, help="others to search with (default: a sample of the same)")

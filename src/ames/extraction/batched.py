@@ -201,7 +201,7 @@ class BatchedExtractor(Extractor):
             running.done.synchronize()
         for position, (row, inputs) in enumerate(zip(running.rows, running.batch, strict=True)):
             local = running.local[position]
-            local = local.trim(int(local.counts))  # suppressed cells lie behind
+            local = local.trim(int(local.counts))  # suppressed cells are last
             vector = None if running.vectors is None else running.vectors[position].numpy()
             if not is_finite(ImageFeatures(local, vector)):
                 yield row, "the network gave values that are not finite (fp16? take bf16)"
@@ -218,7 +218,7 @@ class _Running(NamedTuple):
     batch: list[_Prepared]
     local: LocalFeatures
     vectors: Tensor | None
-    done: Any  # an event behind which the arrays above are there; None: they are
+    done: Any  # an event after which the arrays above are complete; None: they are
 
 
 @torch.inference_mode()

@@ -31,7 +31,7 @@ CHUNK = 256  # images that are written at a time: what an interruption costs at 
 
 @dataclass(frozen=True)
 class Extraction:
-    """What came of a pass: the files, and the images without features, by name."""
+    """The result of an extraction: the files, and the images without features, by name."""
 
     files: list[Path]
     images: int
@@ -148,7 +148,7 @@ def run(
     the disk is too small, and where no image can be read.
     """
     overwrite = extractor.config.overwrite
-    # Files that are there and stay need no images.
+    # Existing files that stay need no images.
     if overwrite or not all(os.path.exists(path) for path in plan.files):
         check_all_exist(images.root, images.names)
     for path in plan.files:
@@ -163,7 +163,7 @@ def run(
         if not keep:
             plan.state.unlink(missing_ok=True)
         files = ResumableFiles(plan, discard=overwrite)
-        errors = None if there else plan.errors  # where files are there, it is their list until these are
+        errors = None if there else plan.errors  # the list of existing files stays until these replace them
         try:
             _extract(files, images.part(plan.shard), extractor, errors, chunk)
         except BaseException as error:

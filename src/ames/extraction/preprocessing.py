@@ -86,7 +86,7 @@ def network_inputs(image: np.ndarray, sizing: Sizing, box: Box | None = None) ->
 def whole_pixels(box: Box | None, height: int, width: int) -> tuple[int, int, int, int]:
     """(top, left, bottom, right) of a box, rounded to pixels and cut at the image's border; None: all of it.
 
-    UnreadableImage where nothing of it lies in the image.
+    UnreadableImage for a box outside of the image.
     """
     if box is None:
         return 0, 0, height, width

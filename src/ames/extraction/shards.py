@@ -52,7 +52,7 @@ def merge_when_complete(plan: OutputPlan, images: Images) -> list[str]:
 
     The last process to end makes them. A shard of an earlier extraction will be replaced by another process:
     until then, files that were merged earlier are removed, for they would show rows of both. Merge shards of
-    machines that share no disk by extract/merge_hdf5.py, once they lie together.
+    machines that share no disk by extract/merge_hdf5.py, once they are in one folder.
     """
     count, out = plan.shard.count, plan.out
     if count == 1:

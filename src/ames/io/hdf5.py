@@ -83,7 +83,7 @@ def find_place(features: h5py.Dataset) -> Place | None:
     return Place(place, offset)
 
 
-# ---- whether all of a dataset is there ----------------------------------------------------------------
+# ---- whether a dataset is complete --------------------------------------------------------------------
 
 
 def _check_written(features: h5py.Dataset, path: Path, depth: int = 0) -> None:

@@ -46,7 +46,7 @@ class Ear:
         return None
 
     def among_others(self, work: Callable[[], Result]) -> tuple[Result, bool]:
-        """Return the result of ``work``, and whether a line came meanwhile, from it or from other threads."""
+        """Return the result of ``work``, and whether this or another thread printed a line meanwhile."""
         with self._changed:
             while self._exclusive:
                 self._changed.wait()
@@ -81,7 +81,7 @@ class Ear:
     def _begin(self) -> None:
         if not self._active:
             self._original = self._variable.value
-        self._active += 1  # before: a fork that comes now finds what is to be taken back
+        self._active += 1  # before the change: a child forked now restores the variable
         self._variable.value = self._stream
 
     def _end(self) -> None:

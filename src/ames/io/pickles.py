@@ -60,9 +60,9 @@ def load_pickle(path: Path | str) -> Any:
 
 
 def _mapped(path: Path, file: BinaryIO) -> np.ndarray | None:
-    """The array that the pickle is, its bytes left in the file; None where it is something else.
+    """Map the array that the pickle is; None where it is something else.
 
-    What stands before the bytes and after them is read with a random mark in their place.
+    The pickle without the array's bytes is read with a random mark in their place.
     """
     head = file.read(_HEAD)
     stream, position = io.BytesIO(head), 0
@@ -70,7 +70,7 @@ def _mapped(path: Path, file: BinaryIO) -> np.ndarray | None:
         for _ in pickletools.genops(stream):
             position = stream.tell()
         return None
-    except ValueError:  # the first thing that goes on beyond the head
+    except ValueError:  # the first thing that reaches beyond the head
         pass
     form = {b"B": "<I", b"\x8e": "<Q", b"\x96": "<Q"}.get(head[position : position + 1])
     if form is None or len(head) < position + 9:
@@ -216,7 +216,7 @@ def _bytearray(content: Any = b"", encoding: str = "latin1") -> bytearray:
 
 
 def _tensor(storage: Any, offset: int, size: Any, stride: Any, *rest: Any) -> torch.Tensor:
-    """``torch._utils._rebuild_tensor_v2``, which does not look whether the view lies in the storage."""
+    """``torch._utils._rebuild_tensor_v2``, which does not check that the view is inside the storage."""
     values = torch.tensor([], dtype=storage.dtype).set_(storage)
     size, stride = tuple(size), tuple(stride)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
