@@ -9,7 +9,7 @@ import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this 
 from ames.config import evaluation as door
 from ames.config.launch import launch, run
 from ames.config.models import trained_model
-from ames.config.values import several
+from ames.config.values import optional_path, several
 from ames.evaluation.evaluate import evaluate_folder, objective, readable
 from ames.evaluation.protocols import left_out
 from ames.reporting.tables import format_table
@@ -31,7 +31,7 @@ def evaluate(config: DictConfig) -> float:
         num_rerank=num_rerank,
         **door.fusion_grid(test, fusion),
         description=name,
-        files=door.test_files(test) | {"database": door.database(config)},
+        files=door.test_files(test) | {"database": optional_path(config, "database")},
         choice=door.chooser(config, model, num_rerank),
     )
     rows = [{"num_rerank": 0, "lamb": None, "temp": None} | results["initial"], *results["rows"]]

@@ -121,6 +121,13 @@ def test_a_detector_s_training_composes(dataset, words):
     assert composed("detector", "desc_name=any").desc_name == "any"  # the width is that of its file
 
 
+@pytest.mark.parametrize("command", names("."))
+def test_two_runs_of_one_second_have_their_own_folders(command):
+    hydra = OmegaConf.load(CONF / f"{command}.yaml").hydra
+    folders = [OmegaConf.to_container(hydra, resolve=False)[kind]["dir"] for kind in ("run", "sweep")]
+    assert all("%S-%f" in folder for folder in folders)
+
+
 TEST_KEYS = "name desc_dir test_gnd_file nn_file batch_size query_desc_num db_desc_num num_rerank lamb temp"
 TRAIN_KEYS = "train_dataset teacher resume beta lr weight_decay epochs val_freq print_freq model_path"
 

@@ -54,15 +54,12 @@ class CvNet(Network):
     superglobal = False  # True: the vector is pooled by ``ames.backbones.pooling``, with the same weights
 
     def __init__(self, name: str, *, weights: str | Path | None = PUBLISHED, seed: int = 0) -> None:
-        super().__init__()
-        if name not in self.SIZES:
-            raise AmesError(f"CvNet {name!r} is none of: {', '.join(self.SIZES)}")
+        super().__init__(name)
         if weights == PUBLISHED:
             if name != "cvnet":
                 raise AmesError(f"{name}: no address of its weights is known: give the authors' file")
             weights = fetch(files()["CVPR2022_CVNet_R101"][0])
         transformers = import_transformers()
-        self.name = name
         config = transformers.ResNetConfig(depths=self.SIZES[name])
         self.network = random_init(transformers.ResNetModel, config, seed)
         self.network.pooler = nn.Identity()

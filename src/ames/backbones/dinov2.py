@@ -22,11 +22,8 @@ from ames.backbones.vit import Size, VisionTransformer
 
 
 def _size(letter: str, width: int, layers: int, heads: int, **more: Any) -> Size:
-    config = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
-    return Size(
-        f"facebook/dinov2-with-registers-{letter}",
-        config | {"patch_size": 14, "image_size": 518, "num_register_tokens": 4} | more,
-    )
+    more |= {"patch_size": 14, "image_size": 518, "num_register_tokens": 4}
+    return Size.of(f"facebook/dinov2-with-registers-{letter}", width, layers, heads, **more)
 
 
 class DinoV2(VisionTransformer):

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,7 +37,14 @@ _FILES = (".pt", ".pth", ".pyth", ".safetensors")
 class Network(MapBackbone):
     """A ``MapBackbone`` that notes its weights; in evaluation mode. Pickling copies the weights."""
 
+    SIZES: ClassVar[Mapping[str, Any]]  # of the published networks, by name
     weights: str = "not set"
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        if name not in self.SIZES:
+            raise AmesError(f"{type(self).__name__} {name!r} is none of: {', '.join(self.SIZES)}")
+        self.name = name
 
     def provenance(self) -> dict[str, Any]:
         return {

@@ -26,10 +26,8 @@ class SigLip2(VisionTransformer):
 
     SIZES: ClassVar = {
         "siglip2-b": Size("google/siglip2-base-patch16-512", {"image_size": 512}),
-        "siglip2-so400m": Size(
-            "google/siglip2-so400m-patch16-512",
-            {"hidden_size": 1152, "intermediate_size": 4304, "image_size": 512}
-            | {"num_hidden_layers": 27, "num_attention_heads": 16},
+        "siglip2-so400m": Size.of(
+            "google/siglip2-so400m-patch16-512", 1152, 27, 16, intermediate_size=4304, image_size=512
         ),
     }
     _model = "SiglipVisionModel"

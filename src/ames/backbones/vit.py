@@ -35,6 +35,11 @@ class Size(NamedTuple):
     hub: str
     config: dict[str, Any]
 
+    @classmethod
+    def of(cls, hub: str, width: int, layers: int, heads: int, **more: Any) -> Size:
+        config = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
+        return cls(hub, config | more)
+
 
 class VisionTransformer(Network):
     """Patch tokens after the final norm as the map, a token or a pooled head as the global vector.
@@ -58,9 +63,7 @@ class VisionTransformer(Network):
         seed: int = 0,
         config: Any = None,
     ) -> None:
-        super().__init__()
-        if name not in self.SIZES:
-            raise AmesError(f"{type(self).__name__} {name!r} is none of: {', '.join(self.SIZES)}")
+        super().__init__(name)
         kind, config_kind = (getattr(import_transformers(), x) for x in (self._model, self._config))
         config = config or config_kind(**self.SIZES[name].config)
         if weights is None:
@@ -73,7 +76,6 @@ class VisionTransformer(Network):
             else:
                 state = self._from_authors(read_weights(path).state, config, str(path))
             network, self.weights = load_strict(kind, config, state, source=str(path)), fingerprint(path)
-        self.name = name
         self.attention = attention
         self.network = network.eval()
         self.patch: int = config.patch_size

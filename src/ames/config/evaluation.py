@@ -11,7 +11,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from ames.config.values import file_name, flag, several, value_of, whole
+from ames.config.values import file_name, flag, optional_path, several, value_of, whole
 from ames.datasets.layout import DatasetFolder
 from ames.errors import AmesError
 from ames.evaluation.evaluate import Choice, Scoring, choose
@@ -46,11 +46,6 @@ def test_files(dataset: DictConfig) -> dict[str, Any]:
         "ground_truth": file_name(dataset, "test_gnd_file"),
         "distractors": "distractors" in dataset and flag(dataset, "distractors"),
     }
-
-
-def database(config: DictConfig) -> Path | None:
-    """The database that stands for the test gallery's descriptor file, if one is given."""
-    return None if config.database is None else Path(str(config.database))
 
 
 def chooser(
@@ -88,13 +83,12 @@ def read_dataset(config: DictConfig, key: str) -> DictConfig:
 
 def scoring(config: DictConfig, dataset: DictConfig) -> Scoring:
     """How the pairs of a test set are scored."""
-    cache = config.get("score_cache")
     return Scoring(
         query_count=whole(dataset, "query_desc_num"),
         database_count=whole(dataset, "db_desc_num"),
         compute=compute(config, dataset),
         workers=whole(config, "num_workers", least=0),
-        score_cache=None if cache is None else Path(str(cache)),
+        score_cache=optional_path(config, "score_cache"),
     )
 
 
