@@ -9,8 +9,8 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import torch
@@ -88,7 +88,11 @@ def measured(dtype: torch.dtype) -> Rates:
     Several threads would wait for each other at the end of a product, a hundred times as long as it takes,
     where other processes want the cores.
     """
-    with _one_thread(), torch.inference_mode(), torch.autocast("cpu", enabled=False):
+    with ExitStack() as restored:
+        restored.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(1)
+        restored.enter_context(torch.inference_mode())
+        restored.enter_context(torch.autocast("cpu", enabled=False))
         wanted, fp32 = (
             (torch.ones(_SHAPE[:2], dtype=kind), torch.ones(_SHAPE[1:], dtype=kind))
             for kind in (dtype, torch.float32)
@@ -103,16 +107,6 @@ def measured(dtype: torch.dtype) -> Rates:
             in_fp32 += [_seconds(*fp32) for _ in range(_BESIDE)]
     operations = 2 * _SHAPE[0] * _SHAPE[1] * _SHAPE[2]
     return Rates(operations / min(in_wanted), operations / min(in_fp32))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _seconds(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -12,8 +12,6 @@ def test_a_number_of_things(count, text):
     assert counted(count, "image") == text
 
 
-@pytest.mark.parametrize(
-    ("size", "text"), [(999, "999 bytes"), (5.1e9, "5.1 GB"), (2e12, "2 TB"), (3e15, "3e+03 TB")]
-)
+@pytest.mark.parametrize(("size", "text"), [(999, "999 bytes"), (5.1e9, "5.1 GB"), (2e12, "2 TB")])
 def test_a_size(size, text):
     assert size_text(size) == text

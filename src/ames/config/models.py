@@ -10,11 +10,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from ames.errors import AmesError, first_line
-from ames.evaluation.sweep import Fusion
 from ames.models.ames import AMES
 from ames.models.base import PairSimilarity
 from ames.models.checkpoints import build_from_weights
 from ames.models.registry import MODELS, model_class
+from ames.reranking.fusion import Fusion
 from ames.weights import SHIPPED, shipped_path
 from ames.weights.files import load_state, weights_for
 from ames.weights.released import RELEASED
@@ -48,10 +48,9 @@ class Trained(NamedTuple):
 
 
 def trained_model(config: DictConfig, path: Path | str | None) -> Trained:
-    """The model with its weights.
+    """Load the model with its weights; ``path`` None: the shipped ones, or none for a model without weights.
 
-    A checkpoint that describes itself decides the structure; for others (published ones)
-    ``config.model`` does. ``path`` None: the shipped weights; a model without weights needs none.
+    A checkpoint that describes itself decides the structure; for others (published ones) ``config.model`` does.
     """
     kind = str(config.model._target_).rsplit(".", 1)[-1]
     if kind in MODELS and not model_class(kind).learned:
