@@ -50,7 +50,7 @@ class Trained(NamedTuple):
 def trained_model(config: DictConfig, path: Path | str | None) -> Trained:
     """Load the model with its weights; ``path`` None: the shipped ones, or none for a model without weights.
 
-    A checkpoint that describes itself decides the structure; for others (published ones) ``config.model`` does.
+    A checkpoint that describes itself decides the structure; ``config.model`` does for others.
     """
     kind = str(config.model._target_).rsplit(".", 1)[-1]
     if kind in MODELS and not model_class(kind).learned:
