@@ -52,11 +52,7 @@ def _register_demo(commands: Any) -> None:
     )
     add = demo.add_argument
     add("--images", type=Path, help="folder with one sub-folder per object (default: generated images)")
-    add(
-        "--distractors",
-        default="distractors",
-        help="sub-folder of --images that shows none of the objects (distractors)",
-    )
+    add("--distractors", default="distractors", help="sub-folder of --images without objects (distractors)")
     add("-o", "--out", type=Path, default=Path("demo"), help="folder of all output files (demo)")
     add("--num-rerank", type=positive, default=100, help="candidates to re-rank per query (100)")
     add("--landmarks", type=positive, default=40, help="number of generated landmarks (40)")

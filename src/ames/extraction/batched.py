@@ -96,7 +96,7 @@ class BatchedExtractor(Extractor):
     def chunks(
         self, photos: Sequence[ImageRegion], size: int, tick: Callable[[], object] = lambda: None
     ) -> Iterator[list[ExtractionResult]]:
-        """What each photo has, in order, ``size`` of them at a time; ``tick`` is called for each.
+        """As the interface says.
 
         A batch never reaches into the next chunk, so that a run that begins with any chunk computes the same.
         Memory holds the images of a chunk and of a few batches.
@@ -152,13 +152,15 @@ class BatchedExtractor(Extractor):
 
     @torch.inference_mode()
     def _start(self, batch: list[_Prepared], rows: list[int]) -> _Running:
-        """Begins to compute images of equal shapes; on a GPU without waiting for it."""
+        """Start to compute images of equal shapes; on a GPU without waiting for it."""
         scales, centers = [], []
+        dtype = AUTOCAST[self.config.autocast]
         try:
             for level in range(len(self._sizing.scales)):
                 pixels = self._pixels([inputs[level].pixels for inputs in batch])
                 h, w = pixels.shape[2:]
-                maps = self._maps(pixels)
+                with torch.autocast(self._device.type, dtype, enabled=dtype is not None):
+                    maps = self._network.maps(pixels)
                 down, across = maps.local.shape[2:]
                 grid = self._network.centers(down, across, h, w)
                 scales.append(maps)
@@ -189,11 +191,6 @@ class BatchedExtractor(Extractor):
         planes = stacked.to(self._device, non_blocking=True).permute(0, 3, 1, 2).contiguous()
         ordered = planes if self._network.channels == "bgr" else planes.flip(1)
         return ordered.float().div_(255).sub_(self._mean).div_(self._std)
-
-    def _maps(self, pixels: Tensor) -> FeatureMaps:
-        dtype = AUTOCAST[self.config.autocast]
-        with torch.autocast(self._device.type, dtype, enabled=dtype is not None):
-            return self._network.maps(pixels)
 
     def _fetch(self, running: _Running) -> Iterator[tuple[int, ExtractionResult]]:
         """Each image's row and features, locations in the original image."""

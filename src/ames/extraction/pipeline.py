@@ -179,13 +179,19 @@ def run(
 def _extract(
     files: ResumableFiles, images: Images, extractor: Extractor, errors: Path | None, chunk: int
 ) -> None:
-    """All that is missing in ``files``, their list of errors last."""
+    """Write what ``files`` lack, their list of errors last; AmesError if no image can be read."""
     files.check_space()
     if errors is not None and not files.state.unreadable:
         errors.unlink(missing_ok=True)  # an earlier extraction's
     photos = images.photos(files.state.done)
     write_features(files, lambda tick: extractor.chunks(photos, chunk, tick), extractor, errors=errors)
-    _check_any(files, images)
+    unreadable = files.state.unreadable
+    if files.plan.shard.count == 1 and len(unreadable) == len(images.names):
+        row, why = unreadable[0]
+        raise NothingReadable(
+            f"{images.root}: none of the {len(unreadable)} images can be read "
+            f"(first: {images.names[row]}: {why})"
+        )
     list_errors(files, files.plan.errors)
 
 
@@ -210,16 +216,6 @@ def difference(path: Path, names: Sequence[str], provenance: Provenance) -> str 
     if found != list(names):
         return "of other images"
     return Provenance.from_dict(made).difference(provenance)
-
-
-def _check_any(files: ResumableFiles, images: Images) -> None:
-    unreadable = files.state.unreadable
-    if files.plan.shard.count == 1 and len(unreadable) == len(images.names):
-        row, why = unreadable[0]
-        raise NothingReadable(
-            f"{images.root}: none of the {len(unreadable)} images can be read "
-            f"(first: {images.names[row]}: {why})"
-        )
 
 
 def _result(files: ResumableFiles) -> Extraction:
