@@ -3,7 +3,7 @@
 python extract/extract_descriptors.py --dataset D --backbone rootsift --save_path data --data_path P
     --split _gallery --file_name test_gallery.txt --desc_type local,global
 
-The same command goes on where it was interrupted. `ames extract` can do more.
+The same command resumes after an interruption. `ames extract` can do more.
 """
 
 from __future__ import annotations
@@ -23,41 +23,31 @@ from ames.errors import AmesError
 from ames.extraction.config import ExtractionConfig
 from ames.extraction.factory import build_extractor
 from ames.extraction.pipeline import Images, plan_output, run
-from ames.io.console import OneLineParser, run_script
-from ames.io.device import check_device
+from ames.io.console import OneLineParser, check_device, run_script
 
 
 def parse() -> argparse.Namespace:
     """Read the published command's words."""
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--dataset", required=True, help="name of the data set's folder")
-    parser.add_argument("--backbone", required=True, help=", ".join(NAMES))
-    parser.add_argument("--save_path", type=Path, required=True, help="files go to SAVE_PATH/DATASET")
-    parser.add_argument("--data_path", type=Path, required=True, help="the list's paths start here")
-    parser.add_argument("--split", default="", choices=("", "_gallery", "_query"))
-    parser.add_argument(
-        "--file_name", required=True, help="the list of images, in DATA_PATH or SAVE_PATH/DATASET"
-    )
-    parser.add_argument(
-        "--desc_type", default="local,global", help="local, global, or local,global (default)"
-    )
-    parser.add_argument(
-        "--pretrained", action="store_true", help="accepted; backbones always have their weights"
-    )
-    parser.add_argument(
-        "--desc_num", type=int, help="local descriptors per image (rootsift 400, networks 700)"
-    )
-    parser.add_argument("--num_workers", type=int, default=0)
-    parser.add_argument("--weights", help="of a network, a file or a folder (default: the published ones)")
-    parser.add_argument("--detector", type=Path, help="a network's feature detector, <backbone>_detector.pt")
-    parser.add_argument(
-        "--projected", action="store_true", help="the detector's descriptors, not the raw ones"
-    )
-    parser.add_argument("--image_size", type=int, help="long side of an image in pixels (the network's)")
-    parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, ...")
-    parser.add_argument("--gnd_file", help="a ground truth with the boxes that queries are cut to")
-    parser.add_argument("--overwrite", action="store_true", help="files that are there may go")
+    add = parser.add_argument
+    add("--dataset", required=True, help="name of the data set's folder")
+    add("--backbone", required=True, help=", ".join(NAMES))
+    add("--save_path", type=Path, required=True, help="files go to SAVE_PATH/DATASET")
+    add("--data_path", type=Path, required=True, help="the list's paths start here")
+    add("--split", default="", choices=("", "_gallery", "_query"))
+    add("--file_name", required=True, help="the list of images, in DATA_PATH or SAVE_PATH/DATASET")
+    add("--desc_type", default="local,global", help="local, global, or local,global (default)")
+    add("--pretrained", action="store_true", help="accepted; backbones always have their weights")
+    add("--desc_num", type=int, help="local descriptors per image (rootsift 400, networks 700)")
+    add("--num_workers", type=int, default=0)
+    add("--weights", help="of a network, a file or a folder (default: the published ones)")
+    add("--detector", type=Path, help="a network's feature detector, <backbone>_detector.pt")
+    add("--projected", action="store_true", help="the detector's descriptors, not the raw ones")
+    add("--image_size", type=int, help="long side of an image in pixels (the network's)")
+    add("--batch_size", type=int, default=8)
+    add("--device", default="cpu", help="cpu, cuda, ...")
+    add("--gnd_file", help="a ground truth with the boxes that queries are cut to")
+    add("--overwrite", action="store_true", help="replace existing files")
     return parser.parse_args()
 
 

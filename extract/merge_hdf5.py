@@ -3,8 +3,8 @@
 python extract/merge_hdf5.py --dataset D --desc_name dinov2 --data_root DIR [--parts 5] [--copy]
 
 Parts are <desc>[_gallery|_query]_local_<i>.hdf5 (or ..._<i>_local.hdf5), numbered from 0 or 1 without a gap,
-and the same with cls or global in place of local. The merged file lies beside them and names them without a
-folder, so that all of them can be moved together.
+and the same with cls or global in place of local. The merged file is beside them and names them without a
+folder, so that all can be moved together.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 python extract/prepare_topk_global.py --dataset D --desc_name dinov2 --data_root DIR [--shortlist_size 1600]
 
 A data set without a query file is a training set: its images are searched among themselves. With
---distractors revisitop1m those images lie behind the gallery, and the shortlist is written to DIR/D+1m.
+--distractors revisitop1m those images follow the gallery, and the shortlist is written to DIR/D+1m.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
 from ames.datasets.layout import DatasetFolder
 from ames.errors import AmesError
-from ames.io.console import OneLineParser, natural, positive, run_script
-from ames.io.device import check_device
+from ames.io.console import OneLineParser, add_device, check_device, natural, positive, run_script
 from ames.search.build import Source, existing, make, make_superglobal
 from ames.search.exact import BLOCK
 from ames.search.superglobal import Reranking
@@ -59,30 +58,27 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--dataset", required=True, help="name of the data set's folder")
-    parser.add_argument("--desc_name", required=True, help="dinov2, cvnet, rootsift ...")
-    parser.add_argument("--data_root", type=Path, required=True)
-    parser.add_argument(
-        "--shortlist_size", type=positive, help="entries a query (the whole gallery; 300 in training)"
-    )
-    parser.add_argument("--skip_self", action="store_true", help="training images do not find themselves")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--dataset", required=True, help="name of the data set's folder")
+    add("--desc_name", required=True, help="dinov2, cvnet, rootsift ...")
+    add("--data_root", type=Path, required=True)
+    add("--shortlist_size", type=positive, help="entries per query (the whole gallery; 300 in training)")
+    add("--skip_self", action="store_true", help="training images do not find themselves")
+    add(
         "--distractors",
         nargs="+",
         default=[],
         metavar="NAME",
-        help="data sets below --data_root, or .hdf5 files, that go on behind the gallery",
+        help="data sets below --data_root, or .hdf5 files, that follow the gallery",
     )
-    parser.add_argument("--format", choices=("npz", "pkl"), default="npz", help="pkl: as published")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (cpu)")
-    parser.add_argument("--block", type=positive, default=BLOCK, help=f"queries at a time ({BLOCK})")
-    parser.add_argument("--rerank", choices=("superglobal",), help="writes nn_superglobal too")
-    parser.add_argument("--top_m", type=positive, help="entries a query that are re-ranked (400)")
-    parser.add_argument("--neighbours", type=natural, help="K of the re-ranking (9)")
-    parser.add_argument("--beta", type=float, help="their weight (0.15)")
-    parser.add_argument(
-        "--normalize", action="store_true", default=None, help="refined descriptors to unit length"
-    )
+    add("--format", choices=("npz", "pkl"), default="npz", help="pkl: as published")
+    add_device(parser)
+    add("--block", type=positive, default=BLOCK, help=f"queries at a time ({BLOCK})")
+    add("--rerank", choices=("superglobal",), help="writes nn_superglobal too")
+    add("--top_m", type=positive, help="entries per query that are re-ranked (400)")
+    add("--neighbours", type=natural, help="K of the re-ranking (9)")
+    add("--beta", type=float, help="their weight (0.15)")
+    add("--normalize", action="store_true", default=None, help="refined descriptors to unit length")
     return parser
 
 

@@ -9,6 +9,7 @@ import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this 
 from ames.config import evaluation as door
 from ames.config.launch import launch, run
 from ames.config.models import trained_model
+from ames.config.values import optional_path
 from ames.evaluation.evaluate import counts_used, evaluate_test_set, objective, readable
 from ames.evaluation.protocols import left_out
 from ames.evaluation.test_set import open_test_set
@@ -23,7 +24,7 @@ def evaluate(config: DictConfig) -> float:
     grid = door.grid(test, fusion)
     out = door.run_folder()
     choice = door.chooser(config, model, grid.num_rerank)
-    opened = open_test_set(folder, model, **door.test_files(test), database=door.database(config))
+    opened = open_test_set(folder, model, **door.test_files(test), database=optional_path(config, "database"))
     evaluation = evaluate_test_set(opened, model, protocols, scoring, grid, description=name, choice=choice)
     results = evaluation.save(out)
     rows = [{"num_rerank": 0, "lamb": None, "temp": None} | results["initial"], *results["rows"]]
@@ -40,7 +41,7 @@ def evaluate(config: DictConfig) -> float:
 
 @hydra.main(config_path="../conf", config_name="test", version_base="1.3")
 def main(config: DictConfig) -> float:
-    return run("evaluate", lambda: evaluate(config))
+    return run("evaluate", evaluate, config)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from ames.config.launch import launch, run
 
 @hydra.main(config_path="../conf", config_name="extract", version_base="1.3")
 def main(config: DictConfig) -> None:
-    run("extract", lambda: extract(config))
+    run("extract", extract, config)
 
 
 if __name__ == "__main__":

@@ -124,7 +124,7 @@ def _validation(config: DictConfig, model: AMES) -> Callable[[AMES], dict[str, f
 
 @hydra.main(config_path="../conf", config_name="train", version_base="1.3")
 def main(config: DictConfig) -> float:
-    return run("train", lambda: train(config))
+    return run("train", train, config)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def _validation(config: DictConfig, detector: SpatialAttention, count: int) -> P
 
 @hydra.main(config_path="../conf", config_name="detector", version_base="1.3")
 def main(config: DictConfig) -> float:
-    return run("train_detector", lambda: train(config))
+    return run("train_detector", train, config)
 
 
 if __name__ == "__main__":

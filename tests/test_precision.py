@@ -102,8 +102,8 @@ def test_what_needs_no_measurement(monkeypatch, caplog):
         raise AssertionError("measured")
 
     monkeypatch.setattr(formats, "measured", measured)
-    for precision in ("fp32", "tf32"):
-        assert ComputeConfig(precision=precision).precision == precision
+    assert ComputeConfig(precision="fp32").precision == "fp32"
+    assert ComputeConfig(precision="tf32").precision == "fp32"  # what a CPU computes in then
     assert usable(torch.float16, ["cuda"], asked="x")
     assert usable(torch.bfloat16, ["mps"], asked="x")
     assert check_autocast(ExtractionConfig()).autocast is None
@@ -117,6 +117,8 @@ def test_gpus(monkeypatch, caplog, native):
     monkeypatch.setattr(torch.cuda, "device", lambda device: torch.inference_mode())
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "an old GPU")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0) if native else (7, 5))
+    assert ComputeConfig(devices=("cuda:0",), precision="tf32").precision == ("tf32" if native else "fp32")
     assert ComputeConfig(devices=("cuda:0",), precision="fp16").precision == "fp16"
     assert ComputeConfig(devices=("cuda:0",), precision="bf16").precision == ("bf16" if native else "fp32")
     said = ["precision=bf16: an old GPU has no bf16 and would imitate it; fp32 is taken instead"]

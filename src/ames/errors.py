@@ -18,12 +18,12 @@ class AmesError(ValueError):
 
 
 def installing(extra: str) -> str:
-    """The command that adds one of the optional parts to this library."""
+    """Return the command that installs an optional part of this library."""
     return f"pip install '{DISTRIBUTION}[{extra}]'"
 
 
 class NotFiniteError(AmesError):
-    """An image's local descriptors hold NaN or infinity. ``image``: its place among those that were given."""
+    """An image's local descriptors hold NaN or infinity. ``image``: its number among those given."""
 
     def __init__(self, image: int, name: str | None = None) -> None:
         self.image = image
@@ -37,10 +37,9 @@ class NotFiniteError(AmesError):
 def naming(
     name: Callable[[int], str] | None = None, place: Callable[[int], int] = lambda image: image
 ) -> Iterator[None]:
-    """A NotFiniteError of the block, of the image as the caller knows it.
+    """Raise a NotFiniteError of the block again with the caller's number and name of the image.
 
-    place: from a place in the block to the caller's; name: what the error says of that, "x.hdf5: the
-    descriptors of image 3".
+    place: from a number in the block to the caller's; name: from that to "x.hdf5: image 3".
     """
     try:
         yield
@@ -59,5 +58,5 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
 
 
 def first_line(error: object) -> str:
-    """What another library raised, as part of one line."""
+    """Return what another library raised, as part of one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

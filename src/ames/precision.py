@@ -1,7 +1,7 @@
 """Number formats: whether a device computes in one, or only imitates it.
 
 A processor without instructions for bf16 or fp16 takes 10 to 200 times as long in them as in fp32, with the
-same scores at best. Which processors have them no name tells: it is measured.
+same scores at best. No name tells which processors have them: it is measured.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import torch
 
-# What is slower than fp32 by more is imitated. With instructions for the conversion alone a processor takes
-# up to twice fp32's time, without any ten times it and more: noise of the measurement moves nothing across.
+# What takes more than four times fp32's time is imitated. A processor with instructions for the conversion
+# alone takes up to twice that time, one without any at least ten times: noise cannot confuse them.
 SLOWER = 4.0
 _SHAPE = (512, 128, 128)  # of the products: some hundred tokens of AMES through a layer
-_PATIENCE = 0.1  # seconds of measuring after which no further round is begun
-_BESIDE = 10  # products in fp32 beside each of the format, which may take as long as all of them
+_PATIENCE = 0.1  # seconds of measuring after which no further round begins
+_BESIDE = 10  # products in fp32 for each in the format, which may take as long as all of them
 AUTOCAST = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}  # None: fp32 throughout
 _NAMES = {dtype: name for name, dtype in AUTOCAST.items() if dtype is not None}
 
@@ -38,11 +38,17 @@ class Rates(NamedTuple):
         return self.wanted * SLOWER < self.fp32
 
 
+def has_tf32(device: str | torch.device) -> bool:
+    """Whether the device can round the inputs of fp32 products to TF32: GPUs since Ampere; no CPU."""
+    if torch.device(device).type != "cuda":
+        return False
+    return not torch.cuda.is_available() or torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 def usable(dtype: torch.dtype, devices: Iterable[str | torch.device], *, asked: str) -> bool:
     """Whether all devices compute in ``dtype`` at a sensible speed; if not, a log line says why, once.
 
-    asked: the setting that asks for it, as a person wrote it. The caller then computes in fp32, and says fp32
-    wherever it records what it did.
+    asked: the setting, as a person wrote it. The caller then computes in fp32, and records that.
     """
     for device in devices:
         why = _why_not(dtype, torch.device(device))
@@ -77,12 +83,16 @@ def _say(asked: str, why: str) -> None:
 
 @functools.cache
 def measured(dtype: torch.dtype) -> Rates:
-    """Rates of one thread of the CPU; takes a quarter of a second at most.
+    """Measure the rates of one thread of the CPU, in a quarter of a second at most.
 
-    Of one thread: where other processes want the cores, several wait for each other at the end of a product,
-    which takes a hundred times as long as the product.
+    Several threads would wait for each other at the end of a product, a hundred times as long as it takes,
+    where other processes want the cores.
     """
-    with _one_thread(), torch.inference_mode(), torch.autocast("cpu", enabled=False):
+    with ExitStack() as restored:
+        restored.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(1)
+        restored.enter_context(torch.inference_mode())
+        restored.enter_context(torch.autocast("cpu", enabled=False))
         wanted, fp32 = (
             (torch.ones(_SHAPE[:2], dtype=kind), torch.ones(_SHAPE[1:], dtype=kind))
             for kind in (dtype, torch.float32)
@@ -91,23 +101,12 @@ def measured(dtype: torch.dtype) -> Rates:
         in_wanted: list[float] = []
         in_fp32: list[float] = []
         begun = time.perf_counter()
-        # The least counts, of a time in which other processes come and go. In turns, so that a busy spell
-        # slows both down.
+        # In turns, so that a busy spell slows both down; the least time counts.
         while not in_wanted or time.perf_counter() - begun < _PATIENCE:
             in_wanted.append(_seconds(*wanted))
             in_fp32 += [_seconds(*fp32) for _ in range(_BESIDE)]
     operations = 2 * _SHAPE[0] * _SHAPE[1] * _SHAPE[2]
     return Rates(operations / min(in_wanted), operations / min(in_fp32))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _seconds(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -1,4 +1,4 @@
-"""The way in of every command: imported first, it sees to it that ``ames`` is this library.
+"""Imported first by every command: ends it in one line where ``ames`` is another package.
 
 Another project of that name is on the public package index. Where its package is found first, or was
 installed over this one, every import of ``ames.something`` would end in a traceback that does not say so.
@@ -16,13 +16,13 @@ _NAME = "ames-retrieval"
 
 
 def foreign() -> str | None:
-    """What stands in the place of this library, as one line; None where ``ames`` is this library."""
+    """Say in one line why ``ames`` is not this library; None where it is."""
     try:
         spec = importlib.util.find_spec("ames")
     except ValueError:  # a module that was put together by hand
         spec = None
     if spec is None:
-        return f"no package ames lies in {_OWN.parent}: install {_NAME} again"
+        return f"{_OWN.parent} holds no package ames: install {_NAME} again"
     found = Path(spec.origin).resolve().parent if spec.has_location and spec.origin else None
     if found != _OWN:
         place = found or next(iter(spec.submodule_search_locations or []), "memory")

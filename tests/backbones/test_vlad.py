@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 
 from ames.backbones.vlad import Vlad, aggregate
+from ames.errors import AmesError
+from ames.weights.files import read_weights, save_state
 
 D, REDUCED, CENTROIDS, DIM = 10, 4, 3, 5
 
@@ -77,6 +80,33 @@ def test_save_and_load(vlad, images, tmp_path):
     assert all(x.dtype == np.float32 for x in vars(loaded).values())
     for image in images[:5]:
         assert loaded.encode(image) @ vlad.encode(image) > 0.999  # stored as fp16
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: p.unlink(), "no such checkpoint"),
+        (lambda p: p.write_bytes(p.read_bytes()[:100]), "not a readable safetensors file"),
+        (
+            lambda p: save_state(p, {"pca": torch.zeros(D, 2)}, {}),
+            r"not a VLAD model: it lacks mean \(10,\)",
+        ),
+        (
+            lambda p: save_state(p, read_weights(p).state | {"whiten": torch.zeros(7, DIM)}, {}),
+            r"not a VLAD model: whiten is \(7, 5\), this model's is \(12, 5\)",
+        ),
+        (
+            lambda p: save_state(p, read_weights(p).state | {"more": torch.zeros(1)}, {}),
+            r"not a VLAD model: more \(1,\) has no place in this one",
+        ),
+    ],
+)
+def test_what_is_no_vlad_model(vlad, tmp_path, change, message):
+    path = tmp_path / "x.safetensors"
+    vlad.save(path)
+    change(path)
+    with pytest.raises(AmesError, match=f"x.safetensors: {message}"):
+        Vlad.load(path)
 
 
 def test_fitting_is_deterministic(vlad, images):

@@ -90,7 +90,10 @@ def test_as_a_module():
             ["extract", "--images", "x", "-o", "y", "--workers", "-1"],
             "'-1' is not a whole number of 0 or more",
         ),
-        (["extract", "--images", "x", "-o", "y", "--speed", "9"], "unrecognized arguments: --speed 9"),
+        (
+            ["extract", "--images", "x", "-o", "y", "--speed", "9"],
+            "ames extract: unrecognized arguments: --speed 9; see ames extract",
+        ),
         (["demo", "--num-rerank", "0"], "'0' is not a whole number of 1 or more"),
         (["demo", "--seed", "-1"], "'-1' is not a whole number"),
         (["landmarks", "x", "--split", "holiday"], "invalid choice: 'holiday'"),

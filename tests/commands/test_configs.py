@@ -122,6 +122,13 @@ def test_a_detector_s_training_composes(dataset, words):
     assert composed("detector", "desc_name=any").desc_name == "any"  # the width is that of its file
 
 
+@pytest.mark.parametrize("command", names("."))
+def test_two_runs_of_one_second_have_their_own_folders(command):
+    hydra = OmegaConf.load(CONF / f"{command}.yaml").hydra
+    folders = [OmegaConf.to_container(hydra, resolve=False)[kind]["dir"] for kind in ("run", "sweep")]
+    assert all("%S-%f" in folder for folder in folders)
+
+
 TEST_KEYS = "name desc_dir test_gnd_file nn_file batch_size query_desc_num db_desc_num num_rerank lamb temp"
 TRAIN_KEYS = "train_dataset teacher resume beta lr weight_decay epochs val_freq print_freq model_path"
 
@@ -386,6 +393,12 @@ EVALUATE_ERRORS = [
     (["~test_dataset.protocols"], "test_dataset.protocols: Key 'protocols' is not in struct"),
     (["~test_dataset.num_rerank"], "test_dataset.num_rerank: Key 'num_rerank' is not in struct"),
     (["~foo"], "Could not delete from config. 'foo' does not exist"),
+    (["+lamb=0.3"], "+lamb=0.3: the command has no key lamb; the nearest is test_dataset.lamb"),
+    (["+test_dataset.lamp=1"], "has no key test_dataset.lamp; the nearest is test_dataset.lamb"),
+    (["++num_worker=1"], "++num_worker=1: the command has no key num_worker; the nearest is num_workers"),
+    (["+nosuch.key=1"], "+nosuch.key=1: the command has no key nosuch.key"),
+    (["hydra.verbose=5"], "hydra.verbose=5: Hydra cannot use it ("),
+    (["hydra.job_logging=null"], "hydra.job_logging=null: "),
     (["+cpu=true"], "Could not append to config. An item is already at 'cpu'"),
     (["groups/foo=x"], "Could not override 'groups/foo'"),
     (["model=null"], "model=null: give the name of a file of conf/model, or leave it out"),
@@ -454,6 +467,9 @@ TRAIN_ERRORS = [
     (["train_dataset.pairs=x.csv"], "x.csv: no such list of pairs"),
     (["train_dataset.hard_negative_fraction=2"], "hard_negative_fraction 2.0: give a share from 0 to 1"),
     (["val_freq=0"], "val_freq is 0"),
+    (["model._target_=null"], "model: Expected a callable target, got 'None'"),
+    (["model._target_=builtins.dict"], "model._target_ is 'builtins.dict': give the class of a pair-wise"),
+    (["+lamb=0.3"], "+lamb=0.3: the command has no key lamb"),
     (["model.init=magic"], "init 'magic' is none of paper, matching"),
     (["model.model_dim=12"], "model_dim 12 % 8 != 0"),
     (["model.model_dim=256"], "ITQ cannot make 256 bits of 128 dimensions"),

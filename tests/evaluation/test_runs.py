@@ -301,7 +301,8 @@ def test_the_table_of_jobs_with_different_columns(tmp_path):
             content["queries"] = {"own": {"judged": 9, "without_positive": 1}}
         (tmp_path / job).mkdir()
         (tmp_path / job / "results.json").write_text(json.dumps(content))
-    rows = build_table([tmp_path / "9" / "results.json", tmp_path / "10" / "results.json"])
+    files = [tmp_path / "9" / "results.json", tmp_path / "10" / "results.json"]
+    rows = build_table({file: json.loads(file.read_text()) for file in files})
     assert [r["job"] for r in rows] == ["9", "9 (chosen)", "10"]
     assert [r["M_map"] for r in rows] == [None, None, 1.0]
     assert len({tuple(r) for r in rows}) == 1

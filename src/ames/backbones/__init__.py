@@ -9,7 +9,7 @@ from ames.backbones.base import Backbone
 from ames.backbones.cvnet import CvNet
 from ames.backbones.dinov2 import DinoV2
 from ames.backbones.dinov3 import DinoV3
-from ames.backbones.pretrained import PUBLISHED, Network
+from ames.backbones.pretrained import PUBLISHED
 from ames.backbones.rootsift import RootSift
 from ames.backbones.siglip2 import SigLip2
 from ames.backbones.vit import VisionTransformer
@@ -18,7 +18,7 @@ from ames.errors import AmesError
 from ames.weights import ROOTSIFT_GLOBAL, shipped_path
 
 # Name -> the class that makes it; its published settings are the class's, and those of its ``SIZES``.
-NETWORKS: dict[str, type[Network]] = {
+NETWORKS: dict[str, type[CvNet | VisionTransformer]] = {
     name: family for family in (DinoV2, CvNet, DinoV3, SigLip2) for name in family.SIZES
 }
 NAMES = ("rootsift", *NETWORKS)
@@ -32,11 +32,11 @@ def make_backbone(
     attention: bool = False,
     seed: int = 0,
 ) -> Backbone:
-    """The backbone ``name``, in evaluation mode.
+    """Make the backbone ``name``, in evaluation mode.
 
-    weights: a file of the network's authors, a Hugging Face folder (the vision transformers), a name of the
-    hub, or what was published; None: random ones from ``seed``. attention: maps with weights, where a network
-    has a class token or a pooling head. AmesError lists the names there are.
+    weights: a file of the network's authors, a Hugging Face folder (vision transformers), a name of the hub,
+    or ``PUBLISHED``; None: random ones from ``seed``. attention: maps with weights, where a network has a
+    class token or a pooling head. AmesError lists the known names.
     """
     if name == "rootsift":
         if weights != PUBLISHED:

@@ -27,8 +27,8 @@ class ImageFeatures:
 class FeatureMaps(NamedTuple):
     """What a network makes of B images of one size.
 
-    local: float [B, D, h, w], as the network gives it. vector: float [B, G], not normalized, None if the
-    network has none. weight: float [B, h, w], how much its own attention gives to a cell, None likewise.
+    local: float [B, D, h, w], as the network gives it. vector: float [B, G], not normalized. weight: float
+    [B, h, w], the network's own attention to each cell. None where the network has no such output.
     """
 
     local: Tensor
@@ -59,11 +59,11 @@ class Backbone:
 
 
 class MapBackbone(Backbone, nn.Module):
-    """A network over pixels that gives a feature map; images of one size go through it together.
+    """A network that maps images of one size to feature maps.
 
-    mean, std: of the channels, in 0 ... 1, in the order that the network was trained with (``channels``,
-    "rgb" or "bgr"). long_side: of an image in pixels, as published. multiple: what both sides are rounded to.
-    scales: sizes relative to that, each of which gives descriptors.
+    mean, std: of the channels, in 0 ... 1, in the order of ``channels`` ("rgb" or "bgr"). long_side: of an
+    image in pixels, as published. multiple: what both sides are rounded to. scales: sizes relative to that,
+    each of which gives descriptors.
     """
 
     mean: tuple[float, float, float]
@@ -78,7 +78,5 @@ class MapBackbone(Backbone, nn.Module):
         raise NotImplementedError
 
     def centers(self, rows: int, columns: int, height: int, width: int) -> Tensor:
-        """float [rows, columns, 2]: (row, col) of the middle of each cell of a map, in pixels of the
-        network's input of ``height`` x ``width``.
-        """
+        """float [rows, columns, 2]: (row, col) of each cell's middle, in pixels of a height x width input."""
         raise NotImplementedError

@@ -28,11 +28,6 @@ from ames.weights.files import read_as_written
 from ames.weights.released import fetch, files
 from ames.weights.tensor_names import plain_names
 
-# Of a cell of the third stage, in pixels, as the released extraction has it.
-RECEPTIVE_FIELD = 291
-STRIDE = 16
-PADDING = 145
-
 _FLOOR = 1e-6  # of the activations that GeM raises to a power
 _NORM = ("weight", "bias", "running_mean", "running_var")
 _COUNT = "num_batches_tracked"  # for nothing here; some files lack it
@@ -56,25 +51,17 @@ class CvNet(Network):
     scales = (0.7071, 1.0, 1.4142)
     local_dim = 1024
     global_dim = 2048
-    superglobal = (
-        False  # whether the vector is pooled as ``ames.backbones.pooling`` does; no other weights are needed
-    )
+    superglobal = False  # True: the vector is pooled by ``ames.backbones.pooling``, with the same weights
 
     def __init__(self, name: str, *, weights: str | Path | None = PUBLISHED, seed: int = 0) -> None:
-        super().__init__()
-        if name not in self.SIZES:
-            raise AmesError(f"CvNet {name!r} is none of: {', '.join(self.SIZES)}")
+        super().__init__(name)
         if weights == PUBLISHED:
             if name != "cvnet":
-                raise AmesError(
-                    f"{name}: no address of its weights is known: give the authors' file as weights"
-                )
+                raise AmesError(f"{name}: no address of its weights is known: give the authors' file")
             weights = fetch(files()["CVPR2022_CVNet_R101"][0])
         transformers = import_transformers()
-        self.name = name
-        self.network = random_init(
-            transformers.ResNetModel, transformers.ResNetConfig(depths=self.SIZES[name]), seed
-        )
+        config = transformers.ResNetConfig(depths=self.SIZES[name])
+        self.network = random_init(transformers.ResNetModel, config, seed)
         self.network.pooler = nn.Identity()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -108,10 +95,9 @@ class CvNet(Network):
         """float [rows, columns, 2]: (row, col) of the middle of each cell's receptive field, in input pixels.
 
         DELF's formula, as in the published files: the field of cell i reaches from pixel 16 i - 145 over 291
-        pixels; pixels are counted, the first has its middle at 0, so that cell i's is at 16 i.
+        pixels. The first pixel has its middle at 0, so that of cell i is at 16 i.
         """
-        middle = (RECEPTIVE_FIELD - 1) / 2 - PADDING
-        axes = (torch.arange(n) * float(STRIDE) + middle for n in (rows, columns))
+        axes = (torch.arange(n) * 16.0 for n in (rows, columns))
         return torch.cartesian_prod(*axes).reshape(rows, columns, 2)
 
     def _load(self, path: Path) -> None:
@@ -133,10 +119,8 @@ def _names(depths: Any) -> dict[str, str]:
         for b in range(depth):
             old, new = f"s{s + 1}.b{b + 1}.", f"encoder.stages.{s}.layers.{b}."
             if b == 0:
-                layers |= {
-                    old + "proj": new + "shortcut.convolution",
-                    old + "bn": new + "shortcut.normalization",
-                }
+                layers[f"{old}proj"] = f"{new}shortcut.convolution"
+                layers[f"{old}bn"] = f"{new}shortcut.normalization"
             for i, letter in enumerate("abc"):
                 layers[f"{old}f.{letter}"] = f"{new}layer.{i}.convolution"
                 layers[f"{old}f.{letter}_bn"] = f"{new}layer.{i}.normalization"

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ames.errors import AmesError
-from ames.weights.files import read_weights, save_content, weights_for
+from ames.weights.files import check_shapes, read_weights, save_content, weights_for
 
 DETECTOR_INPUTS = ("network", "normalized")
 _COUNT = "bn.num_batches_tracked"
@@ -52,10 +52,9 @@ class SpatialAttention(nn.Module):
         """
         if features.shape[-1] != self.width:
             raise AmesError(f"descriptors are {features.shape[-1]}-d, but the detector takes {self.width}-d")
-        # 1 x 1 convolutions see one location at a time, so that they are matrices here, and padding is left
-        # out before the first of them: zeros would draw the batch's mean and variance towards themselves,
-        # by as much as the images of a batch differ in size, and evaluation sees images without padding.
-        # How many are real is asked of the device, so that nothing is where all of them are.
+        # 1 x 1 convolutions see one location at a time, so that they are matrices here. Padding is left out
+        # before the first of them: its zeros would shift the batch's mean and variance, by as much as the
+        # images of a batch differ in size, and evaluation sees images without padding.
         x = features.flatten(0, -2) if valid is None else features[valid]  # [n, D]
         x = x.to(self.conv1.weight.dtype)
         if self.training and len(x) < 2:
@@ -89,53 +88,40 @@ def save_detector(
 
 
 def load_detector(path: Path | str, *, backbone: str | None = None) -> SpatialAttention:
-    """The detector of a published file, or of one that training wrote, in evaluation mode.
+    """Return the detector of a published file, or of one that training wrote, in evaluation mode.
 
-    A published file says nothing of itself: it takes features as the network gives them. Files of this
-    library that do not name their input were trained on normalized features. AmesError if it is none, or if
-    it says that another backbone's features trained it than ``backbone``.
+    A published file does not name its input: it takes features as the network gives them. Files of this
+    library that do not name it were trained on normalized features. AmesError for a file that holds no
+    detector, or that says that another backbone than ``backbone`` trained it.
     """
     state = read_detector(path)
-    about = read_weights(path).about
+    about = (read_weights(path) if backbone is None else weights_for(backbone, path)).about
     said = about.get("detector")
     taken = (said if isinstance(said, dict) else {}).get("input", "normalized" if about else "network")
     if taken not in DETECTOR_INPUTS:
-        raise AmesError(
-            f"{path}: its detector takes {taken!r}, which is none of {', '.join(DETECTOR_INPUTS)}"
-        )
-    if backbone is not None:
-        weights_for(backbone, path)
+        known = ", ".join(DETECTOR_INPUTS)
+        raise AmesError(f"{path}: its detector takes {taken!r}, which is none of {known}")
     detector = SpatialAttention(len(state["conv1.bias"]), input=taken)
     detector.load_state_dict(state)
     return detector.eval()
 
 
 def read_detector(path: Path | str) -> dict[str, Tensor]:
-    """A published feature detector, <backbone>_detector.pt: conv1 -> batch norm -> ReLU -> conv2.
+    """Read a published feature detector, <backbone>_detector.pt: conv1 -> batch norm -> ReLU -> conv2.
 
     -> conv1.weight [D, D, 1, 1], conv1.bias, bn.{weight, bias, running_mean, running_var} [D] and
     conv2.weight [1, D, 1, 1], conv2.bias [1], float32. AmesError names what is missing or of another shape.
     """
     state = read_weights(path).state
-    name = "conv1.weight"
-    D = state[name].shape[0] if name in state and state[name].ndim else 0
-    norm = {f"bn.{part}": (D,) for part in ("weight", "bias", "running_mean", "running_var")}
-    wanted = (
-        {name: (D, D, 1, 1), "conv1.bias": (D,)} | norm | {"conv2.weight": (1, D, 1, 1), "conv2.bias": (1,)}
-    )
-    for key, shape in wanted.items():
-        if key not in state:
-            raise AmesError(f"{path}: not a feature detector: it lacks {key}")
-        if tuple(state[key].shape) != shape:
-            raise AmesError(
-                f"{path}: not a feature detector: {key} is {tuple(state[key].shape)}, expected {shape}"
-            )
-    surplus = sorted(set(state) - set(wanted) - {"bn.num_batches_tracked"})
-    if surplus:
-        raise AmesError(f"{path}: not a feature detector: {surplus[0]} has no place in it")
-    return {key: state[key] for key in wanted}
+    state.pop(_COUNT, None)
+    D = next((len(x) for name, x in state.items() if name.startswith("conv1.") and x.ndim), 0)
+    shapes = {"conv1.weight": (D, D, 1, 1), "conv1.bias": (D,)}
+    shapes |= {f"bn.{part}": (D,) for part in ("weight", "bias", "running_mean", "running_var")}
+    shapes |= {"conv2.weight": (1, D, 1, 1), "conv2.bias": (1,)}
+    check_shapes(state, shapes, source=str(path), complaint="not a feature detector")
+    return state
 
 
 def _add_count(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Some files lack the number of batches, which is only counted: the momentum is a constant."""
+    """Some files lack the number of batches, which has no effect: the momentum is a constant."""
     state.setdefault(prefix + _COUNT, torch.tensor(0))

@@ -22,11 +22,8 @@ from ames.backbones.vit import Size, VisionTransformer
 
 
 def _size(letter: str, width: int, layers: int, heads: int, **more: Any) -> Size:
-    config = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
-    return Size(
-        f"facebook/dinov2-with-registers-{letter}",
-        config | {"patch_size": 14, "image_size": 518, "num_register_tokens": 4} | more,
-    )
+    more |= {"patch_size": 14, "image_size": 518, "num_register_tokens": 4}
+    return Size.of(f"facebook/dinov2-with-registers-{letter}", width, layers, heads, **more)
 
 
 class DinoV2(VisionTransformer):
@@ -52,13 +49,10 @@ class DinoV2(VisionTransformer):
 def key_mappings(config: Any) -> list[KeyMapping]:
     """The tensors of a released dinov2_vit*14_reg4_pretrain.pth, and their names in the hub's files."""
     D, patch = config.hidden_size, config.patch_size
+    patches = (config.image_size // patch) ** 2
     rows = [
         KeyMapping("cls_token", (1, 1, D), ("embeddings.cls_token",)),
-        KeyMapping(
-            "pos_embed",
-            (1, 1 + (config.image_size // patch) ** 2, D),
-            ("embeddings.position_embeddings",),
-        ),
+        KeyMapping("pos_embed", (1, 1 + patches, D), ("embeddings.position_embeddings",)),
         KeyMapping("register_tokens", (1, config.num_register_tokens, D), ("embeddings.register_tokens",)),
         KeyMapping("mask_token", (1, D), ("embeddings.mask_token",)),
         *layer_mappings("patch_embed.proj", "embeddings.patch_embeddings.projection", (D, 3, patch, patch)),

@@ -19,11 +19,8 @@ from ames.errors import AmesError
 
 
 def _size(letter: str, width: int, layers: int, heads: int) -> Size:
-    config = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
-    return Size(
-        f"facebook/dinov3-vit{letter}16-pretrain-lvd1689m",
-        config | {"intermediate_size": 4 * width, "num_register_tokens": 4},
-    )
+    more = {"intermediate_size": 4 * width, "num_register_tokens": 4}
+    return Size.of(f"facebook/dinov3-vit{letter}16-pretrain-lvd1689m", width, layers, heads, **more)
 
 
 class DinoV3(VisionTransformer):

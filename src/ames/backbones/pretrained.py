@@ -1,9 +1,8 @@
-"""Networks of the transformers library: where their weights come from, strict loading, what is noted of them.
+"""Networks of the transformers library: where their weights come from, and strict loading.
 
 Weights are a file of a network's authors, a Hugging Face folder (config.json, *.safetensors), a name of the
-hub, or none. Files are read by ``ames.models.checkpoints``, so that nothing in them is executed; transformers
-gets tensors under the names of the hub's files, which it knows in every version, and puts them where they
-belong.
+hub, or none. Files are read by ``ames.weights.files``, so that nothing in them is executed. transformers gets
+tensors under the names of the hub's files, which every version knows.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,9 +23,7 @@ from ames.errors import AmesError, first_line, installing
 from ames.io.hashing import sha256
 from ames.weights.files import check_shapes, read_as_written
 
-PUBLISHED = (
-    "published"  # the weights that a backbone's authors released: fetched where they are not there yet
-)
+PUBLISHED = "published"  # weights that the authors released; fetched if missing
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -38,12 +35,16 @@ _FILES = (".pt", ".pth", ".pyth", ".safetensors")
 
 
 class Network(MapBackbone):
-    """A ``MapBackbone`` that notes its weights. In evaluation mode, with gradients as torch is told.
+    """A ``MapBackbone`` that notes its weights; in evaluation mode. Pickling copies the weights."""
 
-    Can be pickled, with its weights: a worker process gets its own copy of them.
-    """
-
+    SIZES: ClassVar[Mapping[str, Any]]  # of the published networks, by name
     weights: str = "not set"
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        if name not in self.SIZES:
+            raise AmesError(f"{type(self).__name__} {name!r} is none of: {', '.join(self.SIZES)}")
+        self.name = name
 
     def provenance(self) -> dict[str, Any]:
         return {
@@ -57,9 +58,9 @@ class Network(MapBackbone):
 
 
 class KeyMapping(NamedTuple):
-    """A tensor of a file of the network's authors, and what it becomes: equal parts along its first axis.
+    """A tensor of the authors' file, and what its equal parts along the first axis become.
 
-    targets: a name a part, "" for one that the network has no place for.
+    targets: one name per part, "" for a part that the network has no place for.
     """
 
     name: str
@@ -109,7 +110,7 @@ def resolve_weights(weights: str | Path, published: str) -> Path:
 
 
 def _fetched(name: str) -> Path:
-    """The folder of a model in the hub's cache, as the hub has it now where the hub answers in time."""
+    """Return the folder of a model in the hub's cache, updated where the hub answers in time."""
     from huggingface_hub import HfApi, snapshot_download
 
     try:
@@ -124,7 +125,7 @@ def _fetched(name: str) -> Path:
 
 
 def fingerprint(path: Path) -> str:
-    """What tells weights apart: "NAME sha256 <12 hex digits>" of a file, or of a folder's *.safetensors."""
+    """Return "NAME sha256 <12 hex digits>" of a file, or of a folder's *.safetensors."""
     if path.is_file():
         return f"{path.name} sha256 {sha256(path)[:12]}"
     files = _tensors_of(path)
@@ -148,14 +149,13 @@ def folder_config(folder: Path, kind: Any) -> Any:
     except AmesError:
         raise
     except Exception as error:  # a file by hand can be wrong in any way
-        raise AmesError(
-            f"{folder}/config.json: not a readable configuration ({first_line(error)})"
-        ) from error
+        why = first_line(error)
+        raise AmesError(f"{folder}/config.json: not a readable configuration ({why})") from error
 
 
 def folder_state(folder: Path) -> dict[str, Tensor]:
     """All tensors of a Hugging Face folder's *.safetensors, float32."""
-    # Its files together: one of several may hold nothing but tensors below "model.", which belongs to them.
+    # Names are not stripped per file: one of several may hold nothing but tensors below "model.".
     return {name: x for path in _tensors_of(folder) for name, x in read_as_written(path).state.items()}
 
 
@@ -213,9 +213,7 @@ def _check_real(state: Mapping[str, Tensor], source: str) -> None:
     for name, x in state.items():
         if not x.is_floating_point():
             kind = str(x.dtype).removeprefix("torch.")
-            raise AmesError(
-                f"{source}: {name} holds {kind}; weights of floating-point numbers are read alone"
-            )
+            raise AmesError(f"{source}: {name} holds {kind}; weights of floating-point numbers only")
 
 
 @contextmanager

@@ -47,9 +47,7 @@ class RootSift(Backbone):
 
 
 def _rootsift(gray: np.ndarray, count: int) -> LocalFeatures:
-    sift = cv2.SIFT_create(  # type: ignore[attr-defined]  # missing in the stubs
-        contrastThreshold=CONTRAST
-    )
+    sift = cv2.SIFT_create(contrastThreshold=CONTRAST)  # type: ignore[attr-defined]  # not in the stubs
     keypoints = _strongest(sift.detect(gray, None), count)
     if keypoints:
         keypoints, sift_descriptors = sift.compute(gray, keypoints)
@@ -68,13 +66,7 @@ def _rootsift(gray: np.ndarray, count: int) -> LocalFeatures:
 def _strongest(keypoints: Any, count: int) -> list[Any]:
     """The first ``count`` by falling response, one a location; ties in a fixed order."""
     ordered = sorted(keypoints, key=lambda k: (-k.response, k.pt[1], k.pt[0], k.angle))
-    seen: set[tuple[float, float, float]] = set()
-    kept = []
+    first: dict[tuple[float, float, float], Any] = {}
     for keypoint in ordered:
-        place = (keypoint.pt[0], keypoint.pt[1], keypoint.size)
-        if place not in seen:
-            seen.add(place)
-            kept.append(keypoint)
-            if len(kept) == count:
-                break
-    return kept
+        first.setdefault((*keypoint.pt, keypoint.size), keypoint)
+    return list(first.values())[:count]

@@ -1,4 +1,4 @@
-"""Which cells of feature maps become an image's local descriptors, and what becomes its global one."""
+"""Select an image's local descriptors from the cells of feature maps, and pool its global one."""
 
 from __future__ import annotations
 
@@ -27,17 +27,16 @@ class Selection:
 
     desc_num: local descriptors per image, at most, those of the largest weights over all scales.
     weight_by: the weights: "detector", "attention" (the network's own, ``FeatureMaps.weight``, times the
-    cells of
-        the map: 1 is an equal share), "norm" (L2 norm of a cell's features) or "cls" (cosine of the cell and
-        the network's global vector).
+        number of cells: 1 is an equal share), "norm" (L2 norm of a cell's features) or "cls" (cosine of the
+        cell and the network's global vector).
     descriptors: "raw" (the cell's features, L2-normalized) or "projected" (the detector's).
     vector: the global descriptor: "cls" (the network's), "average" (of the descriptors of all cells, by their
         weights), "gem" (generalized mean of all cells' features, power 3), "superglobal" (the network's, as
         ``ames.backbones.pooling`` does), or None. It is the mean over scales of unit vectors
         (superglobal: Scale-GeM), L2-normalized.
     nms: a cell counts only as the largest of nms x nms cells of its scale; 1: all of them do.
-    detector_input: features "network" (as the network gives them) or "normalized" (L2, what files of raw
-        descriptors hold, and so what a detector was trained on from such a file).
+    detector_input: "network" (features as the network gives them) or "normalized" (L2, as in files of raw
+        descriptors, which train a detector).
     """
 
     desc_num: int = 700
@@ -87,10 +86,9 @@ def check(selection: Selection, maps: FeatureMaps, detector: SpatialAttention | 
         raise AmesError("the network gives no attention: select by detector, norm or cls")
     if maps.vector is None and {"cls", "superglobal"} & {selection.weight_by, selection.vector}:
         raise AmesError("the network has no global vector: select by detector or norm, global average or gem")
-    if selection.weight_by == "cls" and maps.vector is not None and maps.vector.shape[1] != width:
-        raise AmesError(
-            f"the network's global vector is {maps.vector.shape[1]}-d, its cells {width}-d: no cosine (cls)"
-        )
+    whole = None if maps.vector is None else maps.vector.shape[1]
+    if selection.weight_by == "cls" and whole != width:
+        raise AmesError(f"the network's global vector is {whole}-d, its cells {width}-d: no cosine (cls)")
 
 
 def select(
@@ -99,11 +97,11 @@ def select(
     selection: Selection,
     detector: SpatialAttention | None = None,
 ) -> tuple[LocalFeatures, Tensor | None]:
-    """Local features [B, n, D] of B images and their global vectors float32 [B, G], where they are.
+    """Select local features [B, n, D] of B images, and their global vectors float32 [B, G] (or None).
 
-    scales: the images' maps at each scale; centers: float [h, w, 2] of each, where its cells lie, in any
-    unit, which becomes ``positions``. ``scale`` is the number of the scale. n is ``desc_num``, or all cells
-    if there are fewer; suppressed ones lie behind the others, as padding.
+    scales: the images' maps at each scale; centers: float [h, w, 2], the cells' middles at each scale, in any
+    unit, which become ``positions``. ``scale`` of a feature is the number of its scale. n is ``desc_num``, or
+    the number of all cells if smaller; suppressed cells come last, as padding.
     """
     weights, cells, vectors = [], [], []
     for maps in scales:
@@ -112,7 +110,7 @@ def select(
         weights.append(_suppressed(weight, selection.nms).flatten(1))
         cells.append(cell.flatten(1, 2))
     weight = torch.cat(weights, 1)
-    # Stable, so that equal weights have an order: a run that goes on writes what it would have written.
+    # Stable, so that equal weights have an order: a resumed run writes the same.
     weight, order = weight.sort(dim=1, descending=True, stable=True)
     weight, order = weight[:, : selection.desc_num], order[:, : selection.desc_num]
     number = torch.cat([torch.full_like(x[0], i) for i, x in enumerate(weights)])
@@ -143,8 +141,7 @@ def _weighted(
         found = raw.norm(dim=1)
     elif selection.weight_by == "attention":
         assert maps.weight is not None
-        # Shares of one attention fall as cells grow in number, by scale and size of the image, and are lost
-        # in float16; as multiples of an equal share they can be compared.
+        # Multiples of an equal share can be compared between scales; shares are lost in float16.
         found = maps.weight.float() * maps.weight[0].numel()
     elif selection.weight_by == "cls":
         assert maps.vector is not None
@@ -171,8 +168,8 @@ def _vector(maps: FeatureMaps, cell: Tensor, weight: Tensor, selection: Selectio
     if selection.vector == "gem":
         powers = maps.local.float().clamp(min=_GEM_LEAST) ** _GEM_POWER
         return F.normalize(powers.mean((2, 3)) ** (1 / _GEM_POWER), dim=-1)
-    # A cosine may be negative; such a cell has no part in the sum rather than an opposite one. Where all are
-    # (SigLIP pools by a layer of its own), they count alike: nothing finds a zero vector.
+    # A cell of negative cosine has no part in the sum. Where all are negative (SigLIP pools by a layer of its
+    # own), they count alike: nothing finds a zero vector.
     share = weight.clamp(min=0).flatten(1)
     share = torch.where(share.any(1, keepdim=True), share, 1.0)
     return global_descriptor(F.normalize(cell, dim=-1).flatten(1, 2), share)

@@ -26,15 +26,8 @@ class SigLip2(VisionTransformer):
 
     SIZES: ClassVar = {
         "siglip2-b": Size("google/siglip2-base-patch16-512", {"image_size": 512}),
-        "siglip2-so400m": Size(
-            "google/siglip2-so400m-patch16-512",
-            {
-                "hidden_size": 1152,
-                "intermediate_size": 4304,
-                "num_hidden_layers": 27,
-                "num_attention_heads": 16,
-                "image_size": 512,
-            },
+        "siglip2-so400m": Size.of(
+            "google/siglip2-so400m-patch16-512", 1152, 27, 16, intermediate_size=4304, image_size=512
         ),
     }
     _model = "SiglipVisionModel"
@@ -51,7 +44,7 @@ class SigLip2(VisionTransformer):
         return self.network(images, interpolate_pos_encoding=True)
 
     def _own_tensors(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Files hold the text tower and the temperature beside the image tower."""
+        """Keep the image tower of files that hold the text tower and the temperature too."""
         tower = {name: x for name, x in state.items() if name.startswith(_TOWER)}
         return tower or state
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ames.backbones.base import FeatureMaps
 from ames.backbones.pretrained import (
@@ -25,7 +25,7 @@ from ames.backbones.pretrained import (
 from ames.errors import AmesError
 from ames.weights.files import read_weights
 
-# What weights of one network have in common; other settings are taken as a folder's config.json has them.
+# Settings in which weights of one network agree; a folder's config.json gives the others.
 _SIZE = ("hidden_size", "num_hidden_layers", "num_attention_heads")
 
 
@@ -35,14 +35,19 @@ class Size(NamedTuple):
     hub: str
     config: dict[str, Any]
 
+    @classmethod
+    def of(cls, hub: str, width: int, layers: int, heads: int, **more: Any) -> Size:
+        config = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
+        return cls(hub, config | more)
+
 
 class VisionTransformer(Network):
     """Patch tokens after the final norm as the map, a token or a pooled head as the global vector.
 
     name: one of ``SIZES``, recorded in files. weights: a file of the authors (.pth), a Hugging Face folder, a
     name of the hub, ``PUBLISHED``, or None: random ones from ``seed``. attention: whether ``maps`` gives
-    weights. config: a transformers configuration in place of the published one, for networks of one's own.
-    AmesError for weights of another size, and the first tensor that does not fit is named.
+    weights. config: a transformers configuration of another network. AmesError names the first size or tensor
+    that does not fit.
     """
 
     SIZES: ClassVar[Mapping[str, Size]]
@@ -58,9 +63,7 @@ class VisionTransformer(Network):
         seed: int = 0,
         config: Any = None,
     ) -> None:
-        super().__init__()
-        if name not in self.SIZES:
-            raise AmesError(f"{type(self).__name__} {name!r} is none of: {', '.join(self.SIZES)}")
+        super().__init__(name)
         kind, config_kind = (getattr(import_transformers(), x) for x in (self._model, self._config))
         config = config or config_kind(**self.SIZES[name].config)
         if weights is None:
@@ -73,7 +76,6 @@ class VisionTransformer(Network):
             else:
                 state = self._from_authors(read_weights(path).state, config, str(path))
             network, self.weights = load_strict(kind, config, state, source=str(path)), fingerprint(path)
-        self.name = name
         self.attention = attention
         self.network = network.eval()
         self.patch: int = config.patch_size
@@ -123,23 +125,25 @@ class VisionTransformer(Network):
 
     @contextmanager
     def _noting_attention(self, images: Tensor) -> Iterator[list[Tensor]]:
-        """What the class token gives to each patch [B, patches] in the last block, averaged over the heads.
+        """Attention of the class token to each patch [B, patches] in the last block, mean over the heads.
 
-        From the projections of that one token: whole attention matrices, which transformers would return for
-        every block, take gigabytes at 770 pixels.
+        It comes from the projections of that one token: whole attention matrices of all blocks take gigabytes
+        at 770 pixels.
         """
         noted: list[Tensor] = []
         if not self.attention:
             yield noted
             return
         projected: dict[str, Tensor] = {}
-        layers = dict(self.network.named_modules())
-        last = {kind: _last(layers, names) for kind, names in _PROJECTIONS.items()}
 
         def note(kind: str) -> Any:
             return lambda module, inputs, output: projected.update({kind: output})
 
-        hooks = [last[kind].register_forward_hook(note(kind)) for kind in _PROJECTIONS]
+        layers = list(self.network.named_modules())
+        hooks = []
+        for kind, names in _PROJECTIONS.items():
+            last = [layer for path, layer in layers if path.rpartition(".")[2] in names][-1]
+            hooks.append(last.register_forward_hook(note(kind)))
         try:
             yield noted
         finally:
@@ -153,10 +157,6 @@ class VisionTransformer(Network):
 
 # What versions of transformers call the projections of an attention.
 _PROJECTIONS = {"query": ("q_proj", "query"), "key": ("k_proj", "key")}
-
-
-def _last(layers: Mapping[str, nn.Module], names: tuple[str, ...]) -> nn.Module:
-    return [layer for path, layer in layers.items() if path.rpartition(".")[2] in names][-1]
 
 
 def _same_size(found: Any, wanted: Any, folder: Path) -> Any:

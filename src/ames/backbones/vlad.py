@@ -7,10 +7,12 @@ landmark in an image, full whitening amplifies noise. Fitting uses FAISS, encodi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from ames.weights.files import check_shapes, read_as_written
 
 
 @dataclass(frozen=True)
@@ -71,15 +73,18 @@ class Vlad:
         from safetensors.numpy import save_file
 
         # safetensors writes memory as it lies: a transposed array would be read back scrambled.
-        save_file(
-            {f.name: np.ascontiguousarray(getattr(self, f.name), np.float16) for f in fields(self)}, path
-        )
+        save_file({name: np.ascontiguousarray(x, np.float16) for name, x in vars(self).items()}, path)
 
     @classmethod
     def load(cls, path: Path | str) -> Vlad:
-        from safetensors.numpy import load_file
-
-        return cls(**{name: x.astype(np.float32) for name, x in load_file(path).items()})
+        """Read a file of ``save``; AmesError names the first array that is missing, misshapen or extra."""
+        state = read_as_written(path).state
+        matrices = {name: tuple(x.shape) for name, x in state.items() if x.ndim == 2}
+        (D, c), (k, _), (_, G) = (matrices.get(name, (0, 0)) for name in ("pca", "centroids", "whiten"))
+        shapes = {"mean": (D,), "pca": (D, c), "centroids": (k, c)}
+        shapes |= {"vlad_mean": (k * c,), "whiten": (k * c, G)}
+        check_shapes(state, shapes, source=str(path), complaint="not a VLAD model")
+        return cls(**{name: x.numpy() for name, x in state.items()})
 
 
 def aggregate(x: np.ndarray, centroids: np.ndarray) -> np.ndarray:

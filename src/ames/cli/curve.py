@@ -9,39 +9,32 @@ from pathlib import Path
 from typing import Any
 
 from ames.errors import AmesError
-from ames.io.console import natural, positive
-from ames.io.device import check_device
+from ames.io.atomic import atomic_file
+from ames.io.console import add_device, check_device, natural, positive
 
 
 def register(commands: Any) -> None:
-    """Adds the command to the sub-parsers of ``ames``."""
+    """Add the command to the sub-parsers of ``ames``."""
     curve = commands.add_parser(
         "curve",
         help="bytes per image against mAP, at several numbers of database descriptors",
-        description="Scores models on a prepared test set at each count; writes OUT.json and OUT.png.",
+        description="Score models on a prepared test set at each count; write OUT.json and OUT.png.",
     )
-    curve.add_argument("folder", type=Path, help="a prepared test set")
-    curve.add_argument("--descriptors", default="rootsift", help="of the folder's files (rootsift)")
-    curve.add_argument(
-        "--models", type=Path, nargs="+", metavar="FILE", help="checkpoints (default: the shipped two)"
-    )
-    curve.add_argument(
-        "--db-desc-num", type=positive, nargs="+", default=[10, 25, 50, 100, 200], help="(10 25 50 100 200)"
-    )
-    curve.add_argument("--query-desc-num", type=positive, default=200, help="descriptors of a query (200)")
-    curve.add_argument("--num-rerank", type=positive, default=100, help="candidates re-ranked a query (100)")
-    curve.add_argument("--lamb", type=float, default=0.0, help="lambda for checkpoints without their own (0)")
-    curve.add_argument("--temp", type=float, default=1.0, help="gamma for checkpoints without their own (1)")
-    curve.add_argument(
-        "--protocol", nargs="+", default=[], metavar="NAME", help="(default: those for the ground truth)"
-    )
-    curve.add_argument(
-        "--extra-bytes", type=natural, default=0, help="bytes per image beside local descriptors (0)"
-    )
-    curve.add_argument("--precision", default="fp32", help="fp32, tf32, bf16, fp16 (fp32)")
-    curve.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (cpu)")
-    curve.add_argument("--workers", type=natural, default=0, help="threads that read ahead (0)")
-    curve.add_argument("-o", "--out", type=Path, required=True, help="OUT.json and OUT.png are written")
+    add = curve.add_argument
+    add("folder", type=Path, help="a prepared test set")
+    add("--descriptors", default="rootsift", help="of the folder's files (rootsift)")
+    add("--models", type=Path, nargs="+", metavar="FILE", help="checkpoints (default: the shipped two)")
+    add("--db-desc-num", type=positive, nargs="+", default=[10, 25, 50, 100, 200], help="(10 25 50 100 200)")
+    add("--query-desc-num", type=positive, default=200, help="descriptors of a query (200)")
+    add("--num-rerank", type=positive, default=100, help="candidates re-ranked a query (100)")
+    add("--lamb", type=float, default=0.0, help="lambda for checkpoints without their own (0)")
+    add("--temp", type=float, default=1.0, help="gamma for checkpoints without their own (1)")
+    add("--protocol", nargs="+", default=[], metavar="NAME", help="(default: those for the ground truth)")
+    add("--extra-bytes", type=natural, default=0, help="bytes per image beside local descriptors (0)")
+    add("--precision", default="fp32", help="fp32, tf32, bf16, fp16 (fp32)")
+    add_device(curve)
+    add("--workers", type=natural, default=0, help="threads that read ahead (0)")
+    add("-o", "--out", type=Path, required=True, help="OUT.json and OUT.png are written")
     curve.set_defaults(run=_curve)
 
 
@@ -71,15 +64,12 @@ def _curve(args: argparse.Namespace) -> None:
     rows = curve(test, contenders, protocols, scorings, **sizes)
     names = [p.name for p in protocols]
     counts = query_counts(test.ground_truth, protocols)
+    about: dict[str, Any] = {"dataset": folder.name, "shortlist": test.shortlist_file.name}
+    about |= {"protocols": names, "queries": counts}
     asked = {key: getattr(args, key) for key in ("query_desc_num", "num_rerank", "extra_bytes")}
-    about = {
-        "dataset": folder.name,
-        "shortlist": test.shortlist_file.name,
-        "protocols": names,
-        "queries": counts,
-    }
     computed = {"precision": compute.precision, "device": args.device}
-    _write(table, about | asked | computed | {"rows": rows})
+    with atomic_file(table) as file:
+        file.write(json.dumps(about | asked | computed | {"rows": rows}, indent=1).encode())
     top = f"{folder.name}: {args.query_desc_num} query descriptors, first {args.num_rerank} re-ranked"
     print(f"{top} (%)")
     print(format_table(readable(rows)))
@@ -88,13 +78,6 @@ def _curve(args: argparse.Namespace) -> None:
     print(f"metrics: {table}")
     mean = f"mean mAP of {', '.join(names)} (%)" if len(names) > 1 else f"mAP, {names[0]} (%)"
     print(f"picture: {draw(rows, picture, label=mean, title=top)}")
-
-
-def _write(path: Path, results: dict[str, Any]) -> None:
-    from ames.io.atomic import atomic_file
-
-    with atomic_file(path) as file:
-        file.write(json.dumps(results, indent=1).encode())
 
 
 def _shipped(descriptors: str) -> list[Path]:

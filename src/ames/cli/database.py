@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from ames.errors import AmesError
-from ames.io.console import positive
-from ames.io.device import check_device
+from ames.io.console import add_device, check_device, positive
+from ames.io.text import counted
 
 
 def register(commands: Any) -> None:
-    """Adds the commands to the sub-parsers of ``ames``."""
+    """Add the commands to the sub-parsers of ``ames``."""
     compress = commands.add_parser(
         "compress",
         help="a compact database from descriptors: about a kilobyte an image",
-        description="Makes a database from descriptor files; an interrupted call goes on when called again.",
+        description="Make a database from descriptor files; the same call resumes after an interruption.",
     )
     _source(compress)
     compress.add_argument("--model", help="name or checkpoint (default: the shipped binary one)")
@@ -45,7 +45,7 @@ def register(commands: Any) -> None:
     choose = commands.add_parser(
         "choose-codec",
         help="which global code and how many local descriptors fit a number of bytes",
-        description="Measures codes of global descriptors against exact search, on your own.",
+        description="Measure codes of your global descriptors against exact search.",
     )
     choose.add_argument("vectors", type=Path, help="global descriptors, HDF5")
     choose.add_argument("--queries", type=Path, help="others to search with (default: a sample of the same)")
@@ -62,7 +62,7 @@ def _source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("descriptors", type=Path, help="local descriptors, HDF5")
     parser.add_argument("--global", dest="vectors", type=Path, help="global descriptors of the same images")
     parser.add_argument("--list", type=Path, help="lines path[,label,...]: names, where the file has none")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (cpu)")
+    add_device(parser)
 
 
 def _compress(args: argparse.Namespace) -> None:
@@ -98,7 +98,11 @@ def _append(args: argparse.Namespace) -> None:
     source = _open(args)
     model, _ = _model(args.model, source.local)
     added = append(source, model, args.database, device=args.device)
-    told = f"{added:,} images added" if added else "nothing to add, it holds these images with these codes"
+    told = (
+        f"{counted(added, 'image')} added"
+        if added
+        else "nothing to add, it holds these images with these codes"
+    )
     print(f"{told}; {summary(Database(args.database))}")
 
 
@@ -112,7 +116,9 @@ def _delete(args: argparse.Namespace) -> None:
         raise AmesError("no name given: give names, or --list FILE")
     with writing(args.database) as writer:
         gone = writer.delete(names)
-    told = f"{gone:,} images deleted" if gone else "nothing to delete, an earlier call has deleted them"
+    told = f"{counted(gone, 'image')} deleted"
+    if not gone:
+        told = "nothing to delete, an earlier call has deleted them"
     print(f"{told}; {summary(Database(args.database))}")
 
 
@@ -123,7 +129,7 @@ def _compact(args: argparse.Namespace) -> None:
     with writing(args.database) as writer:
         before, gone = writer.manifest.generation, writer.compact()
     database = Database(args.database)
-    told = f"{gone:,} rows given back"
+    told = f"{counted(gone, 'row')} given back"
     if database.manifest.generation == before:
         told = "nothing to give back"
     print(f"{told}; {summary(database)}")
@@ -150,10 +156,7 @@ def _choose_codec(args: argparse.Namespace) -> None:
     for factory, reason in left_out.items():
         print(f"left out: {factory}: {reason}")
     chosen = pick(
-        found,
-        bytes_per_image=args.bytes_per_image,
-        desc_bytes=args.desc_bytes,
-        least=args.min_local_desc,
+        found, bytes_per_image=args.bytes_per_image, desc_bytes=args.desc_bytes, least=args.min_local_desc
     )
     print(
         f"ames compress ... --global-factory {chosen.factory} --desc-num {chosen.desc_num}   "
@@ -167,7 +170,8 @@ def _choose_codec(args: argparse.Namespace) -> None:
 def summary(database: Any) -> str:
     """Size of a database in one line."""
     kind = f"{database.slots} x {database.width} {'bits' if database.codes == 'bits' else 'fp16'}"
-    size = f"{len(database):,} images, {database.bytes_per_image:,.1f} bytes each, everything included"
+    count, each = counted(len(database), "image"), f"{database.bytes_per_image:,.1f} bytes each"
+    size = f"{count}, {each}, everything included"
     return f"{database.path}: {size} ({kind}, {database.manifest.global_bytes} global)"
 
 

@@ -32,9 +32,7 @@ def register(commands: Any) -> None:
         description="Convert shortlists to .npz, ground truths to .json and checkpoints to .safetensors.",
     )
     convert.add_argument("file", type=Path, help="a .pkl, .pt or .pth file")
-    convert.add_argument(
-        "-o", "--out", type=Path, help="output file (default: the same name with the new suffix)"
-    )
+    convert.add_argument("-o", "--out", type=Path, help="output file (default: FILE with the new suffix)")
     convert.add_argument("--columns", type=int, help="entries to keep per query of a shortlist (all)")
     convert.set_defaults(run=_convert)
 

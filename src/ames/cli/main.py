@@ -10,25 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from ames import __version__
-from ames.cli import curve as cli_curve
-from ames.cli import database as cli_store
-from ames.cli import extract as cli_extract
-from ames.cli import inspect as cli_files
-from ames.cli import models as cli_models
-from ames.cli import plot as cli_plot
-from ames.cli import prepare as cli_prepare
+from ames.cli import curve, database, extract, inspect, models, plot
 from ames.errors import AmesError
-from ames.io.console import OneLineParser, natural, positive, tell
-from ames.io.device import check_device
+from ames.io.console import OneLineParser, add_device, check_device, natural, positive, tell
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; wrong input is one line on stderr and status 2."""
-    args = _parser().parse_args(argv)
+    args, unknown = _parser().parse_known_args(argv)
+    command = f"ames {args.command}"
+    if unknown:
+        OneLineParser(prog=command).error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         args.run(args)
     except (AmesError, OSError, KeyboardInterrupt) as error:
-        status = tell(f"ames {args.command}", error)
+        status = tell(command, error)
         if status is None:
             raise
         return status
@@ -40,14 +36,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ames {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _register_demo(commands)
-    cli_extract.register(commands)
-    cli_prepare.register(commands)
+    extract.register(commands)
     _register_landmarks(commands)
-    cli_files.register(commands)
-    cli_store.register(commands)
-    cli_curve.register(commands)
-    cli_plot.register(commands)
-    cli_models.register(commands)
+    for module in (inspect, database, curve, plot, models):
+        module.register(commands)
     _register_report(commands)
     return parser
 
@@ -60,18 +52,15 @@ def _register_demo(commands: Any) -> None:
     )
     add = demo.add_argument
     add("--images", type=Path, help="folder with one sub-folder per object (default: generated images)")
-    add(
-        "--distractors",
-        default="distractors",
-        help="sub-folder of --images that shows none of the objects (distractors)",
-    )
+    add("--distractors", default="distractors", help="sub-folder of --images without objects (distractors)")
     add("-o", "--out", type=Path, default=Path("demo"), help="folder of all output files (demo)")
     add("--num-rerank", type=positive, default=100, help="candidates to re-rank per query (100)")
     add("--landmarks", type=positive, default=40, help="number of generated landmarks (40)")
     add("--seed", type=natural, default=0, help="seed of the generated landmarks (0)")
     add("--model", type=Path, help="full-precision checkpoint (default: the shipped one)")
     add("--binary-model", type=Path, help="binary checkpoint (default: the shipped one)")
-    _machine(demo, device=True)
+    _add_workers(demo)
+    add_device(demo)
     demo.set_defaults(run=_demo)
 
 
@@ -86,7 +75,7 @@ def _register_landmarks(commands: Any) -> None:
     add("--junk", type=natural, default=2, help="junk views per landmark, not for train (2)")
     add("--distractors", type=natural, default=500, help="images of other landmarks or of none (500)")
     add("--seed", type=natural, default=0, help="another seed draws other landmarks (0)")
-    _machine(landmarks)
+    _add_workers(landmarks)
     landmarks.set_defaults(run=_landmarks)
 
 
@@ -102,13 +91,9 @@ def _register_report(commands: Any) -> None:
     report.set_defaults(run=_report)
 
 
-def _machine(parser: argparse.ArgumentParser, *, device: bool = False) -> None:
-    workers = min(os.cpu_count() or 1, 8)
-    parser.add_argument(
-        "--workers", type=natural, default=workers, help=f"number of processes, 0: none ({workers})"
-    )
-    if device:
-        parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... (cpu)")
+def _add_workers(parser: argparse.ArgumentParser) -> None:
+    count = min(os.cpu_count() or 1, 8)
+    parser.add_argument("--workers", type=natural, default=count, help=f"processes, 0: none ({count})")
 
 
 def _demo(args: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ames.io.device import check_device
+from ames.io.console import add_device, check_device
 
 
 def register(commands: Any) -> None:
@@ -29,7 +29,7 @@ def register(commands: Any) -> None:
     )
     check.add_argument("--weights", help="of the backbone: a file, a folder, or random")
     check.add_argument("--detector", type=Path, help="file of the feature detector")
-    check.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... (cpu)")
+    add_device(check)
     check.set_defaults(run=_check)
 
 

@@ -16,20 +16,10 @@ def register(commands: Any) -> None:
         help="plot loss and validation mAP of trainings, also while they run",
         description="Plot the journals of trainings, and print their last and best metrics.",
     )
-    plot.add_argument(
-        "runs",
-        type=Path,
-        nargs="+",
-        metavar="RUN",
-        help="a journal, a model file, or the folder of a training",
-    )
-    plot.add_argument("-o", "--out", type=Path, required=True, help="output file: OUT.png, .pdf or .svg")
-    plot.add_argument(
-        "--smooth",
-        type=positive,
-        metavar="N",
-        help="points per mean; 1: no smoothing (default: a fiftieth of all points)",
-    )
+    add = plot.add_argument
+    add("runs", type=Path, nargs="+", metavar="RUN", help="a training's journal, model file, or folder")
+    add("-o", "--out", type=Path, required=True, help="output file: OUT.png, .pdf or .svg")
+    add("--smooth", type=positive, metavar="N", help="points per mean, 1: none (default: a fiftieth of all)")
     plot.set_defaults(run=_plot)
 
 

@@ -1,4 +1,4 @@
-"""Where configuration stops: from Hydra's tree to plain arguments, with errors that people can read."""
+"""Evaluation: from Hydra's tree to plain arguments."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from ames.config.values import file_name, flag, several, value_of, whole
+from ames.config.values import file_name, flag, optional_path, several, value_of, whole
 from ames.datasets.layout import DatasetFolder
 from ames.errors import AmesError
 from ames.evaluation.evaluate import Choice, Scoring, choose
@@ -28,9 +28,7 @@ _PROTOCOL = f"{{name: NAME, positives: [KEY], junk: [KEY]}}, or names among {', 
 
 
 def dataset_folder(config: DictConfig, dataset: DictConfig) -> DatasetFolder:
-    """``data_root/desc_dir`` under ``desc_name``; AmesError if one of them is not given or the folder is not
-    there.
-    """
+    """Return ``data_root/desc_dir`` under ``desc_name``; AmesError if a key or the folder is missing."""
     if OmegaConf.is_missing(config, "data_root") or config.data_root is None:
         raise AmesError("data_root is missing: give the folder that holds the data sets, data_root=DIR")
     for key, value in (("desc_dir", dataset.desc_dir), ("desc_name", config.desc_name)):
@@ -49,11 +47,6 @@ def test_files(dataset: DictConfig) -> dict[str, Any]:
         "ground_truth": file_name(dataset, "test_gnd_file"),
         "distractors": "distractors" in dataset and flag(dataset, "distractors"),
     }
-
-
-def database(config: DictConfig) -> Path | None:
-    """The database that stands for the test gallery's descriptor file, if one is given."""
-    return None if config.database is None else Path(str(config.database))
 
 
 def chooser(
@@ -91,13 +84,12 @@ def read_dataset(config: DictConfig, key: str) -> DictConfig:
 
 def scoring(config: DictConfig, dataset: DictConfig) -> Scoring:
     """How the pairs of a test set are scored."""
-    cache = config.get("score_cache")
     return Scoring(
         query_count=whole(dataset, "query_desc_num"),
         database_count=whole(dataset, "db_desc_num"),
         compute=compute(config, dataset),
-        score_cache=None if cache is None else Path(str(cache)),
         windows=_windows(dataset),
+        score_cache=optional_path(config, "score_cache"),
     )
 
 
@@ -114,9 +106,8 @@ def _windows(dataset: DictConfig) -> Windows:
 
 def compute(config: DictConfig, dataset: DictConfig) -> ComputeConfig:
     """Where and how pairs are scored."""
-    first, count = device(config), whole(config, "num_gpus")
-    devices = [first]
-    if first == "cuda":
+    count, devices = whole(config, "num_gpus"), [device(config)]
+    if devices == ["cuda"]:
         if count > torch.cuda.device_count():
             raise AmesError(f"num_gpus {count}: this machine has {torch.cuda.device_count()}")
         devices = [f"cuda:{i}" for i in range(count)]

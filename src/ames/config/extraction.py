@@ -15,8 +15,8 @@ from ames.pipelines.extract import extract_images
 
 
 def extract(config: DictConfig) -> None:
-    """Calls ``extract_images``: keys are the options of ``ames extract``; ``shard`` and ``shards`` are two
-    numbers here, so that a sweep can count. AmesError where one is missing, or out of bounds.
+    """Call ``extract_images``: keys are the options of ``ames extract``, but ``shard`` and ``shards`` are two
+    numbers, so that a sweep can count. AmesError names a key that is missing or out of bounds.
     """
     values = plain(config)
     missing = [key for key in ("images", "out") if values[key] in (None, "???")]

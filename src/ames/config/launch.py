@@ -5,24 +5,32 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
-from yaml import Mark, MarkedYAMLError, YAMLError
+from yaml import MarkedYAMLError
 from yaml.reader import ReaderError
 
+from ames.config.values import plain
 from ames.errors import AmesError, first_line
 from ames.io.console import OneLineParser, run_script
+
+T = TypeVar("T")
 
 GROUPS = ("dataset", "descriptors", "experiment", "model")  # folders of conf/
 
@@ -31,8 +39,8 @@ GROUPS = ("dataset", "descriptors", "experiment", "model")  # folders of conf/
 
 
 def launch(command: str, main: Callable[[], Any]) -> None:
-    """Calls a Hydra entry point; what Hydra refuses (unknown keys, values, files of conf/) becomes one
-    line on stderr and exit status 2 as well, unless HYDRA_FULL_ERROR asks for the traceback.
+    """Call a Hydra entry point. What Hydra refuses (unknown keys, values, files of conf/) becomes one line on
+    stderr and exit status 2, unless HYDRA_FULL_ERROR asks for the traceback.
     """
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which build it is does not matter to anyone
     full = os.environ.setdefault("HYDRA_FULL_ERROR", "0") not in ("", "0")
@@ -41,7 +49,7 @@ def launch(command: str, main: Callable[[], Any]) -> None:
         with _folders_of_others() as more:
             sys.argv[1:] = run_script(command, lambda: arranged(command, sys.argv[1:], more))
             main()
-    except (HydraException, OmegaConfBaseException, YAMLError, OSError, ValueError) as error:
+    except Exception as error:
         text = _said(error)
         if full or text is None:
             raise
@@ -50,14 +58,16 @@ def launch(command: str, main: Callable[[], Any]) -> None:
 
 
 def _said(error: Exception) -> str | None:
-    """One line for what configuration was wrong about; None for what is a defect."""
+    """One line on a wrong configuration; None for a defect."""
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         parts = [first_line(x).rstrip(".") for x in (error, error.__cause__) if x is not None]
         if isinstance(error, MissingConfigException) and error.options:
             parts.append(f"choose one of {', '.join(error.options)}")
         return _with_key(": ".join(parts), error)
     if isinstance(error, MarkedYAMLError):
-        return f"{_place(error.problem_mark)}: not YAML ({error.problem or error.context})"
+        mark = error.problem_mark
+        place = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}" if mark else "a configuration"
+        return f"{place}: not YAML ({error.problem or error.context})"
     if isinstance(error, ReaderError):
         return f"{error.name}: not YAML, at character {error.position} ({error.reason})"
     if isinstance(error, UnicodeDecodeError):  # which file it is of, only another look can tell
@@ -66,13 +76,17 @@ def _said(error: Exception) -> str | None:
         return f"{str(error.filename)[-100:]}: the name of a file of conf/ that is too long"
     if str(error).startswith("Config group override must be"):
         return str(group_without_file(sys.argv[1:]))
+    settings = [word for word in sys.argv[1:] if word.lstrip("+~").startswith("hydra.")]
+    if settings and _raised_by_hydra(error):
+        return f"{' '.join(settings)}: Hydra cannot use it ({first_line(error)})"
     return None
 
 
-def _place(mark: Mark | None) -> str:
-    return (
-        "a configuration" if mark is None else f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}"
-    )
+def _raised_by_hydra(error: Exception) -> bool:
+    """Whether no line of a command was running inside of Hydra."""
+    names = [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__)]
+    inner = names[next((i for i, name in enumerate(names) if name.startswith("hydra")), len(names)) :]
+    return bool(inner) and not any(name == "__main__" or name.startswith("ames") for name in inner)
 
 
 def _undecodable(words: Sequence[str]) -> str:
@@ -94,9 +108,7 @@ def _with_key(line: str, error: Exception) -> str:
 
 @contextmanager
 def _folders_of_others() -> Iterator[list[str]]:
-    """Of several processes (torchrun) the first one's folder is kept; the others' hold nothing of use: the
-    overrides that see to it.
-    """
+    """Yield the overrides by which only the first of several processes (torchrun) keeps its run folder."""
     if int(os.environ.get("RANK", 0)) == 0:
         yield []
         return
@@ -105,26 +117,68 @@ def _folders_of_others() -> Iterator[list[str]]:
         yield [*words, "hydra.output_subdir=null", "hydra/job_logging=none"]
 
 
-def run(command: str, task: Callable[[], Any]) -> Any:
-    """``run_script``, for what configuration can be wrong about too."""
+def run(command: str, task: Callable[[DictConfig], T], config: DictConfig) -> T:
+    """Run a command's task on its configuration; a wrong configuration is one line and status 2."""
 
-    def told() -> Any:
+    def checked() -> T:
+        check_added(config)
         try:
-            return task()
+            return task(config)
         except OmegaConfBaseException as error:
             raise AmesError(_with_key(first_line(error), error)) from error
 
-    return run_script(command, told)
+    return run_script(command, checked)
+
+
+def check_added(config: DictConfig) -> None:
+    """AmesError for ``+KEY=VALUE`` where nothing reads KEY; it names the nearest key.
+
+    Hydra accepts any new key. Those of a model reach its constructor, which refuses what it does not know.
+    """
+    hydra = HydraConfig.get()
+    folders = [Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file"]
+    top, data = _keys(folders, "*.yaml"), _keys(folders, "dataset/**/*.yaml")
+    for word in plain(hydra.overrides.task, resolve=False):
+        override = read_override(word)
+        key = override.key_or_group
+        if not (override.is_add() or override.is_force_add()) or any((x / key).is_dir() for x in folders):
+            continue
+        first, *rest = key.split(".")
+        if not rest:
+            known = override.is_force_add() and key in top
+        else:
+            known = rest[0] in data if first.endswith("_dataset") else first in top
+        if not known:
+            near = _nearest(key, plain(config, resolve=False))
+            raise AmesError(f"{word}: the command has no key {key}{near}")
+
+
+def _keys(folders: list[Path], pattern: str) -> set[str]:
+    """Outermost keys of the files, those of their defaults lists included."""
+    files = [path for folder in folders for path in folder.glob(pattern)]
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in files]
+    return {key for text in texts for key in re.findall(r"^(?:  - (?:\w+@)?)?(\w+):", text, re.MULTILINE)}
+
+
+def _nearest(key: str, tree: dict[str, Any]) -> str:
+    """What to say of the key of ``tree`` that is spelled most like ``key``, first of those beside it."""
+    group, _, name = key.rpartition(".")
+    keys = {other: other for other in tree}
+    for parent in sorted(tree, key=lambda x: x == group):  # the last one counts
+        if isinstance(tree[parent], dict):
+            keys |= {other: f"{parent}.{other}" for other in tree[parent]}
+    found = get_close_matches(name, [other for other, path in keys.items() if path != key], 1)
+    return f"; the nearest is {keys[found[0]]}" if found else ""
 
 
 # ---- words --------------------------------------------------------------------------------------------
 
 
 def arranged(command: str, words: Sequence[str], more: Sequence[str] = ()) -> list[str]:
-    """The same words, overrides before flags: Hydra refuses overrides on both sides of a flag.
+    """Return the words, overrides before flags: Hydra refuses overrides on both sides of a flag.
 
-    more: overrides behind the given ones, over which they win. AmesError for an override that Hydra cannot
-    read; flags that it does not have end the process with one line and status 2.
+    more: overrides that win over the given ones. AmesError for an override that Hydra cannot read; an unknown
+    flag ends the process with one line and status 2.
     """
     parser = OneLineParser(prog=command, add_help=False, parents=[get_args_parser()])
     args = parser.parse_intermixed_args(words)
@@ -179,9 +233,7 @@ def _is_key(key: str) -> bool:
 
 
 def _quoted(word: str) -> str:
-    """The override with quotes, as a shell takes it, behind a colon; nothing where it would be read as
-    something else.
-    """
+    """The override in quotes for a shell, after a colon; nothing where Hydra would read another value."""
     key, _, value = word.partition("=")
     text = value.replace('"', '\\"')
     quoted = f'{key}="{text}"'

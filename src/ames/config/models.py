@@ -26,9 +26,15 @@ def build_model(config: DictConfig) -> Similarity:
             "dim_local_features too"
         )
     try:
-        return hydra.utils.instantiate(config.model)
+        model = hydra.utils.instantiate(config.model)
     except (HydraException, ValueError) as error:
         raise AmesError(f"model: {first_line(error.__cause__ or error)}") from error
+    if not isinstance(model, Similarity):
+        example = f"{CLASSES['AMES']}.AMES"
+        raise AmesError(
+            f"model._target_ is {config.model._target_!r}: give a model's class, such as {example}"
+        )
+    return model
 
 
 class Trained(NamedTuple):
@@ -40,7 +46,7 @@ class Trained(NamedTuple):
 
 
 def trained_model(config: DictConfig, path: Path | str | None) -> Trained:
-    """The model with its weights.
+    """Load the model with its weights; ``path`` None: the shipped ones, or none for a model without weights.
 
     A checkpoint that describes itself decides the structure; for others (published ones)
     ``config.model`` does. ``path``: a file, a name of ``ames.models.registry``, or None: the shipped weights;
@@ -51,8 +57,10 @@ def trained_model(config: DictConfig, path: Path | str | None) -> Trained:
         if path is not None:
             raise AmesError(f"{config.model._target_} has no weights: leave model_path={path} out")
         return Trained(build_model(config).eval(), kind, None)
-    if path is None:
+    if path is None and kind == "AMES":
         path = shipped_for(config.desc_name, binarized=config.model.binarized)
+    if path is None and kind != "AMES":
+        raise AmesError(f"model_path is missing: give a checkpoint of {kind}")
     if path is None:
         name = f"{config.desc_name}_ames" + ("_dist" if config.model.binarized else "")
         hint = f"; model_path={name} fetches the released ones" if name in MODELS else ""

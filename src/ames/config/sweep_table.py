@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +34,19 @@ class SweepTable(Callback):
         found = [path for path, time in _found(folder).items() if self._before.get(path) != time]
         if not found:
             return
-        files = sorted(found, key=_number)
-        table = "\n".join([format_table(build_table(files)), *_left_out(files)])
+        results = {path: json.loads(path.read_text()) for path in sorted(found, key=_number)}
+        table = "\n".join([format_table(build_table(results)), *_left_out(results.values())])
         with atomic_file(folder / "table.txt") as file:
             file.write(f"{table}\n".encode())
         print(f"{len(found)} jobs in {folder}\n{table}")
 
 
-def build_table(files: list[Path]) -> list[dict[str, Any]]:
-    """The rows of several results.json, each with its job and data set; the same columns in all."""
+def build_table(jobs: Mapping[Path, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of several results.json, each with its job and data set; the same columns in all."""
     rows = []
-    for path in files:
-        results = json.loads(path.read_text())
-        head = {"job": path.parent.name, "dataset": results["dataset"], "model": results["model"]}
-        head |= {"shortlist": results["shortlist"], "desc_num": counts_used(results)}
+    for path, results in jobs.items():
+        head = {"job": path.parent.name} | {key: results[key] for key in ("dataset", "model", "shortlist")}
+        head["desc_num"] = counts_used(results)
         rows += [head | row for row in readable(results["rows"])]
         if results["chosen"]:
             rows.append(head | {"job": f"{path.parent.name} (chosen)"} | readable([results["chosen"]])[0])
@@ -54,10 +54,9 @@ def build_table(files: list[Path]) -> list[dict[str, Any]]:
     return [{key: row.get(key) for key in columns} for row in rows]
 
 
-def _left_out(files: list[Path]) -> list[str]:
+def _left_out(jobs: Iterable[dict[str, Any]]) -> list[str]:
     """What the metrics of each data set leave out, once; results of earlier versions do not say it."""
-    every = [json.loads(path.read_text()) for path in files]
-    said = [f"{x['dataset']}: {line}" for x in every for line in left_out(x.get("queries", {}))]
+    said = [f"{x['dataset']}: {line}" for x in jobs for line in left_out(x.get("queries", {}))]
     return list(dict.fromkeys(said))
 
 
@@ -66,6 +65,6 @@ def _found(folder: Path) -> dict[Path, int]:
 
 
 def _number(path: Path) -> tuple[bool, int, str]:
-    """Job 10 after job 9; folders that are no numbers by name, behind."""
+    """Job 10 after job 9; folders whose names are no numbers last, by name."""
     name = path.parent.name
     return not name.isdigit(), int(name) if name.isdigit() else 0, str(path)

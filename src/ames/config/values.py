@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
@@ -12,9 +13,9 @@ from ames.errors import AmesError
 T = TypeVar("T")
 
 
-def plain(config: Any) -> Any:
-    """A sub-tree as plain Python, interpolations resolved."""
-    return OmegaConf.to_container(config, resolve=True)
+def plain(config: Any, *, resolve: bool = True) -> Any:
+    """Return a sub-tree as plain Python; resolve: with the values that interpolations stand for."""
+    return OmegaConf.to_container(config, resolve=resolve)
 
 
 def whole(config: DictConfig, key: str, *, least: int = 1) -> int:
@@ -56,6 +57,11 @@ def value_of(config: DictConfig, key: str) -> Any:
 def file_name(dataset: DictConfig, key: str) -> str | None:
     """The name of a file, None where it is the usual one."""
     return None if dataset.get(key) is None else str(dataset[key])
+
+
+def optional_path(config: DictConfig, key: str) -> Path | None:
+    """A path, None where none is given."""
+    return None if config.get(key) is None else Path(str(config[key]))
 
 
 def optional(config: DictConfig, key: str) -> int | None:

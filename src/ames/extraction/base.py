@@ -24,6 +24,14 @@ from ames.models.load import Loaded, load
 ExtractionResult = ImageFeatures | str  # or why there are none
 
 
+def is_finite(features: ImageFeatures) -> bool:
+    """Whether neither a descriptor or weight of an image nor its global vector is NaN or infinite."""
+    local, vector = features.local, features.vector
+    tensors = [x for x in (local.descriptors, local.weight) if x is not None]
+    whole = all(bool(x[local.valid].isfinite().all()) for x in tensors)
+    return whole and (vector is None or bool(np.isfinite(vector).all()))
+
+
 class ImageRegion(NamedTuple):
     """An image, or what a box in it shows. image: its file, or its pixels uint8 [H, W, 3] BGR."""
 
@@ -38,10 +46,10 @@ class ImageRegion(NamedTuple):
 
 
 class BaseExtractor:
-    """Makes features as ``config`` says, with nothing left open in it; ``provenance`` records them.
+    """Extracts features as ``config``, which has no open option, says; ``provenance`` records it.
 
-    local_dim: of local descriptors before they are packed. global_dim: None: no global descriptor.
-    AmesError where the model of ``config.pack`` cannot pack such descriptors.
+    local_dim: of local descriptors before packing. global_dim: None without a global descriptor. AmesError
+    where the model of ``config.pack`` cannot pack such descriptors.
     """
 
     def __init__(
@@ -69,12 +77,11 @@ class BaseExtractor:
     def chunks(
         self, photos: Sequence[ImageRegion], size: int, tick: Callable[[], object] = lambda: None
     ) -> Iterator[list[ExtractionResult]]:
-        """Features of each region, in order, ``size`` of them at a time; ``tick`` is called for each."""
+        """Yield features of the regions, in order, ``size`` at a time; ``tick`` is called for each."""
         raise NotImplementedError
 
     def pack(self, local: LocalFeatures) -> LocalFeatures:
-        """As they are stored: codes uint8 [N, bytes] of a binary model; without one the features
-        themselves."""
+        """Return features as they are stored: codes uint8 [N, bytes] where a binary model packs them."""
         if self.packer is None:
             return local
         if not local.size:

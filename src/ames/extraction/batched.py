@@ -20,7 +20,7 @@ from ames.backbones.selection import check, select
 from ames.datasets.images import UnreadableImage
 from ames.descriptors.provenance import Provenance
 from ames.errors import AmesError, first_line
-from ames.extraction.base import BaseExtractor, ExtractionResult, ImageRegion
+from ames.extraction.base import BaseExtractor, ExtractionResult, ImageRegion, is_finite
 from ames.extraction.config import ExtractionConfig
 from ames.extraction.preprocessing import NetworkInput, Sizing, network_inputs
 from ames.features import LocalFeatures
@@ -34,7 +34,7 @@ _Prepared = list[NetworkInput]
 
 
 def check_autocast(config: ExtractionConfig) -> ExtractionConfig:
-    """Without autocast where the device only imitates that (``ames.precision``), which is said once."""
+    """Return the configuration without an autocast that the device only imitates (``ames.precision``)."""
     dtype = AUTOCAST[config.autocast]
     if dtype is None or usable(dtype, [config.device], asked=f"autocast {config.autocast}"):
         return config
@@ -42,9 +42,7 @@ def check_autocast(config: ExtractionConfig) -> ExtractionConfig:
 
 
 class BatchedExtractor(BaseExtractor):
-    """Features by a network, of batches of images. AmesError where the network, or the detector, cannot serve
-    the configuration.
-    """
+    """Features of batches of images. AmesError where network or detector cannot serve the configuration."""
 
     def __init__(
         self,
@@ -98,10 +96,10 @@ class BatchedExtractor(BaseExtractor):
     def chunks(
         self, photos: Sequence[ImageRegion], size: int, tick: Callable[[], object] = lambda: None
     ) -> Iterator[list[ExtractionResult]]:
-        """What each photo has, in order, ``size`` of them at a time; ``tick`` is called for each.
+        """As the interface says.
 
-        A batch never reaches into the next chunk, so that a run that begins with any of them computes the
-        same. At most a chunk's images and a few batches' are in memory.
+        A batch never reaches into the next chunk, so that a run that begins with any chunk computes the same.
+        Memory holds the images of a chunk and of a few batches.
         """
         reach = 2 * self.config.batch_size
         with _quiet_opencv():
@@ -154,13 +152,15 @@ class BatchedExtractor(BaseExtractor):
 
     @torch.inference_mode()
     def _start(self, batch: list[_Prepared], rows: list[int]) -> _Running:
-        """Begins to compute images of equal shapes; on a GPU without waiting for it."""
+        """Start to compute images of equal shapes; on a GPU without waiting for it."""
         scales, centers = [], []
+        dtype = AUTOCAST[self.config.autocast]
         try:
             for level in range(len(self._sizing.scales)):
                 pixels = self._pixels([inputs[level].pixels for inputs in batch])
                 h, w = pixels.shape[2:]
-                maps = self._maps(pixels)
+                with torch.autocast(self._device.type, dtype, enabled=dtype is not None):
+                    maps = self._network.maps(pixels)
                 down, across = maps.local.shape[2:]
                 grid = self._network.centers(down, across, h, w)
                 scales.append(maps)
@@ -183,9 +183,7 @@ class BatchedExtractor(BaseExtractor):
         return _Running(rows, batch, local, vectors, done)
 
     def _pixels(self, images: list[np.ndarray]) -> Tensor:
-        """uint8 [h, w, 3] BGR each -> float32 [B, 3, h, w], as ``MapBackbone.normalized``, but sent to the
-        device as bytes.
-        """
+        """uint8 [h, w, 3] BGR each -> normalized float32 [B, 3, h, w]; bytes are sent to the device."""
         stacked = torch.from_numpy(np.stack(images))
         if self._device.type == "cuda":
             stacked = stacked.pin_memory()
@@ -194,24 +192,16 @@ class BatchedExtractor(BaseExtractor):
         ordered = planes if self._network.channels == "bgr" else planes.flip(1)
         return ordered.float().div_(255).sub_(self._mean).div_(self._std)
 
-    def _maps(self, pixels: Tensor) -> FeatureMaps:
-        dtype = AUTOCAST[self.config.autocast]
-        with torch.autocast(self._device.type, dtype, enabled=dtype is not None):
-            return self._network.maps(pixels)
-
     def _fetch(self, running: _Running) -> Iterator[tuple[int, ExtractionResult]]:
         """Each image's row and features, locations in the original image."""
         if running.done is not None:
             running.done.synchronize()
         for position, (row, inputs) in enumerate(zip(running.rows, running.batch, strict=True)):
             local = running.local[position]
-            local = local.trim(int(local.counts))  # suppressed cells lie behind
+            local = local.trim(int(local.counts))  # suppressed cells are last
             vector = None if running.vectors is None else running.vectors[position].numpy()
-            if not _is_finite(local, vector):
-                yield (
-                    row,
-                    "the network gave values that are not finite (fp16? take bf16)",
-                )
+            if not is_finite(ImageFeatures(local, vector)):
+                yield row, "the network gave values that are not finite (fp16? take bf16)"
                 continue
             placement = inputs[0].placement
             assert local.positions is not None
@@ -225,7 +215,7 @@ class _Running(NamedTuple):
     batch: list[_Prepared]
     local: LocalFeatures
     vectors: Tensor | None
-    done: Any  # an event behind which the arrays above are there; None: they are
+    done: Any  # an event after which the arrays above are complete; None: they are
 
 
 @torch.inference_mode()
@@ -235,17 +225,9 @@ def probe(network: MapBackbone, device: torch.device | str = "cpu") -> FeatureMa
     return network.maps(torch.zeros(1, 3, side, side, device=device))
 
 
-def _is_finite(local: LocalFeatures, vector: np.ndarray | None) -> bool:
-    found = [local.descriptors] if local.weight is None else [local.descriptors, local.weight]
-    whole = all(bool(torch.isfinite(x).all()) for x in found)
-    return whole and (vector is None or bool(np.isfinite(vector).all()))
-
-
 @contextmanager
 def _quiet_opencv() -> Iterator[None]:
-    """OpenCV within one thread, for the threads that call it are the parallel ones, and without its words on
-    stderr about each damaged file: those are listed.
-    """
+    """OpenCV in one thread, as several threads call it, and silent on damaged files: those are listed."""
     logging = cv2.utils.logging
     threads, level = cv2.getNumThreads(), logging.getLogLevel()
     cv2.setNumThreads(1)

@@ -21,20 +21,19 @@ _LOCATIONS = 700  # per image, as published
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractionConfig:
-    """How features are made and stored; None: the network's own, or the usual. Commands have the same names
-    for it, but ``--global`` for ``vector``.
+    """How features are made and stored: the commands' options (``--global`` is ``vector``).
 
-    desc_num: local descriptors per image, at most. dtype: of local descriptors in the file. overwrite: files
-    that exist may be replaced. pack: a binary model whose codes are stored. workers: processes, threads of
-    networks. max_pixels: of an image that is read.
+    None: the network's own. AmesError names the first value that is out of bounds.
 
-    All others are for networks. weight_by, descriptors, vector (or "none"), nms and detector_input: as
-    ``ames.backbones.selection.Selection`` has them. detector: its file. long_side, scales: as
+    desc_num: local descriptors per image, at most. dtype: of local descriptors in the file. overwrite:
+    replace existing files. pack: a binary model whose codes are stored. workers: processes (of networks:
+    threads). max_pixels: of an image that is read.
+
+    The others are for networks. weight_by, descriptors, vector (or "none"), nms, detector_input: as in
+    ``ames.backbones.selection.Selection``. detector: its file. long_side, scales: as in
     ``ames.extraction.preprocessing.Sizing``. coordinates: "normalized" (shares of height and width) or
-    "published": pixels where the backbone's published files have them. batch_size: images computed at a time.
+    "published" (pixels where the backbone's published files have them). batch_size: images per batch.
     autocast: "bf16" or "fp16".
-
-    AmesError names the first value that is out of bounds.
     """
 
     backbone: str = "rootsift"

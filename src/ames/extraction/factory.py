@@ -15,8 +15,8 @@ from ames.extraction.batched import BatchedExtractor
 from ames.extraction.config import ExtractionConfig
 from ames.extraction.process_pool import PoolExtractor
 
-RANDOM = "random"  # weights that nobody trained, for trying what takes how long
-# What backbones without a network take too; it has an effect, or leaving it in does no harm.
+RANDOM = "random"  # untrained weights, to measure times
+# Options that backbones without a network accept, too.
 _FOR_ALL = (
     *("backbone", "desc_num", "dtype", "overwrite", "max_pixels", "workers", "pack"),
     *("coordinates", "batch_size", "device"),
@@ -24,7 +24,7 @@ _FOR_ALL = (
 
 
 def build_extractor(config: ExtractionConfig) -> BaseExtractor:
-    """AmesError names an option that the backbone has no use for, or cannot serve."""
+    """Build it; AmesError names an option that the backbone has no use for, or cannot serve."""
     options: dict[str, Any] = {}
     if config.weights is not None:
         options["weights"] = None if config.weights == RANDOM else config.weights
@@ -39,9 +39,8 @@ def build_extractor(config: ExtractionConfig) -> BaseExtractor:
         return PoolExtractor(backbone, config)
     if config.vector == "superglobal":
         if not isinstance(backbone, CvNet):
-            raise AmesError(
-                f"backbone {backbone.name}: global superglobal is CVNet's; take cls, average or gem"
-            )
+            name = config.backbone
+            raise AmesError(f"backbone {name}: global superglobal is CVNet's; take cls, average or gem")
         backbone.superglobal = True
     detector = None if config.detector is None else load_detector(config.detector, backbone=backbone.name)
     return BatchedExtractor(backbone, config, detector)

@@ -31,7 +31,7 @@ CHUNK = 256  # images that are written at a time: what an interruption costs at 
 
 @dataclass(frozen=True)
 class Extraction:
-    """What came of a pass: the files, and the images without features, by name."""
+    """The result of an extraction: the files, and the images without features, by name."""
 
     files: list[Path]
     images: int
@@ -50,9 +50,8 @@ class Extraction:
             named = ", ".join(f"{name} ({why})" for name, why in list(self.unreadable.items())[:5])
             lines.append(f"{len(self.unreadable)} unreadable, skipped: {named}{_more(self.unreadable)}")
         if self.empty:
-            lines.append(
-                f"{len(self.empty)} without keypoints: {', '.join(self.empty[:5])}{_more(self.empty)}"
-            )
+            named = ", ".join(self.empty[:5])
+            lines.append(f"{len(self.empty)} without keypoints: {named}{_more(self.empty)}")
         if (deaf := unheard()) is not None:
             lines.append(deaf)
         return "\n".join(lines)
@@ -67,14 +66,13 @@ class Images:
     boxes: Sequence[Box] | None = None
 
     def photos(self, first: int) -> list[ImageRegion]:
-        """Those from ``first`` on."""
-        boxes = self.boxes[first:] if self.boxes is not None else [None] * (len(self.names) - first)
-        return [
-            ImageRegion(self.root / name, box) for name, box in zip(self.names[first:], boxes, strict=True)
-        ]
+        """The regions from image ``first`` on."""
+        boxes = [None] * len(self.names) if self.boxes is None else self.boxes
+        regions = zip(self.names[first:], boxes[first:], strict=True)
+        return [ImageRegion(self.root / name, box) for name, box in regions]
 
     def part(self, shard: Shard) -> Images:
-        """Those of a shard."""
+        """The images of a shard."""
         rows = shard.rows(len(self.names))
         return Images(self.root, self.names[rows], None if self.boxes is None else self.boxes[rows])
 
@@ -98,18 +96,16 @@ def extract(
     desc_num: int = 400,
     workers: int = 0,
 ) -> Extraction:
-    """Writes descriptors of ``names`` below ``root`` to OUT_local.hdf5 and OUT_global.hdf5, one row per
-    image, in order.
+    """Write descriptors of ``names`` below ``root`` to OUT_local.hdf5 and OUT_global.hdf5: one row per image.
 
     kinds: of the files ("local", "global" or "cls"), None: all that the backbone gives. desc_num: local
-    descriptors per image, at most. workers: processes beside this one, 0 = none; files are the same.
-    An unreadable image keeps its row, empty, and is named in the result; if none at all can be read,
-    AmesError, and nothing is written. Files that exist are replaced when all is well.
+    descriptors per image, at most. workers: processes beside this one, 0: none; files are the same.
+    An unreadable image keeps its row, empty, and is named in the result. AmesError, and nothing is written,
+    if no image can be read. Existing files are replaced on success.
     """
     config = ExtractionConfig(backbone=backbone.name, desc_num=desc_num, workers=workers, overwrite=True)
-    extractor: BaseExtractor
     if isinstance(backbone, MapBackbone):
-        extractor = BatchedExtractor(backbone, config)
+        extractor: BaseExtractor = BatchedExtractor(backbone, config)
     else:
         extractor = PoolExtractor(backbone, config)
     images = Images(Path(root), names)
@@ -124,8 +120,7 @@ def plan_output(
     shard: Shard = Shard(),  # noqa: B008 - frozen
     kinds: Sequence[str] | None = None,
 ) -> OutputPlan:
-    """The files of a shard of ``images`` and what they will hold, which says their size; kinds: as
-    ``extract``.
+    """Plan the files of a shard of ``images``; kinds: as ``extract``.
 
     AmesError for a global descriptor that the extractor does not give.
     """
@@ -136,9 +131,7 @@ def plan_output(
         if kind == "local":
             rows[kind] = extractor.rows
         elif extractor.global_dim is None:
-            raise AmesError(
-                f"backbone {extractor.name} has no global descriptor here: its global model is not loaded"
-            )
+            raise AmesError(f"backbone {extractor.name} has no global descriptor: no global model is loaded")
         else:
             rows[kind] = VectorRows(extractor.global_dim)
     made = replace(extractor.provenance, boxes=images.boxes is not None, list=images.digest)
@@ -148,14 +141,14 @@ def plan_output(
 def run(
     images: Images, extractor: BaseExtractor, plan: OutputPlan, *, keep: bool = True, chunk: int = CHUNK
 ) -> Extraction:
-    """Features of the plan's shard of ``images`` into its files; those of an interrupted call are continued.
+    """Write features of the plan's shard of ``images``, or resume an interrupted call.
 
-    keep: what is done stays when the pass is broken off; the same call goes on with it. chunk: images written
-    at a time. AmesError where files exist that were made otherwise (unless the configuration may overwrite
-    them), where the disk is too small, and where no image at all can be read.
+    keep: an interrupted call leaves what is done, for the same call to resume. chunk: images written at
+    a time. AmesError where files of other settings exist (unless the configuration may overwrite them), where
+    the disk is too small, and where no image can be read.
     """
     overwrite = extractor.config.overwrite
-    # Files that are there and stay need no images.
+    # Existing files that stay need no images.
     if overwrite or not all(os.path.exists(path) for path in plan.files):
         check_all_exist(images.root, images.names)
     for path in plan.files:
@@ -170,7 +163,7 @@ def run(
         if not keep:
             plan.state.unlink(missing_ok=True)
         files = ResumableFiles(plan, discard=overwrite)
-        errors = None if there else plan.errors  # where files are there, it is their list until these are
+        errors = None if there else plan.errors  # the list of existing files stays until these replace them
         try:
             _extract(files, images.part(plan.shard), extractor, errors, chunk)
         except BaseException as error:
@@ -186,37 +179,12 @@ def run(
 def _extract(
     files: ResumableFiles, images: Images, extractor: BaseExtractor, errors: Path | None, chunk: int
 ) -> None:
-    """All that is missing in ``files``, their list of errors last."""
+    """Write what ``files`` lack, their list of errors last; AmesError if no image can be read."""
     files.check_space()
     if errors is not None and not files.state.unreadable:
         errors.unlink(missing_ok=True)  # an earlier extraction's
     photos = images.photos(files.state.done)
     write_features(files, lambda tick: extractor.chunks(photos, chunk, tick), extractor, errors=errors)
-    _check_any(files, images)
-    list_errors(files, files.plan.errors)
-
-
-def _already(plan: OutputPlan, there: list[Path]) -> Extraction:
-    """What is there, if it is what is asked for."""
-    if len(there) < len(plan.files):
-        raise AmesError(f"{there[0]}: exists without the other file; use --overwrite to make both")
-    for path, rows in plan.files.items():
-        names, made = recorded(path)
-        other = Provenance.from_dict(made).difference(plan.provenance)
-        if other is None and isinstance(rows, LocalRows) and rows.dtype != "uint8":
-            dtype = str(DescriptorFile(path).dtype)  # the one setting that provenance leaves out
-            other = None if dtype == rows.dtype else f"dtype: there {dtype}, now {rows.dtype}"
-        if names != list(plan.names):
-            other = "of other images"
-        if other is not None:
-            raise AmesError(
-                f"{path}: exists but was made with different settings ({other}); use --overwrite to replace "
-                "it"
-            )
-    return Extraction(list(plan.files), len(plan.names), already=True)
-
-
-def _check_any(files: ResumableFiles, images: Images) -> None:
     unreadable = files.state.unreadable
     if files.plan.shard.count == 1 and len(unreadable) == len(images.names):
         row, why = unreadable[0]
@@ -224,6 +192,30 @@ def _check_any(files: ResumableFiles, images: Images) -> None:
             f"{images.root}: none of the {len(unreadable)} images can be read "
             f"(first: {images.names[row]}: {why})"
         )
+    list_errors(files, files.plan.errors)
+
+
+def _already(plan: OutputPlan, there: list[Path]) -> Extraction:
+    """The result of an earlier call; AmesError where its files are not what is asked for."""
+    if len(there) < len(plan.files):
+        raise AmesError(f"{there[0]}: exists without the other file; use --overwrite to make both")
+    for path, rows in plan.files.items():
+        other = difference(path, plan.names, plan.provenance)
+        if other is None and isinstance(rows, LocalRows) and rows.dtype != "uint8":
+            dtype = str(DescriptorFile(path).dtype)  # the one setting that provenance leaves out
+            other = None if dtype == rows.dtype else f"dtype: there {dtype}, now {rows.dtype}"
+        if other is not None:
+            made = f"was made with different settings ({other})"
+            raise AmesError(f"{path}: exists but {made}; use --overwrite to replace it")
+    return Extraction(list(plan.files), len(plan.names), already=True)
+
+
+def difference(path: Path, names: Sequence[str], provenance: Provenance) -> str | None:
+    """In what a descriptor file differs from one of these images, made so; None: in nothing."""
+    found, made = recorded(path)
+    if found != list(names):
+        return "of other images"
+    return Provenance.from_dict(made).difference(provenance)
 
 
 def _result(files: ResumableFiles) -> Extraction:

@@ -19,9 +19,9 @@ Box = Sequence[float]  # x1, y1, x2, y2 in pixels of the original image, the las
 class Sizing:
     """How large an image goes into a network.
 
-    long_side: of the whole image in pixels, smaller ones are enlarged too; 0: as it is. multiple: each side
-    is rounded to one, for itself. scales: sizes relative to that. With a box the scale is still that of the
-    whole image, so that an object is seen as large as in the image it was cut from.
+    long_side: of the whole image in pixels, smaller ones are enlarged too; 0: as it is. multiple: of what
+    each side is rounded to. scales: sizes relative to that. A box keeps the scale of the whole image, so that
+    an object is as large as in the image it was cut from.
     """
 
     long_side: int = 770
@@ -86,19 +86,18 @@ def network_inputs(image: np.ndarray, sizing: Sizing, box: Box | None = None) ->
 def whole_pixels(box: Box | None, height: int, width: int) -> tuple[int, int, int, int]:
     """(top, left, bottom, right) of a box, rounded to pixels and cut at the image's border; None: all of it.
 
-    UnreadableImage where nothing of it lies in the image.
+    UnreadableImage for a box outside of the image.
     """
     if box is None:
         return 0, 0, height, width
     x1, y1, x2, y2 = (float(value) for value in box)
+    shown = f"its box {x1:g}, {y1:g}, {x2:g}, {y2:g}"
     if not np.isfinite([x1, y1, x2, y2]).all():
-        raise UnreadableImage(f"its box {x1:g}, {y1:g}, {x2:g}, {y2:g} is none")
+        raise UnreadableImage(f"{shown} is none")
     top, bottom = (min(max(round(y), 0), height) for y in (y1, y2))
     left, right = (min(max(round(x), 0), width) for x in (x1, x2))
     if bottom <= top or right <= left:
-        raise UnreadableImage(
-            f"its box {x1:g}, {y1:g}, {x2:g}, {y2:g} shows nothing of {width} x {height} pixels"
-        )
+        raise UnreadableImage(f"{shown} shows nothing of {width} x {height} pixels")
     return top, left, bottom, right
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 from multiprocessing import get_context, parent_process
 from typing import Any
 
@@ -26,10 +27,15 @@ from ames.extraction.base import BaseExtractor, ExtractionResult, ImageRegion
 from ames.extraction.config import ExtractionConfig
 from ames.extraction.preprocessing import whole_pixels
 from ames.features import LocalFeatures
+from ames.io.prefetch import in_order
 
 _KEYPOINTS = 400  # per image, where nothing is said
 _TAKEN = 16  # images a worker takes at a time
 _AHEAD = 4  # times that many a worker are done, or begun, before they are asked for
+
+
+ExtractOne = Callable[[ImageRegion], ExtractionResult]
+Mapper = Callable[[Sequence[ImageRegion]], Iterator[ExtractionResult]]
 
 
 class PoolExtractor(BaseExtractor):
@@ -49,30 +55,31 @@ class PoolExtractor(BaseExtractor):
     ) -> Iterator[list[ExtractionResult]]:
         """As the interface says. Locations are shares of the whole image, for boxes too."""
         config = self.config
-        workers = min(config.workers, -(-len(photos) // _TAKEN))
-        with _mapper(self._backbone, self.rows.slots, config.max_pixels, workers) as mapper:
-            chunk = []
-            for found in mapper(photos):
-                tick()
-                chunk.append(found)
-                if len(chunk) == size:
-                    yield chunk
-                    chunk = []
-            if chunk:
+        one = partial(_extract_one, self._backbone, self.rows.slots, config.max_pixels)
+        with _mapper(one, min(config.workers, -(-len(photos) // _TAKEN))) as mapper:
+            found = _ticked(mapper(photos), tick)
+            while chunk := list(islice(found, size)):
                 yield chunk
 
 
+def _ticked(results: Iterator[ExtractionResult], tick: Callable[[], object]) -> Iterator[ExtractionResult]:
+    for result in results:
+        tick()
+        yield result
+
+
 @contextmanager
-def _mapper(backbone: Backbone, count: int, max_pixels: int, workers: int):
+def _mapper(one: ExtractOne, workers: int) -> Iterator[Mapper]:
+    """``one`` of every region, in order, by so many processes; 0: in this one."""
     if not workers:
-        yield lambda photos: (_extract_one(backbone, count, max_pixels, photo) for photo in photos)
+        yield partial(map, one)
         return
     context = get_context("spawn")
     # Not among what a process is started with: one that died over it would be waited for without end.
     copies = context.Queue()
     copies.cancel_join_thread()
     for _ in range(workers):
-        copies.put((backbone, count, max_pixels))
+        copies.put(one)
     ended = context.RawValue("b", 0)  # without a lock, which a worker that is killed could hold
     pool = ProcessPoolExecutor(workers, context, _start_worker, (copies, ended))
     try:
@@ -87,23 +94,21 @@ def _mapper(backbone: Backbone, count: int, max_pixels: int, workers: int):
 def _by_workers(
     pool: ProcessPoolExecutor, photos: Sequence[ImageRegion], reach: int
 ) -> Iterator[_Sent | str]:
-    """What workers send, in order; at most ``reach`` of their tasks are ahead of whoever iterates, for
-    results that wait are in memory.
-    """
-    waiting: deque[Future[list[_Sent | str]]] = deque()
-    for first in range(0, len(photos), _TAKEN):
+    """What workers send, in order; ``reach`` bounds their tasks, for results that wait are in memory."""
+
+    def submit(first: int) -> Future[list[_Sent | str]]:
         with _interruptions_held():
-            waiting.append(pool.submit(_in_worker, photos[first : first + _TAKEN]))
-        if len(waiting) > reach:
-            yield from waiting.popleft().result()
-    while waiting:
-        yield from waiting.popleft().result()
+            return pool.submit(_in_worker, photos[first : first + _TAKEN])
+
+    for task in in_order(submit, range(0, len(photos), _TAKEN), reach):
+        yield from task
 
 
 @contextmanager
 def _interruptions_held() -> Iterator[None]:
-    """Ctrl-C, which the terminal sends to all processes, comes when the block ends, lest it leave a pool half
-    made; processes that begin in it never get it: this one says that it was interrupted, and ends them.
+    """Delay Ctrl-C to the end of the block, lest it leave a pool half made.
+
+    The terminal sends it to all processes; those that start in the block never get it: this one ends them.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
         yield
@@ -135,7 +140,7 @@ def _extract_one(backbone: Backbone, count: int, max_pixels: int, photo: ImageRe
     return replace(found, local=replace(found.local, positions=positions / torch.tensor(image.shape[:2])))
 
 
-_worker: tuple[Backbone, int, int]
+_worker: ExtractOne
 _ended: Any  # its value: whether nobody wants results any more
 
 
@@ -162,7 +167,7 @@ _Sent = tuple[dict[str, np.ndarray], np.ndarray | None]
 
 
 def _in_worker(photos: Sequence[ImageRegion]) -> list[_Sent | str]:
-    return [_sent(_extract_one(*_worker, photo)) for photo in photos if not _ended.value]
+    return [_sent(_worker(photo)) for photo in photos if not _ended.value]
 
 
 def _sent(result: ExtractionResult) -> _Sent | str:

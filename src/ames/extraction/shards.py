@@ -7,12 +7,10 @@ import os
 from pathlib import Path
 
 from ames.datasets.layout import descriptor_path
-from ames.descriptors.local import recorded
 from ames.descriptors.merge import is_merged, merge_parts
 from ames.descriptors.plan import OutputPlan, Shard
-from ames.descriptors.provenance import Provenance
 from ames.errors import AmesError
-from ames.extraction.pipeline import Images
+from ames.extraction.pipeline import Images, difference
 from ames.extraction.writer import write_errors
 from ames.io.locks import exclusively
 
@@ -50,12 +48,11 @@ def check_merge(plan: OutputPlan) -> None:
 
 
 def merge_when_complete(plan: OutputPlan, images: Images) -> list[str]:
-    """Virtual files of all shards of ``images``, if all are there and of one extraction: the last process to
-    end makes them. Returns what there is to say of each.
+    """Make virtual files of all shards of ``images``, if all exist and are of one extraction; a line on each.
 
-    A shard of an earlier extraction will be replaced by another process: until then, files that were merged
-    earlier go, for they would show rows of both. Shards of several machines that share no disk are merged by
-    extract/merge_hdf5.py once they lie together.
+    The last process to end makes them. A shard of an earlier extraction will be replaced by another process:
+    until then, files that were merged earlier are removed, for they would show rows of both. Merge shards of
+    machines that share no disk by extract/merge_hdf5.py, once they are in one folder.
     """
     count, out = plan.shard.count, plan.out
     if count == 1:
@@ -80,10 +77,7 @@ def _other_than(plan: OutputPlan, images: Images, files: list[list[Path]]) -> st
     """The first file that is not of the extraction of this process' shard; None if all are."""
     for paths in files:
         for index, path in enumerate(paths, 1):
-            names, made = recorded(path)
-            other = Provenance.from_dict(made).difference(plan.provenance)
-            if names != list(images.names[Shard(index, len(paths)).rows(len(images.names))]):
-                other = "of other images"
+            other = difference(path, images.part(Shard(index, len(paths))).names, plan.provenance)
             if other is not None:
                 return f"{path.name} was made with different settings ({other})"
     return None

@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from ames.backbones.base import ImageFeatures
 from ames.descriptors.encoding import LocalRows
 from ames.descriptors.resumable import ResumableFiles
-from ames.extraction.base import BaseExtractor, ExtractionResult
+from ames.extraction.base import BaseExtractor, ExtractionResult, is_finite
 from ames.io.atomic import atomic_file
 from ames.io.progress import progress
 
@@ -24,10 +23,10 @@ Chunks = Callable[[Callable[[], object]], Iterator[list[ExtractionResult]]]
 def write_features(
     files: ResumableFiles, chunks: Chunks, extractor: BaseExtractor, *, errors: Path | None = None
 ) -> None:
-    """Appends the missing rows, a chunk at a time, each of them while the next one is computed.
+    """Append the missing rows, a chunk at a time, each of them while the next one is computed.
 
-    chunks: gives them, from the first missing row on; it calls what it is given once per image. extractor:
-    whose features they are. errors: the list of unreadable images, written with each chunk that has one.
+    chunks: yields features from the first missing row on, and calls its argument once per image. errors: the
+    list of unreadable images, written with each chunk that has one.
     """
     images = progress("extract", len(files.plan.names), "images", done=files.state.done)
     with images as tick, ThreadPoolExecutor(1) as writer:
@@ -66,12 +65,9 @@ def _write(
 
 def _trouble(found: ImageFeatures, rows: LocalRows) -> str | None:
     """Why an image's features cannot be stored; None if they can."""
-    local, vector = found.local, found.vector
-    if not bool(local.descriptors[local.valid].isfinite().all()) or (
-        vector is not None and not np.isfinite(vector).all()
-    ):
+    if not is_finite(found):
         return "the backbone gave values that are not finite (NaN or infinity)"
-    return None if rows.holds(local) else "descriptors beyond float16's 65,504; take float32"
+    return None if rows.holds(found.local) else "descriptors beyond float16's 65,504; take float32"
 
 
 def list_errors(files: ResumableFiles, path: Path) -> None:

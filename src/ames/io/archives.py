@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,19 +9,10 @@ from pathlib import Path
 from ames.errors import AmesError
 from ames.io.claims import check_npz
 
-# Of zipfile, zlib and numpy's parser of headers, which is Python's own.
-_DAMAGE = (
-    *(OSError, ValueError, LookupError, EOFError, TypeError, AttributeError, ArithmeticError, MemoryError),
-    *(RuntimeError, SyntaxError, tokenize.TokenError, struct.error, zipfile.BadZipFile, zlib.error),
-)
-
 
 @contextmanager
 def reading_npz(path: Path | str, what: str) -> Iterator[None]:
-    """Turn every error of an archive into an AmesError: "PATH: broken, or not WHAT".
-
-    Sizes that the file claims are checked before the block. AmesError of the block is left as it is.
-    """
+    """Check the sizes that an archive claims; an error of the block becomes "PATH: broken, or not WHAT"."""
     if not Path(path).is_file():
         raise AmesError(f"{path}: no such file")
     try:
@@ -33,5 +20,5 @@ def reading_npz(path: Path | str, what: str) -> Iterator[None]:
         yield
     except AmesError:
         raise
-    except _DAMAGE as error:
+    except Exception as error:  # zipfile, zlib and numpy's parser of headers raise what they like
         raise AmesError(f"{path}: broken, or not {what}: make the file again") from error

@@ -40,7 +40,7 @@ _INFLATED = 1032  # bytes that one byte of deflate can stand for, at most
 
 
 def parsed(text: str | bytes) -> Any:
-    """``json.loads``; ValueError too, in place of RecursionError, where lists are nested too deeply."""
+    """``json.loads`` that raises ValueError, not RecursionError, where lists are nested too deeply."""
     try:
         return json.loads(text)
     except RecursionError as error:
@@ -51,7 +51,7 @@ def check_pickle(path: Path | str) -> None:
     """ValueError where a pickle claims more bytes than follow, or a place in the unpickler's memo that its
     operations cannot have filled (the memo is an array, which grows up to the highest place).
 
-    What is no pickle for another reason passes: the unpickler refuses it there.
+    Other damage passes: the unpickler refuses it.
     """
     with open(path, "rb") as file:
         if not file.seek(0, 2):
@@ -75,9 +75,8 @@ def _check_operations(data: mmap.mmap) -> None:
                 return
             (length,) = struct.unpack_from(form or "<Q", data, position + 1)
             if length > len(data) - begin:
-                raise ValueError(
-                    f"at byte {position} it claims {length} bytes, {len(data) - begin} are left of the file"
-                )
+                rest = len(data) - begin
+                raise ValueError(f"at byte {position} it claims {length} bytes, {rest} are left of the file")
             position = begin
             if form is not None:  # a frame's content is operations
                 position, content = position + length, content + length
@@ -85,16 +84,13 @@ def _check_operations(data: mmap.mmap) -> None:
             end = position + 5 if code == _LONG_BINPUT else data.find(b"\n", position) + 1
             if not position < end <= len(data):
                 return
-            place = _place(data[position + 1 : end], text=code == _PUT)
+            written = data[position + 1 : end]
+            place = int(written) if code == _PUT else int.from_bytes(written, "little")
             if place > position - content:
                 raise ValueError(f"at byte {position} it claims {place} objects before it")
             position = end
         else:  # the end of the pickle, or of what is one
             return
-
-
-def _place(written: bytes, *, text: bool) -> int:
-    return int(written) if text else int.from_bytes(written, "little")
 
 
 def check_zip(path: Path | str) -> None:
@@ -138,6 +134,5 @@ def _check_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
         raise ValueError(f"{entry.filename}: {first_line(error)}") from error
     claimed = math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or (not dtype.hasobject and start + claimed != entry.file_size):
-        raise ValueError(
-            f"{entry.filename} claims {dtype} {shape}, {claimed} bytes; it has {entry.file_size - start}"
-        )
+        has = entry.file_size - start
+        raise ValueError(f"{entry.filename} claims {dtype} {shape}, {claimed} bytes; it has {has}")

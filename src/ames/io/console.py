@@ -20,7 +20,7 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def run_script(command: str, main: Callable[[], T]) -> T:
-    """Calls a script's ``main``; wrong input is one line on stderr and status 2, Ctrl-C one and 130."""
+    """Call a script's ``main``; wrong input is one line on stderr and status 2, Ctrl-C one and 130."""
     try:
         return main()
     except (AmesError, OSError, KeyboardInterrupt) as error:
@@ -31,7 +31,7 @@ def run_script(command: str, main: Callable[[], T]) -> T:
 
 
 def tell(command: str, error: BaseException) -> int | None:
-    """Prints on stderr, in one line, why a command ends; the exit status. None for a defect of the library.
+    """Print in one line on stderr why a command ends; return the exit status, or None for a defect.
 
     An OSError that names a file is the system's word on that file: a name that is too long, no permission.
     """
@@ -45,6 +45,20 @@ def tell(command: str, error: BaseException) -> int | None:
         return None
     print(f"{command}: {text}", file=sys.stderr)
     return status
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (cpu)")
+
+
+def check_device(name: str) -> None:
+    """AmesError if torch cannot use the device here."""
+    import torch
+
+    try:
+        torch.zeros(1, device=name).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # what torch raises differs
+        raise AmesError(f"--device {name}: cannot be used here ({first_line(error)})") from error
 
 
 def positive(text: str) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ames.errors import AmesError, first_line
+from ames.io.atomic import atomic_file
 from ames.io.hashing import sha256
 
 _BLOCK = 1 << 20
@@ -25,9 +26,9 @@ Progress = Callable[[int, "int | None"], None]
 def download(url: str, path: Path | str, *, tries: int = 5, progress: Progress | None = None) -> int:
     """Fetch ``url`` to ``path`` and return its size in bytes; an existing file is kept.
 
-    What has arrived lies in ``<path>.part`` and is continued (HTTP Range) by the next try or the next call;
-    a server without ranges starts again from 0. The file takes its name when it has the size that the server
-    states. AmesError after ``tries`` tries in a row without a byte, or at once for an address that is wrong.
+    ``<path>.part`` holds what has arrived; the next try or call resumes it (HTTP Range), or starts again
+    where the server has no ranges. The file takes its name when it has the size that the server states.
+    AmesError after ``tries`` tries in a row without a byte, or at once for a wrong address.
     """
     path = Path(path)
     if path.is_file():
@@ -95,15 +96,15 @@ def _extent(answer: Any, have: int) -> tuple[int, int | None]:
 
 
 def pinned(path: Path) -> tuple[str, bool]:
-    """(SHA-256 of a file, whether it was noted just now in ``<file>.sha256``); AmesError where the file is
-    no longer what was noted when it was first seen.
+    """Return a file's SHA-256, and whether it was noted just now in ``<file>.sha256``.
+
+    AmesError where the file differs from what was noted when it was first seen.
     """
     note = path.with_name(f"{path.name}.sha256")
     found = sha256(path)
     if not note.is_file():
-        temporary = note.with_name(f"{note.name}.{os.getpid()}.part")
-        temporary.write_text(f"{found}  {path.name}\n", encoding="utf-8")
-        os.replace(temporary, note)
+        with atomic_file(note) as file:
+            file.write(f"{found}  {path.name}\n".encode())
         return found, True
     wanted = note.read_text(encoding="utf-8").split()
     if wanted[:1] != [found]:

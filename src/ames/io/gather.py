@@ -1,8 +1,7 @@
-"""Gather rows of a table into memory at the speed of memory.
+"""Gather rows of a table at the speed of memory.
 
-Two things besides copying take time: one core does not fill the memory bus, and a large piece of new memory
-is handed out page by page, each of them zeroed first, which costs as much as the copy. So the copy is shared
-by a few threads, which need no GIL for it, and memory that nobody uses any more serves the next read.
+One core does not fill the memory bus, so a few threads share the copy without the GIL. Pages of new memory
+are zeroed, which costs as much as the copy, so memory that nobody refers to serves the next read.
 """
 
 from __future__ import annotations

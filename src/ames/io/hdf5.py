@@ -1,7 +1,6 @@
 """Open HDF5 files for reading; every damage is an error of one line.
 
-A damaged file fails wherever the damage lies: when it is opened, when a dataset or an attribute is looked up,
-or when rows are read much later; h5py then raises any of half a dozen exceptions.
+h5py raises any of half a dozen exceptions, when a file is opened, looked into, or read much later.
 """
 
 from __future__ import annotations
@@ -70,18 +69,13 @@ class Place(NamedTuple):
 
 
 def find_place(features: h5py.Dataset) -> Place | None:
-    """Return where the dataset can be mapped, or None if HDF5 must read it.
+    """Return where the dataset can be mapped, in this file or one that a link leads to.
 
-    That is where it is chunked, virtual or in raw files beside, and where its numbers are not stored as numpy
-    has them. The file is not always the one that was opened: a link may lead to another.
+    None if HDF5 must read it: chunked, virtual, in raw files, or in another number format than numpy's.
     """
-    stored = features.id.get_type()
     offset = features.id.get_offset()
-    if (
-        offset is None
-        or features.external
-        or not stored.equal(h5py.h5t.py_create(features.dtype, logical=True))
-    ):
+    as_numpy = features.id.get_type().equal(h5py.h5t.py_create(features.dtype, logical=True))
+    if offset is None or features.external or not as_numpy:
         return None
     place = Path(features.file.filename)
     if offset + features.nbytes > place.stat().st_size:
@@ -89,7 +83,7 @@ def find_place(features: h5py.Dataset) -> Place | None:
     return Place(place, offset)
 
 
-# ---- whether all of a dataset is there ----------------------------------------------------------------
+# ---- whether a dataset is complete --------------------------------------------------------------------
 
 
 def _check_written(features: h5py.Dataset, path: Path, depth: int = 0) -> None:
@@ -114,9 +108,7 @@ def _check_written(features: h5py.Dataset, path: Path, depth: int = 0) -> None:
 
 
 def _check_external(features: h5py.Dataset, path: Path) -> None:
-    """Raw files must hold what is taken from them: HDF5 reads zeros after their end (and refuses a missing
-    one).
-    """
+    """Raw files must hold what is taken from them: HDF5 reads zeros after their end."""
     for name, offset, size in features.external or ():
         if size == h5py.h5f.UNLIMITED:
             size = features.nbytes
@@ -136,9 +128,8 @@ def _check_sources(features: h5py.Dataset, depth: int) -> None:
             continue
         found = next((p for p in _candidates(source.file_name, path) if p.is_file()), None)
         if found is None:
-            raise AmesError(
-                f"{path}: merged from {source.file_name}, which does not exist; put it beside this file"
-            )
+            name = source.file_name
+            raise AmesError(f"{path}: merged from {name}, which does not exist; put it beside this file")
         _check_source(found, source, path, depth)
 
 
@@ -168,9 +159,7 @@ def _check_source(found: Path, source: Any, path: Path, depth: int) -> None:
 
 def _candidates(name: str, path: Path) -> list[Path]:
     """Return the paths where HDF5 looks for a part: at an absolute name, beside the merged file, in the
-    working folder.
-
-    What is left of an absolute name that leads nowhere is its last part.
+    working folder. Of an absolute name that leads nowhere it keeps the last part.
     """
     given = Path(name)
     tail = given.name if given.is_absolute() else name

@@ -1,8 +1,7 @@
 """Capture expected lines that C code prints during a call.
 
-C programs print complaints by ``stderr``, which is a variable: the C libraries of Linux and macOS let a
-program replace it. While anything is listened to it is a pipe. File descriptor 2 stays what it is, so that
-Python's stderr, other processes and whatever they are redirected to have no part in it.
+C prints to the variable ``stderr``, which the C libraries of Linux and macOS let a program replace: it is a
+pipe during a call. File descriptor 2 is unchanged, and so are Python's stderr and other processes.
 """
 
 from __future__ import annotations
@@ -24,11 +23,10 @@ _READ = 65_536  # bytes at a time, the most that a pipe holds
 
 
 class Ear:
-    """Listens to lines that ``expected`` matches; all others are printed where they belong, a moment later.
+    """Captures lines that ``expected`` matches; others are printed where they belong, a moment later.
 
-    Several threads may be listened to at once: then something heard may be another one's, and who wants to
-    know does it again alone. One object a process, for there is one ``stderr``; a child made by fork has its
-    own.
+    Several threads may be listened to at once; a line may then be of any of them, so repeat the work alone.
+    One object per process, as there is one ``stderr``; a forked child has its own.
     """
 
     def __init__(self, expected: re.Pattern[bytes], variable: ctypes.c_void_p) -> None:
@@ -48,7 +46,7 @@ class Ear:
         return None
 
     def among_others(self, work: Callable[[], Result]) -> tuple[Result, bool]:
-        """Return the result of ``work``, and whether a line came meanwhile, from it or from other threads."""
+        """Return the result of ``work``, and whether this or another thread printed a line meanwhile."""
         with self._changed:
             while self._exclusive:
                 self._changed.wait()
@@ -83,7 +81,7 @@ class Ear:
     def _begin(self) -> None:
         if not self._active:
             self._original = self._variable.value
-        self._active += 1  # before: a fork that comes now finds what is to be taken back
+        self._active += 1  # before the change: a child forked now restores the variable
         self._variable.value = self._stream
 
     def _end(self) -> None:

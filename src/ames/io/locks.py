@@ -13,10 +13,10 @@ from ames.errors import AmesError
 
 @contextmanager
 def locked(lock: Path, what: Path, busy: str, *, wait: bool = False, leave: bool = False) -> Iterator[None]:
-    """Keep other processes away from ``what``; the system lets go when the process ends, however it ends.
+    """Keep other processes away from ``what``; the system unlocks it when the process ends, however it ends.
 
-    lock: the file that is held, which goes afterwards unless ``leave``. AmesError, "what: busy", where
-    another process holds it, unless it is to be waited for.
+    lock: the file that is held, removed afterwards unless ``leave``. AmesError, "what: busy", where another
+    process holds it, unless ``wait``.
     """
     held = FileLock(lock, timeout=-1 if wait else 0)
     try:

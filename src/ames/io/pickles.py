@@ -60,9 +60,9 @@ def load_pickle(path: Path | str) -> Any:
 
 
 def _mapped(path: Path, file: BinaryIO) -> np.ndarray | None:
-    """The array that the pickle is, its bytes left in the file; None where it is something else.
+    """Map the array that the pickle is; None where it is something else.
 
-    What stands before the bytes and after them is read with a random mark in their place.
+    The pickle without the array's bytes is read with a random mark in their place.
     """
     head = file.read(_HEAD)
     stream, position = io.BytesIO(head), 0
@@ -70,7 +70,7 @@ def _mapped(path: Path, file: BinaryIO) -> np.ndarray | None:
         for _ in pickletools.genops(stream):
             position = stream.tell()
         return None
-    except ValueError:  # the first thing that goes on beyond the head
+    except ValueError:  # the first thing that reaches beyond the head
         pass
     form = {b"B": "<I", b"\x8e": "<Q", b"\x96": "<Q"}.get(head[position : position + 1])
     if form is None or len(head) < position + 9:
@@ -88,7 +88,7 @@ def _mapped(path: Path, file: BinaryIO) -> np.ndarray | None:
         raise
     except Exception:  # of another build; what is wrong with it shows when it is read as a whole
         return None
-    if not isinstance(stand_in, _StandIn) or stand_in.state is None:
+    if not isinstance(stand_in, _StandIn) or not stand_in.state:
         return None
     shape, dtype, fortran, data = stand_in.state
     dtype = _plain(dtype)
@@ -98,15 +98,15 @@ def _mapped(path: Path, file: BinaryIO) -> np.ndarray | None:
 
 
 class _StandIn:
-    """The arguments of an array, for later."""
+    """An array that only keeps its arguments: (shape, dtype, fortran, data)."""
 
     __slots__ = ("state",)
 
-    def __init__(self) -> None:
-        self.state: tuple[Any, ...] | None = None
+    def __init__(self, *state: Any) -> None:
+        self.state = state
 
     def __setstate__(self, state: Any) -> None:
-        self.state = tuple(state[1:])
+        self.state = tuple(state[1:])  # after the version
 
 
 class _RefusedError(pickle.UnpicklingError):
@@ -129,13 +129,9 @@ class _StandInReader(_Reader):
         found = super().find_class(module, name)
         if found is _ARRAY:
             return _Function(lambda *_: _StandIn())
-        return _Function(_stand_in_of_buffer) if found is _BUFFER else found
-
-
-def _stand_in_of_buffer(buffer: Any, dtype: Any, shape: tuple[int, ...], order: str) -> _StandIn:
-    made = _StandIn()
-    made.state = shape, dtype, order == "F", bytes(buffer)
-    return made
+        if found is _BUFFER:
+            return _Function(lambda x, dtype, shape, order: _StandIn(shape, dtype, order == "F", bytes(x)))
+        return found
 
 
 class _Function:
@@ -194,13 +190,9 @@ def _scalar(dtype: Any, data: str | bytes = b"") -> np.generic:
     return np.frombuffer(_encoded(data), _plain(dtype), 1)[0]
 
 
-def _kind(*anything: Any) -> NoReturn:
+def _never_called(*anything: Any) -> NoReturn:
     """``numpy.ndarray``: pickles name it and never call it."""
     raise _RefusedError("a call of numpy.ndarray")
-
-
-def _dtype(text: str, *flags: Any) -> _Dtype:
-    return _Dtype(str(text))
 
 
 def _plain(dtype: Any) -> np.dtype:
@@ -223,13 +215,8 @@ def _bytearray(content: Any = b"", encoding: str = "latin1") -> bytearray:
     return bytearray(_encoded(content, encoding))
 
 
-def _storage(data: bytes) -> Any:
-    """``torch.storage._load_from_bytes``, which itself would unpickle anything."""
-    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-
-
 def _tensor(storage: Any, offset: int, size: Any, stride: Any, *rest: Any) -> torch.Tensor:
-    """``torch._utils._rebuild_tensor_v2``, which does not look whether the view lies in the storage."""
+    """``torch._utils._rebuild_tensor_v2``, which does not check that the view is inside the storage."""
     values = torch.tensor([], dtype=storage.dtype).set_(storage)
     size, stride = tuple(size), tuple(stride)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
@@ -243,12 +230,15 @@ def _tensor(storage: Any, offset: int, size: Any, stride: Any, *rest: Any) -> to
 _ARRAY, _SCALAR, _BUFFER = _Function(_array), _Function(_scalar), _Function(_array_from_buffer)
 
 _KNOWN: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): _Function(_kind),
-    ("numpy", "dtype"): _Function(_dtype),
+    ("numpy", "ndarray"): _Function(_never_called),
+    ("numpy", "dtype"): _Function(lambda text, *flags: _Dtype(str(text))),
     ("_codecs", "encode"): _Function(_encoded),
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("torch._utils", "_rebuild_tensor_v2"): _Function(_tensor),
-    ("torch.storage", "_load_from_bytes"): _Function(_storage),
+    # torch's own would unpickle anything.
+    ("torch.storage", "_load_from_bytes"): _Function(
+        lambda data: torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    ),
 }
 for _core in ("numpy._core", "numpy.core"):  # numpy 2 and 1
     _KNOWN |= {

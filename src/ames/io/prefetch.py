@@ -11,6 +11,24 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+def in_order(submit: Callable[[Item], Future[Result]], items: Iterable[Item], reach: int) -> Iterator[Result]:
+    """Results of submitted items, in order; at most ``reach`` items are ahead of whoever iterates.
+
+    Iteration that is broken off cancels what has not begun.
+    """
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(submit(item))
+            if len(waiting) > reach:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
 def ahead(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int, *, reach: int | None = None
 ) -> Iterator[Result]:
@@ -19,23 +37,9 @@ def ahead(
 
     ``items`` are drawn in the thread that iterates. What ``function`` raises is raised here, in its place in
     the order. Iteration that is broken off ends the threads, after what they have begun.
-
-    Threads, not processes: copying from a file lets the model go on, nothing has to be sent, and it works
-    from any script on any system.
     """
     if not workers:
         yield from map(function, items)
         return
-    waiting: deque[Future[Result]] = deque()
-    reach = max(workers, reach or 0)
     with ThreadPoolExecutor(workers) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > reach:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        yield from in_order(lambda item: pool.submit(function, item), items, max(workers, reach or 0))

@@ -17,7 +17,7 @@ Tick = Callable[[int], None]
 
 @contextmanager
 def progress(what: str, total: int, unit: str, *, done: int = 0) -> Iterator[Tick]:
-    """Yield a function to call with how many more of ``total`` are done; ``done`` were done before."""
+    """Yield a function that adds to what is done of ``total``; ``done`` were done before."""
     began = said = time.monotonic()
     n = 0
     with tqdm(total=total, initial=done, desc=what, unit=f" {unit}", disable=None) as bar:

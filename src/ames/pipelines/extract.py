@@ -16,7 +16,7 @@ from ames.extraction.config import ExtractionConfig
 from ames.extraction.factory import build_extractor
 from ames.extraction.pipeline import Images, plan_output, run
 from ames.extraction.shards import check_merge, merge_when_complete, shard_of_this_process
-from ames.io.device import check_device
+from ames.io.console import check_device
 from ames.io.text import size_text
 
 

@@ -13,7 +13,7 @@ from ames.extraction.base import BaseExtractor
 from ames.extraction.config import ExtractionConfig
 from ames.extraction.factory import build_extractor
 from ames.extraction.pipeline import Extraction, Images, plan_output, run
-from ames.io.device import check_device
+from ames.io.console import check_device
 from ames.search import build as shortlists
 
 

@@ -37,9 +37,8 @@ class Hit:
 
     def __post_init__(self) -> None:
         if self.label not in LABELS:
-            raise AmesError(
-                f"result {self.name!r} has label {self.label!r}: choose one of {', '.join(LABELS)}"
-            )
+            known = ", ".join(LABELS)
+            raise AmesError(f"result {self.name!r} has label {self.label!r}: choose one of {known}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +95,7 @@ def write_report(
         table=cells,
         notes=notes,
         strips=sections,
-        thumbnails=thumbnails.rules(),
+        thumbnails=thumbnails.rules,
         marks=LABELS,
     )
     path = Path(path)
@@ -110,7 +109,7 @@ class _Thumbnails:
 
     def __init__(self) -> None:
         self._classes: dict[str, str] = {}  # file or content of an image -> class
-        self._names: dict[str, str] = {}  # declarations -> class
+        self.rules: dict[str, str] = {}  # declarations -> class
 
     def class_of(self, image: Path | np.ndarray) -> str:
         if isinstance(image, np.ndarray):
@@ -119,25 +118,19 @@ class _Thumbnails:
             key = str(Path(image).absolute())
         if key not in self._classes:
             rule = _thumbnail_rule(image)
-            self._classes[key] = self._names.setdefault(rule, f"t{len(self._names)}")
+            self._classes[key] = self.rules.setdefault(rule, f"t{len(self.rules)}")
         return self._classes[key]
-
-    def rules(self) -> dict[str, str]:
-        """Class -> its declarations."""
-        return {name: rule for rule, name in self._names.items()}
 
 
 def _thumbnail_rule(image: Path | np.ndarray) -> str:
     """Declarations that show ``image`` at its thumbnail's size; a grey field if it is broken."""
     try:
-        pixels = _read(Path(image)) if not isinstance(image, np.ndarray) else _bgr(image)
-        small = _shrink(pixels)
+        small = _shrink(_bgr(image) if isinstance(image, np.ndarray) else _read(Path(image)))
         encoded, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 80])
     except (OSError, ValueError, UnreadableImage, cv2.error):
         encoded = False
     if not encoded:
-        side = f"{THUMBNAIL_SIDE}px"
-        return f"width:{side};height:{side};background:#999"
+        return f"width:{THUMBNAIL_SIDE}px;height:{THUMBNAIL_SIDE}px;background:#999"
     data = base64.b64encode(jpeg.tobytes()).decode()
     height, width = small.shape[:2]
     return f"width:{width}px;height:{height}px;background-image:url(data:image/jpeg;base64,{data})"

@@ -20,9 +20,9 @@ from torch import Tensor
 from ames.errors import AmesError, naming
 from ames.features import LocalFeatures
 from ames.models.base import PairSimilarity, Similarity
-from ames.precision import usable
+from ames.precision import has_tf32, usable
 
-# tf32: fp32 whose products a GPU rounds to 10 bits of mantissa; elsewhere the same as fp32.
+# tf32: fp32 whose products a GPU rounds to 10 bits of mantissa.
 PRECISIONS = {
     "fp32": torch.float32,
     "tf32": torch.float32,
@@ -44,11 +44,11 @@ T = TypeVar("T")
 class ComputeConfig:
     """Where and how pairs are scored.
 
-    devices: torch's names; several share the database images. precision: one of ``PRECISIONS``; projection,
-    codes and scores are always fp32. A format that a device only emulates (``ames.precision``) is replaced:
-    ``precision`` then reads "fp32", in every record too. batch_size: pairs scored together at most (None: as
-    memory allows). compile: use ``torch.compile``, which takes a while at first. workers: threads that read
-    ahead of the model.
+    devices: torch's names; several share the database images among them. precision: one of ``PRECISIONS``;
+    projection and codes are always fp32, scores too. What a device only imitates (``ames.precision``), or
+    does not have (tf32), is not taken: ``precision`` then reads "fp32", as in all that is recorded of it.
+    batch_size: pairs scored together at most (None: what memory allows). compile: the scoring by
+    ``torch.compile``, which takes a while at first. workers: threads that read ahead of the model.
     """
 
     devices: tuple[str, ...] = ("cpu",)
@@ -64,7 +64,9 @@ class ComputeConfig:
             raise AmesError("no device given")
         if self.batch_size is not None and self.batch_size < 1:
             raise AmesError(f"batch_size {self.batch_size} is below 1")
-        if not usable(PRECISIONS[self.precision], self.devices, asked=f"precision={self.precision}"):
+        tf32_nowhere = self.precision == "tf32" and not any(map(has_tf32, self.devices))
+        dtype, asked = PRECISIONS[self.precision], f"precision={self.precision}"
+        if tf32_nowhere or not usable(dtype, self.devices, asked=asked):
             object.__setattr__(self, "precision", "fp32")
 
 

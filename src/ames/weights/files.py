@@ -127,19 +127,23 @@ def load_state(model: torch.nn.Module, state: Mapping[str, Tensor], *, source: s
     model.load_state_dict(state)
 
 
-def check_shapes(state: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], *, source: str) -> None:
-    """AmesError names the first tensor that is missing, of another shape, or more than is wanted."""
-    shapes = {name: tuple(x.shape) for name, x in state.items()}
-    for name in (*wanted, *shapes):
-        if name not in shapes:
-            other = f"it lacks {name} {wanted[name]}"
-        elif name not in wanted:
-            other = f"{name} {shapes[name]} has no place in this one"
-        elif shapes[name] != wanted[name]:
-            other = f"{name} is {shapes[name]}, this model's is {wanted[name]}"
-        else:
-            continue
-        raise AmesError(f"{source}: weights of another model: {other}")
+def check_shapes(
+    state: Mapping[str, Tensor],
+    wanted: Mapping[str, tuple[int, ...]],
+    *,
+    source: str,
+    complaint: str = "weights of another model",
+) -> None:
+    """AmesError, "SOURCE: COMPLAINT: ...", names the first tensor that is missing, misshapen or extra."""
+    for name, shape in wanted.items():
+        if name not in state:
+            raise AmesError(f"{source}: {complaint}: it lacks {name} {shape}")
+        found = tuple(state[name].shape)
+        if found != shape:
+            raise AmesError(f"{source}: {complaint}: {name} is {found}, this model's is {shape}")
+    for name, x in state.items():
+        if name not in wanted:
+            raise AmesError(f"{source}: {complaint}: {name} {tuple(x.shape)} has no place in this one")
 
 
 @contextmanager
