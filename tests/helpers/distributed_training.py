@@ -11,10 +11,10 @@ import torch
 
 from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError
-from ames.training import fit
+from ames.training import Validation
 from ames.training.distributed import Ranks, init_distributed
 from ames.training.resuming import Checkpoints
-from helpers.small_training import RECIPE, loader, made
+from helpers.small_training import RECIPE, fit, loader, made
 
 DEFAULTS = {"distilled": False, "recipe": {}, "pause": 0, "store": "local.hdf5", "seed": 0}
 
@@ -29,12 +29,12 @@ def train(folder, ranks=None, **options):
         return original(*args)
 
     model.pairs = slow
-    data = loader(DescriptorFile(folder / options["store"]), rank=ranks.rank, ranks=ranks.count, negatives=2)
+    data = loader(DescriptorFile(folder / options["store"]), negatives=2)
     seen, out = [], folder / options["out"]
 
     def validate(model):
         seen.append(ranks.rank)
-        return {"val_map": float(len(seen))}
+        return Validation({"val_map": float(len(seen))}, len(seen))
 
     try:
         history = fit(

@@ -8,9 +8,8 @@ from pathlib import Path
 import torch
 
 from ames.descriptors.local import DescriptorFile
-from ames.training import fit
 from ames.training.resuming import Checkpoints
-from helpers.small_training import RECIPE, loader, made
+from helpers.small_training import RECIPE, fit, loader, made
 
 
 def train(folder, name, pause=0.0):

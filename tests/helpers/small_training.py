@@ -8,15 +8,16 @@ import torch
 from ames.descriptors.local import DescriptorFile, DescriptorWriter
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
-from ames.training import Recipe
+from ames.training import Trainer
 from ames.training.data.candidates import LabelledNeighbours
 from ames.training.data.loader import TripletLoader
 from ames.training.data.neighbours import Neighbours
 from ames.training.data.sampler import TripletSampler
+from ames.training.tasks.pairwise import PairwiseRecipe, PairwiseTask
 
 IMAGES, CLASSES, SLOTS, WIDTH = 32, 4, 8, 16
 SIZE = {"local_dim": WIDTH, "model_dim": 16, "num_encoder_layers": 2, "dim_feedforward": 32}
-RECIPE = Recipe(epochs=2, lr=1e-3, min_desc=4, max_desc=SLOTS)
+RECIPE = PairwiseRecipe(epochs=2, lr=1e-3, min_desc=4, max_desc=SLOTS)
 
 
 def write_store(path, spoiled=None, unequal=False):
@@ -48,6 +49,12 @@ def loader(store, seed=0, negatives=1, **options):
 def made(seed=0, **changes):
     torch.manual_seed(seed)
     return AMES(**SIZE | changes)
+
+
+def fit(model, loader, recipe, *, teacher=None, validate=None, **options):
+    """Train as a pair-wise re-ranker; options of the Trainer."""
+    task = PairwiseTask(model, loader, recipe, teacher=teacher, validate=validate)
+    return Trainer(task, **options).fit()
 
 
 def weights(model):

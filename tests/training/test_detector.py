@@ -18,12 +18,13 @@ from ames.errors import AmesError
 from ames.evaluation.global_search import PooledSearch, pool
 from ames.evaluation.protocols import ALL, LEAVE_ONE_OUT, Protocol
 from ames.features import LocalFeatures
+from ames.training import Trainer, Validation
 from ames.training.data.candidates import LabelledNeighbours
 from ames.training.data.loader import TripletLoader
 from ames.training.data.neighbours import Neighbours
 from ames.training.data.sampler import TripletSampler
-from ames.training.detector import DetectorRecipe, fit_detector, triplet_losses
 from ames.training.resuming import TERMINATED, Checkpoints
+from ames.training.tasks.detector import DetectorRecipe, DetectorTask, triplet_losses
 from ames.weights.files import read_weights
 
 IMAGES, CLASSES, WIDTH = 48, 6, 16
@@ -66,6 +67,15 @@ def loader(store, seed=0):
 def made(seed=0, width=WIDTH):
     torch.manual_seed(seed)
     return SpatialAttention(width)
+
+
+def fit_detector(detector, loader, recipe, *, validate=None, **options):
+    def found(trained):
+        metrics = validate(trained)
+        return Validation(metrics, metrics["val_map"])
+
+    task = DetectorTask(detector, loader, recipe, validate=None if validate is None else found)
+    return Trainer(task, **options).fit()
 
 
 def weights(detector):
@@ -140,7 +150,7 @@ class OnTheFly:
     def __len__(self):
         return 2
 
-    def epoch(self, number, start=0):
+    def epoch(self, number, start, ranks):
         for batch in range(start, 2):
             generator = torch.Generator().manual_seed(10 * number + batch)
             sides = [
@@ -193,8 +203,8 @@ class Interrupted(Exception):  # noqa: N818 - not an error of anything
 class Failing(TripletLoader):
     """Gives some batches, then stops as if the power had gone."""
 
-    def epoch(self, number, start=0):
-        for batch in super().epoch(number, start):
+    def epoch(self, *place):
+        for batch in super().epoch(*place):
             if not self.left:
                 raise Interrupted
             self.left -= 1
@@ -226,10 +236,10 @@ def test_sigterm_keeps_the_state(store, tmp_path):
     terminated = loader(store)
     read, calls = terminated._read, iter(range(12))
 
-    def reading(triplet):
+    def reading(triplet, part):
         if next(calls) == 5:
             os.kill(os.getpid(), signal.SIGTERM)
-        return read(triplet)
+        return read(triplet, part)
 
     terminated._read = reading
     with pytest.raises(SystemExit) as end:

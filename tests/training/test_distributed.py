@@ -146,7 +146,7 @@ def test_more_processes_than_gpus(monkeypatch):
 
 def test_a_batch_too_small_to_share(store):
     with pytest.raises(AmesError, match="a batch of 8 triplets cannot be shared by 9 ranks"):
-        loader(store, rank=0, ranks=9)
+        loader(store).epoch(0, ranks=Ranks(count=9))
 
 
 def test_the_status_of_sigterm():

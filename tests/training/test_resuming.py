@@ -13,11 +13,11 @@ import torch
 
 from ames.errors import AmesError
 from ames.models.checkpoints import load_model
-from ames.training import fit, resuming
+from ames.training import resuming
 from ames.training.resuming import TERMINATED, Checkpoints, Interruption
 from helpers.commands import ROOT
 from helpers.killed_training import train
-from helpers.small_training import RECIPE, loader, made, same, weights, write_store
+from helpers.small_training import RECIPE, fit, loader, made, same, weights, write_store
 
 LONGER = replace(RECIPE, epochs=4, warmup=3, clip=1.0)
 

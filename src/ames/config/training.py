@@ -2,31 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
-from ames.config.evaluation import run_folder
-from ames.config.values import file_name, number, optional, optional_number, plain, whole
+from ames.config.evaluation import dataset_folder, device, read_dataset, run_folder
+from ames.config.values import (
+    file_name,
+    number,
+    optional,
+    optional_number,
+    plain,
+    read_fields,
+    whole,
+)
 from ames.datasets.layout import DatasetFolder
 from ames.datasets.lists import read_list, read_training_list
 from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError
+from ames.io.hashing import weights_digest
 from ames.io.locks import exclusively
+from ames.training import Recipe, Task, Trainer
 from ames.training.data.candidates import Candidates, LabelledNeighbours
 from ames.training.data.loader import TripletLoader
 from ames.training.data.neighbours import Neighbours
 from ames.training.data.pairs import ListedPairs, read_pairs
 from ames.training.data.sampler import TripletSampler, describe
-from ames.training.distributed import Ranks
+from ames.training.distributed import Ranks, init_distributed
 from ames.training.logging.environment import write_environment
 from ames.training.logging.journal import Journal, journal_path
 from ames.training.logging.monitor import TrainingMonitor
 from ames.training.logging.trackers import make_trackers
 from ames.training.resuming import Checkpoints
+
+R = TypeVar("R", bound=Recipe)
+
+
+def train(
+    config: DictConfig,
+    build: Callable[[DictConfig, Ranks], tuple[Task[Any, Any], dict[str, Any]]],
+    name: str,
+    kind: str,
+) -> float:
+    """Train the task that ``build`` returns, with what files say of its model; print and return the last
+    loss. name: of the file in the run folder, unless ``model_path`` is given; kind: what it holds, in a word.
+    """
+    with init_distributed(device(config)) as ranks:
+        out = trained_file(config, name, ranks)
+        kept = checkpoints(config, out)
+        torch.manual_seed(whole(config, "seed", least=0))
+        task, provenance = build(config, ranks)
+        with exclusive_output(out, ranks):
+            trainer = Trainer(
+                task,
+                out=out,
+                ranks=ranks,
+                provenance=provenance,
+                checkpoints=kept,
+                monitor=monitor(config, out, ranks),
+            )
+            last = trainer.fit()[-1]
+    if ranks.is_main:
+        print(f"loss {last['loss']:.4f}, accuracy {last['accuracy']:.3f}; {kind}: {out}")
+    return last["loss"]
 
 
 def take_width(config: DictConfig, width: int) -> None:
@@ -35,8 +78,21 @@ def take_width(config: DictConfig, width: int) -> None:
         config.dim_local_features = width
 
 
+def training_set(config: DictConfig) -> tuple[DatasetFolder, DescriptorFile]:
+    """The folder of ``train_dataset`` and its local descriptors."""
+    folder = dataset_folder(config, read_dataset(config, "train_dataset"))
+    return folder, DescriptorFile(folder.local())
+
+
+def read_recipe(kind: type[R], *trees: DictConfig, start_from: nn.Module | None, **given: Any) -> R:
+    """Read a recipe from the first of ``trees`` that has each key. start_from: the model under that key."""
+    autocast = {True: "bf16", False: None}.get(trees[0].autocast, trees[0].autocast)
+    digest = None if start_from is None else weights_digest(start_from)
+    return read_fields(kind, *trees, autocast=autocast, start_from=digest, **given)
+
+
 def triplets(
-    config: DictConfig, folder: DatasetFolder, descriptors: DescriptorFile, ranks: Ranks, *, seed: int
+    config: DictConfig, folder: DatasetFolder, descriptors: DescriptorFile, ranks: Ranks
 ) -> TripletLoader:
     """Batches of ``train_dataset``, whose folder and descriptors are open; says how many there are.
 
@@ -57,10 +113,8 @@ def triplets(
         descriptors,
         triplets=whole(data, "batch_size", least=images) // images,
         count=min(whole(data, "desc_num"), descriptors.slots),
-        seed=seed,
+        seed=whole(config, "seed", least=0),
         workers=whole(config, "num_workers", least=0),
-        rank=ranks.rank,
-        ranks=ranks.count,
     )
     if ranks.is_main:
         print(f"{describe(loader.sampler.statistics)}; {len(loader)} batches an epoch")
@@ -121,7 +175,7 @@ def checkpoints(config: DictConfig, out: Path) -> Checkpoints:
     return Checkpoints(folder, every=every, keep=keep, resume=resume)
 
 
-def watch(config: DictConfig, out: Path, ranks: Ranks) -> TrainingMonitor:
+def monitor(config: DictConfig, out: Path, ranks: Ranks) -> TrainingMonitor:
     """What shows the training: the first process alone, which also notes what it runs with."""
     if not ranks.is_main:
         return TrainingMonitor(quiet=True)

@@ -19,6 +19,7 @@ from ames.io.atomic import atomic_path
 log = logging.getLogger(__name__)
 
 _SAME_PRESS = 1.0  # seconds within which two SIGINT are one Ctrl-C
+_VERSION = 2  # of a state's content
 TERMINATED = 128 + signal.SIGTERM  # the exit status that shells and schedulers expect
 
 
@@ -46,7 +47,8 @@ class Checkpoints:
         path = self.folder / f"state-{done:09}.pt"
         with atomic_path(path) as temporary:
             try:
-                torch.save(state | {"settings": json.dumps(settings, sort_keys=True)}, temporary)
+                more = {"version": _VERSION, "settings": json.dumps(settings, sort_keys=True)}
+                torch.save(state | more, temporary)
             except RuntimeError as error:  # what torch raises on a full disk
                 raise AmesError(f"{path}: cannot be written ({first_line(error)})") from error
         # Those behind it are damaged, for training went on from one before them: they are none of the last.
@@ -70,6 +72,10 @@ class Checkpoints:
             if not self.resume:
                 self._make_room(path, finished)
                 return None
+            if state.pop("version", 1) != _VERSION:
+                raise AmesError(
+                    f"{path}: a state of another version of ames; resume with that one, or remove it"
+                )
             self._check(path, json.loads(begun), settings)
             return state
         if states:
