@@ -24,6 +24,7 @@ from ames.models.ames import AMES
 from ames.models.base import Similarity
 from ames.models.checkpoints import load_model, save_weights
 from ames.search.shortlist import Shortlist
+from ames.training.logging.journal import read_journal
 from ames.weights import MODELS, shipped_path
 from ames.weights.files import read_weights
 from helpers.commands import ROOT, refused, run_process, run_script
@@ -319,6 +320,9 @@ def test_train_a_detector_and_go_on_where_it_was(data, tmp_path):
     assert load_detector(tmp_path / "x.pt", backbone="rootsift").width == 128
     about = read_weights(tmp_path / "x.pt").about
     assert about["descriptors"] == DescriptorFile(data / "landmarks-train/rootsift_local.hdf5").provenance
+    epochs = [x for x in read_journal(tmp_path / "x-journal.jsonl") if x["kind"] == "epoch"]
+    assert [x["val_map"] >= 0 for x in epochs] == [True, True]
+    assert (tmp_path / "x-best.pt").is_file()
     first = read_weights(tmp_path / "x.pt").state
     max((tmp_path / "x-state").iterdir()).unlink()  # as if the power had gone before the last one
     (tmp_path / "x.pt").unlink()

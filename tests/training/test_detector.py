@@ -211,11 +211,11 @@ class Failing(TripletLoader):
             yield batch
 
 
-def broken_off(store, batches, folder):
+def broken_off(store, batches, folder, recipe=RECIPE):
     failing = loader(store)
     failing.__class__, failing.left = Failing, batches
     with pytest.raises(Interrupted):
-        fit_detector(made(), failing, RECIPE, checkpoints=Checkpoints(folder, every=1))
+        fit_detector(made(), failing, recipe, checkpoints=Checkpoints(folder, every=1))
 
 
 @pytest.mark.parametrize("batches", [1, 4, 6, 11])
@@ -248,6 +248,27 @@ def test_sigterm_keeps_the_state(store, tmp_path):
     assert max(path.name for path in tmp_path.iterdir()) == "state-000000006.pt"  # an epoch has 4 batches
     resumed = made(7)
     fit_detector(resumed, loader(store), RECIPE, checkpoints=Checkpoints(tmp_path, resume=True))
+    assert same(weights(whole), weights(resumed))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"accumulate": 3}, {"ema": 0.8}, {"freeze": ("conv1",)}, {"autocast": "bf16"}, {"autocast": "fp16"}],
+    ids=str,
+)
+def test_options_of_every_training_serve_the_detector_and_its_resumption(
+    store, tmp_path, monkeypatch, options
+):
+    monkeypatch.setattr("ames.training.recipe.usable", lambda *_, **__: True)  # also where it is imitated
+    recipe, plain, whole = replace(RECIPE, **options), made(), made()
+    fit_detector(plain, loader(store), RECIPE)
+    history = fit_detector(whole, loader(store), recipe)
+    assert all(math.isfinite(record["loss"]) for record in history)
+    assert not same(weights(plain), weights(whole))
+    assert {x.dtype for x in whole.parameters()} == {torch.float32}
+    broken_off(store, 7, tmp_path, recipe)
+    resumed = made(7)
+    fit_detector(resumed, loader(store), recipe, checkpoints=Checkpoints(tmp_path, resume=True))
     assert same(weights(whole), weights(resumed))
 
 
@@ -291,6 +312,13 @@ def test_a_descriptor_that_is_no_number_is_named_and_nothing_is_spoiled(tmp_path
     assert not (tmp_path / "x.pt").exists()
 
 
+def test_a_batch_with_such_a_descriptor_can_be_skipped(tmp_path):
+    spoiled, detector = write_store(tmp_path / "spoiled.hdf5", spoiled=5), made()
+    history = fit_detector(detector, loader(spoiled), replace(RECIPE, non_finite="skip"))
+    assert all(record["skipped"] >= 1 for record in history)  # each epoch has the image somewhere
+    assert all(x.isfinite().all() for x in weights(detector).values())
+
+
 def test_a_loss_or_gradient_that_is_not_finite_stops_it(store, tmp_path):
     detector = made()
     detector.conv2.weight.register_hook(lambda gradient: gradient * float("inf"))
@@ -318,6 +346,7 @@ def test_descriptors_of_another_width(store):
         ({"val_freq": 0}, "epochs 3 and val_freq 0 must be at least 1"),
         ({"margin": 0.0}, r"margin 0.0 is outside \(0, 4\]"),
         ({"margin": 5.0}, r"margin 5.0 is outside \(0, 4\]"),
+        ({"compile": True}, "torch.compile cannot take a detector's loss; leave it out"),
     ],
 )
 def test_a_recipe_that_trains_nothing(store, changes, message):

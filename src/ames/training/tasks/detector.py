@@ -61,6 +61,8 @@ class DetectorRecipe(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.compile:
+            raise AmesError("compile=true: torch.compile cannot take a detector's loss; leave it out")
         if not 0 < self.margin <= 4:
             raise AmesError(f"margin {self.margin} is outside (0, 4], the squared distances of unit vectors")
 
@@ -131,8 +133,9 @@ def triplet_losses(detector: SpatialAttention, batch: Triplets, margin: float) -
 
     The three pass the detector together, so that batch normalization sees one set of images.
     """
-    features = LocalFeatures.cat((batch.anchor, batch.positive, batch.negatives))
-    features = features.to(detector.conv1.weight.device)
+    device = detector.conv1.weight.device
+    with torch.autocast(device.type, enabled=False):  # to bfloat16, which will not join stored float16
+        features = LocalFeatures.cat((batch.anchor, batch.positive, batch.negatives)).to(device)
     projected, weights = detector.locations(features.descriptors, features.valid)
     images = global_descriptor(projected, weights).float().unflatten(0, (-1, len(batch.anchor.valid)))
     anchor, positive, negatives = images[0], images[1], images[2:]  # [B, D], [B, D], [n, B, D]
