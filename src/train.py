@@ -10,7 +10,7 @@ from typing import Any
 
 import hydra
 import numpy as np
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
 from ames.config import evaluation as door
@@ -30,7 +30,8 @@ from ames.weights.files import load_state, weights_for
 
 def build(config: DictConfig, ranks: Ranks) -> tuple[PairwiseTask, dict[str, Any]]:
     folder, descriptors = training.training_set(config)
-    training.take_width(config, descriptors.width)
+    if OmegaConf.is_interpolation(config, "dim_local_features") and config.desc_name not in config.local_dims:
+        config.dim_local_features = descriptors.width  # of a backbone that the configuration does not know
     model = build_model(config)
     if not isinstance(model, AMES):
         raise AmesError(f"{type(model).__name__} has no weights to train")

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 
 from ames.config.evaluation import dataset_folder, device, read_dataset, run_folder
-from ames.config.values import (
-    file_name,
-    number,
-    optional,
-    optional_number,
-    plain,
-    read_fields,
-    whole,
-)
+from ames.config.values import file_name, number, optional, optional_number, plain, read_fields, whole
 from ames.datasets.layout import DatasetFolder
 from ames.datasets.lists import read_list, read_training_list
 from ames.descriptors.local import DescriptorFile
@@ -52,30 +44,18 @@ def train(
     """Train the task that ``build`` returns, with what files say of its model; print and return the last
     loss. name: of the file in the run folder, unless ``model_path`` is given; kind: what it holds, in a word.
     """
-    with init_distributed(device(config)) as ranks:
+    with init_distributed(device(config)) as ranks, ExitStack() as held:
         out = trained_file(config, name, ranks)
         kept = checkpoints(config, out)
         torch.manual_seed(whole(config, "seed", least=0))
         task, provenance = build(config, ranks)
-        with exclusive_output(out, ranks):
-            trainer = Trainer(
-                task,
-                out=out,
-                ranks=ranks,
-                provenance=provenance,
-                checkpoints=kept,
-                monitor=monitor(config, out, ranks),
-            )
-            last = trainer.fit()[-1]
-    if ranks.is_main:
-        print(f"loss {last['loss']:.4f}, accuracy {last['accuracy']:.3f}; {kind}: {out}")
-    return last["loss"]
-
-
-def take_width(config: DictConfig, width: int) -> None:
-    """Descriptors of a backbone that the configuration does not know are as wide as their file says."""
-    if OmegaConf.is_interpolation(config, "dim_local_features") and config.desc_name not in config.local_dims:
-        config.dim_local_features = width
+        ranks.broadcast_from_main(lambda: held.enter_context(exclusively(out)))
+        shown = monitor(config, out, ranks)
+        trainer = Trainer(task, out=out, ranks=ranks, provenance=provenance, checkpoints=kept, monitor=shown)
+        last = trainer.fit()[-1]
+        if ranks.is_main:
+            print(f"loss {last['loss']:.4f}, accuracy {last['accuracy']:.3f}; {kind}: {out}")
+        return last["loss"]
 
 
 def training_set(config: DictConfig) -> tuple[DatasetFolder, DescriptorFile]:
@@ -107,7 +87,7 @@ def triplets(
         "hard_negative_fraction": number(data, "hard_negative_fraction"),
     }
     summary = ranks.broadcast_from_main(lambda: TripletSampler(candidates, **options).summary())
-    images = 2 + options["negatives"]  # of a triplet
+    images = 2 + options["negatives"]  # per triplet
     loader = TripletLoader(
         TripletSampler(candidates, **options, summary=summary),
         descriptors,
@@ -155,14 +135,6 @@ def trained_file(config: DictConfig, name: str, ranks: Ranks) -> Path:
     return out
 
 
-@contextmanager
-def exclusive_output(out: Path, ranks: Ranks) -> Iterator[None]:
-    """Keeps other trainings away from ``out`` and its states; AmesError, in all ranks, where one is there."""
-    with ExitStack() as held:
-        ranks.broadcast_from_main(lambda: held.enter_context(exclusively(out)))
-        yield
-
-
 def checkpoints(config: DictConfig, out: Path) -> Checkpoints:
     """Where the state of the training of ``out`` is kept: ``state_dir``, else beside it."""
     if config.resume not in (None, "auto"):
@@ -176,15 +148,14 @@ def checkpoints(config: DictConfig, out: Path) -> Checkpoints:
 
 
 def monitor(config: DictConfig, out: Path, ranks: Ranks) -> TrainingMonitor:
-    """What shows the training: the first process alone, which also notes what it runs with."""
+    """Show the training in the first process alone, which also records its environment."""
     if not ranks.is_main:
         return TrainingMonitor(quiet=True)
     journal, settings = journal_path(out), plain(config)
     noted = {"model": out, "journal": journal, "seed": config.seed, "processes": ranks.count}
     write_environment(run_folder(), **noted)
+    folder = out.with_name(f"{out.stem}-tracked")
     return TrainingMonitor(
         Journal(journal),
-        lambda step: make_trackers(
-            settings["tracker"], folder=out.with_name(f"{out.stem}-tracked"), config=settings, step=step
-        ),
+        lambda step: make_trackers(settings["tracker"], folder=folder, config=settings, step=step),
     )

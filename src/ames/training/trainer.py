@@ -218,7 +218,8 @@ class Trainer:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What must be equal for a training to be resumed; the number of processes need not."""
-        return {"recipe": asdict(self.recipe)} | self.task.identity()
+        own = {"task": type(self.task).__name__, "recipe": asdict(self.recipe)}
+        return own | self.task.identity()
 
     def keep(self) -> None:
         """Write the state, if states are kept."""

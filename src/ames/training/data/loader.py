@@ -85,10 +85,10 @@ class TripletBatch:
 
 
 class TripletLoader:
-    """Batches of triplets with their descriptors; one pass over it is one epoch.
+    """Batches of triplets with their descriptors.
 
-    count: descriptors read an image. workers: threads that read ahead of the model; workers + 1 batches at
-    most are in memory. The same seed gives the same batches, whatever the workers; every epoch differs.
+    count: descriptors read per image. workers: threads that read ahead of the model; at most workers + 1
+    batches are in memory. The same seed gives the same batches, whatever the workers; every epoch differs.
     """
 
     def __init__(
@@ -110,15 +110,9 @@ class TripletLoader:
         self.sampler, self.descriptors = sampler, descriptors
         self.triplets = min(triplets, len(sampler.anchors))
         self.count, self.workers, self.seed = count, workers, seed
-        self._passes = 0
 
     def __len__(self) -> int:
         return len(self.sampler.anchors) // self.triplets
-
-    def __iter__(self) -> Iterator[TripletBatch]:
-        """The next epoch."""
-        self._passes += 1
-        return self.epoch(self._passes - 1)
 
     def epoch(self, number: int, start: int = 0, ranks: Ranks | None = None) -> Iterator[TripletBatch]:
         """Epoch ``number`` (from 0), from its batch ``start`` on: the same batches whatever came before.
@@ -145,7 +139,7 @@ class TripletLoader:
 
     @cached_property
     def _sample(self) -> int:
-        """A checksum of some images' descriptors: another file is noticed wherever the file lies."""
+        """A checksum of some images' descriptors, which shows another file of the same name."""
         rows = np.unique(np.linspace(0, len(self.descriptors) - 1, _SAMPLED).astype(int))
         found = self.descriptors.read(rows, self.count, locations=False).descriptors
         return zlib.crc32(np.ascontiguousarray(found.numpy()).tobytes())

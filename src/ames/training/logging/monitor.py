@@ -16,10 +16,8 @@ log = logging.getLogger(__name__)
 
 
 class TrainingMonitor:
-    """Shows a training.
-
-    journal: takes the metrics beside the log. trackers: makes the other receivers, from the number of batches
-    that were trained on before. quiet: no bar and no lines.
+    """journal: takes the metrics beside the log. trackers: makes the other receivers, from the number of
+    batches that were trained on before. quiet: no bar and no lines.
     """
 
     def __init__(
@@ -71,7 +69,8 @@ class TrainingMonitor:
         """Record metrics after ``done`` batches."""
         metrics = {**metrics, f"{self._unit}_per_second": self.speed()}
         if not self.quiet:
-            log.info("%s: %s", self._place(done), _line(metrics))
+            epoch, batch = divmod(done - 1, self._total)
+            log.info("epoch %d, batch %d/%d: %s", epoch + 1, batch + 1, self._total, _line(metrics))
         self._note("step", done, metrics)
 
     def epoch(self, done: int, record: Mapping[str, float]) -> None:
@@ -85,10 +84,6 @@ class TrainingMonitor:
             self.journal.close()
         for tracker in self._trackers:
             tracker.close()
-
-    def _place(self, done: int) -> str:
-        epoch, batch = divmod(done - 1, self._total)
-        return f"epoch {epoch + 1}, batch {batch + 1}/{self._total}"
 
     def _note(self, kind: str, done: int, metrics: Mapping[str, float]) -> None:
         if self.journal is not None:
