@@ -106,7 +106,7 @@ class Trainer:
         self._started = time.perf_counter()
 
     @property
-    def done(self) -> int:
+    def _done(self) -> int:
         """Batches so far."""
         return self.progress.epoch * len(self.task) + self.progress.batch
 
@@ -121,31 +121,31 @@ class Trainer:
         return self.progress.history
 
     def _fit(self) -> None:
-        self.resume()
+        self._resume()
         progress, ranks = self.progress, self.ranks
         self._started = time.perf_counter() - progress.seconds
-        self.monitor.begin(self.done, self.task.unit)
+        self.monitor.begin(self._done, self.task.unit)
         with Interruption(kept=self.checkpoints is not None) as interruption:
             while progress.epoch < self.recipe.epochs:
                 self.learner.model.train()
-                for _ in self.steps():
+                for _ in self._steps():
                     asked = bool(ranks.all_reduce_max(int(interruption.asked)))
                     every = self.checkpoints
                     if asked or (every is not None and every.due(progress.batch, self.recipe.accumulate)):
-                        self.keep()
+                        self._keep()
                     if asked:
                         interruption.leave()
-                self.end_epoch()
+                self._end_epoch()
                 if ranks.all_reduce_max(int(interruption.asked)):
                     interruption.leave()
 
-    def steps(self) -> Iterator[None]:
+    def _steps(self) -> Iterator[None]:
         """Train on what is left of an epoch; yield after each step of the optimizer."""
         progress, recipe, task, learner = self.progress, self.recipe, self.task, self.learner
         learner.zero_grad()
         rest = task.epoch(progress.epoch, progress.batch)
         for batch in self.monitor.bar(rest, progress.epoch, progress.batch, recipe.epochs, len(task)):
-            done = self.done
+            done = self._done
             progress.batch += 1
             full = progress.batch % recipe.accumulate == 0 or progress.batch == len(task)
             problem = self.ranks.first(task.problem(batch))
@@ -153,7 +153,7 @@ class Trainer:
             if problem is None:
                 losses, items = learner.accumulate(batch)
                 sound = math.isfinite(losses["loss"]) and (not full or learner.gradients_are_finite())
-                problem = None if sound else self.not_finite(losses["loss"], batch)
+                problem = None if sound else self._not_finite(losses["loss"], batch)
             if problem is None:
                 progress.losses.add(losses)
                 progress.recent.add(losses)
@@ -166,25 +166,25 @@ class Trainer:
                 learner.step(done, recipe.epochs * len(task))
             self.monitor.batch(items, progress.losses.means())
             if recipe.print_freq and progress.batch % recipe.print_freq == 0:
-                self.monitor.step(self.done, progress.recent.means() | {"lr": learner.lr})
+                self.monitor.step(self._done, progress.recent.means() | {"lr": learner.lr})
                 progress.recent = Means()
             if full:
                 yield
 
-    def end_epoch(self) -> None:
-        progress, record, best = self.progress, self.record(), False
+    def _end_epoch(self) -> None:
+        progress, record, best = self.progress, self._record(), False
         number = progress.epoch + 1
         due = number % self.recipe.val_freq == 0 or number == self.recipe.epochs
         if due and (validate := self.task.validate) is not None:
-            self.keep()  # a validation may take longer than a scheduler waits
+            self._keep()  # a validation may take longer than a scheduler waits
             model = self.learner.result.eval()
-            best = self.take(self.ranks.broadcast_from_main(lambda: validate(model)), record)
+            best = self._take(self.ranks.broadcast_from_main(lambda: validate(model)), record)
         progress.end_epoch(record)
-        self.monitor.epoch(self.done, record)
-        self.ranks.broadcast_from_main(lambda: self.save(best=best))
-        self.keep()
+        self.monitor.epoch(self._done, record)
+        self.ranks.broadcast_from_main(lambda: self._save(best=best))
+        self._keep()
 
-    def record(self) -> dict[str, float]:
+    def _record(self) -> dict[str, float]:
         """The losses of an epoch. AmesError where every batch was skipped."""
         progress = self.progress
         if not progress.losses.count:
@@ -193,7 +193,7 @@ class Trainer:
         record["seconds"] = round(time.perf_counter() - self._started, 1)
         return record | ({"skipped": progress.skipped} if progress.skipped else {})
 
-    def take(self, found: Validation, record: dict[str, float]) -> bool:
+    def _take(self, found: Validation, record: dict[str, float]) -> bool:
         """Add metrics to the record of the epoch; return whether the model is the best so far."""
         progress = self.progress
         record |= {name: float(x) for name, x in found.metrics.items()}  # numpy's numbers are none of JSON's
@@ -205,7 +205,7 @@ class Trainer:
 
     # ---- what is kept ---------------------------------------------------------------------------
 
-    def save(self, *, best: bool) -> None:
+    def _save(self, *, best: bool) -> None:
         """Write the model, and beside it the best."""
         if self.out is None:
             return
@@ -216,12 +216,12 @@ class Trainer:
             kept.unlink(missing_ok=True)
 
     @cached_property
-    def identity(self) -> dict[str, Any]:
+    def _identity(self) -> dict[str, Any]:
         """What must be equal for a training to be resumed; the number of processes need not."""
         own = {"task": type(self.task).__name__, "recipe": asdict(self.recipe)}
         return own | self.task.identity()
 
-    def keep(self) -> None:
+    def _keep(self) -> None:
         """Write the state, if states are kept."""
         if self.checkpoints is None:
             return
@@ -229,16 +229,16 @@ class Trainer:
         finished = self.progress.epoch == self.recipe.epochs
         state = self.learner.state() | {"progress": json.dumps(asdict(self.progress)), "finished": finished}
         kept = self.checkpoints
-        self.ranks.broadcast_from_main(lambda: kept.save(state, self.identity, self.done))
+        self.ranks.broadcast_from_main(lambda: kept.save(state, self._identity, self._done))
 
-    def resume(self) -> None:
+    def _resume(self) -> None:
         """Restore the newest state, if there is one to resume from. Of a training that is finished the model
         is written if its file is missing.
         """
         if self.checkpoints is None:
             return
         kept = self.checkpoints
-        found = self.ranks.broadcast_from_main(lambda: kept.latest(self.identity))
+        found = self.ranks.broadcast_from_main(lambda: kept.latest(self._identity))
         if found is None:
             return
         self.learner.restore(found)
@@ -249,9 +249,9 @@ class Trainer:
         log.info("is finished already: nothing is left to train")
         if self.out is not None:
             out = self.out
-            self.ranks.broadcast_from_main(lambda: None if out.exists() else self.save(best=False))
+            self.ranks.broadcast_from_main(lambda: None if out.exists() else self._save(best=False))
 
-    def not_finite(self, loss: float, batch: Any) -> str:
+    def _not_finite(self, loss: float, batch: Any) -> str:
         """What is wrong with a batch that would spoil the weights; its report is written beside ``out``."""
         finite, progress = math.isfinite(loss), self.progress
         text = f"{'its gradient' if finite else 'the loss'} became {math.inf if finite else loss} in epoch "

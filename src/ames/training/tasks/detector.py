@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,7 +28,9 @@ from ames.training.task import Task, Validation
 
 
 class Triplets(Protocol):
-    """B triplets of images, each [B, N, D]: features as the frozen backbone returns them."""
+    """B triplets of images, each [B, N, D]: features as the frozen backbone returns them. ``images``, numbers
+    int [2 + n, B], may be missing: they name an image with a descriptor that is not finite.
+    """
 
     @property
     def anchor(self) -> LocalFeatures: ...
@@ -67,7 +70,16 @@ class DetectorRecipe(Recipe):
             raise AmesError(f"margin {self.margin} is outside (0, 4], the squared distances of unit vectors")
 
 
-class DetectorTask(Task[SpatialAttention, Triplets]):
+class DeviceTriplets(NamedTuple):
+    """Triplets on the device of the detector."""
+
+    anchor: LocalFeatures
+    positive: LocalFeatures
+    negatives: LocalFeatures
+    images: np.ndarray | None
+
+
+class DetectorTask(Task[SpatialAttention, DeviceTriplets]):
     """Triplet loss on global descriptors. Batch normalization sees the images of all processes."""
 
     unit = "triplets"
@@ -87,28 +99,29 @@ class DetectorTask(Task[SpatialAttention, Triplets]):
     def __len__(self) -> int:
         return len(self.loader)
 
-    def epoch(self, number: int, start: int = 0) -> Iterator[Triplets]:
-        return self.loader.epoch(number, start, self.ranks)
+    def epoch(self, number: int, start: int = 0) -> Iterator[DeviceTriplets]:
+        for batch in self.loader.epoch(number, start, self.ranks):
+            sides = (batch.anchor, batch.positive, batch.negatives)
+            anchor, positive, negatives = (x.to(self.ranks.device) for x in sides)
+            yield DeviceTriplets(anchor, positive, negatives, getattr(batch, "images", None))
 
-    def loss(self, model: SpatialAttention, batch: Triplets) -> dict[str, Tensor]:
+    def loss(self, model: SpatialAttention, batch: DeviceTriplets) -> dict[str, Tensor]:
         return triplet_losses(model, batch, self.recipe.margin)._asdict()
 
-    def count(self, batch: Triplets) -> int:
+    def count(self, batch: DeviceTriplets) -> int:
         return len(batch.anchor.valid)
 
-    def problem(self, batch: Triplets) -> str | None:
+    def problem(self, batch: DeviceTriplets) -> str | None:
         """Name the first image with a descriptor that is not finite, which would spoil batch normalization's
         running statistics.
         """
-        sides = (batch.anchor, batch.positive, batch.negatives)
-        finite = torch.cat([(x.descriptors.isfinite().all(-1) | ~x.valid).all(-1) for x in sides])
+        finite = torch.cat([(x.descriptors.isfinite().all(-1) | ~x.valid).all(-1) for x in batch[:3]])
         if bool(finite.all()):
             return None
         place, B = int(finite.logical_not().nonzero()[0]), self.count(batch)
         name = f"the {('anchor', 'positive', 'negative')[min(place // B, 2)]} of triplet {place % B}"
-        numbers = getattr(batch, "images", None)  # the loader of files knows their rows
-        if numbers is not None:
-            name = f"image {int(numbers.reshape(-1)[place])}"
+        if batch.images is not None:
+            name = f"image {int(batch.images.reshape(-1)[place])}"
         return f"{name} has a descriptor that is not finite: extract it again"
 
     def identity(self) -> dict[str, Any]:
@@ -133,9 +146,8 @@ def triplet_losses(detector: SpatialAttention, batch: Triplets, margin: float) -
 
     The three pass the detector together, so that batch normalization sees one set of images.
     """
-    device = detector.conv1.weight.device
-    with torch.autocast(device.type, enabled=False):  # to bfloat16, which will not join stored float16
-        features = LocalFeatures.cat((batch.anchor, batch.positive, batch.negatives)).to(device)
+    with torch.autocast(batch.anchor.valid.device.type, enabled=False):  # bfloat16 cannot join stored float16
+        features = LocalFeatures.cat((batch.anchor, batch.positive, batch.negatives))
     projected, weights = detector.locations(features.descriptors, features.valid)
     images = global_descriptor(projected, weights).float().unflatten(0, (-1, len(batch.anchor.valid)))
     anchor, positive, negatives = images[0], images[1], images[2:]  # [B, D], [B, D], [n, B, D]
