@@ -13,11 +13,11 @@ import torch
 
 from ames.errors import AmesError
 from ames.models.checkpoints import load_model
-from ames.training import resuming
+from ames.training import Trainer, resuming
 from ames.training.resuming import TERMINATED, Checkpoints, Interruption
 from helpers.commands import ROOT
 from helpers.killed_training import train
-from helpers.small_training import RECIPE, fit, loader, made, same, weights, write_store
+from helpers.small_training import RECIPE, detector_task, fit, loader, made, same, weights, write_store
 
 LONGER = replace(RECIPE, epochs=4, warmup=3, clip=1.0)
 
@@ -130,6 +130,14 @@ def test_a_state_of_another_version_is_refused(store, tmp_path):
         fit(made(), loader(store), LONGER, checkpoints=Checkpoints(tmp_path, resume=True))
     with pytest.raises(AmesError, match="of a training that was interrupted; give resume=auto, or remove it"):
         fit(made(), loader(store), LONGER, checkpoints=Checkpoints(tmp_path))
+
+
+def test_a_state_of_another_task_is_refused(store, tmp_path):
+    broken_off(made(), 3, store, tmp_path)
+    with pytest.raises(
+        AmesError, match="was begun with task 'PairwiseTask', not 'DetectorTask'; resume with"
+    ):
+        Trainer(detector_task(loader(store)), checkpoints=Checkpoints(tmp_path, resume=True)).fit()
 
 
 def test_another_teacher_is_refused(store, tmp_path):

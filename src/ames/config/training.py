@@ -97,12 +97,12 @@ def triplets(
         workers=whole(config, "num_workers", least=0),
     )
     if ranks.is_main:
-        print(f"{describe(loader.sampler.statistics)}; {len(loader)} batches an epoch")
+        print(f"{describe(loader.sampler.statistics)}; {len(loader)} batches per epoch")
     return loader
 
 
 def _candidates(data: DictConfig, folder: DatasetFolder) -> Candidates:
-    """Listed pairs where there are any, else neighbours with labels."""
+    """Listed pairs if the configuration names them, else neighbours with labels."""
     images = folder.image_list() if data.list is None else folder.file(str(data.list))
     power, columns = number(data, "similarity_power"), whole(data, "num_neighbours")
     highest = optional_number(data, "max_similarity")
@@ -130,7 +130,7 @@ def trained_file(config: DictConfig, name: str, ranks: Ranks) -> Path:
     """Where training writes: ``model_path``, else ``name`` in the first process's run folder."""
     given = None if config.model_path is None else Path(str(config.model_path))
     out = ranks.broadcast_from_main(lambda: given or run_folder() / name)
-    if out.is_dir():  # said before an epoch of training, not after it
+    if out.is_dir():  # refused before the first epoch, not after it
         raise AmesError(f"model_path {out} is a folder: give the name of a file in it")
     return out
 

@@ -21,7 +21,7 @@ class Recipe:
     lr, weight_decay: of AdamW; the learning rate follows a cosine to 0. warmup: batches in which it first
         rises from 0.
     accumulate: batches per step of the optimizer. clip: bound of the gradient norm (None: none).
-    freeze: beginnings of the names of parameters that stay as they are.
+    freeze: parameters whose names begin so are not trained.
     ema: decay of an exponential average of the weights, which is then validated and saved (None: none).
     autocast: None, "bf16", or "fp16" with a scaled loss (see ``on``). compile: losses through torch.compile.
     non_finite: a batch whose loss or gradient is not finite stops the training ("stop") or is skipped and

@@ -47,7 +47,7 @@ class Checkpoints:
         path = self.folder / f"state-{done:09}.pt"
         with atomic_path(path) as temporary:
             try:
-                more = {"version": _VERSION, "settings": json.dumps(settings, sort_keys=True)}
+                more = {"version": _VERSION, "settings": json.dumps(settings)}
                 torch.save(state | more, temporary)
             except RuntimeError as error:  # what torch raises on a full disk
                 raise AmesError(f"{path}: cannot be written ({first_line(error)})") from error

@@ -17,8 +17,8 @@ _ROWS_AT_ONCE = 2048  # of the pass over all images: bounds the memory that it t
 
 
 class Weighted(NamedTuple):
-    """Images that B anchors may be paired with, C each: ids int64 [B, C]; positive, negative float64 [B, C],
-    in proportion to which they are drawn, 0 for what is none. No image has a weight twice in a row.
+    """Images that B anchors may be paired with, C each: ids int64 [B, C]; their weights as positives and as
+    negatives, float64 [B, C], in proportion to which they are drawn. No image has a weight twice in a row.
     """
 
     ids: np.ndarray

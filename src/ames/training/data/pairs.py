@@ -22,7 +22,7 @@ _HEADER = ["query", "image", "match"]
 class PairList(NamedTuple):
     """Listed pairs, each once: queries, images int64 [n] (rows of the training list), match bool [n]; first
     int64 [rows of the list]: the first row of the same path; how many lines of pairs named an image with
-    itself, and how many a pair again.
+    itself, and how many repeated a pair.
     """
 
     queries: np.ndarray
@@ -190,7 +190,7 @@ class _Rows:
         self._starts = np.cumsum(self.counts) - self.counts
 
     def get(self, keys: np.ndarray) -> np.ndarray:
-        """int64 [B, the most that one has], -1 behind the end of each; at least one column."""
+        """int64 [B, the most that one has], -1 after the end of each; at least one column."""
         counts = self.counts[keys]
         columns = np.arange(max(counts.max(initial=0), 1))
         there = columns < counts[:, None]

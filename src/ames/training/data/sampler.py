@@ -118,7 +118,7 @@ def _drawn(ids: np.ndarray, weights: np.ndarray, numbers: np.ndarray) -> np.ndar
     """
     sums = np.cumsum(weights, axis=1)
     total = sums[:, -1:]
-    # Below the total also after rounding: behind it lie only entries of no weight.
+    # Below the total also after rounding: after it are only entries without weight.
     threshold = np.minimum(numbers[:, None] * total, np.nextafter(total, 0))
     column = np.minimum((sums <= threshold).sum(1), ids.shape[1] - 1)
     return ids[np.arange(len(ids)), column]
