@@ -120,7 +120,7 @@ class SyncedBatchNorm(_BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         momentum = self.momentum
-        if not self.training or momentum is None or not self.track_running_stats:
+        if not (self.training and self.track_running_stats and momentum and dist.is_initialized()):
             return super().forward(input)
         x, axes, shape = input.float(), [0, *range(2, input.ndim)], [1, -1] + [1] * (input.ndim - 2)
         sums = _sum(torch.cat((x.sum(axes), x.new_tensor([x.numel() / x.shape[1]]))))
