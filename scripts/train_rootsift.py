@@ -58,7 +58,7 @@ def main() -> None:
     teacher = args.out / "rootsift_ames.pt"
     words = ["model.binarized=false", f"epochs={args.epochs}"]
     log["rootsift_ames"] = trained(teacher, words, args)
-    words = [f"epochs={args.student_epochs}", f'teacher="{teacher}"', f'init_from="{teacher}"']
+    words = [f"epochs={args.student_epochs}", f'teacher="{teacher}"', f'start_from="{teacher}"']
     log["rootsift_ames_dist"] = trained(args.out / "rootsift_ames_dist.pt", words, args)
     (args.out / "training.json").write_text(json.dumps(log, indent=1))
 

@@ -23,11 +23,10 @@ from ames.extraction.config import ExtractionConfig
 from ames.models.chamfer import Chamfer
 from ames.precision import Rates, usable
 from ames.reranking.scorer import ComputeConfig, PairScorer
-from ames.training import fit
 from ames.training.resuming import Checkpoints
 from ames.weights.files import read_weights
 from helpers.small_sets import made as made_data
-from helpers.small_training import RECIPE, loader, made, same, weights, write_store
+from helpers.small_training import RECIPE, fit, loader, made, same, weights, write_store
 
 MEASURED = formats.measured  # before a test's fixture puts another in its place
 

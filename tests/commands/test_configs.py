@@ -25,6 +25,7 @@ from ames.models.base import Similarity
 from ames.models.checkpoints import load_model, save_weights
 from ames.models.registry import MODELS, SHIPPED
 from ames.search.shortlist import Shortlist
+from ames.training.logging.journal import read_journal
 from ames.weights import shipped_path
 from ames.weights.files import read_weights
 from helpers.commands import ROOT, refused, run_process, run_script
@@ -52,7 +53,7 @@ def test_there_is_a_test_for_every_group():
         "experiment",
         "model",
     }
-    assert names(".") == ["detector", "extract", "test", "train"]
+    assert names(".") == ["detector", "extract", "test", "train", "training"]  # the last: part of two others
 
 
 @pytest.mark.parametrize("model", names("model"))
@@ -281,7 +282,7 @@ def test_a_model_starts_from_another_s_weights(data, tmp_path, name, binarized):
     """At a learning rate of 0 they stay; a binary model's own are its projection alone."""
     first, out = data / f"{name}.safetensors", tmp_path / "model.pt"
     words = [f"data_root={data}", *TRAINING, "lr=0", "tracker=null", f"hydra.run.dir={tmp_path / 'run'}"]
-    words += [f"init_from={first}", f"model_path={out}", f"model.binarized={binarized}"]
+    words += [f"start_from={first}", f"model_path={out}", f"model.binarized={binarized}"]
     done = run_script(ROOT / "src" / "train.py", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     start, found = read_weights(first).state, read_weights(out).state
@@ -299,9 +300,9 @@ def test_a_training_is_resumed_with_the_weights_it_started_from(data, tmp_path):
     words += [f"model_path={tmp_path / 'model.pt'}", "tracker=null"]
     done = run_script(ROOT / "src" / "train.py", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    words += [f"init_from={data / 'full.safetensors'}"]
+    words += [f"start_from={data / 'full.safetensors'}"]
     line = refused(ROOT / "src" / "train.py", *words, cwd=tmp_path)
-    assert "its training was begun with init_from None, not " in line
+    assert "its training was begun with start_from None, not " in line
 
 
 DETECTOR = [
@@ -327,6 +328,9 @@ def test_train_a_detector_and_go_on_where_it_was(data, tmp_path):
     assert load_detector(tmp_path / "x.pt", backbone="rootsift").width == 128
     about = read_weights(tmp_path / "x.pt").about
     assert about["descriptors"] == DescriptorFile(data / "landmarks-train/rootsift_local.hdf5").provenance
+    epochs = [x for x in read_journal(tmp_path / "x-journal.jsonl") if x["kind"] == "epoch"]
+    assert [x["val_map"] >= 0 for x in epochs] == [True, True]
+    assert (tmp_path / "x-best.pt").is_file()
     first = read_weights(tmp_path / "x.pt").state
     max((tmp_path / "x-state").iterdir()).unlink()  # as if the power had gone before the last one
     (tmp_path / "x.pt").unlink()
@@ -479,17 +483,17 @@ TRAIN_ERRORS = [
     (["train_dataset.desc_num=10"], "lower min_desc, or extract more descriptors"),
     (["train_dataset.min_positives=9"], "no valid anchor among 14 images"),
     (["teacher={data}/model.safetensors"], "the teacher is a binary model: give a full-precision one"),
-    (["init_from={data}/none.pt"], "none.pt: no such checkpoint"),
-    (["init_from={data}/cvnet.safetensors"], "trained on cvnet descriptors, not on rootsift"),
-    (["init_from={data}/narrow.safetensors"], "its local_dim is 128, that of the model to start from 64"),
-    (["init_from={data}/tokens.safetensors"], "its model_dim is 16, that of the model to start from 8"),
+    (["start_from={data}/none.pt"], "none.pt: no such checkpoint"),
+    (["start_from={data}/cvnet.safetensors"], "trained on cvnet descriptors, not on rootsift"),
+    (["start_from={data}/narrow.safetensors"], "its local_dim is 128, that of the model to start from 64"),
+    (["start_from={data}/tokens.safetensors"], "its model_dim is 16, that of the model to start from 8"),
     (
-        ["init_from={data}/model.safetensors", "model.binarized=false"],
+        ["start_from={data}/model.safetensors", "model.binarized=false"],
         "a binary model starts from a full-precision one, and not the other way round",
     ),
     (
-        ["init_from={data}/narrow.safetensors", "model.binarized=false"],
-        "init_from: weights of another model: remap_local.0.weight is (16, 64), this model's is (16, 128)",
+        ["start_from={data}/narrow.safetensors", "model.binarized=false"],
+        "start_from: weights of another model: remap_local.0.weight is (16, 64), this model's is (16, 128)",
     ),
     (["teacher={data}/narrow.safetensors"], "the teacher takes 64-d descriptors, the student 128-d ones"),
     (["teacher={data}/tokens.safetensors"], "the teacher's tokens are 8-d, the student's 16-d"),
@@ -505,13 +509,17 @@ DETECTOR_ERRORS = [
     (["epochs=0"], "epochs is 0: give a whole number of at least 1"),
     (["lr=fast"], "lr is 'fast': give a number of at least 0"),
     (["margin=0"], "margin 0.0 is outside (0, 4]"),
+    (["accumulate=0"], "accumulate is 0: give a whole number of at least 1"),
+    (["compile=true"], "torch.compile cannot take a detector's loss; leave it out"),
+    (["freeze=[head]"], "freeze 'head' names no parameter; they begin with bn, conv1, conv2"),
+    (["tracker=nothing"], "tracker 'nothing' is none of auto, tensorboard, wandb, none"),
     (["resume=x.pt"], "resume is 'x.pt': give auto, which goes on where it was interrupted"),
     (["resume=auto"], "resume=auto finds nothing in a new run folder: give model_path, or state_dir"),
     (["train_dataset.min_positives=9"], "no valid anchor among 14 images"),
     (["model_path={data}"], "is a folder: give the name of a file"),
-    (["start={data}/model.safetensors"], "not a feature detector: it lacks conv1.weight"),
-    (["start={data}/narrow_detector.pt"], "descriptors are 128-d, but the model takes 64-d"),
-    (["start={data}/other_detector.pt"], "trained on cvnet descriptors, not on rootsift"),
+    (["start_from={data}/model.safetensors"], "not a feature detector: it lacks conv1.weight"),
+    (["start_from={data}/narrow_detector.pt"], "descriptors are 128-d, but the model takes 64-d"),
+    (["start_from={data}/other_detector.pt"], "trained on cvnet descriptors, not on rootsift"),
     (["data_root={spoiled}/packed"], "holds packed bits; training needs descriptors"),
     (["data_root={spoiled}/nan"], "has a descriptor that is not finite: extract it again"),
     (["data_root={spoiled}/unlabelled"], "has no label; training needs path,label"),

@@ -28,7 +28,7 @@ def test_both_models_are_made_and_a_second_call_trains_nothing(tmp_path, capsys)
         assert log[name]["chosen"] == {key: log[name]["epochs"][0][key] for key in ("lamb", "temp")}
         half = {k: x.half().float() if x.ndim == 2 else x for k, x in trained.state_dict().items()}
         assert all(torch.equal(x, half[k]) for k, x in model.state_dict().items())
-    assert any("init_from=" in word for word in log["rootsift_ames_dist"]["words"])
+    assert any("start_from=" in word for word in log["rootsift_ames_dist"]["words"])
 
     written = {path: path.read_bytes() for path in out.glob("*.safetensors")}
     capsys.readouterr()

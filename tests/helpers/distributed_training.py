@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,46 +10,55 @@ import torch
 
 from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError
-from ames.training import fit
+from ames.training import Trainer, Validation
 from ames.training.distributed import Ranks, init_distributed
 from ames.training.resuming import Checkpoints
-from helpers.small_training import RECIPE, loader, made
+from ames.training.tasks.pairwise import PairwiseTask
+from helpers.small_training import RECIPE, detector_task, documented_task, loader, made, slow_down
 
-DEFAULTS = {"distilled": False, "recipe": {}, "pause": 0, "store": "local.hdf5", "seed": 0}
+DEFAULTS = {"task": "pairwise", "recipe": {}, "pause": 0, "store": "local.hdf5", "seed": 0}
+
+
+def made_task(options, data, validate):
+    """The task that the options name, whose batches take ``pause`` seconds."""
+    common, seed = (
+        {"epochs": 3, "clip": 0.5, **options["recipe"]},
+        options["seed"] and int(os.environ["RANK"]),
+    )
+    if options["task"] == "documented":
+        task = documented_task(seed, **common)
+        task.validate = validate
+    elif options["task"] == "detector":
+        task = detector_task(data, seed, validate, **common)
+    else:
+        distilled = options["task"] == "distilled"
+        model, teacher = made(seed, binarized=distilled), made(1) if distilled else None
+        task = PairwiseTask(model, data, replace(RECIPE, **common), teacher=teacher, validate=validate)
+    slow_down(task, options["pause"])
+    return task
 
 
 def train(folder, ranks=None, **options):
     """Trains; each process leaves a file: its history and what it validated, or the error that stopped it."""
     ranks, options = ranks or Ranks(), DEFAULTS | options
-    model = made(options["seed"] and int(os.environ["RANK"]), binarized=options["distilled"])
-
-    def slow(*args, original=model.pairs):
-        time.sleep(options["pause"])
-        return original(*args)
-
-    model.pairs = slow
-    data = loader(DescriptorFile(folder / options["store"]), rank=ranks.rank, ranks=ranks.count, negatives=2)
+    data = loader(DescriptorFile(folder / options["store"]), negatives=2)
     seen, out = [], folder / options["out"]
 
     def validate(model):
         seen.append(ranks.rank)
-        return {"val_map": float(len(seen))}
+        return Validation({"val_map": float(len(seen))}, len(seen))
 
     try:
-        history = fit(
-            model,
-            data,
-            replace(RECIPE, epochs=3, clip=0.5, **options["recipe"]),
-            teacher=made(1) if options["distilled"] else None,
+        history = Trainer(
+            made_task(options, data, validate),
             ranks=ranks,
-            validate=validate,
             out=out,
             checkpoints=Checkpoints(folder / f"{out.name}-state", every=1, resume=True),
-        )
+        ).fit()
     except AmesError as error:
-        (folder / f"error-{ranks.rank}").write_text(str(error))
-        raise SystemExit(2) from error
-    (folder / f"{out.name}-{ranks.rank}.json").write_text(json.dumps([history, seen]))
+        (folder / f"error-{out.name}-{ranks.rank}").write_text(str(error))
+    else:
+        (folder / f"{out.name}-{ranks.rank}.json").write_text(json.dumps([history, seen]))
 
 
 if __name__ == "__main__":

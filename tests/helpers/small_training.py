@@ -1,22 +1,29 @@
 """A training of seconds: 32 images of 4 classes, a model of 16 dimensions."""
 
+import functools
 import math
+import time
 
 import numpy as np
 import torch
 
+from ames.backbones.detector import SpatialAttention
 from ames.descriptors.local import DescriptorFile, DescriptorWriter
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
-from ames.training import Recipe
+from ames.training import Recipe, Trainer
 from ames.training.data.candidates import LabelledNeighbours
 from ames.training.data.loader import TripletLoader
 from ames.training.data.neighbours import Neighbours
 from ames.training.data.sampler import TripletSampler
+from ames.training.tasks.detector import DetectorRecipe, DetectorTask
+from ames.training.tasks.pairwise import PairwiseRecipe, PairwiseTask
+from helpers.commands import ROOT
+from helpers.documents import blocks
 
 IMAGES, CLASSES, SLOTS, WIDTH = 32, 4, 8, 16
 SIZE = {"local_dim": WIDTH, "model_dim": 16, "num_encoder_layers": 2, "dim_feedforward": 32}
-RECIPE = Recipe(epochs=2, lr=1e-3, min_desc=4, max_desc=SLOTS)
+RECIPE = PairwiseRecipe(epochs=2, lr=1e-3, min_desc=4, max_desc=SLOTS)
 
 
 def write_store(path, spoiled=None, unequal=False):
@@ -48,6 +55,47 @@ def loader(store, seed=0, negatives=1, **options):
 def made(seed=0, **changes):
     torch.manual_seed(seed)
     return AMES(**SIZE | changes)
+
+
+def detector_task(loader, seed=0, validate=None, **recipe):
+    """A margin that no triplet reaches, so that each has a gradient."""
+    torch.manual_seed(seed)
+    recipe = DetectorRecipe(**{"epochs": 3, "lr": 3e-3, "margin": 4.0} | recipe)
+    return DetectorTask(SpatialAttention(WIDTH), loader, recipe, validate=validate)
+
+
+@functools.cache
+def documented():
+    """The names of the example of docs/training.md: ``Classification`` and ``train``."""
+    (block,) = blocks((ROOT / "docs" / "training.md").read_text(), "python")
+    names = {}
+    exec(compile(block, "docs/training.md", "exec"), names)
+    return names
+
+
+def documented_task(seed=0, **recipe):
+    """80 vectors of 4 classes, 16-d, in batches of 16."""
+    generator, labels = torch.Generator().manual_seed(0), torch.arange(80) % 4
+    x = torch.randn(4, 16, generator=generator)[labels] + torch.randn(80, 16, generator=generator)
+    torch.manual_seed(seed)
+    return documented()["Classification"](x, labels, Recipe(**{"epochs": 3, "lr": 0.1} | recipe))
+
+
+def fit(model, loader, recipe, *, teacher=None, validate=None, **options):
+    """Train as a pair-wise re-ranker; options of the Trainer."""
+    task = PairwiseTask(model, loader, recipe, teacher=teacher, validate=validate)
+    return Trainer(task, **options).fit()
+
+
+def slow_down(task, seconds):
+    """Each batch of the task takes at least so long."""
+    loss = task.loss
+
+    def slow(*args):
+        time.sleep(seconds)
+        return loss(*args)
+
+    task.loss = slow
 
 
 def weights(model):

@@ -18,12 +18,13 @@ from ames.errors import AmesError
 from ames.evaluation.global_search import PooledSearch, pool
 from ames.evaluation.protocols import ALL, LEAVE_ONE_OUT, Protocol
 from ames.features import LocalFeatures
+from ames.training import Trainer, Validation
 from ames.training.data.candidates import LabelledNeighbours
 from ames.training.data.loader import TripletLoader
 from ames.training.data.neighbours import Neighbours
 from ames.training.data.sampler import TripletSampler
-from ames.training.detector import DetectorRecipe, fit_detector, triplet_losses
 from ames.training.resuming import TERMINATED, Checkpoints
+from ames.training.tasks.detector import DetectorRecipe, DetectorTask, triplet_losses
 from ames.weights.files import read_weights
 
 IMAGES, CLASSES, WIDTH = 48, 6, 16
@@ -66,6 +67,15 @@ def loader(store, seed=0):
 def made(seed=0, width=WIDTH):
     torch.manual_seed(seed)
     return SpatialAttention(width)
+
+
+def fit_detector(detector, loader, recipe, *, validate=None, **options):
+    def found(trained):
+        metrics = validate(trained)
+        return Validation(metrics, metrics["val_map"])
+
+    task = DetectorTask(detector, loader, recipe, validate=None if validate is None else found)
+    return Trainer(task, **options).fit()
 
 
 def weights(detector):
@@ -140,7 +150,7 @@ class OnTheFly:
     def __len__(self):
         return 2
 
-    def epoch(self, number, start=0):
+    def epoch(self, number, start, ranks):
         for batch in range(start, 2):
             generator = torch.Generator().manual_seed(10 * number + batch)
             sides = [
@@ -193,19 +203,19 @@ class Interrupted(Exception):  # noqa: N818 - not an error of anything
 class Failing(TripletLoader):
     """Gives some batches, then stops as if the power had gone."""
 
-    def epoch(self, number, start=0):
-        for batch in super().epoch(number, start):
+    def epoch(self, *place):
+        for batch in super().epoch(*place):
             if not self.left:
                 raise Interrupted
             self.left -= 1
             yield batch
 
 
-def broken_off(store, batches, folder):
+def broken_off(store, batches, folder, recipe=RECIPE):
     failing = loader(store)
     failing.__class__, failing.left = Failing, batches
     with pytest.raises(Interrupted):
-        fit_detector(made(), failing, RECIPE, checkpoints=Checkpoints(folder, every=1))
+        fit_detector(made(), failing, recipe, checkpoints=Checkpoints(folder, every=1))
 
 
 @pytest.mark.parametrize("batches", [1, 4, 6, 11])
@@ -226,10 +236,10 @@ def test_sigterm_keeps_the_state(store, tmp_path):
     terminated = loader(store)
     read, calls = terminated._read, iter(range(12))
 
-    def reading(triplet):
+    def reading(triplet, part):
         if next(calls) == 5:
             os.kill(os.getpid(), signal.SIGTERM)
-        return read(triplet)
+        return read(triplet, part)
 
     terminated._read = reading
     with pytest.raises(SystemExit) as end:
@@ -238,6 +248,27 @@ def test_sigterm_keeps_the_state(store, tmp_path):
     assert max(path.name for path in tmp_path.iterdir()) == "state-000000006.pt"  # an epoch has 4 batches
     resumed = made(7)
     fit_detector(resumed, loader(store), RECIPE, checkpoints=Checkpoints(tmp_path, resume=True))
+    assert same(weights(whole), weights(resumed))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"accumulate": 3}, {"ema": 0.8}, {"freeze": ("conv1",)}, {"autocast": "bf16"}, {"autocast": "fp16"}],
+    ids=str,
+)
+def test_options_of_every_training_serve_the_detector_and_its_resumption(
+    store, tmp_path, monkeypatch, options
+):
+    monkeypatch.setattr("ames.training.recipe.usable", lambda *_, **__: True)  # also where it is imitated
+    recipe, plain, whole = replace(RECIPE, **options), made(), made()
+    fit_detector(plain, loader(store), RECIPE)
+    history = fit_detector(whole, loader(store), recipe)
+    assert all(math.isfinite(record["loss"]) for record in history)
+    assert not same(weights(plain), weights(whole))
+    assert {x.dtype for x in whole.parameters()} == {torch.float32}
+    broken_off(store, 7, tmp_path, recipe)
+    resumed = made(7)
+    fit_detector(resumed, loader(store), recipe, checkpoints=Checkpoints(tmp_path, resume=True))
     assert same(weights(whole), weights(resumed))
 
 
@@ -281,6 +312,13 @@ def test_a_descriptor_that_is_no_number_is_named_and_nothing_is_spoiled(tmp_path
     assert not (tmp_path / "x.pt").exists()
 
 
+def test_a_batch_with_such_a_descriptor_can_be_skipped(tmp_path):
+    spoiled, detector = write_store(tmp_path / "spoiled.hdf5", spoiled=5), made()
+    history = fit_detector(detector, loader(spoiled), replace(RECIPE, non_finite="skip"))
+    assert all(record["skipped"] >= 1 for record in history)  # each epoch has the image somewhere
+    assert all(x.isfinite().all() for x in weights(detector).values())
+
+
 def test_a_loss_or_gradient_that_is_not_finite_stops_it(store, tmp_path):
     detector = made()
     detector.conv2.weight.register_hook(lambda gradient: gradient * float("inf"))
@@ -308,6 +346,7 @@ def test_descriptors_of_another_width(store):
         ({"val_freq": 0}, "epochs 3 and val_freq 0 must be at least 1"),
         ({"margin": 0.0}, r"margin 0.0 is outside \(0, 4\]"),
         ({"margin": 5.0}, r"margin 5.0 is outside \(0, 4\]"),
+        ({"compile": True}, "torch.compile cannot take a detector's loss; leave it out"),
     ],
 )
 def test_a_recipe_that_trains_nothing(store, changes, message):

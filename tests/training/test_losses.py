@@ -33,14 +33,14 @@ def batch_of(case):
 
 
 def counts_of(case):
-    return {"query_count": case["student_query_desc"], "database_count": case["student_db_desc"]}
+    return case["student_query_desc"], case["student_db_desc"]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
 def test_figures_of_the_released_distillation_step(case):
     teacher = model_of(case, case["seed"]).eval().requires_grad_(False)
     student = model_of(case, case["seed"] + 1, binarized=True).train()
-    losses = distillation_losses(student, teacher, *batch_of(case), **counts_of(case), beta=case["beta"])
+    losses = distillation_losses(student, teacher, *batch_of(case), counts_of(case), beta=case["beta"])
     for name in ("loss", "bce", "mse", "accuracy"):
         assert getattr(losses, name).item() == pytest.approx(case[name], rel=1e-4), name
     losses.loss.backward()
@@ -54,17 +54,17 @@ def test_beta_weighs_the_tokens():
     case = CASES[0]
     teacher, student = model_of(case, 1).eval(), model_of(case, 2, binarized=True)
     for beta in (0.0, 3.0):
-        losses = distillation_losses(student, teacher, *batch_of(case), **counts_of(case), beta=beta)
+        losses = distillation_losses(student, teacher, *batch_of(case), counts_of(case), beta=beta)
         torch.testing.assert_close(losses.loss, losses.bce + beta * losses.mse)
 
 
 def test_a_student_equal_to_its_teacher_has_no_token_error():
     case = CASES[0]
     teacher = model_of(case, 1).eval()
-    slots = {"query_count": case["teacher_desc"], "database_count": case["teacher_desc"]}
-    losses = distillation_losses(teacher, teacher, *batch_of(case), **slots)
+    slots = case["teacher_desc"], case["teacher_desc"]
+    losses = distillation_losses(teacher, teacher, *batch_of(case), slots)
     assert losses.mse.item() < 1e-12  # rounding: the two attend by different kernels
-    fewer = distillation_losses(teacher, teacher, *batch_of(case), **counts_of(case))
+    fewer = distillation_losses(teacher, teacher, *batch_of(case), counts_of(case))
     assert fewer.mse.item() > 0  # it reads fewer descriptors than the target was made from
 
 
@@ -72,10 +72,10 @@ def test_padded_tokens_count():
     case = CASES[0]
     teacher, student = model_of(case, 1).eval(), model_of(case, 2, binarized=True).eval()
     query, database, labels = batch_of(case)
-    found = distillation_losses(student, teacher, query, database, labels, **counts_of(case))
+    found = distillation_losses(student, teacher, query, database, labels, counts_of(case))
     changed = database.descriptors.masked_fill(~database.valid[..., None], 3.0)
     other = distillation_losses(
-        student, teacher, query, database.with_descriptors(changed), labels, **counts_of(case)
+        student, teacher, query, database.with_descriptors(changed), labels, counts_of(case)
     )
     torch.testing.assert_close(other.bce, found.bce, atol=1e-5, rtol=0)
     assert abs(other.mse - found.mse) > 1e-3

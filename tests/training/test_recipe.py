@@ -11,13 +11,13 @@ from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.models.checkpoints import load_model
 from ames.reranking.fusion import Fusion
-from ames.training import Recipe, fit
+from ames.training import Validation
 from ames.training.distributed import Ranks
 from ames.training.learner import Learner
 from ames.training.resuming import Checkpoints
-from ames.training.step import descriptor_counts
+from ames.training.tasks.pairwise import PairwiseRecipe, PairwiseTask, descriptor_counts
 from ames.weights.files import read_weights
-from helpers.small_training import RECIPE, loader, made, same, weights
+from helpers.small_training import RECIPE, fit, loader, made, same, weights
 
 # ---- averaged weights -----------------------------------------------------------------------------------
 
@@ -51,7 +51,7 @@ def test_averaged_weights_are_what_is_validated_and_what_is_resumed(store, tmp_p
         if len(looked_at) == 1 and not (tmp_path / "again").exists():
             (tmp_path / "again").touch()
             raise AmesError("broken off")
-        return {}
+        return Validation({})
 
     whole = made()
     fit(whole, loader(store), recipe)
@@ -119,9 +119,9 @@ def test_a_pair_s_counts_do_what_trimming_does():
 
 
 def test_counts_are_those_of_the_whole_batch_whoever_draws_them(store):
-    recipe = Recipe(desc_num_sampling="pair", min_desc=2, max_desc=8)
+    recipe = PairwiseRecipe(desc_num_sampling="pair", min_desc=2, max_desc=8)
     (whole, *_) = loader(store).epoch(0)
-    parts = [next(iter(loader(store, rank=rank, ranks=3).epoch(0))) for rank in range(3)]
+    parts = [next(loader(store).epoch(0, ranks=Ranks(rank=rank, count=3))) for rank in range(3)]
     drawn = descriptor_counts(recipe, 1, 2, whole)
     assert drawn.shape == (2, 16)
     for part in parts:
@@ -146,10 +146,11 @@ def test_a_fixed_count_is_not_drawn(store, counts):
 
 def test_an_overflow_in_fp16_lowers_the_scale_and_stops_nothing(store):
     model = made()
-    learner = Learner(model, None, replace(RECIPE, autocast="fp16"), Ranks())
-    batch = next(iter(loader(store).epoch(0)))
+    task = PairwiseTask(model, loader(store), replace(RECIPE, autocast="fp16"))
+    learner = Learner(task)
+    batch = next(task.epoch(0))._replace(counts=np.array([4, 4]))
     before, scale = copy.deepcopy(weights(model)), learner.scaler.get_scale()
-    learner.accumulate(batch, np.array([4, 4]))
+    learner.accumulate(batch)
     model.classifier.weight.grad.fill_(float("inf"))
     assert learner.gradients_are_finite()
     learner.step(0, 10)
@@ -163,9 +164,8 @@ def test_an_overflow_in_fp16_lowers_the_scale_and_stops_nothing(store):
 def test_the_best_in_validation_is_kept_with_the_blend_found_there(store, tmp_path):
     out, seen = tmp_path / "model.pt", []
     results = [
-        {"val_map": 40.0, "lamb": 0.1, "temp": 1.0},
-        {"val_map": 60.0, "lamb": 0.3, "temp": 0.5},
-        {"val_map": 50.0, "lamb": 0.2, "temp": 2.0},
+        Validation({"val_map": score}, score, {"blend": {"lamb": lamb, "temp": temp}})
+        for score, lamb, temp in ((40.0, 0.1, 1.0), (60.0, 0.3, 0.5), (50.0, 0.2, 2.0))
     ]
 
     def validate(model):
@@ -187,7 +187,7 @@ def test_without_validation_there_is_no_best_and_no_blend(store, tmp_path):
 
 
 def test_the_best_of_an_earlier_training_does_not_stand_beside_a_new_model(store, tmp_path):
-    fit(made(), loader(store), RECIPE, out=tmp_path / "model.pt", validate=lambda model: {"val_map": 50.0})
+    fit(made(), loader(store), RECIPE, out=tmp_path / "model.pt", validate=lambda model: Validation({}, 50.0))
     assert (tmp_path / "model-best.pt").is_file()
     fit(made(1), loader(store), RECIPE, out=tmp_path / "model.pt")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.pt"]
@@ -197,7 +197,8 @@ def test_figures_of_numpy_and_those_that_are_no_numbers_can_be_kept(store, tmp_p
     results = iter([float("nan"), 30.0, 20.0])
 
     def validate(model):
-        return {"val_map": np.float32(next(results)), "lamb": np.float32(0.5), "temp": np.float64(1)}
+        score = np.float32(next(results))
+        return Validation({"val_map": score}, score, {"blend": {"lamb": 0.5, "temp": 1.0}})
 
     recipe = replace(RECIPE, epochs=3)
     found = fit(

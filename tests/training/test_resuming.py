@@ -13,11 +13,11 @@ import torch
 
 from ames.errors import AmesError
 from ames.models.checkpoints import load_model
-from ames.training import fit, resuming
+from ames.training import Trainer, resuming
 from ames.training.resuming import TERMINATED, Checkpoints, Interruption
 from helpers.commands import ROOT
 from helpers.killed_training import train
-from helpers.small_training import RECIPE, loader, made, same, weights, write_store
+from helpers.small_training import RECIPE, detector_task, fit, loader, made, same, weights, write_store
 
 LONGER = replace(RECIPE, epochs=4, warmup=3, clip=1.0)
 
@@ -120,6 +120,24 @@ def test_a_training_begun_otherwise_is_refused(store, tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_a_state_of_another_version_is_refused(store, tmp_path):
+    broken_off(made(), 3, store, tmp_path)
+    for path in tmp_path.iterdir():
+        old = torch.load(path, weights_only=True)
+        del old["version"]  # the first one had none
+        torch.save(old, path)
+    with pytest.raises(AmesError, match=r"state-000000003.pt: a state of another version of ames; resume"):
+        fit(made(), loader(store), LONGER, checkpoints=Checkpoints(tmp_path, resume=True))
+    with pytest.raises(AmesError, match="of a training that was interrupted; give resume=auto, or remove it"):
+        fit(made(), loader(store), LONGER, checkpoints=Checkpoints(tmp_path))
+
+
+def test_a_state_of_another_task_is_refused(store, tmp_path):
+    broken_off(made(), 3, store, tmp_path)
+    with pytest.raises(AmesError, match="was begun with task 'PairwiseTask', not 'DetectorTask'"):
+        Trainer(detector_task(loader(store)), checkpoints=Checkpoints(tmp_path, resume=True)).fit()
+
+
 def test_another_teacher_is_refused(store, tmp_path):
     student, kept = made(binarized=True), Checkpoints(tmp_path, resume=True)
     fit(student, loader(store), RECIPE, teacher=made(1), checkpoints=kept)
@@ -220,10 +238,10 @@ def test_nothing_but_bad_batches_is_an_error(store):
 # ---- real processes --------------------------------------------------------------------------------------
 
 
-def process(folder):
+def process(folder, task):
     """A training of its own that is slow enough to be killed."""
     path = os.pathsep.join([str(ROOT / "tests"), *sys.path])
-    words = [sys.executable, str(ROOT / "tests" / "helpers" / "killed_training.py"), str(folder)]
+    words = [sys.executable, str(ROOT / "tests" / "helpers" / "killed_training.py"), str(folder), task]
     return subprocess.Popen(words, env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.DEVNULL)
 
 
@@ -241,16 +259,23 @@ def wait_for_states(folder, number):
     raise AssertionError("no states were written")
 
 
-def test_kill_sigterm_and_ctrl_c_cost_nothing(one_thread, tmp_path):
+@pytest.mark.parametrize(
+    ("task", "signals"),
+    [
+        ("pairwise", {2: signal.SIGKILL, 9: signal.SIGTERM, 14: signal.SIGINT}),
+        ("detector", {6: signal.SIGKILL}),
+    ],
+)
+def test_kill_sigterm_and_ctrl_c_cost_nothing(one_thread, tmp_path, task, signals):
     write_store(tmp_path / "local.hdf5")
-    train(tmp_path, "whole")
+    train(tmp_path, "whole", task)
     status = {signal.SIGTERM: TERMINATED, signal.SIGINT: -signal.SIGINT}  # of KeyboardInterrupt
-    for number, sent in ((2, signal.SIGKILL), (9, signal.SIGTERM), (14, signal.SIGINT)):
-        training = process(tmp_path)
+    for number, sent in signals.items():
+        training = process(tmp_path, task)
         wait_for_states(tmp_path / "model", number)
         os.kill(training.pid, sent)
         assert training.wait(60) == status.get(sent, -sent)
-    train(tmp_path, "model")
+    train(tmp_path, "model", task)
     assert same(state_of(tmp_path / "whole.pt"), state_of(tmp_path / "model.pt"))
 
 

@@ -8,11 +8,10 @@ from ames.features import LocalFeatures
 from ames.models.ames import AMES
 from ames.training.data.loader import TripletBatch
 from ames.training.losses import distillation_losses, pair_losses
-from ames.training.step import step_losses
+from ames.training.tasks.pairwise import step_losses
 
 SLOTS, WIDTH, B, NEGATIVES = 7, 16, 4, 2
 SIZE = {"local_dim": WIDTH, "model_dim": 16, "num_encoder_layers": 2, "dim_feedforward": 32}
-CPU = torch.device("cpu")
 
 
 def made(seed, **changes):
@@ -66,13 +65,11 @@ def test_labels_tell_matching_pairs_from_others():
 @pytest.mark.parametrize("distilled", [False, True])
 def test_one_count_for_all_is_the_released_recipe(distilled):
     batch, model, teacher = batch_of(1), made(0), made(1).eval() if distilled else None
-    found = step_losses(model, teacher, batch, np.array([4, 6]), 10.0, CPU)
+    found = step_losses(model, teacher, batch, np.array([4, 6]), 10.0)
     query, database = batch.pairs()
     labels = torch.tensor([1.0] * B + [0.0] * B)
     if distilled:
-        known = distillation_losses(
-            model, teacher, query, database, labels, query_count=4, database_count=6, beta=10.0
-        )
+        known = distillation_losses(model, teacher, query, database, labels, (4, 6), beta=10.0)
         expected = torch.nn.functional.mse_loss(*tokens(model, teacher, query, database, 4, 6))
         assert torch.equal(known.mse, expected)
     else:
@@ -100,15 +97,13 @@ def test_counts_of_each_pair_are_pairs_one_by_one(distilled):
     query, database = batch.pairs()
     counts = counts_of(len(query.valid))
     assert len(set(counts[0])) > 2
-    found = step_losses(model, teacher, batch, counts, 10.0, CPU)
+    found = step_losses(model, teacher, batch, counts, 10.0)
     losses = []
     for i, (n, m) in enumerate(counts.T.tolist()):
         one = slice(i, i + 1)
         if distilled:
-            options = {"query_count": n, "database_count": m, "beta": 10.0}
-            losses.append(
-                distillation_losses(model, teacher, query[one], database[one], batch.labels[one], **options)
-            )
+            pair = query[one], database[one], batch.labels[one]
+            losses.append(distillation_losses(model, teacher, *pair, (n, m), beta=10.0))
         else:
             losses.append(pair_losses(model, query[one].trim(n), database[one].trim(m), batch.labels[one]))
     for mine, alone in zip(found, zip(*losses, strict=True), strict=True):
@@ -118,8 +113,8 @@ def test_counts_of_each_pair_are_pairs_one_by_one(distilled):
 
 def test_equal_counts_of_each_pair_are_one_count():
     batch, model, teacher = batch_of(), made(0), made(1).eval()
-    alone = step_losses(model, teacher, batch, np.array([3, 5]), 10.0, CPU)
-    each = step_losses(model, teacher, batch, np.array([[3], [5]]).repeat(3 * B, 1), 10.0, CPU)
+    alone = step_losses(model, teacher, batch, np.array([3, 5]), 10.0)
+    each = step_losses(model, teacher, batch, np.array([[3], [5]]).repeat(3 * B, 1), 10.0)
     for mine, other in zip(each, alone, strict=True):
         torch.testing.assert_close(mine, other)
 
@@ -128,9 +123,9 @@ def test_equal_counts_of_each_pair_are_one_count():
 def test_parts_weighed_by_their_share_make_the_whole(ranks):
     batch, model, teacher = batch_of(), made(0), made(1).eval()
     counts = counts_of(3 * B)
-    whole = step_losses(model, teacher, batch, counts, 10.0, CPU)
+    whole = step_losses(model, teacher, batch, counts, 10.0)
     found = [
-        torch.stack(step_losses(model, teacher, part, counts[:, part.positions], 10.0, CPU)) * part.share
+        torch.stack(step_losses(model, teacher, part, counts[:, part.positions], 10.0)) * part.share
         for part in parts(batch, ranks)
     ]
     torch.testing.assert_close(torch.stack(found).sum(0), torch.stack(whole), rtol=1e-4, atol=1e-6)
@@ -148,5 +143,5 @@ def test_a_batch_is_cut_or_filled_up_to_a_size():
     assert longer.share == batch.share
     model = made(0)
     counts = np.array([SLOTS, SLOTS])
-    alone, filled = (step_losses(model, None, x, counts, 10.0, CPU).loss for x in (batch, longer))
+    alone, filled = (step_losses(model, None, x, counts, 10.0).loss for x in (batch, longer))
     torch.testing.assert_close(filled, alone)

@@ -8,8 +8,9 @@ import torch
 
 from ames.errors import AmesError
 from ames.models.checkpoints import load_model
-from ames.training import Recipe, fit
-from helpers.small_training import RECIPE, loader, made, same, weights, write_store
+from ames.training import Validation
+from ames.training.tasks.pairwise import PairwiseRecipe
+from helpers.small_training import RECIPE, fit, loader, made, same, weights, write_store
 
 
 def test_the_loss_falls(store, tmp_path):
@@ -132,7 +133,7 @@ def test_validation_sees_evaluation_mode_and_joins_the_record(store):
 
     def validate(model):
         modes.append(model.training)
-        return {"map": 12.5}
+        return Validation({"map": 12.5})
 
     model = made()
     history = fit(model, loader(store), dataclasses.replace(RECIPE, epochs=5, val_freq=2), validate=validate)
@@ -185,7 +186,7 @@ def test_a_checkpoint_that_could_not_be_read_again(store, tmp_path):
 
 
 def test_the_recipe_is_the_paper_s():
-    recipe = Recipe()
+    recipe = PairwiseRecipe()
     assert (recipe.epochs, recipe.lr, recipe.weight_decay) == (15, 2e-4, 5e-4)
     assert (recipe.min_desc, recipe.max_desc, recipe.beta) == (10, 400, 10.0)
     assert (recipe.warmup, recipe.clip, recipe.autocast) == (0, None, None)

@@ -2,7 +2,7 @@
 
 A 1 x 1 convolution, batch normalization, ReLU and a second 1 x 1 convolution with softplus give one weight a
 location: attention as in DELF (Noh et al., ICCV 2017) and DELG (Cao et al., ECCV 2020). What the first two
-give, L2-normalized, are the projected features. ``ames.training.detector`` trains it.
+give, L2-normalized, are the projected features. ``ames.training.tasks.detector`` trains it.
 """
 
 from __future__ import annotations

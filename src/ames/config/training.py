@@ -2,41 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
+import torch
+from omegaconf import DictConfig
+from torch import nn
 
-from ames.config.evaluation import run_folder
-from ames.config.values import file_name, number, optional, optional_number, plain, whole
+from ames.config.evaluation import dataset_folder, device, read_dataset, run_folder
+from ames.config.values import file_name, number, optional, optional_number, plain, read_fields, whole
 from ames.datasets.layout import DatasetFolder
 from ames.datasets.lists import read_list, read_training_list
 from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError
+from ames.io.hashing import weights_digest
 from ames.io.locks import exclusively
+from ames.training import Recipe, Task, Trainer
 from ames.training.data.candidates import Candidates, LabelledNeighbours
 from ames.training.data.loader import TripletLoader
 from ames.training.data.neighbours import Neighbours
 from ames.training.data.pairs import ListedPairs, read_pairs
 from ames.training.data.sampler import TripletSampler, describe
-from ames.training.distributed import Ranks
+from ames.training.distributed import Ranks, init_distributed
 from ames.training.logging.environment import write_environment
 from ames.training.logging.journal import Journal, journal_path
 from ames.training.logging.monitor import TrainingMonitor
 from ames.training.logging.trackers import make_trackers
 from ames.training.resuming import Checkpoints
 
+R = TypeVar("R", bound=Recipe)
 
-def take_width(config: DictConfig, width: int) -> None:
-    """Descriptors of a backbone that the configuration does not know are as wide as their file says."""
-    if OmegaConf.is_interpolation(config, "dim_local_features") and config.desc_name not in config.local_dims:
-        config.dim_local_features = width
+
+def train(
+    config: DictConfig,
+    build: Callable[[DictConfig, Ranks], tuple[Task[Any, Any], dict[str, Any]]],
+    name: str,
+    kind: str,
+) -> float:
+    """Train the task that ``build`` returns, with what files say of its model; print and return the last
+    loss. name: of the file in the run folder, unless ``model_path`` is given; kind: what it holds, in a word.
+    """
+    with init_distributed(device(config)) as ranks, ExitStack() as held:
+        out = trained_file(config, name, ranks)
+        kept = checkpoints(config, out)
+        torch.manual_seed(whole(config, "seed", least=0))
+        task, provenance = build(config, ranks)
+        ranks.broadcast_from_main(lambda: held.enter_context(exclusively(out)))
+        shown = monitor(config, out, ranks)
+        trainer = Trainer(task, out=out, ranks=ranks, provenance=provenance, checkpoints=kept, monitor=shown)
+        last = trainer.fit()[-1]
+        if ranks.is_main:
+            print(f"loss {last['loss']:.4f}, accuracy {last['accuracy']:.3f}; {kind}: {out}")
+        return last["loss"]
+
+
+def training_set(config: DictConfig) -> tuple[DatasetFolder, DescriptorFile]:
+    """The folder of ``train_dataset`` and its local descriptors."""
+    folder = dataset_folder(config, read_dataset(config, "train_dataset"))
+    return folder, DescriptorFile(folder.local())
+
+
+def read_recipe(kind: type[R], *trees: DictConfig, start_from: nn.Module | None, **given: Any) -> R:
+    """Read a recipe from the first of ``trees`` that has each key. start_from: the model under that key."""
+    autocast = {True: "bf16", False: None}.get(trees[0].autocast, trees[0].autocast)
+    digest = None if start_from is None else weights_digest(start_from)
+    return read_fields(kind, *trees, autocast=autocast, start_from=digest, **given)
 
 
 def triplets(
-    config: DictConfig, folder: DatasetFolder, descriptors: DescriptorFile, ranks: Ranks, *, seed: int
+    config: DictConfig, folder: DatasetFolder, descriptors: DescriptorFile, ranks: Ranks
 ) -> TripletLoader:
     """Batches of ``train_dataset``, whose folder and descriptors are open; says how many there are.
 
@@ -51,24 +87,22 @@ def triplets(
         "hard_negative_fraction": number(data, "hard_negative_fraction"),
     }
     summary = ranks.broadcast_from_main(lambda: TripletSampler(candidates, **options).summary())
-    images = 2 + options["negatives"]  # of a triplet
+    images = 2 + options["negatives"]  # per triplet
     loader = TripletLoader(
         TripletSampler(candidates, **options, summary=summary),
         descriptors,
         triplets=whole(data, "batch_size", least=images) // images,
         count=min(whole(data, "desc_num"), descriptors.slots),
-        seed=seed,
+        seed=whole(config, "seed", least=0),
         workers=whole(config, "num_workers", least=0),
-        rank=ranks.rank,
-        ranks=ranks.count,
     )
     if ranks.is_main:
-        print(f"{describe(loader.sampler.statistics)}; {len(loader)} batches an epoch")
+        print(f"{describe(loader.sampler.statistics)}; {len(loader)} batches per epoch")
     return loader
 
 
 def _candidates(data: DictConfig, folder: DatasetFolder) -> Candidates:
-    """Listed pairs where there are any, else neighbours with labels."""
+    """Listed pairs if the configuration names them, else neighbours with labels."""
     images = folder.image_list() if data.list is None else folder.file(str(data.list))
     power, columns = number(data, "similarity_power"), whole(data, "num_neighbours")
     highest = optional_number(data, "max_similarity")
@@ -96,17 +130,9 @@ def trained_file(config: DictConfig, name: str, ranks: Ranks) -> Path:
     """Where training writes: ``model_path``, else ``name`` in the first process's run folder."""
     given = None if config.model_path is None else Path(str(config.model_path))
     out = ranks.broadcast_from_main(lambda: given or run_folder() / name)
-    if out.is_dir():  # said before an epoch of training, not after it
+    if out.is_dir():  # refused before the first epoch, not after it
         raise AmesError(f"model_path {out} is a folder: give the name of a file in it")
     return out
-
-
-@contextmanager
-def exclusive_output(out: Path, ranks: Ranks) -> Iterator[None]:
-    """Keeps other trainings away from ``out`` and its states; AmesError, in all ranks, where one is there."""
-    with ExitStack() as held:
-        ranks.broadcast_from_main(lambda: held.enter_context(exclusively(out)))
-        yield
 
 
 def checkpoints(config: DictConfig, out: Path) -> Checkpoints:
@@ -121,16 +147,15 @@ def checkpoints(config: DictConfig, out: Path) -> Checkpoints:
     return Checkpoints(folder, every=every, keep=keep, resume=resume)
 
 
-def watch(config: DictConfig, out: Path, ranks: Ranks) -> TrainingMonitor:
-    """What shows the training: the first process alone, which also notes what it runs with."""
+def monitor(config: DictConfig, out: Path, ranks: Ranks) -> TrainingMonitor:
+    """Show the training in the first process alone, which also records its environment."""
     if not ranks.is_main:
         return TrainingMonitor(quiet=True)
     journal, settings = journal_path(out), plain(config)
     noted = {"model": out, "journal": journal, "seed": config.seed, "processes": ranks.count}
     write_environment(run_folder(), **noted)
+    folder = out.with_name(f"{out.stem}-tracked")
     return TrainingMonitor(
         Journal(journal),
-        lambda step: make_trackers(
-            settings["tracker"], folder=out.with_name(f"{out.stem}-tracked"), config=settings, step=step
-        ),
+        lambda step: make_trackers(settings["tracker"], folder=folder, config=settings, step=step),
     )

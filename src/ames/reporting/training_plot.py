@@ -109,19 +109,13 @@ def run_names(journals: Sequence[Path]) -> list[str]:
     parts = [(*head, last.removesuffix(ENDING)) for *head, last in parts]
     short = []
     for one in parts:
-        alike = [_common(one, other) for other in parts if other is not one]
-        short.append(one[-1 - max(alike, default=0) :])
+        count = 1  # of last parts
+        while any(one[-count:] == other[-count:] for other in parts if other is not one) and count < len(one):
+            count += 1
+        short.append(one[-count:])
     while min(map(len, short)) > 1 and len({one[-1] for one in short}) == 1:
         short = [one[:-1] for one in short]
     return ["/".join(one) for one in short]
-
-
-def _common(a: Sequence[str], b: Sequence[str]) -> int:
-    """Return how many last parts two paths share."""
-    count = 0
-    while count < min(len(a), len(b)) and a[-1 - count] == b[-1 - count]:
-        count += 1
-    return count
 
 
 def load_curves(journals: Sequence[Path]) -> list[Curves]:

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ames.errors import AmesError
 
@@ -35,6 +37,10 @@ class Ranks:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     rank: int = 0
     count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.count:
+            raise AmesError(f"rank {self.rank} of {self.count} ranks: give one of 0 ... {self.count - 1}")
 
     @property
     def is_main(self) -> bool:
@@ -82,6 +88,14 @@ class Ranks:
             raise AmesError(told[1])
         return told[0]
 
+    def first(self, text: str | None) -> str | None:
+        """The text of the first process that has one, on all of them."""
+        if self.count == 1 or not self.all_reduce_max(int(text is not None)):
+            return text
+        found: list[Any] = [None] * self.count
+        dist.all_gather_object(found, text)
+        return next(x for x in found if x is not None)
+
     def all_gather(self, array: np.ndarray) -> np.ndarray:
         """The processes' arrays [..., n_r] joined along the last axis, in their order."""
         if self.count == 1:
@@ -89,6 +103,41 @@ class Ranks:
         parts: list[Any] = [None] * self.count
         dist.all_gather_object(parts, array)
         return np.concatenate(parts, axis=-1)
+
+
+class SyncedBatchNorm(_BatchNorm):
+    """Batch normalization over the batches of all processes, on any device: torch's own needs GPUs."""
+
+    @staticmethod
+    def convert(model: nn.Module) -> None:
+        """Make every batch normalization of a model, in place, one of all processes."""
+        for module in model.modules():
+            if isinstance(module, _BatchNorm):
+                module.__class__ = SyncedBatchNorm
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Any, as the class that this was."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        momentum = self.momentum
+        if not (self.training and self.track_running_stats and momentum and dist.is_initialized()):
+            return super().forward(input)
+        x, axes, shape = input.float(), [0, *range(2, input.ndim)], [1, -1] + [1] * (input.ndim - 2)
+        sums = _sum(torch.cat((x.sum(axes), x.new_tensor([x.numel() / x.shape[1]]))))
+        mean, count = sums[:-1] / sums[-1], sums[-1]
+        x = x - mean.view(shape)
+        variance = _sum(x.square().sum(axes)) / count
+        with torch.no_grad():
+            self.get_buffer("num_batches_tracked").add_(1)
+            self.get_buffer("running_mean").lerp_(mean, momentum)
+            self.get_buffer("running_var").lerp_(variance * count / (count - 1), momentum)
+        x = x * (variance + self.eps).rsqrt().view(shape)
+        return (x * self.weight.view(shape) + self.bias.view(shape)).to(input.dtype)
+
+
+def _sum(x: Tensor) -> Tensor:
+    """The sum over all processes; its gradient, too."""
+    return importlib.import_module("torch.distributed.nn.functional").all_reduce(x)
 
 
 @contextmanager
@@ -121,11 +170,3 @@ def init_distributed(device: str) -> Iterator[Ranks]:
         yield Ranks(torch.device(device), rank, count)
     finally:
         dist.destroy_process_group()
-
-
-def single_process() -> Ranks:
-    """For trainings of one process; AmesError where torchrun started several."""
-    count = int(os.environ.get("WORLD_SIZE", 1))
-    if count > 1:
-        raise AmesError(f"started as {count} processes, but this training is of one: leave torchrun out")
-    return Ranks()

@@ -4,66 +4,65 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ames.errors import AmesError
-from ames.models.ames import AMES
 from ames.precision import AUTOCAST
-from ames.training.data.loader import TripletBatch
-from ames.training.distributed import Ranks
-from ames.training.losses import Losses
-from ames.training.recipe import Recipe
-from ames.training.step import lr_factor, step_losses
+from ames.training.distributed import SyncedBatchNorm
+from ames.training.task import Task
 
 
 class Learner:
     """Learns a batch at a time; ``state`` and ``restore`` carry everything that the next batch depends on."""
 
-    def __init__(self, model: AMES, teacher: AMES | None, recipe: Recipe, ranks: Ranks) -> None:
-        if ranks.count > 1:  # what was fitted to data may differ between machines, be it in a sign
-            model.load_state_dict(
-                ranks.broadcast_from_main(lambda: {k: x.cpu() for k, x in model.state_dict().items()})
+    def __init__(self, task: Task[Any, Any]) -> None:
+        self.task, self.recipe, self.ranks, self.model = task, task.recipe, task.ranks, task.model
+        if self.ranks.count > 1:
+            # What was fitted to data may differ between machines, be it in a sign.
+            first = self.ranks.broadcast_from_main(
+                lambda: {k: x.cpu() for k, x in self.model.state_dict().items()}
             )
-        self.model, self.teacher, self.recipe, self.ranks = model.to(ranks.device), teacher, recipe, ranks
-        if teacher is not None:
-            teacher.to(ranks.device).eval().requires_grad_(False)
-        freeze(model, recipe.freeze)
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-        self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=recipe.autocast == "fp16")
+            self.model.load_state_dict(first)
+            SyncedBatchNorm.convert(self.model)
+        freeze(self.model, self.recipe.freeze)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=self.recipe.lr, weight_decay=self.recipe.weight_decay
+        )
+        self.scaler = torch.amp.GradScaler(self.ranks.device.type, enabled=self.recipe.autocast == "fp16")
         self.averaged = None
-        if recipe.ema is not None:
-            self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema))
-        self._losses = torch.compile(step_losses, dynamic=True) if recipe.compile else step_losses
+        if self.recipe.ema is not None:
+            average = get_ema_multi_avg_fn(self.recipe.ema)
+            self.averaged = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True)
+        self._loss = torch.compile(task.loss, dynamic=True) if self.recipe.compile else task.loss
 
     @property
-    def result(self) -> AMES:
-        """The model to be measured and kept: of averaged weights where these are asked for."""
-        return self.model if self.averaged is None else cast(AMES, self.averaged.module)
+    def result(self) -> nn.Module:
+        """The model to be validated and saved: of averaged weights where these are asked for."""
+        return self.model if self.averaged is None else self.averaged.module
 
-    def accumulate(self, batch: TripletBatch, counts: np.ndarray) -> list[float]:
-        """Adds the gradient of a batch, unless its loss is not finite in some process.
+    def accumulate(self, batch: Any) -> tuple[dict[str, float], int]:
+        """Add the gradient of a batch, unless its loss is not finite in some process.
 
-        Returns loss, bce, mse and accuracy of the whole batch, over all processes.
+        Returns the task's losses of the whole batch, over all processes, and the number of its items.
         """
-        recipe = self.recipe
-        dtype = AUTOCAST[recipe.autocast]
+        dtype = AUTOCAST[self.recipe.autocast]
         with torch.autocast(self.ranks.device.type, dtype, enabled=dtype is not None):
-            losses: Losses = self._losses(
-                self.model, self.teacher, batch, counts, recipe.beta, self.ranks.device
-            )
-        # Means over a process's pairs, weighted by its share of them, add up to those of the batch.
-        totals = self.ranks.all_reduce_sum([batch.share * float(x.detach()) for x in losses])
-        if math.isfinite(totals[0]):
-            self.scaler.scale(losses.loss * (batch.share / recipe.accumulate)).backward()
-        return totals
+            losses = self._loss(self.model, batch)
+        count = self.task.count(batch)
+        weighted = [count * float(x.detach()) for x in losses.values()]
+        total, *sums = self.ranks.all_reduce_sum([count, *weighted])
+        means = {name: x / total for name, x in zip(losses, sums, strict=True)}
+        if math.isfinite(means["loss"]):
+            # Means over a process's items, weighted by its share of them, add up to those of the batch.
+            self.scaler.scale(losses["loss"] * (count / total / self.recipe.accumulate)).backward()
+        return means, int(total)
 
     def gradients_are_finite(self) -> bool:
-        """Joins the processes' gradients and clips them; False where they are not finite.
+        """Join the processes' gradients and clip them; False where they are not finite.
 
         In fp16 an overflow only lowers the scale of the loss, as it is meant to: that is sound.
         """
@@ -79,7 +78,7 @@ class Learner:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def step(self, done: int, total: int) -> None:
-        """Changes the weights at batch ``done`` of ``total``."""
+        """Change the weights at batch ``done`` of ``total``."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.lr * lr_factor(done, total, self.recipe.warmup)
         if any(x.grad is not None for x in self.model.parameters()):
@@ -90,29 +89,33 @@ class Learner:
         self.zero_grad()
 
     def zero_grad(self) -> None:
-        """Drops the gradients that were added so far."""
+        """Drop the gradients that were added so far."""
         self.optimizer.zero_grad(set_to_none=True)
 
+    def _parts(self) -> dict[str, Any]:
+        parts = {"model": self.model, "optimizer": self.optimizer, "scaler": self.scaler, "task": self.task}
+        return parts if self.averaged is None else parts | {"averaged": self.averaged}
+
     def state(self) -> dict[str, Any]:
-        averaged = {} if self.averaged is None else self.averaged.state_dict()
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "averaged": averaged,
-        }
+        return {name: part.state_dict() for name, part in self._parts().items()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        if self.averaged is not None:
-            self.averaged.load_state_dict(state["averaged"])
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+
+
+def lr_factor(step: int, steps: int, warmup: int) -> float:
+    """Linear warm-up, then a cosine to 0 over the remaining steps."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    progress = (step - warmup) / max(steps - warmup, 1)
+    # math, not numpy: the optimizer keeps the rate, and a checkpoint holds plain numbers only
+    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
 def freeze(model: nn.Module, prefixes: Sequence[str]) -> None:
-    """Parameters whose names begin with one of ``prefixes`` stay as they are; AmesError for a prefix that
-    begins none, and where nothing is left to learn.
+    """Exclude parameters whose names begin with one of ``prefixes`` from training; AmesError for a prefix
+    that begins none, and where nothing is left to learn.
     """
     names = dict(model.named_parameters())
     for prefix in prefixes:

@@ -35,16 +35,15 @@ def distillation_losses(
     query: LocalFeatures,
     database: LocalFeatures,
     labels: Tensor,
+    counts: np.ndarray | tuple[int, int],
     *,
-    query_count: int | np.ndarray,
-    database_count: int | np.ndarray,
     beta: float = 10.0,
 ) -> Losses:
     """BCE + beta * MSE(student's final tokens, the teacher's for the same descriptors) (AMES, ECCV 2024).
 
-    The teacher reads all descriptors, the student the first ``query_count`` and ``database_count``: one
-    number for the batch, or int [P], one for each pair. The MSE of a pair is that over the tokens which the
-    student reads of it, and a batch's the mean over its pairs.
+    The teacher reads all descriptors, the student the first ``counts`` of query and database: int [2], the
+    same for the batch, or int [2, P], one of each per pair. The MSE of a pair is that over the tokens which
+    the student reads of it, and a batch's the mean over its pairs.
     Padded tokens count in the MSE, as in the released recipe; the teacher's database tokens are
     rounded to fp16, as they are whenever it is evaluated.
     """
@@ -53,7 +52,7 @@ def distillation_losses(
             query.descriptors, ~query.valid, database.descriptors, ~database.valid, return_logits=True
         )
     N = query.size
-    query, database = query.keep(query_count), database.keep(database_count)
+    query, database = query.keep(counts[0]), database.keep(counts[1])
     target = torch.cat(
         (target[:, : 1 + query.size], target[:, 1 + N : 1 + N + database.size]), dim=1
     )  # [P, 1 + N' + M', d]
@@ -63,8 +62,8 @@ def distillation_losses(
     logits = logits.float()
     bce = F.binary_cross_entropy_with_logits(logits, labels)
     tokens, target = tokens.float(), target.float()
-    if np.ndim(query_count) or np.ndim(database_count):
-        mse = _mean_over_read(tokens, target, (query.size, query_count), (database.size, database_count))
+    if np.ndim(counts) > 1:
+        mse = _mean_over_read(tokens, target, (query.size, counts[0]), (database.size, counts[1]))
     else:
         mse = F.mse_loss(tokens, target)
     return Losses(bce + beta * mse, bce.detach(), mse.detach(), _accuracy(logits, labels))

@@ -1,4 +1,4 @@
-"""Training that goes on after an interruption: states in a folder, and a signal that asks to leave."""
+"""Training that resumes after an interruption: states in a folder, and a signal that asks to leave."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, NoReturn
 
 import torch
@@ -19,6 +19,7 @@ from ames.io.atomic import atomic_path
 log = logging.getLogger(__name__)
 
 _SAME_PRESS = 1.0  # seconds within which two SIGINT are one Ctrl-C
+_VERSION = 2  # of a state's content
 TERMINATED = 128 + signal.SIGTERM  # the exit status that shells and schedulers expect
 
 
@@ -26,8 +27,8 @@ class Checkpoints:
     """Whole states of a training in a folder: ``state-<batches done>.pt``, each of them written atomically.
 
     every: batches of an epoch between two states (0: none within an epoch). keep: how many of the last stay;
-    more than one, so that a damaged one costs little. resume: whether to go on from what is there; if not,
-    the states of a training that came to its end make room, and others are refused.
+    more than one, so that a damaged one costs little. resume: whether to resume from the newest; if not,
+    the states of a finished training are removed, and others are refused.
     """
 
     def __init__(self, folder: Path | str, *, every: int = 0, keep: int = 2, resume: bool = False) -> None:
@@ -36,28 +37,29 @@ class Checkpoints:
         self.folder, self.every, self.keep, self.resume = Path(folder), every, keep, resume
 
     def due(self, batch: int, step: int = 1) -> bool:
-        """Whether a state is to be saved behind ``batch`` batches of an epoch, which come ``step`` at a time:
-        with the first of these steps that reaches a multiple of ``every``.
+        """Whether to save a state after ``batch`` batches of an epoch, which come ``step`` at a time: with
+        the first of these steps that reaches a multiple of ``every``.
         """
         return self.every > 0 and batch % self.every < step
 
     def save(self, state: dict[str, Any], settings: dict[str, Any], done: int) -> None:
-        """Writes a state after ``done`` batches in all; the oldest beyond ``keep`` go."""
+        """Write a state after ``done`` batches in all; remove the oldest beyond ``keep``."""
         path = self.folder / f"state-{done:09}.pt"
         with atomic_path(path) as temporary:
             try:
-                torch.save(state | {"settings": json.dumps(settings, sort_keys=True)}, temporary)
+                more = {"version": _VERSION, "settings": json.dumps(settings)}
+                torch.save(state | more, temporary)
             except RuntimeError as error:  # what torch raises on a full disk
                 raise AmesError(f"{path}: cannot be written ({first_line(error)})") from error
-        # Those behind it are damaged, for training went on from one before them: they are none of the last.
+        # Later ones are damaged, because training resumed from one before them: they do not count.
         for old in [x for x in self._states() if x <= path][: -self.keep]:
             old.unlink(missing_ok=True)
 
     def latest(self, settings: dict[str, Any]) -> dict[str, Any] | None:
-        """The newest state that can be read; None if there is none.
+        """The newest state that can be read; None without states.
 
-        AmesError where none can be read, where it was begun with other settings, or where there are states
-        and nobody asked to go on.
+        AmesError where none can be read, where it was begun with other settings or another version, or where
+        it is of an interrupted training and ``resume`` is not set.
         """
         states = self._states()
         for path in reversed(states):
@@ -68,43 +70,45 @@ class Checkpoints:
                 log.warning("%s: damaged (%s); the one before is taken", path, first_line(error))
                 continue
             if not self.resume:
-                self._make_room(path, finished)
+                if not finished:
+                    raise AmesError(
+                        f"{path}: of a training that was interrupted; give resume=auto, or remove it"
+                    )
+                for old in states:
+                    old.unlink()
                 return None
-            self._check(path, json.loads(begun), settings)
+            if state.pop("version", 1) != _VERSION:
+                raise AmesError(
+                    f"{path}: a state of another version of ames; resume with that one, or remove it"
+                )
+            _check(path, _flat(json.loads(begun)), _flat(json.loads(json.dumps(settings))))
             return state
         if states:
             raise AmesError(f"{self.folder}: none of its {len(states)} states can be read; remove it")
         return None
 
-    def _make_room(self, newest: Path, finished: bool) -> None:
-        if not finished:
-            raise AmesError(f"{newest}: of a training that was interrupted; give resume=auto, or remove it")
-        for path in self._states():
-            path.unlink()
-
-    def _check(self, path: Path, begun: dict[str, Any], settings: dict[str, Any]) -> None:
-        wanted = json.loads(json.dumps(settings))
-        for group, values in begun.items():
-            other = wanted.get(group)
-            if values == other:
-                continue
-            if isinstance(values, dict) and isinstance(other, dict):
-                name = next(k for k in values | other if values.get(k) != other.get(k))
-                values, other = values.get(name), other.get(name)
-            else:
-                name = group
-            raise AmesError(
-                f"{path}: its training was begun with {name} {values!r}, not {other!r}; resume with the "
-                "same, or start again elsewhere"
-            )
-
     def _states(self) -> list[Path]:
         return sorted(self.folder.glob("state-*.pt"))
 
 
+def _flat(settings: dict[str, Any]) -> dict[tuple[str, str], Any]:
+    """By group and name; a group that is a single value by its name alone."""
+    groups = {key: x if isinstance(x, dict) else {key: x} for key, x in settings.items()}
+    return {(group, name): value for group, values in groups.items() for name, value in values.items()}
+
+
+def _check(path: Path, begun: dict[tuple[str, str], Any], wanted: dict[tuple[str, str], Any]) -> None:
+    for key in begun | wanted:
+        if begun.get(key) != wanted.get(key):
+            raise AmesError(
+                f"{path}: its training was begun with {key[1]} {begun.get(key)!r}, not {wanted.get(key)!r}; "
+                "resume with the same, or start again elsewhere"
+            )
+
+
 class Interruption:
-    """Notes SIGTERM, which schedulers send before they take a machine away, and Ctrl-C, so that a step can be
-    ended. A second Ctrl-C does not wait for that. kept: whether there is a state by then, which is said.
+    """Records SIGTERM, which schedulers send before they take a machine away, and Ctrl-C, so that a step can
+    end first. A second Ctrl-C does not wait. kept: whether a state exists by then, for the message.
     """
 
     def __init__(self, *, kept: bool) -> None:
@@ -128,14 +132,12 @@ class Interruption:
         self.asked, self._signal = True, signal.Signals(number)
 
     def leave(self) -> NoReturn:
-        """Ends the process with the status of SIGTERM, or as Ctrl-C does."""
+        """End the process with the status of SIGTERM, or as Ctrl-C does."""
         log.warning("%s: %straining ends", self._signal.name, "the state is kept, " if self._kept else "")
         if self._signal == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(TERMINATED)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)

@@ -39,7 +39,7 @@ def contents(batches):
 
 
 def test_batches_hold_the_descriptors_of_their_triplets(store):
-    batches = list(loader(store))
+    batches = list(loader(store).epoch(0))
     assert len(batches) == len(loader(store)) == 4
     labels = np.arange(40) % 2
     for anchors, positives, negatives in contents(batches):
@@ -55,7 +55,7 @@ def test_batches_hold_the_descriptors_of_their_triplets(store):
 
 
 def test_pairs_are_matching_ones_first(store):
-    batch = next(iter(loader(store)))
+    batch = next(loader(store).epoch(0))
     query, database = batch.pairs()
     assert images_of(query) == 2 * images_of(batch.anchor)
     assert images_of(database) == images_of(batch.positive) + images_of(batch.negatives)
@@ -63,7 +63,7 @@ def test_pairs_are_matching_ones_first(store):
 
 def test_pairs_of_several_negatives(store):
     sampler = sampled(*everyone(40, 2), negatives=3)
-    for batch in TripletLoader(sampler, store, triplets=10, count=8):
+    for batch in TripletLoader(sampler, store, triplets=10, count=8).epoch(0):
         query, database = batch.pairs()
         assert batch.images.shape == (5, 10)
         assert images_of(query) == 4 * batch.images[0].tolist()
@@ -72,18 +72,18 @@ def test_pairs_of_several_negatives(store):
 
 def test_the_same_seed_gives_the_same_batches(store):
     first, again, other = loader(store), loader(store), loader(store, seed=1)
-    epochs = [contents(first), contents(first)]
-    assert epochs == [contents(again), contents(again)]
+    epochs = [contents(first.epoch(number)) for number in range(2)]
+    assert epochs == [contents(again.epoch(number)) for number in range(2)]
     assert epochs[0] != epochs[1]
-    assert epochs[0] != contents(other)
+    assert epochs[0] != contents(other.epoch(0))
 
 
 def test_no_more_descriptors_than_asked_for(store):
-    assert next(iter(loader(store, count=2))).anchor.size == 2
+    assert next(loader(store, count=2).epoch(0)).anchor.size == 2
 
 
 def test_more_triplets_than_anchors_make_one_batch(store):
-    assert [len(b.anchor.valid) for b in loader(store, triplets=100)] == [40]
+    assert [len(b.anchor.valid) for b in loader(store, triplets=100).epoch(0)] == [40]
 
 
 def test_descriptors_of_another_data_set(store, tmp_path):
@@ -112,11 +112,11 @@ def tensors(batch):
 
 def test_workers_change_no_batch(store):
     alone = loader(store)
-    epochs = [list(alone), list(alone)]
+    epochs = [list(alone.epoch(number)) for number in range(2)]
     for workers in (1, 3):
         reading = loader(store, workers=workers)
-        for expected in epochs:
-            for batch, other in zip(reading, expected, strict=True):
+        for number, expected in enumerate(epochs):
+            for batch, other in zip(reading.epoch(number), expected, strict=True):
                 for found, known in zip(tensors(batch), tensors(other), strict=True):
                     assert torch.equal(found, known)
                     assert found.dtype in (torch.float16, torch.bool)  # as stored
@@ -125,7 +125,7 @@ def test_workers_change_no_batch(store):
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_an_epoch_that_is_broken_off_leaves_no_thread(store, workers):
     before = threading.active_count()
-    for _ in loader(store, workers=workers):
+    for _ in loader(store, workers=workers).epoch(0):
         break
     assert threading.active_count() == before
 
@@ -136,5 +136,5 @@ def test_an_error_of_a_reading_thread_is_raised_by_the_loader(store, workers):
     reading = loader(store, workers=workers)
     store.path.unlink()
     with pytest.raises(AmesError, match=rf"{store.path}.*No such file"):
-        list(reading)
+        list(reading.epoch(0))
     assert threading.active_count() == before

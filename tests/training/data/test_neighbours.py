@@ -59,17 +59,6 @@ def test_rows_are_those_of_the_shortlist(tmp_path, monkeypatch, kind, columns):
     assert (near.images, near.columns) == (IMAGES, min(columns, ENTRIES))
 
 
-def test_a_pickled_object_holds_the_path_alone(tmp_path):
-    path = stored(tmp_path, "npz", *arrays())
-    near = Neighbours.open(path, images=IMAGES, columns=5)
-    sent = pickle.dumps(near)
-    assert len(sent) < 1000
-    for mine, other in zip(pickle.loads(sent).rows(np.arange(9)), near.rows(np.arange(9)), strict=True):
-        assert np.array_equal(mine, other, equal_nan=True)
-    other = pickle.loads(pickle.dumps(Neighbours.from_arrays(*arrays(), columns=5)))
-    assert np.array_equal(other.rows(slice(0, 4))[0], near.rows(slice(0, 4))[0])
-
-
 @pytest.mark.parametrize(
     ("row", "ids", "similarity", "message"),
     [

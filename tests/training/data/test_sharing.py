@@ -11,6 +11,7 @@ from ames.training.data.candidates import LabelledNeighbours
 from ames.training.data.loader import TripletLoader
 from ames.training.data.neighbours import Neighbours
 from ames.training.data.sampler import TripletSampler
+from ames.training.distributed import Ranks
 
 IMAGES = 30
 
@@ -35,11 +36,12 @@ def loader(store, negatives=1, **changes):
 @pytest.mark.parametrize("negatives", [1, 3])
 @pytest.mark.parametrize("ranks", [1, 2, 3, 7])
 def test_the_parts_are_the_global_batch(store, ranks, negatives):
-    whole = list(loader(store, negatives))
-    sharing = [loader(store, negatives, rank=rank, ranks=ranks, workers=rank % 2) for rank in range(ranks)]
+    whole = list(loader(store, negatives).epoch(0))
+    sharing = [loader(store, negatives, workers=rank % 2) for rank in range(ranks)]
     assert {len(one) for one in sharing} == {len(whole)} == {4}
     assert all(one.settings() == loader(store, negatives).settings() for one in sharing)
-    for expected, *parts in zip(whole, *sharing, strict=True):
+    epochs = [one.epoch(0, ranks=Ranks(rank=rank, count=ranks)) for rank, one in enumerate(sharing)]
+    for expected, *parts in zip(whole, *epochs, strict=True):
         assert np.array_equal(np.concatenate([part.images for part in parts], axis=1), expected.images)
         sizes = [part.images.shape[1] for part in parts]
         assert max(sizes) - min(sizes) <= 1
@@ -56,7 +58,7 @@ def test_the_parts_are_the_global_batch(store, ranks, negatives):
 
 
 def test_a_part_is_as_long_as_its_own_images_need(store):
-    parts = [list(loader(store, rank=rank, ranks=7)) for rank in range(7)]
+    parts = [list(loader(store).epoch(0, ranks=Ranks(rank=rank, count=7))) for rank in range(7)]
     longest = {part.longest for rank in parts for part in rank}
     assert len(longest) > 1
     for part in (part for rank in parts for part in rank):
@@ -65,10 +67,10 @@ def test_a_part_is_as_long_as_its_own_images_need(store):
 
 def test_more_ranks_than_triplets(store):
     with pytest.raises(AmesError, match="a batch of 7 triplets cannot be shared by 8 ranks"):
-        loader(store, rank=0, ranks=8)
+        loader(store).epoch(0, ranks=Ranks(count=8))
 
 
 @pytest.mark.parametrize(("rank", "ranks"), [(2, 2), (-1, 2), (0, 0)])
-def test_a_rank_that_is_none(store, rank, ranks):
+def test_a_rank_that_is_none(rank, ranks):
     with pytest.raises(AmesError, match=f"rank {rank} of {ranks}"):
-        loader(store, rank=rank, ranks=ranks)
+        Ranks(rank=rank, count=ranks)

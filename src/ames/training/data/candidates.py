@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -18,8 +17,8 @@ _ROWS_AT_ONCE = 2048  # of the pass over all images: bounds the memory that it t
 
 
 class Weighted(NamedTuple):
-    """Images that B anchors may be paired with, C each: ids int64 [B, C]; positive, negative float64 [B, C],
-    in proportion to which they are drawn, 0 for what is none. No image has a weight twice in a row.
+    """Images that B anchors may be paired with, C each: ids int64 [B, C]; their weights as positives and as
+    negatives, float64 [B, C], in proportion to which they are drawn. No image has a weight twice in a row.
     """
 
     ids: np.ndarray
@@ -110,16 +109,13 @@ class LabelledNeighbours:
         if self._first is not None:
             images, rows = np.where(ids >= 0, self._first[ids], -1), self._first[rows]
         usable = (ids >= 0) & (images != rows[:, None])
-        again = repeated(images)
-        twice = near = 0
-        if again.any():
-            twice = int((again & usable).sum())
-            usable &= ~again
-        if self.max_similarity is not None:
-            close = similarities > self.max_similarity
-            near = int((close & usable).sum())
-            usable &= ~close
-        return ids, powers(np.where(usable, similarities, 0), self.similarity_power), (twice, near)
+        again = usable & repeated(images)
+        usable &= ~again
+        highest = np.inf if self.max_similarity is None else self.max_similarity
+        close = usable & (similarities > highest)
+        usable &= ~close
+        weight = powers(np.where(usable, similarities, 0), self.similarity_power)
+        return ids, weight, (int(again.sum()), int(close.sum()))
 
     def sample_other(self, anchors: np.ndarray, numbers: np.ndarray, taken: np.ndarray) -> np.ndarray:
         labels = self._labels[anchors]
@@ -130,11 +126,17 @@ class LabelledNeighbours:
         return self._by_label[chosen + np.where(chosen >= start, size, 0)].astype(np.int64)
 
     def scan(self) -> Scan:
-        positives, negatives = (np.zeros(self.images, np.int64) for _ in range(2))
-        twice = near = 0
-        for block, (same, others, found) in self._blocks():
-            positives[block], negatives[block] = same, others
-            twice, near = twice + found[0], near + found[1]
+        def count(block: slice) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+            ids, weight, left_out = self._weighted(block)
+            near = weight > 0
+            same = near & (self._labels[ids] == self._labels[block][:, None])
+            return same.sum(1), near.sum(1), left_out
+
+        blocks = [slice(start, start + _ROWS_AT_ONCE) for start in range(0, self.images, _ROWS_AT_ONCE)]
+        counted = ahead(count, blocks, min(4, os.cpu_count() or 1))
+        bar = tqdm(counted, "neighbours", len(blocks), unit="block", disable=None, delay=2)
+        same, near, left_out = zip(*bar, strict=True)
+        positives = np.concatenate(same)
         listed = np.arange(self.images) if self._first is None else np.unique(self._first)
         statistics = {
             "source": "labels",
@@ -142,25 +144,12 @@ class LabelledNeighbours:
             "labels": len(self._sizes),
             "single_labels": int((np.bincount(self._labels[listed]) == 1).sum()),
             "duplicates": self.images - len(listed),
-            "repeated": twice,
-            "near_duplicates": near,
+            "repeated": sum(twice for twice, _ in left_out),
+            "near_duplicates": sum(close for _, close in left_out),
         }
         where = f"among the first {self.neighbours.columns} neighbours"
+        negatives = np.concatenate(near) - positives
         return Scan(np.arange(self.images), positives, negatives, where, statistics)
-
-    def _blocks(self) -> Iterator[tuple[slice, tuple[np.ndarray, np.ndarray, tuple[int, int]]]]:
-        def count(block: slice) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-            ids, weight, found = self._weighted(block)
-            near = weight > 0
-            same = near & (self._labels[ids] == self._labels[block][:, None])
-            positives = same.sum(1)
-            return positives, near.sum(1) - positives, found
-
-        starts = range(0, self.images, _ROWS_AT_ONCE)
-        blocks = [slice(start, min(start + _ROWS_AT_ONCE, self.images)) for start in starts]
-        counted = ahead(count, blocks, min(4, os.cpu_count() or 1))
-        bar = tqdm(counted, "neighbours", len(blocks), unit="block", disable=None, delay=2)
-        return zip(blocks, bar, strict=True)
 
     def settings(self) -> dict[str, Any]:
         return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
@@ -18,6 +18,7 @@ from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.io.prefetch import ahead
 from ames.training.data.sampler import TripletSampler
+from ames.training.distributed import Ranks
 
 _SAMPLED = 8  # images that stand for a file
 
@@ -84,12 +85,10 @@ class TripletBatch:
 
 
 class TripletLoader:
-    """Batches of triplets with their descriptors; one pass over it is one epoch.
+    """Batches of triplets with their descriptors.
 
-    count: descriptors read an image. workers: threads that read ahead of the model; workers + 1 batches at
-    most are in memory. The same seed gives the same batches, whatever the workers; every epoch differs.
-    ranks: processes that train together; all of them draw the same global batches, of which ``rank`` reads
-    its part (``np.array_split``). Raises AmesError where a rank would have none.
+    count: descriptors read per image. workers: threads that read ahead of the model; at most workers + 1
+    batches are in memory. The same seed gives the same batches, whatever the workers; every epoch differs.
     """
 
     def __init__(
@@ -101,8 +100,6 @@ class TripletLoader:
         count: int,
         seed: int = 0,
         workers: int = 0,
-        rank: int = 0,
-        ranks: int = 1,
     ) -> None:
         if len(descriptors) != sampler.images:
             raise AmesError(
@@ -113,29 +110,27 @@ class TripletLoader:
         self.sampler, self.descriptors = sampler, descriptors
         self.triplets = min(triplets, len(sampler.anchors))
         self.count, self.workers, self.seed = count, workers, seed
-        if not 0 <= rank < ranks:
-            raise AmesError(f"rank {rank} of {ranks} ranks: give one of 0 ... {ranks - 1}")
-        if self.triplets < ranks:
-            raise AmesError(
-                f"a batch of {self.triplets} triplets cannot be shared by {ranks} ranks: give a larger one"
-            )
-        self.rank, self.ranks = rank, ranks
-        self._passes = 0
 
     def __len__(self) -> int:
         return len(self.sampler.anchors) // self.triplets
 
-    def __iter__(self) -> Iterator[TripletBatch]:
-        """The next epoch."""
-        self._passes += 1
-        return self.epoch(self._passes - 1)
+    def epoch(self, number: int, start: int = 0, ranks: Ranks | None = None) -> Iterator[TripletBatch]:
+        """Epoch ``number`` (from 0), from its batch ``start`` on: the same batches whatever came before.
 
-    def epoch(self, number: int, start: int = 0) -> Iterator[TripletBatch]:
-        """Epoch ``number`` (from 0), from its batch ``start`` on: the same batches whatever came before."""
+        All ``ranks`` (None: this process alone) draw the same global batches, of which each reads its part
+        (``np.array_split``). AmesError where one would have none.
+        """
+        ranks = ranks or Ranks()
+        if self.triplets < ranks.count:
+            raise AmesError(
+                f"a batch of {self.triplets} triplets cannot be shared by {ranks.count} ranks: give a "
+                "larger one"
+            )
+        part = np.array_split(np.arange(self.triplets), ranks.count)[ranks.rank]
         rng = np.random.default_rng([self.seed, 11, number])
         # Triplets are drawn where the batches are used, one after the other: threads only read.
         triplets = islice(self.sampler.epoch(self.triplets, rng), start, None)
-        return ahead(self._read, triplets, self.workers)
+        return ahead(partial(self._read, part=part), triplets, self.workers)
 
     def settings(self) -> dict[str, object]:
         """What the batches depend on."""
@@ -144,13 +139,12 @@ class TripletLoader:
 
     @cached_property
     def _sample(self) -> int:
-        """A checksum of some images' descriptors: another file is noticed wherever the file lies."""
+        """A checksum of some images' descriptors, which shows another file of the same name."""
         rows = np.unique(np.linspace(0, len(self.descriptors) - 1, _SAMPLED).astype(int))
         found = self.descriptors.read(rows, self.count, locations=False).descriptors
         return zlib.crc32(np.ascontiguousarray(found.numpy()).tobytes())
 
-    def _read(self, images: np.ndarray) -> TripletBatch:
-        part = np.array_split(np.arange(self.triplets), self.ranks)[self.rank]
+    def _read(self, images: np.ndarray, part: np.ndarray) -> TripletBatch:
         images, B = images[:, part], len(part)
         local = self.descriptors.read(images.reshape(-1), self.count, locations=False)
         # One trim for all of them: the distillation compares tokens slot by slot.

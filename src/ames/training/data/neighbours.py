@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,8 +19,8 @@ _LOCAL_HEADER = 30  # bytes of a zip member's own header before its name; at 26 
 class Neighbours:
     """The first ``columns`` neighbours of each of ``images`` images, as they are stored.
 
-    An opened file is mapped, not read: what ``rows`` touches is the operating system's to keep, once for all
-    processes. Pickled objects hold the path alone.
+    An opened file is mapped, not read: rows that were read are in the operating system's page cache, once for
+    all processes.
     """
 
     def __init__(self, ids: np.ndarray, similarities: np.ndarray, *, columns: int, source: str) -> None:
@@ -39,7 +38,6 @@ class Neighbours:
         self._similarities = similarities.view(np.ndarray)[:, :columns]
         self.images, self.columns = self._ids.shape
         self.source = source
-        self._path: Path | None = None
 
     @classmethod
     def from_arrays(cls, ids: np.ndarray, similarities: np.ndarray, *, columns: int = 300) -> Neighbours:
@@ -72,14 +70,7 @@ class Neighbours:
             )
         if not isinstance(ids, np.memmap):  # in memory: not more of it than is used
             ids, similarities = ids[..., :columns].copy(), similarities[..., :columns].copy()
-        opened = cls(ids, similarities, columns=columns, source=str(path))
-        opened._path = path
-        return opened
-
-    def __reduce__(self) -> Any:
-        if self._path is None:
-            return super().__reduce__()
-        return _open, (self._path, self.images, self.columns)
+        return cls(ids, similarities, columns=columns, source=str(path))
 
     def rows(self, index: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray]:
         """(ids int64 [B, C], similarities float32 [B, C]) of B images; an id of -1 is no entry.
@@ -107,10 +98,6 @@ class Neighbours:
                 "it must be finite"
             )
         return ids, similarities
-
-
-def _open(path: Path, images: int, columns: int) -> Neighbours:
-    return Neighbours.open(path, images=images, columns=columns)
 
 
 def _members(path: Path) -> list[np.ndarray]:

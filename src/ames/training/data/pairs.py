@@ -22,7 +22,7 @@ _HEADER = ["query", "image", "match"]
 class PairList(NamedTuple):
     """Listed pairs, each once: queries, images int64 [n] (rows of the training list), match bool [n]; first
     int64 [rows of the list]: the first row of the same path; how many lines of pairs named an image with
-    itself, and how many a pair again.
+    itself, and how many repeated a pair.
     """
 
     queries: np.ndarray
@@ -113,15 +113,13 @@ class ListedPairs:
 
     def candidates_for(self, anchors: np.ndarray) -> Weighted:
         positive, negative = self._positives.get(anchors), self._negatives.get(anchors)
-        parts = [(positive, positive >= 0, True), (negative, negative >= 0, False)]
+        parts, weights = [positive, negative], [positive >= 0, negative >= 0]
         if self.neighbours is not None:
-            parts.append((*self._near(anchors, self.neighbours)[:2], False))
-        ids = np.concatenate([part for part, *_ in parts], axis=1)
-        positives, negatives = (
-            np.concatenate([weight * float(kind == which) for _, weight, kind in parts], axis=1)
-            for which in (True, False)
-        )
-        return Weighted(ids, positives, negatives)
+            near, weight, _ = self._near(anchors, self.neighbours)
+            parts, weights = [*parts, near], [*weights, weight]
+        all_weights = np.concatenate(weights, axis=1).astype(np.float64)
+        matching = np.arange(all_weights.shape[1]) < positive.shape[1]
+        return Weighted(np.concatenate(parts, axis=1), all_weights * matching, all_weights * ~matching)
 
     def _near(self, anchors: np.ndarray, neighbours: Neighbours) -> tuple[np.ndarray, np.ndarray, int]:
         """ids [B, C] and weights of neighbours as negatives, none where negatives are listed; how many were
@@ -132,10 +130,9 @@ class ListedPairs:
         weight = powers(np.where(ids >= 0, similarities, 0), self.similarity_power)
         weight[repeated(ids) | self._matches.hold(anchors, ids)] = 0
         weight[self._negatives.counts[anchors] > 0] = 0
-        close = np.zeros(ids.shape, bool)
-        if self.max_similarity is not None:
-            close = (similarities > self.max_similarity) & (weight > 0)
-            weight[close] = 0
+        highest = np.inf if self.max_similarity is None else self.max_similarity
+        close = (similarities > highest) & (weight > 0)
+        weight[close] = 0
         return ids, weight, int(close.sum())
 
     def sample_other(self, anchors: np.ndarray, numbers: np.ndarray, taken: np.ndarray) -> np.ndarray:
@@ -193,7 +190,7 @@ class _Rows:
         self._starts = np.cumsum(self.counts) - self.counts
 
     def get(self, keys: np.ndarray) -> np.ndarray:
-        """int64 [B, the most that one has], -1 behind the end of each; at least one column."""
+        """int64 [B, the most that one has], -1 after the end of each; at least one column."""
         counts = self.counts[keys]
         columns = np.arange(max(counts.max(initial=0), 1))
         there = columns < counts[:, None]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,10 +12,9 @@ from ames.errors import AmesError
 from ames.training.data.candidates import Candidates
 
 
-@dataclass(frozen=True)
-class Summary:
-    """What a sampler found in its pass over all images: anchors int64 [valid], and its statistics. Small, so
-    that one rank looks and hands it to the others.
+class Summary(NamedTuple):
+    """The result of a sampler's pass over all images: valid anchors int64 [n], and its statistics. Small, so
+    that one process looks and tells the others.
     """
 
     anchors: np.ndarray
@@ -29,9 +27,7 @@ class TripletSampler:
     An anchor is valid with at least ``min_positives`` and ``min_negatives`` (None: the candidates'
     ``min_counts``). hard_negative_fraction: of the negatives' draws that are from the candidates; the rest is
     drawn uniformly from all images that do not match. summary: of another sampler of the same candidates,
-    which saves the pass over all images. ``statistics``: images and anchors; images left out for too few
-    positives and for too few negatives; positives and negatives of an anchor on average; the candidates'
-    counts (``describe``).
+    which saves the pass over all images. ``statistics``: its counts, for ``describe``.
     """
 
     def __init__(
@@ -54,16 +50,12 @@ class TripletSampler:
         )
         if min(least) < 1:
             raise AmesError("min_positives and min_negatives must be at least 1: one of each is drawn")
-        self.candidates, self.negatives, self.hard_negative_fraction = (
-            candidates,
-            negatives,
-            hard_negative_fraction,
-        )
+        self.candidates, self.negatives = candidates, negatives
+        self.hard_negative_fraction = hard_negative_fraction
         found = _summarized(candidates, *least) if summary is None else summary
         if found.statistics["images"] != candidates.images:
-            raise AmesError(
-                f"summary of {found.statistics['images']} images, but there are {candidates.images}"
-            )
+            counted = found.statistics["images"]
+            raise AmesError(f"summary of {counted} images, but there are {candidates.images}")
         self.anchors = found.anchors
         self.statistics = found.statistics | {"hard_negative_fraction": hard_negative_fraction}
 
@@ -73,7 +65,7 @@ class TripletSampler:
         return self.candidates.images
 
     def summary(self) -> Summary:
-        """What another process hands to its own sampler."""
+        """For the samplers of other processes."""
         return Summary(self.anchors, self.statistics)
 
     def settings(self) -> dict[str, Any]:
@@ -126,7 +118,7 @@ def _drawn(ids: np.ndarray, weights: np.ndarray, numbers: np.ndarray) -> np.ndar
     """
     sums = np.cumsum(weights, axis=1)
     total = sums[:, -1:]
-    # Below the total also after rounding: behind it lie only entries of no weight.
+    # Below the total also after rounding: after it are only entries without weight.
     threshold = np.minimum(numbers[:, None] * total, np.nextafter(total, 0))
     column = np.minimum((sums <= threshold).sum(1), ids.shape[1] - 1)
     return ids[np.arange(len(ids)), column]
@@ -138,9 +130,8 @@ def _summarized(candidates: Candidates, min_positives: int, min_negatives: int) 
     valid = (positives >= min_positives) & (negatives >= min_negatives)
     if not valid.any():
         raise AmesError(
-            f"no valid anchor among {len(found.anchors)} images: at most "
-            f"{positives.max(initial=0)} positives "
-            f"and {negatives.max(initial=0)} negatives {found.where} (needed: {min_positives} and "
+            f"no valid anchor among {len(found.anchors)} images: at most {positives.max(initial=0)} "
+            f"positives and {negatives.max(initial=0)} negatives {found.where} (needed: {min_positives} and "
             f"{min_negatives})"
         )
     statistics = found.statistics | {
@@ -157,28 +148,23 @@ def describe(statistics: dict[str, Any]) -> str:
     """One line about a sampler's statistics: how many anchors, why others are none, what was left out, and
     where negatives come from.
     """
-    of = (
-        "{images} images with {labels} labels"
-        if statistics["source"] == "labels"
-        else ("{queries} queries with {matches} matches, of {images} images")
-    )
-    text = (
-        "{anchors} valid anchors of "
-        + of
-        + (
-            " ({few_positives} have too few positives, {few_negatives} too few negatives); an anchor has "
-            "{positives:.1f} positives and {negatives:.1f} negatives on average"
-        )
-    )
     hard = round(100 * statistics["hard_negative_fraction"])
     if statistics["source"] == "labels":
-        origin = f"; negatives: {hard} % of the draws from neighbours, the others from all images"
-        text += origin if hard < 100 else "; negatives come from neighbours"
+        images = "{images} images with {labels} labels"
+        origin = "negatives come from neighbours"
+        if hard < 100:
+            origin = f"negatives: {hard} % of the draws from neighbours, the others from all images"
     else:
-        text += (
-            "; negatives: {of_list} queries have listed ones, {of_neighbours} neighbours, {of_all} any image"
+        images = "{queries} queries with {matches} matches, of {images} images"
+        origin = (
+            "negatives: {of_list} queries have listed ones, {of_neighbours} neighbours, {of_all} any image"
         )
-        text += f"; {100 - hard} % of the draws from all images" if hard < 100 else ""
+        origin += f"; {100 - hard} % of the draws from all images" if hard < 100 else ""
+    text = (
+        f"{{anchors}} valid anchors of {images} ({{few_positives}} have too few positives, {{few_negatives}} "
+        "too few negatives); an anchor has {positives:.1f} positives and {negatives:.1f} negatives on "
+        "average; "
+    ) + origin
     counted = {
         "single_labels": "labels have a single image",
         "duplicates": "images are listed again",

@@ -125,7 +125,7 @@ def _cuda() -> dict[str, Any] | None:
 
 
 def _commit() -> dict[str, Any] | None:
-    # A package that lies in an environment inside somebody's checkout is none of that checkout's files.
+    # A package installed in an environment inside a checkout is not one of that checkout's files.
     if _git("ls-files", "--error-unmatch", "__init__.py") is None:
         return None
     commit = _git("rev-parse", "HEAD")

@@ -27,9 +27,8 @@ class Journal:
     """Appends metrics to a file. Each record has a ``kind`` ("step" or "epoch") and under ``step`` the
     number of steps after which it was taken, over the whole training; that of an epoch also ``epoch``.
 
-    An interrupted training resumes from a state, and so does its journal: ``begin`` cuts it back to
-    the step of that state. Whatever was taken by then must have been written before the state was kept; the
-    journal of a resumed training then equals that of an uninterrupted one, but for what was timed.
+    Records must be written before the state of their step is kept. The journal of a resumed training then
+    equals that of an uninterrupted one, except for times.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -39,8 +38,7 @@ class Journal:
         self._there: set[str] = set()  # the kinds of the records that step ``begun`` has already
 
     def begin(self, step: int) -> None:
-        """Open the file after ``step`` steps: remove later lines and an incomplete last one, at 0 all of
-        them.
+        """Open the file after ``step`` steps: remove later lines and an incomplete last one, at 0 all.
 
         AmesError where the file is not a journal or cannot be written.
         """
@@ -130,8 +128,8 @@ def _plain(value: Any) -> Any:
         return {key: _plain(x) for key, x in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(x) for x in value]
-    if isinstance(value, Integral) and not isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    if isinstance(value, Integral):
         return int(value)
-    if isinstance(value, Real) and not isinstance(value, bool):
-        return float(value) if math.isfinite(value) else None
-    return value
+    return float(value) if math.isfinite(value) else None

@@ -16,10 +16,8 @@ log = logging.getLogger(__name__)
 
 
 class TrainingMonitor:
-    """Shows a training.
-
-    journal: takes the metrics beside the log. trackers: makes the other receivers, from the number of batches
-    that were trained on before. quiet: no bar and no lines.
+    """journal: takes the metrics beside the log. trackers: makes the other receivers, from the number of
+    batches that were trained on before. quiet: no bar and no lines.
     """
 
     def __init__(
@@ -33,10 +31,11 @@ class TrainingMonitor:
         self._make_trackers, self._trackers = trackers, list[Tracker]()
         self._bar: Any = None
         self._total = 1  # batches of an epoch
-        self._pairs, self._since = 0, time.perf_counter()
+        self._unit, self._items, self._since = "items", 0, time.perf_counter()
 
-    def begin(self, done: int) -> None:
-        """Start after ``done`` batches: records of later batches are removed."""
+    def begin(self, done: int, unit: str = "items") -> None:
+        """Start after ``done`` batches: records of later batches are removed. unit: of the speed."""
+        self._unit = unit
         if self.journal is not None:
             self.journal.begin(done)
         if self._make_trackers is not None:
@@ -44,7 +43,7 @@ class TrainingMonitor:
 
     def bar(self, batches: Iterator[Any], epoch: int, start: int, epochs: int, total: int) -> Iterator[Any]:
         """The batches of an epoch from ``start`` on, with a progress bar on a terminal."""
-        self._pairs, self._since, self._total = 0, time.perf_counter(), total
+        self._items, self._since, self._total = 0, time.perf_counter(), total
         self._bar = tqdm(
             batches,
             desc=f"epoch {epoch + 1}/{epochs}",
@@ -55,22 +54,23 @@ class TrainingMonitor:
         )
         yield from self._bar
 
-    def batch(self, pairs: int, loss: float, accuracy: float) -> None:
-        """Record a batch: number of pairs, mean loss and accuracy of the epoch so far."""
-        self._pairs += pairs
+    def batch(self, items: int, losses: Mapping[str, float]) -> None:
+        """Record a batch: number of items, mean losses of the epoch so far."""
+        self._items += items
         if self._bar is not None:
-            metrics = {"loss": f"{loss:.3f}", "accuracy": f"{accuracy:.3f}", "pairs/s": f"{self.speed():.0f}"}
-            self._bar.set_postfix(metrics, refresh=False)
+            metrics = {name: f"{x:.3f}" for name, x in losses.items()}
+            self._bar.set_postfix(metrics | {f"{self._unit}/s": f"{self.speed():.0f}"}, refresh=False)
 
     def speed(self) -> float:
-        """Return the pairs per second of this epoch."""
-        return self._pairs / max(time.perf_counter() - self._since, 1e-9)
+        """Return the items per second of this epoch."""
+        return self._items / max(time.perf_counter() - self._since, 1e-9)
 
     def step(self, done: int, metrics: Mapping[str, float]) -> None:
         """Record metrics after ``done`` batches."""
-        metrics = {**metrics, "pairs_per_second": self.speed()}
+        metrics = {**metrics, f"{self._unit}_per_second": self.speed()}
         if not self.quiet:
-            log.info("%s: %s", self._place(done), _line(metrics))
+            epoch, batch = divmod(done - 1, self._total)
+            log.info("epoch %d, batch %d/%d: %s", epoch + 1, batch + 1, self._total, _line(metrics))
         self._note("step", done, metrics)
 
     def epoch(self, done: int, record: Mapping[str, float]) -> None:
@@ -84,10 +84,6 @@ class TrainingMonitor:
             self.journal.close()
         for tracker in self._trackers:
             tracker.close()
-
-    def _place(self, done: int) -> str:
-        epoch, batch = divmod(done - 1, self._total)
-        return f"epoch {epoch + 1}, batch {batch + 1}/{self._total}"
 
     def _note(self, kind: str, done: int, metrics: Mapping[str, float]) -> None:
         if self.journal is not None:

@@ -51,7 +51,7 @@ class TensorBoard:
 
 
 class WandB:
-    """A run of Weights & Biases, whose files lie in ``folder``; WANDB_MODE=offline keeps them there.
+    """A run of Weights & Biases with its files in ``folder``; WANDB_MODE=offline keeps them there.
 
     identity: an existing run of this identity is resumed; the service ignores metrics of steps that it has.
     AmesError where the package or the login is missing.
@@ -84,18 +84,14 @@ class WandB:
 
 
 def make_trackers(
-    names: str | Sequence[str] | None,
-    *,
-    folder: Path | str,
-    config: Mapping[str, Any],
-    step: int = 0,
+    names: str | Sequence[str] | None, *, folder: Path | str, config: Mapping[str, Any], step: int = 0
 ) -> list[Tracker]:
     """Make the trackers that the key ``tracker`` names, after ``step`` steps of a training.
 
     names: "auto" (TensorBoard if it is installed), "tensorboard", "wandb", several of these two, or None or
-    "none". folder: of this training alone, the same when it resumes; events are in ``tensorboard/`` in it,
-    runs and their identity to ``wandb/``. config: plain data that Weights & Biases shows with the run, whose
-    project and name are ames and that of the folder unless WANDB_PROJECT and WANDB_NAME are set.
+    "none". folder: of this training alone, the same when it resumes, with a folder per tracker. config: plain
+    data that Weights & Biases shows with the run, whose project and name are ames and that of the folder
+    unless WANDB_PROJECT and WANDB_NAME are set.
 
     One that fails later says so once and is off from then on: no training dies of its curves. AmesError for
     other names, and for one asked for by name that is not installed or cannot begin.
@@ -111,29 +107,22 @@ def make_trackers(
             identity=_identity(folder / "wandb" / "identity.txt", step),
         ),
     }
-    if names == "auto":
-        if not _installed("tensorboard"):
-            return []
-        try:
-            return [_Spared("tensorboard", makers["tensorboard"]())]
-        except AmesError as error:  # nobody asked for it
-            log.warning("no curves: %s", error)
-            return []
-    chosen = _chosen(names)
+    if names is None or names == "none" or (names == "auto" and not _installed("tensorboard")):
+        return []
+    chosen = ["tensorboard"] if names == "auto" else [names] if isinstance(names, str) else names
+    for name in chosen:
+        if name not in TRACKERS:
+            raise AmesError(f"tracker {name!r} is none of auto, {', '.join(TRACKERS)}, none")
     for name in chosen:
         if not _installed(name):
             raise AmesError(f"tracker={name}: {name} is not installed: {installing(name)}")
-    return [_Spared(name, makers[name]()) for name in chosen]
-
-
-def _chosen(names: str | Sequence[str] | None) -> list[str]:
-    if names is None or names == "none":
+    try:
+        return [_Spared(name, makers[name]()) for name in dict.fromkeys(chosen)]
+    except AmesError as error:
+        if names != "auto":
+            raise
+        log.warning("no curves: %s", error)  # nobody asked for it
         return []
-    several = [names] if isinstance(names, str) else list(names)
-    for name in several:
-        if name not in TRACKERS:
-            raise AmesError(f"tracker {name!r} is none of auto, {', '.join(TRACKERS)}, none")
-    return list(dict.fromkeys(several))
 
 
 def _installed(name: str) -> bool:
@@ -156,14 +145,11 @@ def _beginning(name: str) -> Iterator[None]:
     """Turn every error of a package's start into an AmesError: packages raise any exception."""
     try:
         yield
-    except ImportError as error:
-        raise AmesError(
-            f"tracker={name}: {name} cannot be loaded ({first_line(error)}): {installing(name)}"
-        ) from error
     except Exception as error:
-        raise AmesError(
-            f"tracker={name}: cannot begin ({first_line(error)}); mend that, or give tracker=none"
-        ) from error
+        what, advice = "cannot begin", "; mend that, or give tracker=none"
+        if isinstance(error, ImportError):
+            what, advice = f"{name} cannot be loaded", f": {installing(name)}"
+        raise AmesError(f"tracker={name}: {what} ({first_line(error)}){advice}") from error
 
 
 class _Spared:

@@ -1,0 +1,160 @@
+"""The task of a pair-wise re-ranker: matching pairs told from others, optionally distilled from a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ames.errors import AmesError
+from ames.io.hashing import weights_digest
+from ames.models.ames import AMES
+from ames.models.checkpoints import describe_model, save_checkpoint
+from ames.training.data.loader import TripletBatch, TripletLoader
+from ames.training.distributed import Ranks
+from ames.training.losses import Losses, distillation_losses, pair_losses
+from ames.training.recipe import Recipe, check_choice
+from ames.training.task import Task, Validation
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairwiseRecipe(Recipe):
+    """The defaults are the paper's (AMES, ECCV 2024).
+
+    min_desc, max_desc: the numbers of query and of database descriptors are drawn from [min_desc, max_desc),
+        independently: one universal model for any number. desc_num_sampling: once per "batch" (the paper) or
+        per "pair".
+    query_desc, database_desc: fix these numbers instead.
+    beta: weight of the token MSE in distillation.
+    """
+
+    min_desc: int = 10
+    max_desc: int = 400
+    desc_num_sampling: str = "batch"
+    query_desc: int | None = None
+    database_desc: int | None = None
+    beta: float = 10.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.min_desc < self.max_desc:
+            raise AmesError(
+                f"descriptor counts are drawn from min_desc ... max_desc - 1 = {self.min_desc} ... "
+                f"{self.max_desc - 1}, which is empty: lower min_desc, or extract more descriptors"
+            )
+        for name, count in (("query_desc", self.query_desc), ("database_desc", self.database_desc)):
+            if count is not None and not 1 <= count <= self.max_desc:
+                raise AmesError(
+                    f"{name} {count} is outside 1 ... {self.max_desc}, the descriptors of an image"
+                )
+        check_choice("desc_num_sampling", self.desc_num_sampling, ("batch", "pair"))
+
+
+class CountedBatch(NamedTuple):
+    """Triplets, and the drawn numbers of descriptors: ``descriptor_counts``."""
+
+    triplets: TripletBatch
+    counts: np.ndarray
+
+
+class PairwiseTask(Task[AMES, CountedBatch]):
+    """Cross-entropy on pairs of triplets; with ``teacher`` (frozen, full precision) distillation, too."""
+
+    unit = "pairs"
+    recipe: PairwiseRecipe
+
+    def __init__(
+        self,
+        model: AMES,
+        loader: TripletLoader,
+        recipe: PairwiseRecipe,
+        *,
+        teacher: AMES | None = None,
+        validate: Callable[[AMES], Validation] | None = None,
+    ) -> None:
+        super().__init__(model, recipe, validate)
+        self.loader, self.teacher = loader, teacher
+        if teacher is None:
+            return
+        if teacher.binarized:
+            raise AmesError("the teacher is a binary model: give a full-precision one")
+        if teacher.model_dim != model.model_dim:
+            raise AmesError(
+                f"the teacher's tokens are {teacher.model_dim}-d, the student's {model.model_dim}-d"
+            )
+        if teacher.local_dim != model.local_dim:
+            raise AmesError(
+                f"the teacher takes {teacher.local_dim}-d descriptors, the student {model.local_dim}-d ones"
+            )
+        teacher.eval().requires_grad_(False)
+
+    def start(self, ranks: Ranks) -> None:
+        super().start(ranks)
+        if self.teacher is not None:
+            self.teacher.to(ranks.device)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[CountedBatch]:
+        for place, batch in enumerate(self.loader.epoch(number, start, self.ranks), start):
+            batch = batch.trimmed(self.ranks.all_reduce_max(batch.longest))
+            yield CountedBatch(batch, descriptor_counts(self.recipe, number, place, batch))
+
+    def loss(self, model: AMES, batch: CountedBatch) -> dict[str, Tensor]:
+        return step_losses(model, self.teacher, *batch, self.recipe.beta)._asdict()
+
+    def count(self, batch: CountedBatch) -> int:
+        return batch.triplets.images[1:].size
+
+    def report(self, batch: CountedBatch) -> dict[str, Any]:
+        anchors, positives, *negatives = self.ranks.all_gather(batch.triplets.images).tolist()
+        images = {"anchors": anchors, "positives": positives, "negatives": negatives}
+        return {"descriptors": batch.counts.tolist()} | images
+
+    def identity(self) -> dict[str, Any]:
+        teacher = None if self.teacher is None else weights_digest(self.teacher)
+        return {"loader": self.loader.settings(), "teacher": teacher, **describe_model(self.model)}
+
+    def save(self, path: Path, model: AMES, optimizer: Optimizer, epoch: int, about: dict[str, Any]) -> None:
+        save_checkpoint(path, model, optimizer=optimizer, epoch=epoch, provenance=about)
+
+
+def descriptor_counts(recipe: PairwiseRecipe, epoch: int, number: int, batch: TripletBatch) -> np.ndarray:
+    """Draw the numbers of query and database descriptors of batch ``number`` of an epoch: int [2], or int
+    [2, P] if each pair of this process has its own.
+
+    They are drawn per batch, so that training can start at any of them, and for the whole batch, of which a
+    process takes its part.
+    """
+    rng = np.random.default_rng([recipe.seed, 12, epoch, number])
+    if recipe.desc_num_sampling == "batch":
+        counts = rng.integers(recipe.min_desc, recipe.max_desc, size=2)
+    else:
+        pairs = round(len(batch.positions) / batch.share)  # of the whole batch
+        counts = rng.integers(recipe.min_desc, recipe.max_desc, size=(2, pairs))[:, batch.positions]
+    for side, fixed in enumerate((recipe.query_desc, recipe.database_desc)):
+        if fixed is not None:
+            counts[side] = fixed
+    return counts
+
+
+def step_losses(
+    model: AMES, teacher: AMES | None, batch: TripletBatch, counts: np.ndarray, beta: float
+) -> Losses:
+    """Losses of one batch at (query, database) numbers of descriptors: int [2], the same for all pairs, or
+    int [2, P], one of each for every pair.
+    """
+    device = model.mtc_token.device
+    with torch.autocast(device.type, enabled=False):  # to bfloat16, which will not join stored float16
+        batch = batch.to(device)
+        query, database = batch.pairs()
+    if teacher is None:
+        return pair_losses(model, query.keep(counts[0]), database.keep(counts[1]), batch.labels)
+    return distillation_losses(model, teacher, query, database, batch.labels, counts, beta=beta)
