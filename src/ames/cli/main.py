@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -14,10 +15,19 @@ from ames.cli import curve, database, extract, inspect, models, plot
 from ames.errors import AmesError
 from ames.io.console import OneLineParser, add_device, check_device, natural, positive, tell
 
+HYDRA = {
+    "train": "train a model: key=value ... (docs/training.md)",
+    "train-detector": "train a feature detector: key=value ... (docs/detector.md)",
+    "evaluate": "evaluate a model on a test set: key=value ... (docs/reproduce.md)",
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; wrong input is one line on stderr and status 2."""
-    args, unknown = _parser().parse_known_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    if words and words[0] in HYDRA:
+        return _hydra(*words)
+    args, unknown = _parser().parse_known_args(words)
     command = f"ames {args.command}"
     if unknown:
         OneLineParser(prog=command).error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -31,6 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _hydra(command: str, *words: str) -> int:
+    """Run a command whose words are Hydra's."""
+    module = importlib.import_module(f"ames.config.commands.{command.replace('-', '_')}")
+    sys.argv = [f"ames {command}", *words]
+    module.start()
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = OneLineParser(prog="ames", description="Instance-level image retrieval.")
     parser.add_argument("--version", action="version", version=f"ames {__version__}")
@@ -41,6 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     for module in (inspect, database, curve, plot, models):
         module.register(commands)
     _register_report(commands)
+    for name, text in HYDRA.items():
+        commands.add_parser(name, help=text, add_help=False)  # its words are Hydra's: see ``_hydra``
     return parser
 
 

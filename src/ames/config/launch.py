@@ -32,6 +32,8 @@ from ames.io.console import OneLineParser, run_script
 
 T = TypeVar("T")
 
+_PACKAGED = Path(__file__).parents[1] / "conf"  # in an installed package; in a clone conf/ is at the top
+CONF = str(_PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[3] / "conf")
 GROUPS = ("dataset", "descriptors", "experiment", "model")  # folders of conf/
 
 

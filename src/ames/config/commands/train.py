@@ -1,0 +1,97 @@
+"""Train a model: what src/train.py and ``ames train`` do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import hydra
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from ames.config import evaluation as door
+from ames.config import training
+from ames.config.launch import CONF, launch, run
+from ames.config.models import build_model
+from ames.config.values import several
+from ames.descriptors.local import DescriptorFile, check_backbone
+from ames.errors import AmesError
+from ames.models.ames import AMES
+from ames.models.checkpoints import build_from_weights
+from ames.training import Validation
+from ames.training.distributed import Ranks
+from ames.training.tasks.pairwise import PairwiseRecipe, PairwiseTask
+from ames.weights.files import load_state, weights_for
+
+
+def build(config: DictConfig, ranks: Ranks) -> tuple[PairwiseTask, dict[str, Any]]:
+    folder, descriptors = training.training_set(config)
+    if OmegaConf.is_interpolation(config, "dim_local_features") and config.desc_name not in config.local_dims:
+        config.dim_local_features = descriptors.width  # of a backbone that the configuration does not know
+    model = build_model(config)
+    if not isinstance(model, AMES):
+        raise AmesError(f"{type(model).__name__} has no weights to train")
+    teacher, first = (_given(config, key) for key in ("teacher", "start_from"))
+    check_backbone(descriptors, width=model.local_dim, backbone=config.desc_name)
+    loader = training.triplets(config, folder, descriptors, ranks)
+    _initialize(model, descriptors, config.seed, first)
+    recipe = training.read_recipe(
+        PairwiseRecipe, config, config.train_dataset, start_from=first, max_desc=loader.count
+    )
+    task = PairwiseTask(model, loader, recipe, teacher=teacher, validate=_validation(config, model))
+    return task, {"backbone": config.desc_name, "seed": config.seed}
+
+
+def _given(config: DictConfig, key: str) -> AMES | None:
+    """Return the model of the checkpoint under ``key``, None where none is given."""
+    if config[key] is None:
+        return None
+    model = build_from_weights(weights_for(config.desc_name, config[key]), source=str(config[key]))
+    if not isinstance(model, AMES):
+        raise AmesError(f"{key} {config[key]} is a {type(model).__name__}: give a checkpoint of AMES")
+    return model
+
+
+def _initialize(model: AMES, descriptors: DescriptorFile, seed: int, first: AMES | None) -> None:
+    """Start the model from another one's weights, or its projection from the data: a thousand images, the 60
+    strongest descriptors of each.
+    """
+    if first is not None and first.binarized == model.binarized:
+        load_state(model, first.state_dict(), source="start_from")
+        return
+    rows = np.linspace(0, len(descriptors) - 1, min(1000, len(descriptors))).astype(int)
+    sample = descriptors.read(rows, min(60, descriptors.slots))
+    # Those that are no numbers are for training to find: it names their images, or leaves them out.
+    finite = sample.descriptors[sample.valid & sample.descriptors.isfinite().all(-1)]
+    try:
+        model.fit_projection(finite, seed=seed)
+        if first is not None:
+            model.start_from(first, finite)
+    except ValueError as error:
+        raise AmesError(f"model: {error}") from error
+
+
+def _validation(config: DictConfig, model: AMES) -> Callable[[AMES], Validation] | None:
+    """What is measured between epochs: mAP on val_dataset with the fusion that is best there."""
+    val = config.val_dataset
+    ks = several(val, "num_rerank") if isinstance(val, DictConfig) else []
+    choose = door.chooser(config, model, ks)
+    if choose is None:
+        return None
+
+    def validate(trained: AMES) -> Validation:
+        found = choose(trained)
+        fusion = found.fusion.to_keys()
+        return Validation({**found.metrics, **fusion}, found.metrics["val_map"], {"blend": fusion})
+
+    return validate
+
+
+@hydra.main(config_path=CONF, config_name="train", version_base="1.3")
+def main(config: DictConfig) -> float:
+    return run("train", lambda x: training.train(x, build, "model.pt", "checkpoint"), config)
+
+
+def start() -> None:
+    """Run the command with the words of ``sys.argv``."""
+    launch("train", main)
