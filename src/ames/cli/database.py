@@ -153,7 +153,7 @@ def _choose_codec(args: argparse.Namespace) -> None:
         found,
         bytes_per_image=args.bytes_per_image,
         desc_bytes=args.desc_bytes,
-        least=args.min_local_desc,
+        min_local_desc=args.min_local_desc,
     )
     print(
         f"ames compress ... --global-factory {chosen.factory} --desc-num {chosen.desc_num}   "

@@ -190,8 +190,8 @@ def rerank_blocks(
             continue
         head = np.where(ids[:, :top] < 0, 0, ids[:, :top])
         vectors = torch.from_numpy(gallery.gather(head.ravel())).to(device).view(*head.shape, -1)
-        there = torch.from_numpy(ids[:, :top] >= 0).to(device) & vectors.any(2) & asked.any(1)[:, None]
-        scores = rescore(asked, vectors, there, settings).cpu().numpy()
+        present = torch.from_numpy(ids[:, :top] >= 0).to(device) & vectors.any(2) & asked.any(1)[:, None]
+        scores = rescore(asked, vectors, present, settings).cpu().numpy()
         yield _reordered(ids, similarities, scores)
 
 
