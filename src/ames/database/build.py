@@ -97,11 +97,6 @@ class Source:
     def _image(self, row: int) -> str:
         return f"row {row}" if self.names is None else f"{self.names[row]!r} (row {row})"
 
-    @property
-    def named(self) -> bool:
-        """Whether the images have names of their own."""
-        return bool(self.names or self.local.names)
-
 
 def compress(
     source: Source,
@@ -120,7 +115,7 @@ def compress(
     anything else. Memory is that of a batch and of the names.
     """
     out = Path(out)
-    named = source.named
+    named = bool(source.names or source.local.names)  # not only numbers
     source = source.checked()
     _check_source(source, model)
     if desc_num > source.local.slots:
