@@ -215,8 +215,9 @@ def test_evaluate(data, tmp_path, elsewhere):
     words = evaluation(data, "test_dataset.lamb=[0,0.5]", f"hydra.run.dir={tmp_path / 'run'}", "cpu=true")
     done = call("evaluate.py", *words, cwd=tmp_path if elsewhere else ROOT)
     assert done.returncode == 0, done.stderr
-    assert "model.safetensors on landmarks-test, 200 x 50 descriptors" in done.stdout
+    assert "model.safetensors on landmarks-test, 40 x 40 descriptors" in done.stdout
     results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert (results["query_desc_num"], results["db_desc_num"]) == (200, 50)
     assert results["dataset"] == "landmarks-test"
     assert results["shortlist"] == "nn_rootsift.npz"
     assert results["model"] == "model.safetensors"

@@ -188,6 +188,16 @@ def test_named_files_are_read_in_place_of_the_usual_ones(run, tmp_path):
     assert found["rows"][0]["M_map"] != results["initial"]["M_map"]
 
 
+def test_the_table_shows_the_descriptors_used(run, tmp_path, capsys):
+    folder, model = run[0], Chamfer(local_dim=8)
+    test, scoring = open_test_set(folder, model), Scoring(query_count=9, database_count=3)
+    results = evaluate_test_set(test, model, (MEDIUM,), scoring, Grid([20], [0.0], [1.0])).save(tmp_path)
+    assert (results["query_desc_num"], results["db_desc_num"]) == (9, 3)
+    assert results["desc_num_used"] == [5, 3]
+    assert main(["report", str(tmp_path)]) == 0
+    assert "5 x 3 descriptors" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_change_no_score(run, workers):
     folder, _, _ = run

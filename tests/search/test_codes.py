@@ -91,7 +91,7 @@ def test_more_lists_find_more():
         ("PCAW8,SQ8", unit(400), "whitening changes the similarity"),
         ("PQ8x0", unit(50), "a size of 0"),
         ("PCA0,SQ8", unit(50), "a size of 0"),
-        ("IVF64,SQ8", unit(20), "'IVF64,SQ8' cannot be fitted on 20 vectors"),
+        ("IVF64,SQ8", unit(20), "'IVF64,SQ8' cannot be fitted on 20 vectors: Number of training points"),
         ("SQ8", np.zeros((9, 32), np.float32), "no global descriptors to fit a codec on"),
         ("SQ8", np.full((9, 32), np.nan, np.float32), "not finite"),
     ],

@@ -156,7 +156,10 @@ def _choose_codec(args: argparse.Namespace) -> None:
     for factory, reason in left_out.items():
         print(f"left out: {factory}: {reason}")
     chosen = pick(
-        found, bytes_per_image=args.bytes_per_image, desc_bytes=args.desc_bytes, least=args.min_local_desc
+        found,
+        bytes_per_image=args.bytes_per_image,
+        desc_bytes=args.desc_bytes,
+        min_local_desc=args.min_local_desc,
     )
     print(
         f"ames compress ... --global-factory {chosen.factory} --desc-num {chosen.desc_num}   "

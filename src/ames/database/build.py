@@ -97,11 +97,6 @@ class Source:
     def _image(self, row: int) -> str:
         return f"row {row}" if self.names is None else f"{self.names[row]!r} (row {row})"
 
-    @property
-    def named(self) -> bool:
-        """Whether the images have names of their own."""
-        return bool(self.names or self.local.names)
-
 
 def compress(
     source: Source,
@@ -120,7 +115,7 @@ def compress(
     anything else. Memory is that of a batch and of the names.
     """
     out = Path(out)
-    named = source.named
+    named = bool(source.names or source.local.names)  # not only numbers
     source = source.checked()
     _check_source(source, model)
     if desc_num > source.local.slots:
@@ -141,10 +136,10 @@ def compress(
     )
     fitted = None if (out / NAME).exists() else _start(out, source, factory)
     with writer_lock(out):
-        there = _begin(out, manifest)
-        if there.building is not None:
-            remove_orphans(out, there)
-            writer = Writer(out, there)
+        existing = _begin(out, manifest)
+        if existing.building is not None:
+            remove_orphans(out, existing)
+            writer = Writer(out, existing)
             _fill(writer, source, model, _codec(writer, source, fitted), device)
             writer.finish()
     return Database(out)
@@ -177,10 +172,10 @@ def _fill(writer: Writer, source: Source, model: Similarity, codec: GlobalCodec 
 def _begin(out: Path, wanted: Manifest) -> Manifest:
     """Return the manifest of the database or build in a folder, or write ``wanted`` if there is none."""
     if (out / NAME).exists():
-        there = Manifest.load(out)
-        if there.building is None or there.segments or there.codec is not None:
-            _check_same(out, there, wanted)
-            return there
+        existing = Manifest.load(out)
+        if existing.building is None or existing.segments or existing.codec is not None:
+            _check_same(out, existing, wanted)
+            return existing
         # Empty so far: another call may have other arguments.
     wanted.save(out)
     return wanted
@@ -321,17 +316,17 @@ def finished(out: Path | str) -> int | None:
     """Return the generation of a folder's complete database; None if it holds none."""
     if not (Path(out) / NAME).exists():
         return None
-    there = Manifest.load(Path(out))
-    return there.generation if there.building is None else None
+    existing = Manifest.load(Path(out))
+    return existing.generation if existing.building is None else None
 
 
-def _check_same(out: Path, there: Manifest, wanted: Manifest) -> None:
+def _check_same(out: Path, existing: Manifest, wanted: Manifest) -> None:
     """AmesError if a database, or its unfinished build, was made with other settings or from other files."""
-    other = _difference(there, wanted)
+    other = _difference(existing, wanted)
     if other is None:
         return
     key, what = other
-    if there.building is None:
+    if existing.building is None:
         raise AmesError(
             f"{out}: already holds a database that was made with other settings ({what}); "
             "give a new folder, or use ames append"
@@ -342,28 +337,28 @@ def _check_same(out: Path, there: Manifest, wanted: Manifest) -> None:
     )
 
 
-def _difference(there: Manifest, wanted: Manifest) -> tuple[str, str] | None:
+def _difference(existing: Manifest, wanted: Manifest) -> tuple[str, str] | None:
     """Return the first key in which two databases differ, and the difference in words."""
-    if there.projection != wanted.projection:
+    if existing.projection != wanted.projection:
         return "projection", "the model's projection is another"
     for key, what in (("slots", "descriptors per image"), ("codes", "codes"), ("factory", "global factory")):
-        old, new = getattr(there, key), getattr(wanted, key)
+        old, new = getattr(existing, key), getattr(wanted, key)
         if old != new:
             return key, f"{what}: there {old}, now {new}"
     source = json.loads(json.dumps(wanted.source))
     for key in (*source, "local", "global"):
-        old, new = there.source.get(key), source.get(key)
+        old, new = existing.source.get(key), source.get(key)
         if old != new:
             return "source", _source_difference(key, old, new)
     return None
 
 
-def _source_difference(key: str, there: Any, now: Any) -> str:
-    if key in ("names", SIMILARITY) and there is None:
+def _source_difference(key: str, existing: Any, now: Any) -> str:
+    if key in ("names", SIMILARITY) and existing is None:
         return "by an earlier version, which did not note of what"
     if key == "names":
         return "other names of the images"
-    if isinstance(there, dict) and isinstance(now, dict) and there["file"] == now["file"]:
+    if isinstance(existing, dict) and isinstance(now, dict) and existing["file"] == now["file"]:
         return f"{now['file']} has changed since"
-    told = [x["file"] if isinstance(x, dict) else x for x in (there, now)]
+    told = [x["file"] if isinstance(x, dict) else x for x in (existing, now)]
     return f"{key}: there {told[0]}, now {told[1]}"

@@ -124,8 +124,8 @@ class Database:
             for block in segment.blocks():
                 parts.append(block[:, ROW_HEAD + self.manifest.layout.local_bytes :].copy())
                 present.append(block[:, 2] & HAS_GLOBAL != 0)
-        codes, there = np.concatenate(parts), np.concatenate(present)
-        return (codes, there) if self._alive is None else (codes[self._alive], there[self._alive])
+        codes, has_global = np.concatenate(parts), np.concatenate(present)
+        return (codes, has_global) if self._alive is None else (codes[self._alive], has_global[self._alive])
 
     def rows_as_stored(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return uint8 [n, row_bytes] of some images, checked, as their segments store them."""

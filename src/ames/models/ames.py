@@ -199,7 +199,7 @@ class AMES(PairSimilarity):
         descriptors: float [n, D] real descriptors, n above model_dim.
         """
         if not self.binarized or teacher.binarized:
-            raise ValueError("a binary model starts from a full-precision one, not the other way round")
+            raise ValueError("a binary model starts from a full-precision one, and not the other way round")
         for name, value in self.arguments.items():
             if name not in ("binarized", "init") and value != (other := teacher.arguments[name]):
                 raise ValueError(f"its {name} is {value}, that of the model to start from {other}")

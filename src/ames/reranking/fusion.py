@@ -13,7 +13,7 @@ import numpy as np
 from ames.errors import AmesError
 from ames.models.checkpoints import build_from_weights
 from ames.search.shortlist import Shortlist
-from ames.weights.files import read_weights, weights_for
+from ames.weights.files import weights_for
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def load_with_fusion(path: Path | str, *, backbone: str | None = None) -> tuple[
 
     backbone: the descriptors that it must have been trained on, if the file says so (None: any).
     """
-    weights = read_weights(path) if backbone is None else weights_for(backbone, path)
+    weights = weights_for(backbone, path)
     fusion = Fusion.from_checkpoint(weights.about, source=str(path))
     return build_from_weights(weights, source=str(path)), fusion
 

@@ -22,13 +22,8 @@ from ames.features import LocalFeatures
 from ames.models.base import PairSimilarity, Similarity
 from ames.precision import has_tf32, usable
 
-# tf32: fp32 whose products a GPU rounds to 10 bits of mantissa.
-PRECISIONS = {
-    "fp32": torch.float32,
-    "tf32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
+# tf32: fp32 whose products a GPU rounds to 10 bits of mantissa; elsewhere the same as fp32.
+PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 # Tokens per chunk. On a CPU the tensors between two layers should stay in its caches; a GPU must be full, and
 # more than that only takes memory (docs/performance.md).
@@ -183,11 +178,7 @@ class _DeviceScorer:
 
     @torch.inference_mode()
     def score(
-        self,
-        queries: LocalFeatures,
-        database: LocalFeatures,
-        query_rows: np.ndarray,
-        image_rows: np.ndarray,
+        self, queries: LocalFeatures, database: LocalFeatures, query_rows: np.ndarray, image_rows: np.ndarray
     ) -> np.ndarray:
         """Return logits float32 [P] of pairs of encoded images."""
         query_lengths = queries.lengths.cpu().numpy()[query_rows]

@@ -19,7 +19,7 @@ from ames.io.atomic import remove_leftovers
 from ames.io.locks import exclusively
 from ames.io.pickles import load_pickle
 from ames.io.progress import progress
-from ames.search.exact import BLOCK, count_entries, search_blocks
+from ames.search.exact import BLOCK, Found, count_entries, search_blocks
 from ames.search.shortlist import Shortlist, named, published_array, read_meta
 from ames.search.shortlist_writer import Write, write_npz, write_pkl
 from ames.search.superglobal import Reranking, rescore
@@ -133,11 +133,7 @@ def make(
 
 
 def make_superglobal(
-    source: Source,
-    shortlist: Path,
-    settings: Reranking | None = None,
-    *,
-    device: str = "cpu",
+    source: Source, shortlist: Path, settings: Reranking | None = None, *, device: str = "cpu"
 ) -> Path:
     """Write ``nn_superglobal``, ``shortlist`` re-ranked by the descriptors it was made from, and return its
     path.
@@ -171,7 +167,7 @@ def make_superglobal(
 @torch.inference_mode()
 def rerank_blocks(
     found: Shortlist, queries: Vectors, gallery: Vectors, settings: Reranking, *, device: str = "cpu"
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+) -> Iterator[Found]:
     """Yield (ids int64 [b, M], similarities float32 [b, M]) of the queries' blocks, as in ``found``, with the
     first ``settings.top`` entries of each query re-ranked.
 
@@ -190,14 +186,12 @@ def rerank_blocks(
             continue
         head = np.where(ids[:, :top] < 0, 0, ids[:, :top])
         vectors = torch.from_numpy(gallery.gather(head.ravel())).to(device).view(*head.shape, -1)
-        there = torch.from_numpy(ids[:, :top] >= 0).to(device) & vectors.any(2) & asked.any(1)[:, None]
-        scores = rescore(asked, vectors, there, settings).cpu().numpy()
+        present = torch.from_numpy(ids[:, :top] >= 0).to(device) & vectors.any(2) & asked.any(1)[:, None]
+        scores = rescore(asked, vectors, present, settings).cpu().numpy()
         yield _reordered(ids, similarities, scores)
 
 
-def _reordered(
-    ids: np.ndarray, similarities: np.ndarray, scores: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _reordered(ids: np.ndarray, similarities: np.ndarray, scores: np.ndarray) -> Found:
     """Sort the first entries by ``scores`` [b, top]; those of -inf come last, unchanged."""
     top = scores.shape[1]
     order = np.argsort(-scores, axis=1, kind="stable")
@@ -245,9 +239,7 @@ def _check_same(path: Path, wanted: Mapping[str, Any]) -> None:
             )
 
 
-def _shown(
-    blocks: Iterator[tuple[np.ndarray, np.ndarray]], total: int, what: str
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _shown(blocks: Iterator[Found], total: int, what: str) -> Iterator[Found]:
     with progress(what, total, "queries") as tick:
         for ids, similarities in blocks:
             yield ids, similarities

@@ -49,14 +49,15 @@ def measure(
     own = queries is None
     rng = np.random.default_rng([_SEED, 23])
     present = np.linalg.norm(vectors, axis=1) > 0
-    there = np.flatnonzero(present)
-    asked = np.sort(rng.choice(there, min(sample, len(there)), replace=False))
+    candidates = np.flatnonzero(present)
+    asked = np.sort(rng.choice(candidates, min(sample, len(candidates)), replace=False))
     if queries is not None:  # one without keypoints finds nothing, whatever the code
         queries = queries[np.linalg.norm(queries, axis=1) > 0]
     asking = vectors[asked] if queries is None else queries[:sample]
-    ks = [k for k in ks if k < len(there)]
+    ks = [k for k in ks if k < len(candidates)]
     if not ks or not len(asking):
-        raise AmesError(f"{len(there)} global descriptors and {len(asking)} queries are too few to measure")
+        sizes = f"{len(candidates)} global descriptors and {len(asking)} queries"
+        raise AmesError(f"{sizes} are too few to measure")
     most = max(ks) + own
     exact = _without(search(asking, vectors, most).ids, asked if own else None)
     found, left_out = [], {}
@@ -106,23 +107,23 @@ def pick(
     bytes_per_image: int,
     desc_bytes: int = 16,
     overhead: int = OVERHEAD,
-    least: int = 50,
+    min_local_desc: int = 50,
 ) -> Pick:
     """Return the smallest global code whose recall at 100 (or the most that was measured) is within 0.02 of
     the best that fits; the other bytes go to local descriptors of ``desc_bytes``.
 
-    least: local descriptors that must fit, since accuracy depends on them first (the paper's 50). AmesError
-    where nothing fits.
+    min_local_desc: local descriptors that must fit, since accuracy depends on them first (the paper's 50).
+    AmesError where nothing fits.
     """
     if not measured:
         raise AmesError("no factory could be measured; give others (--factories)")
-    fits = [m for m in measured if overhead + m.bytes + least * desc_bytes <= bytes_per_image]
+    fits = [m for m in measured if overhead + m.bytes + min_local_desc * desc_bytes <= bytes_per_image]
     if not fits:
         smallest = min(m.bytes for m in measured)
         raise AmesError(
-            f"{bytes_per_image} bytes per image hold no {least} local descriptors of {desc_bytes} bytes, "
-            f"{overhead} bytes of bookkeeping and a global code (smallest: {smallest}); allow more bytes, or "
-            "fewer descriptors"
+            f"{bytes_per_image} bytes per image hold no {min_local_desc} local descriptors of {desc_bytes} "
+            f"bytes, {overhead} bytes of bookkeeping and a global code (smallest: {smallest}); allow more "
+            "bytes, or fewer descriptors"
         )
     recalls = [m.recall[max(m.recall)] for m in fits]
     good = [(m, r) for m, r in zip(fits, recalls, strict=True) if r >= max(recalls) - _TOLERANCE]

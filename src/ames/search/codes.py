@@ -165,9 +165,9 @@ class GlobalIndex:
         if inner is not None:
             inner.nprobe = min(nprobe, inner.nlist)
         found, places = self._index.search(queries[asking], wanted)
-        there = places >= 0
-        ids[asking[:, None], np.arange(wanted)] = np.where(there, self.rows[places], -1)
-        similarities[asking[:, None], np.arange(wanted)] = np.where(there, found, -1)
+        valid = places >= 0
+        ids[asking[:, None], np.arange(wanted)] = np.where(valid, self.rows[places], -1)
+        similarities[asking[:, None], np.arange(wanted)] = np.where(valid, found, -1)
         return Shortlist(ids, similarities)
 
 

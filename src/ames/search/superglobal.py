@@ -37,16 +37,16 @@ class Reranking:
             raise AmesError(f"SuperGlobal: {self}: top is 1 or more, neighbours and beta 0 or more")
 
 
-def refine(candidates: Tensor, there: Tensor, settings: Reranking) -> Tensor:
+def refine(candidates: Tensor, present: Tensor, settings: Reranking) -> Tensor:
     """Refine each candidate of a query by its nearest among the others: float [B, M, G] -> [B, M, G].
 
     A descriptor g becomes (g + beta * sum of s_j g_j) / (1 + beta * sum of s_j) over its K nearest, s_j
     being their inner products with it, those below 0 counted as 0. Equal ones are taken in the shortlist's
     order.
-    there: bool [B, M], False where there is no candidate.
+    present: bool [B, M], False where there is no candidate.
     """
     similar = candidates @ candidates.transpose(1, 2)
-    similar.masked_fill_(~there[:, None], -torch.inf)
+    similar.masked_fill_(~present[:, None], -torch.inf)
     similar.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
     k = min(settings.neighbours, candidates.shape[1] - 1)
     values, places = similar.sort(dim=2, descending=True, stable=True)
@@ -69,13 +69,13 @@ def expand(queries: Tensor, refined: Tensor, scores: Tensor, settings: Reranking
     return F.normalize(expanded, dim=-1) if settings.normalize else expanded
 
 
-def rescore(queries: Tensor, candidates: Tensor, there: Tensor, settings: Reranking) -> Tensor:
-    """Return scores [B, M] of the candidates float [B, M, G] of queries [B, G], -inf if ``there`` is False.
+def rescore(queries: Tensor, candidates: Tensor, present: Tensor, settings: Reranking) -> Tensor:
+    """Return scores [B, M] of the candidates float [B, M, G] of queries [B, G], -inf if ``present`` is False.
 
     The mean of S1, the query's inner product with the refined candidates, and S2, the expanded query's with
     the candidates as they were.
     """
-    refined = refine(candidates, there, settings)
-    first = torch.einsum("bg,bmg->bm", queries, refined).masked_fill(~there, -torch.inf)
+    refined = refine(candidates, present, settings)
+    first = torch.einsum("bg,bmg->bm", queries, refined).masked_fill(~present, -torch.inf)
     expanded = expand(queries, refined, first, settings)
     return (first + torch.einsum("bg,bmg->bm", expanded, candidates)) / 2

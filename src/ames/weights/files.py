@@ -57,11 +57,11 @@ def save_state(path: Path | str, state: Mapping[str, Tensor], about: Mapping[str
         save_file(tensors, temporary, {"about": json.dumps(dict(about))})
 
 
-def weights_for(backbone: str, path: Path | str) -> Weights:
-    """As ``read_weights``; AmesError if the file says that it was trained on another backbone."""
+def weights_for(backbone: str | None, path: Path | str) -> Weights:
+    """As ``read_weights``; AmesError if the file says that it was trained on another backbone (None: any)."""
     weights = read_weights(path)
     found = weights.about.get("backbone")
-    if found not in (None, backbone):
+    if found is not None and backbone not in (None, found):
         raise AmesError(f"{path}: trained on {found} descriptors, not on {backbone}")
     return weights
 

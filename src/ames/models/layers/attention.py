@@ -59,12 +59,8 @@ class PairAttention(nn.Module):
         query, key, value = self.project(x)
 
         def part(rows: slice, keys: slice) -> Tensor:  # [B, heads, rows, d / heads]
-            return attend(
-                query[:, :, rows],
-                key[:, :, keys],
-                value[:, :, keys],
-                None if mask is None else mask[..., keys],
-            )
+            seen = None if mask is None else mask[..., keys]
+            return attend(query[:, :, rows], key[:, :, keys], value[:, :, keys], seen)
 
         with_query, with_database = slice(0, n + 1), slice(n, S)
         return self.merge(
