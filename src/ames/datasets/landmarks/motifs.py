@@ -26,6 +26,18 @@ def _recipe(part: int, kind: int) -> np.random.Generator:
     return np.random.default_rng([_LIBRARY, part, kind])
 
 
+def blank(size: tuple[int, int]) -> Motif:
+    """An empty motif of (height, width)."""
+    return np.zeros((*size, 3), np.uint8), np.zeros(size, np.uint8)
+
+
+def add(whole: Motif, part: Motif, x: int, y: int) -> Motif:
+    """Put a motif on another, as ``paste`` does, and its mask on that one's; return the other."""
+    paste(whole[0], part, x, y)
+    paste(whole[1][..., None], (part[1][..., None], part[1]), x, y)
+    return whole
+
+
 def paste(canvas: Array, motif: Motif, x: int, y: int, gain: float = 1.0) -> None:
     """Put a motif with its top left corner at (x, y), its brightness times ``gain``; the rest is cut off."""
     image, mask = motif
@@ -84,15 +96,12 @@ def window_recipe(kind: int) -> Window:
 def window(kind: int, size: tuple[int, int], tones: Tones) -> Motif:
     """A window of recipe ``kind`` filling (height, width)."""
     recipe, (h, w) = window_recipe(kind), size
-    image, mask = np.zeros((h, w, 3), np.uint8), np.zeros((h, w), np.uint8)
+    image, mask = blank(size)
     side = int(w * (0.2 if recipe.shutters else 0.04))
     head = int(h * (0.16 if recipe.hood else 0.03))
     sill = int(h * 0.93)
-    opening, opening_mask = _opening(
-        recipe, (sill - head, w - 2 * side), max(2, int(w * recipe.frame)), tones
-    )
-    paste(image, (opening, opening_mask), side, head)
-    paste(mask[..., None], (opening_mask[..., None], opening_mask), side, head)
+    opening = _opening(recipe, (sill - head, w - 2 * side), max(2, int(w * recipe.frame)), tones)
+    add((image, mask), opening, side, head)
     if recipe.shutters:
         for x in (0, w - side):
             cv2.rectangle(image, (x, head), (x + side - 1, sill), tones.accent, -1)
@@ -117,7 +126,7 @@ def window(kind: int, size: tuple[int, int], tones: Tones) -> Motif:
 def _opening(recipe: Window, size: tuple[int, int], border: int, tones: Tones) -> Motif:
     """The frame and the panes of a window, filling (height, width)."""
     h, w = size
-    image, mask = np.zeros((h, w, 3), np.uint8), np.zeros((h, w), np.uint8)
+    image, mask = blank(size)
     if recipe.top:
         outline = arch_outline(w, h, recipe.top == 2)
         glass = arch_outline(w, h, recipe.top == 2, border)
@@ -147,7 +156,7 @@ def portal(kind: int, size: tuple[int, int], tones: Tones) -> Motif:
     """An arched doorway of nested orders with a two-winged, panelled door."""
     rng, (h, w) = _recipe(2, kind), size
     pointed, orders, panels = bool(rng.random() < 0.5), int(rng.integers(2, 5)), int(rng.integers(2, 5))
-    image, mask = np.zeros((h, w, 3), np.uint8), np.zeros((h, w), np.uint8)
+    image, mask = blank(size)
     cv2.fillPoly(mask, [arch_outline(w, h, pointed)], 255)
     step = max(3, int(w * 0.055))
     for order in range(orders + 1):
@@ -173,7 +182,7 @@ def column(kind: int, size: tuple[int, int], tones: Tones) -> Motif:
     """A fluted shaft with base and capital."""
     rng, (h, w) = _recipe(3, kind), size
     flutes, capital = int(rng.integers(2, 6)), int(rng.integers(3))
-    image, mask = np.zeros((h, w, 3), np.uint8), np.zeros((h, w), np.uint8)
+    image, mask = blank(size)
     inset, head = max(1, w // 6), max(6, int(w * 0.9))
     turn = np.sin(np.linspace(0.35, np.pi - 0.2, w - 2 * inset))[None, :, None]
     image[:, inset : w - inset] = (np.array(tones.light)[None, None] * (0.45 + 0.55 * turn)).astype(np.uint8)
@@ -197,7 +206,7 @@ def rosette(kind: int, diameter: int, tones: Tones) -> Motif:
     """A round window of petals around a hub."""
     rng, d = _recipe(4, kind), diameter
     petals, inner = int(rng.integers(6, 14)), float(rng.uniform(0.16, 0.3))
-    image, mask, c = np.zeros((d, d, 3), np.uint8), np.zeros((d, d), np.uint8), d // 2
+    (image, mask), c = blank((d, d)), d // 2
     cv2.circle(mask, (c, c), c - 1, 255, -1)
     cv2.circle(image, (c, c), c - 1, tones.light, -1)
     cv2.circle(image, (c, c), int(c * 0.88), tones.dark, max(1, d // 60), cv2.LINE_AA)
