@@ -1,4 +1,4 @@
-"""Download released weights and descriptors by name; goes on where an earlier call broke off.
+"""Download released weights and descriptors by name; an interrupted download resumes.
 
     python scripts/download.py --list
     python scripts/download.py dinov2_ames roxford5k [--dest DIR]
@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
+import ames_retrieval.door  # noqa: F401 - ends the script if another package is named ames
 from ames.errors import AmesError
 from ames.io.console import OneLineParser, run_script
 from ames.io.download import download, pinned

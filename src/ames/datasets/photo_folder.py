@@ -43,10 +43,10 @@ class Collection:
 
 
 def open_collection(root: Path | str, *, distractors: str = DISTRACTORS) -> Collection:
-    """Read a folder with one sub-folder per object; distractors are in a sub-folder or in ``root``.
+    """Read a folder with one sub-folder per object; ``distractors`` names that of images of none.
 
-    Every image is decoded once, so that unreadable ones are left out and reported. AmesError if no image can
-    be read, or no object has two.
+    Images directly in ``root`` are distractors, too. Every image is decoded once, so that unreadable ones are
+    left out and reported. AmesError if no image can be read, or no object has two.
     """
     root = Path(root)
     images, unreadable = [], {}

@@ -82,8 +82,9 @@ def merge_parts(target: Path, parts: Sequence[Path], *, copy: bool = False) -> i
     names = [name for part in read for name in part.names or []]
     about = _common(read)
     if about.list and not about.boxes and list_digest(names) != about.list:
+        hold = "1 part holds" if len(read) == 1 else f"{len(read)} parts hold"
         raise AmesError(
-            f"{target}: its {len(read)} parts hold {images} images, which are not those of their list: one "
+            f"{target}: its {hold} {images} images, which are not those of their list: one "
             "is missing, or left from an extraction in another number of parts"
         )
     if own:
