@@ -9,7 +9,7 @@ import numpy as np
 
 from ames.datasets import heif
 from ames.datasets.image_headers import JPEG, is_cut_off, is_preview, size_of
-from ames.datasets.jpegs import decode_jpeg
+from ames.datasets.jpegs import decode_by_opencv, decode_jpeg
 
 MAX_PIXELS = 200_000_000  # of an image, 600 MB once decoded: a small file may claim any size
 
@@ -65,18 +65,14 @@ def _pixels(data: bytes) -> np.ndarray | None:
         except heif.HeicError as error:
             raise UnreadableImage(str(error)) from error
     if kind == "avif":
-        image = _by_opencv(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        image = decode_by_opencv(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         return None if image is None else heif.upright(image, data)
     if data.startswith(JPEG):
         image, complaint = decode_jpeg(data)
         if complaint is not None:
             raise UnreadableImage(f"damaged: {complaint}")
         return image
-    return _by_opencv(data, cv2.IMREAD_COLOR)
-
-
-def _by_opencv(data: bytes, how: int) -> np.ndarray | None:
-    return cv2.imdecode(np.frombuffer(data, np.uint8), how)
+    return decode_by_opencv(data)
 
 
 def _check_size(size: tuple[int, ...], max_pixels: int) -> None:

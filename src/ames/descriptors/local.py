@@ -12,10 +12,9 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import h5py
@@ -35,49 +34,34 @@ _log = logging.getLogger(__name__)
 _BLOCK = 1 << 26  # bytes of a file that are read through HDF5 at a time
 
 
-class DescriptorWriter:
-    """Write local descriptors of ``images`` images, row by row; a context manager.
+@contextmanager
+def create_local(
+    path: Path | str,
+    *,
+    images: int,
+    slots: int,
+    width: int,
+    dtype: str = "float16",
+    names: Sequence[str] | None = None,
+    provenance: dict[str, Any] | None = None,
+) -> Iterator[Callable[[int, LocalFeatures], None]]:
+    """A file of local descriptors; yield a function that writes the features [N, D] of one row.
 
     The file appears at the end of a block without an error. slots: K; a shorter image is padded, a longer one
-    cut to its strongest. Rows that are never written are padding.
+    cut to its strongest. Rows that are never written are padding; metadata that an image lacks is zero.
     """
+    rows = LocalRows(slots, width, dtype)
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        features = file.create_dataset("features", (images, *rows.shape), rows.stored)
+        empty = rows.encode([None])[0]
+        for row in range(images):
+            features[row] = empty
+        describe(file, names, provenance)
 
-    def __init__(
-        self,
-        path: Path | str,
-        *,
-        images: int,
-        slots: int,
-        width: int,
-        dtype: str = "float16",
-        names: Sequence[str] | None = None,
-        provenance: dict[str, Any] | None = None,
-    ) -> None:
-        self._path, self._images = path, images
-        self._rows = LocalRows(slots, width, dtype)
-        self._names, self._provenance = names, provenance
+        def write(row: int, local: LocalFeatures) -> None:
+            features[row] = rows.encode([local])[0]
 
-    def __enter__(self) -> DescriptorWriter:
-        with ExitStack() as opening:  # closes and removes the file on an error, as of a full disk
-            temporary = opening.enter_context(atomic_path(self._path))
-            file = opening.enter_context(h5py.File(temporary, "w"))
-            shape = (self._images, *self._rows.shape)
-            self._features = file.create_dataset("features", shape, self._rows.stored)
-            empty = self._rows.encode([None])[0]
-            for row in range(self._images):
-                self._features[row] = empty
-            describe(file, self._names, self._provenance)
-            self._open = opening.pop_all()
-        return self
-
-    def write(self, row: int, local: LocalFeatures) -> None:
-        """One image's features [N, D]; its metadata columns are zero where it has none."""
-        self._features[row] = self._rows.encode([local])[0]
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._open.__exit__(kind, error, trace)
+        yield write
 
 
 class DescriptorFile:

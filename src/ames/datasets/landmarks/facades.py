@@ -106,9 +106,8 @@ def furnish(rng: np.random.Generator, canvas: Array, box: tuple[int, int, int, i
     elif kind == 1:
         edge = int(iw * rng.uniform(0.3, 0.8))
         points = np.array([(0, 0), (edge, 0), (edge // 3, ih)], np.int32)
-        cv2.fillPoly(
-            inner, [points], mixed(tones.light, tones.accent, float(rng.uniform(0, 0.7))), cv2.LINE_AA
-        )
+        colour = mixed(tones.light, tones.accent, float(rng.uniform(0, 0.7)))
+        cv2.fillPoly(inner, [points], colour, cv2.LINE_AA)
     elif kind == 2:
         ornaments.throw_shapes(rng, inner[ih // 2 :], (tones.light, tones.accent, tones.dark), 8, (0.15, 0.7))
     elif kind == 3:

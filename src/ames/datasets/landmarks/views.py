@@ -1,8 +1,8 @@
 """Photographs of a landmark: easy, hard and junk views in the sense of revisited Oxford.
 
-Every view is taken under mild conditions except for a few troubles, whose conditions are severe (hard views)
-or extreme (junk views): a hard view is a strong viewpoint or a small scale or a heavy occlusion or a dark or
-blurred picture, or two of these, rarely all at once, as with photographs.
+Conditions of a view are mild except for a few troubles, which are severe (hard views) or extreme (junk
+views). As with photographs, a hard view has a strong viewpoint, a small scale, a heavy occlusion, bad light
+or blur, or two of these, rarely all at once.
 """
 
 from __future__ import annotations
