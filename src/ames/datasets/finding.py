@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from ames.datasets.image_headers import HEAD, is_image, is_preview
 from ames.errors import AmesError
+from ames.io.text import counted
 
 # Suffixes of image files: such a file that is no image is reported as unreadable.
 _USUAL = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"}
@@ -35,13 +36,13 @@ class FoundImages(NamedTuple):
         files = [name for name in self.left_out if not name.endswith("/")]
         notes = []
         if files:
-            said = f"{len(files):,} files are not readable images and were"
-            if len(files) == 1:
-                said = "1 file is not a readable image and was"
+            said = counted(
+                len(files), "file is not a readable image and was", "files are not readable images and were"
+            )
             kinds = f"{_kinds(files)}; first: " if len(files) > _NAMED else ""
             notes.append(f"{said} left out: {kinds}{_first(files)}")
         if folders:
-            said = "1 folder was" if len(folders) == 1 else f"{len(folders):,} folders were"
+            said = counted(len(folders), "folder was", "folders were")
             notes.append(f"{said} not looked into, a link or not readable: {_first(folders)}")
         return notes
 

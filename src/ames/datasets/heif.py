@@ -83,7 +83,7 @@ def decode_heic(data: bytes) -> np.ndarray:
         raise HeicError("HEIC, which needs pillow-heif: pip install 'ames-retrieval[heif]'") from error
     try:
         file = pillow_heif.open_heif(data, convert_hdr_to_8bit=True, bgr_mode=True)
-        image = np.array(file)  # a copy: the memory is the file object's and goes with it
+        image = np.array(file)  # a copy: the memory belongs to the file object
     except (ValueError, EOFError, SyntaxError, RuntimeError, OSError) as error:  # those that it documents
         raise HeicError(f"HEIC that pillow-heif cannot decode ({error})") from error
     if image.dtype != np.uint8:  # it leaves deep grey images as they are, 16 bits

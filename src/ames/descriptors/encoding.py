@@ -27,7 +27,7 @@ class LocalRows:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one image, without the dataset's axis of images."""
+        """Shape of one row: the dataset's without the axis of images."""
         return () if self.dtype == "uint8" else (self.slots, METADATA + self.width)
 
     @property

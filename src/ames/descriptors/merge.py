@@ -18,6 +18,7 @@ from ames.descriptors.provenance import Provenance
 from ames.errors import AmesError
 from ames.io.atomic import atomic_path
 from ames.io.hdf5 import find_features, open_hdf5
+from ames.io.text import counted
 
 _BLOCK = 1 << 26  # bytes copied at a time
 
@@ -82,7 +83,7 @@ def merge_parts(target: Path, parts: Sequence[Path], *, copy: bool = False) -> i
     names = [name for part in read for name in part.names or []]
     about = _common(read)
     if about.list and not about.boxes and list_digest(names) != about.list:
-        hold = "1 part holds" if len(read) == 1 else f"{len(read)} parts hold"
+        hold = counted(len(read), "part holds", "parts hold")
         raise AmesError(
             f"{target}: its {hold} {images} images, which are not those of their list: one "
             "is missing, or left from an extraction in another number of parts"

@@ -1,4 +1,4 @@
-"""What one process writes: the files of a shard, what their rows are, and how they are made."""
+"""The output of one process: the files of a shard, the layout of their rows, and their provenance."""
 
 from __future__ import annotations
 

@@ -10,3 +10,8 @@ def size_text(size: float) -> str:
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:.3g} TB"
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """A number before words that agree with it: 1 file is, 2,000 files are."""
+    return f"1 {one}" if number == 1 else f"{number:,} {many}"

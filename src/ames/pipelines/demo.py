@@ -39,6 +39,7 @@ from ames.extraction.config import ExtractionConfig
 from ames.extraction.process_pool import PoolExtractor
 from ames.io.atomic import atomic_file
 from ames.io.hashing import sha256
+from ames.io.text import counted
 from ames.models.base import PairSimilarity
 from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import build_from_weights
@@ -127,11 +128,10 @@ class OwnPhotos:
         notes = [f"{len(collection.images)} images of {self.root}; objects: {sizes}", *collection.notes]
         if collection.unreadable:
             named = "; ".join(f"{name}: {why}" for name, why in collection.unreadable.items())
-            count = len(collection.unreadable)
-            said = (
-                "1 image could not be read and was"
-                if count == 1
-                else f"{count} images could not be read and were"
+            said = counted(
+                len(collection.unreadable),
+                "image could not be read and was",
+                "images could not be read and were",
             )
             notes.append(f"{said} left out: {named}")
         return DemoSet(folder, self.root, truth, (LEAVE_ONE_OUT,), notes)

@@ -42,7 +42,7 @@ PORTRAIT_SHARE = 0.3  # share of the pictures in portrait orientation
 
 @dataclass(frozen=True)
 class Parameters:
-    """What a set holds; ``dataset.json`` records it. AmesError for impossible values.
+    """The content of a set, recorded in ``dataset.json``. AmesError for impossible values.
 
     split: "train", "val" or "test"; landmarks of different splits never coincide. landmarks: their number;
     "val" and "test" have one query each. easy, hard, junk: views of each landmark, the query not counted.

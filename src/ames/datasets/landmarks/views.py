@@ -54,7 +54,7 @@ class Difficulty:
     count: tuple[int, int]  # fewest and most troubles at once (of "far" and "close" only one stays)
     bad: int  # MILD, SEVERE or EXTREME
     neighbours: tuple[int, int]  # other buildings or objects around
-    clutter: tuple[int, int]  # strongly textured pieces around, behind the landmark
+    clutter: tuple[int, int]  # strongly textured pieces in the background
 
 
 DIFFICULTIES: dict[str, Difficulty] = {
