@@ -34,8 +34,8 @@ class _Part(NamedTuple):
 def find_parts(target: Path, *, expected: int | None = None) -> list[Path]:
     """The parts of ``target`` in order: for x_local.hdf5, files x_local_<i>.hdf5 or x_<i>_local.hdf5.
 
-    AmesError if a number (from 0 or 1) is missing or double, a part is still being extracted, or there are
-    not ``expected`` of them.
+    Empty if there is none. AmesError if a number (from 0 or 1) is missing or double, a part is still being
+    extracted, or there are not ``expected`` of them.
     """
     stem, kind = target.stem.rsplit("_", 1)
     pattern = re.compile(rf"{re.escape(stem)}(?:_{kind}_(\d+)|_(\d+)_{kind}){re.escape(target.suffix)}")
@@ -93,18 +93,19 @@ def merge_parts(target: Path, parts: Sequence[Path], *, copy: bool = False) -> i
         return images
     version = None if copy else "latest"
     with atomic_path(target) as temporary, h5py.File(temporary, "w", libver=version) as file:
-        shape, dtype = (images, *read[0].shape[1:]), read[0].dtype
+        shape = (images, *read[0].shape[1:])
         if copy:
-            features = file.create_dataset("features", shape, dtype)
+            features = file.create_dataset("features", shape, read[0].dtype)
             for start, block in _blocks(read):
                 features[start : start + len(block)] = block
         else:
-            file.create_virtual_dataset("features", _virtual(read, h5py.VirtualLayout(shape, dtype)))
+            file.create_virtual_dataset("features", _virtual(read, shape))
         describe(file, names if len(names) == images else None, about.to_dict())
     return images
 
 
-def _virtual(parts: Sequence[_Part], layout: h5py.VirtualLayout) -> h5py.VirtualLayout:
+def _virtual(parts: Sequence[_Part], shape: tuple[int, ...]) -> h5py.VirtualLayout:
+    layout = h5py.VirtualLayout(shape, parts[0].dtype)
     start = 0
     for part in parts:
         # Without a folder: HDF5 looks beside the merged file.
