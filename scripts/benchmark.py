@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import torch
 from benchmarks import machine
 
-import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
+import ames_retrieval.door  # noqa: F401 - ends the script if another package is named ames
 from ames.errors import AmesError
 from ames.io.console import OneLineParser, positive, run_script
 from ames.reporting.tables import format_table
@@ -53,42 +54,30 @@ def main() -> None:
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
-    if args.what == "scoring":
-        from benchmarks import scoring
-
-        sizes = [parse_size(text) for text in args.sizes] if args.sizes else scoring.SIZES
-        return scoring.run(
-            sizes=sizes,
-            precisions=args.precisions,
-            pairs=args.pairs,
-            repeats=args.repeats,
-            device=args.device,
-        )
-    if args.what == "evaluate":
-        from benchmarks import evaluate
-
-        return evaluate.run(args.folder, device=args.device)
-    if args.what == "database":
-        from benchmarks import database
-
-        return database.run(
-            args.folder, images=args.images or 1_000_000, factory=args.global_factory, repeats=args.repeats
-        )
-    if args.what == "search":
-        from benchmarks import search
-
-        return search.run(images=args.images or 100_000, repeats=args.repeats, device=args.device)
-    if args.what == "loader":
-        from benchmarks import loader
-
-        return [loader.run(args.folder, images=2000, seed=0)]
-    from benchmarks import train
-
-    return train.run(repeats=args.repeats, device=args.device)
+    usual = {"repeats": args.repeats, "device": args.device}
+    options: dict[str, dict[str, Any]] = {
+        "scoring": {
+            "sizes": args.sizes and [parse_size(text) for text in args.sizes],
+            "precisions": args.precisions,
+            "pairs": args.pairs,
+            **usual,
+        },
+        "evaluate": {"folder": args.folder, "device": args.device},
+        "loader": {"folder": args.folder, "images": 2000, "seed": 0},
+        "train": usual,
+        "database": {
+            "folder": args.folder,
+            "images": args.images or 1_000_000,
+            "factory": args.global_factory,
+            "repeats": args.repeats,
+        },
+        "search": {"images": args.images or 100_000, **usual},
+    }
+    return import_module(f"benchmarks.{args.what}").run(**options[args.what])
 
 
 def _text(value: Any) -> Any:
-    """Three digits of a number, whatever its size."""
+    """Three digits of a number below 1,000."""
     return f"{value:.3g}" if isinstance(value, float) and abs(value) < 1000 else value
 
 

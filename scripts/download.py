@@ -1,4 +1,4 @@
-"""Download released weights and descriptors by name; goes on where an earlier call broke off.
+"""Download released weights and descriptors by name; an interrupted download resumes.
 
     python scripts/download.py --list
     python scripts/download.py dinov2_ames roxford5k [--dest DIR]

@@ -25,7 +25,7 @@ import torch
 import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
 from ames.backbones.rootsift import RootSift
 from ames.backbones.vlad import Vlad
-from ames.datasets.landmarks.build import make_landmarks
+from ames.datasets.landmarks.build import Parameters, make_landmarks
 from ames.datasets.layout import DatasetFolder
 from ames.datasets.lists import read_list
 from ames.descriptors.local import DescriptorFile, write_globals
@@ -46,11 +46,11 @@ def main() -> None:
     train = DatasetFolder(args.out / "landmarks-train", "rootsift")
     val = DatasetFolder(args.out / "landmarks-val", "rootsift")
     size = (args.width * 3 // 4, args.width)
-    common: dict[str, Any] = {"easy": 4, "hard": 6, "seed": args.seed, "workers": args.workers, "size": size}
+    common: dict[str, Any] = {"easy": 4, "hard": 6, "seed": args.seed, "size": size}
     counts = {"landmarks": args.landmarks, "distractors": args.distractors, "junk": 0}
-    make_landmarks(train.path, split="train", **counts, **common)
+    make_landmarks(train.path, Parameters("train", **counts, **common), workers=args.workers)
     counts = {"landmarks": args.val_landmarks, "distractors": args.val_distractors, "junk": 2}
-    make_landmarks(val.path, split="val", **counts, **common)
+    make_landmarks(val.path, Parameters("val", **counts, **common), workers=args.workers)
     prepare(train, val, args)
 
     log: dict[str, Any] = {"arguments": {k: str(v) for k, v in vars(args).items() if k != "out"}}

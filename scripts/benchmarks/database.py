@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-from benchmarks.machine import alternate, in_process, memory_now, peak_memory
+from benchmarks.machine import alternate, in_process, memory_now, peak_memory, timed
 
 from ames.database.build import Source, compress
 from ames.database.store import Database
@@ -35,12 +35,8 @@ def run(folder: Path, *, images: int, factory: str, repeats: int = 5) -> list[di
         make(local, vectors, images)
     database = folder / f"database-{images}"
     shutil.rmtree(database, ignore_errors=True)
-    start = time.perf_counter()
-    built = peak_memory(_build, local, vectors, database, factory)
-    build_seconds = time.perf_counter() - start
-    start = time.perf_counter()
-    opened = Database(database)
-    open_seconds = time.perf_counter() - start
+    built, build_seconds = timed(lambda: peak_memory(_build, local, vectors, database, factory))
+    opened, open_seconds = timed(lambda: Database(database))
     served = in_process(_serve, database, vectors)
     ratio, reads = _against_memory(opened, repeats)
     return [
@@ -88,15 +84,14 @@ def _build(local: Path, vectors: Path, out: Path, factory: str) -> Any:
 def _serve(folder: Path, vectors: Path) -> dict[str, Any]:
     """Answer some queries; seconds and the resident memory at the end."""
     database = Database(folder)
-    start = time.perf_counter()
-    retriever = Retriever(database, Reranker(_model(), FUSION))
-    index = time.perf_counter() - start
-    file, seconds = GlobalFile(vectors), []
-    for row in range(3):
-        query = LocalFeatures.from_descriptors(torch.randn(1, QUERY, 768))
-        start = time.perf_counter()
+    retriever, index = timed(lambda: Retriever(database, Reranker(_model(), FUSION)))
+    file = GlobalFile(vectors)
+
+    def answer(row: int, query: LocalFeatures) -> None:
         retriever.search_features(file.read(np.array([row])), query, k=10, num_rerank=CANDIDATES)
-        seconds.append(time.perf_counter() - start)
+
+    queries = [LocalFeatures.from_descriptors(torch.randn(1, QUERY, 768)) for _ in range(3)]
+    seconds = [timed(partial(answer, row, query))[1] for row, query in enumerate(queries)]
     return {"index": index, "query": median(seconds), "memory": memory_now()}
 
 

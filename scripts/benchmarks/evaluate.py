@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from benchmarks.machine import timed
 
 from ames.datasets.layout import DatasetFolder
 from ames.evaluation.evaluate import Scoring
 from ames.evaluation.protocols import HARD, MEDIUM
 from ames.evaluation.sweep import Grid, Reranked, sweep
-from ames.evaluation.test_set import open_test_set
+from ames.evaluation.test_set import TestSet, open_test_set
 from ames.models.ames import AMES
 from ames.reranking.scorer import ComputeConfig
 from golden import data_root
@@ -43,41 +43,32 @@ def run(folder: Path, *, device: str = "cpu") -> list[dict[str, Any]]:
     twin = ReleasedAMES(model).eval()
     protocols = (MEDIUM, HARD)
 
-    start = time.perf_counter()
-    test = open_test_set(data, model)
-    compute = ComputeConfig(devices=(device,), workers=1)
-    scoring = Scoring(query_count=COUNT, database_count=COUNT, compute=compute)
-    logits = np.asarray(scoring(model, test, protocols, KS).scores)
-    reranked = Reranked(test.shortlist, logits, test.ground_truth, protocols)
-    ours = sweep(reranked, Grid(KS, [LAMB], [TEMP]))
-    our_seconds = time.perf_counter() - start
+    def ours() -> tuple[TestSet, np.ndarray, list[dict[str, Any]]]:
+        test = open_test_set(data, model)
+        compute = ComputeConfig(devices=(device,), workers=1)
+        scoring = Scoring(query_count=COUNT, database_count=COUNT, compute=compute)
+        logits = np.asarray(scoring(model, test, protocols, KS).scores)
+        reranked = Reranked(test.shortlist, logits, test.ground_truth, protocols)
+        return test, logits, sweep(reranked, Grid(KS, [LAMB], [TEMP]))
 
-    start = time.perf_counter()
-    theirs, scored = released_evaluation(
-        twin,
-        test.queries.path,
-        test.gallery.path,
-        test.shortlist,
-        test.ground_truth,
-        protocols,
-        counts=(COUNT, COUNT),
-        ks=KS,
-        lamb=LAMB,
-        temp=TEMP,
-    )
-    their_seconds = time.perf_counter() - start
+    (test, logits, our_rows), our_seconds = timed(ours)
+    paths = (test.queries.path, test.gallery.path)
+    inputs = (twin, *paths, test.shortlist, test.ground_truth, protocols)
+    settings = {"counts": (COUNT, COUNT), "ks": KS, "lamb": LAMB, "temp": TEMP}
+    (twin_rows, scored), twin_seconds = timed(lambda: released_evaluation(*inputs, **settings))
     image = COUNT * test.gallery.image_bytes // test.gallery.slots
     used = len(np.unique(test.shortlist.ids[~np.isnan(logits)]))
-    gap = max(abs(a[key] - b[key]) for a, b in zip(ours, theirs, strict=True) for key in ("M_map", "H_map"))
+    both = zip(our_rows, twin_rows, strict=True)
+    gap = max(abs(a[key] - b[key]) for a, b in both for key in ("M_map", "H_map"))
     sides = (
         ("ames", our_seconds, np.isfinite(logits).sum(), test.gallery.bytes_read),
-        ("twin", their_seconds, scored, scored * image),
+        ("twin", twin_seconds, scored, scored * image),
     )
     return [
         {
             "side": side,
             "seconds": seconds,
-            "ratio": their_seconds / seconds,
+            "ratio": twin_seconds / seconds,
             "pairs scored": int(pairs),
             "gallery MB read": read / 1e6,
             "times each byte": read / (used * image),

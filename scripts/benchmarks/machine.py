@@ -1,4 +1,4 @@
-"""What a machine is and does: its name, its rate of matrix products, the memory that a function takes."""
+"""Measure a machine: its name, its rate of matrix products, the time and the memory of a function."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 
 
 def describe(device: str = "cpu") -> dict[str, Any]:
-    """The machine as it belongs beside every figure."""
+    """The machine, to be reported with every measurement."""
     found = {"processor": _processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
     if device.startswith("cuda"):
         found["gpu"] = torch.cuda.get_device_name(device)
@@ -33,10 +33,7 @@ def _processor() -> str:
 def alternate(
     functions: dict[str, Callable[[], Any]], repeats: int, device: str = "cpu"
 ) -> dict[str, list[float]]:
-    """Seconds of each function, called in turn, so that a noisy machine is noisy to all alike.
-
-    The first round, which warms up, is not counted.
-    """
+    """Seconds of each function, called in turn so that noise affects all alike; round one only warms up."""
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for round_ in range(repeats + 1):
         for name, function in functions.items():
@@ -47,6 +44,13 @@ def alternate(
             if round_:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
+
+
+def timed(function: Callable[[], Any]) -> tuple[Any, float]:
+    """The result of a call, and its seconds."""
+    start = time.perf_counter()
+    result = function()
+    return result, time.perf_counter() - start
 
 
 def _wait(device: str) -> None:
@@ -60,7 +64,7 @@ def ratio(seconds: dict[str, list[float]], slow: str, fast: str) -> float:
 
 
 def matrix_rate(dtype: torch.dtype, device: str = "cpu", repeats: int = 9) -> float:
-    """Operations a second of a large matrix product (two a multiply-add): the median of the rounds."""
+    """Operations per second of a large matrix product, two per multiply-add: the median of the rounds."""
     n = 2048 if device == "cpu" else 8192
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
     seconds = alternate({"product": lambda: a @ b}, repeats, device)["product"]
@@ -68,10 +72,9 @@ def matrix_rate(dtype: torch.dtype, device: str = "cpu", repeats: int = 9) -> fl
 
 
 def peak_memory(function: Callable[..., Callable[[], Any]], *arguments: Any) -> int | None:
-    """Bytes that a call takes beyond what was there before, measured in a process of its own.
+    """Bytes that a call allocates at its peak, measured in a process of its own; None if this is not Linux.
 
-    ``function(*arguments)`` prepares and returns the call. None where the system does not tell (it takes
-    Linux).
+    ``function(*arguments)`` prepares and returns the call.
     """
     if not Path("/proc/self/clear_refs").exists():
         return None

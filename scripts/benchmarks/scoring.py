@@ -20,23 +20,24 @@ SIZES = ((600, 600), (400, 400), (600, 50), (100, 100))
 
 def run(
     *,
-    sizes: Sequence[tuple[int, int]] = SIZES,
+    sizes: Sequence[tuple[int, int]] | None = None,
     precisions: Sequence[str] = ("fp32", "bf16"),
     pairs: int = 16,
     repeats: int = 5,
     device: str = "cpu",
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """One row for each size and precision: one query against ``pairs`` images, projection included."""
-    # of what the scorer computes in: fp32 and tf32 are held against the rate of plain fp32
-    # What the device only imitates is computed in fp32, and so not called anything else.
-    precisions = list(
-        dict.fromkeys(ComputeConfig(devices=(device,), precision=p).precision for p in precisions)
-    )
+    """One row per size and precision: one query against ``pairs`` images, projection included.
+
+    sizes: (query, database) descriptors; None: ``SIZES``.
+    """
+    # A precision that the device only emulates is computed, and reported, as fp32.
+    configs = [ComputeConfig(devices=(device,), precision=p) for p in precisions]
+    precisions = list(dict.fromkeys(config.precision for config in configs))
     rates = {p: matrix_rate(PRECISIONS[p], device) for p in precisions}
     reference = matrix_rate(torch.float32, device)
     rows = []
-    for n, m in sizes:
+    for n, m in sizes or SIZES:
         twin = twin_call(n, m, pairs, device, seed)
         calls = {"twin": twin} | {p: scorer_call(n, m, pairs, device, seed, p) for p in precisions}
         expected = twin()
@@ -65,8 +66,8 @@ def run(
 
 
 def model_flops(model: AMES, n: int, m: int) -> float:
-    """Operations of the whole model for one pair, two a multiply-add: what a plain reading of the paper
-    computes (exact attention, both projections), whatever is saved of it.
+    """Operations of the model for one pair, two per multiply-add, as the paper describes it: exact attention,
+    both projections, without this library's savings.
     """
     S, d, hidden = n + m + 1, model.model_dim, model.decoder.stack[0].linear1.out_features
     read = n * (n + 1) + m * (m + 1) + S  # query-key pairs of self-attention; of cross-attention:

@@ -10,7 +10,7 @@ Glossary of the letters used for shapes throughout the library:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# The arrays that have an axis of descriptor slots, and how many axes lie behind it.
-_BEHIND_SLOTS = {"descriptors": 1, "valid": 0, "positions": 1, "scale": 0, "weight": 0}
-_ARRAYS = (*_BEHIND_SLOTS, "summary")
+# The arrays with an axis of descriptor slots, and the number of axes after it.
+_AXES_AFTER_SLOTS = {"descriptors": 1, "valid": 0, "positions": 1, "scale": 0, "weight": 0}
+_ARRAYS = (*_AXES_AFTER_SLOTS, "summary")
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class LocalFeatures:
 
     descriptors: [..., N, D]; any dtype.
     valid: bool [..., N], True = a real descriptor, False = padding. Published files and the
-        published ``forward`` use the opposite polarity (1 = padding): it is turned round where they
-        are read, and nowhere else.
+        published ``forward`` use the opposite polarity (1 = padding), which is inverted only where
+        they are read.
     positions: float [..., N, 2] location (row, col) in [0, 1] of the image's height and width, or None.
     scale: float [..., N] keypoint size as a share of the image's long side, or None.
-    weight: float [..., N] detector weight, falling, or None.
-    summary: float [..., e] what a model keeps of the image as a whole, or None.
+    weight: float [..., N] detector weight, descending, or None.
+    summary: float [..., e] a model's summary of the whole image, or None.
     coded: the descriptors are a model's codes (``Similarity.compress``), as a database stores them.
     """
 
@@ -56,7 +56,7 @@ class LocalFeatures:
 
     @classmethod
     def from_descriptors(cls, descriptors: Tensor, valid: Tensor | None = None, **rest: Any) -> LocalFeatures:
-        """Features from descriptors [..., N, D], all of them real unless ``valid`` says otherwise."""
+        """Features from descriptors [..., N, D]; without ``valid``, all of them are real."""
         if valid is None:
             valid = torch.ones(descriptors.shape[:-1], dtype=torch.bool, device=descriptors.device)
         return cls(descriptors, valid, **rest)
@@ -78,24 +78,21 @@ class LocalFeatures:
 
     @property
     def lengths(self) -> Tensor:
-        """int64 [...]: slots up to the last real descriptor of each image; what lies behind is padding."""
+        """int64 [...]: slots up to the last real descriptor of each image; the rest is padding."""
         slots = torch.arange(1, self.size + 1, device=self.valid.device)
         return (self.valid * slots).amax(-1) if self.size else self.counts
 
     def map(self, function: Callable[[Tensor], Tensor]) -> LocalFeatures:
-        """The same function on every array; for what concerns the leading axes, which all of them have."""
-        return self._changed(lambda x, _: function(x), _ARRAYS)
+        """Apply a function of the leading axes, which all arrays have, to every array."""
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        changed: dict[str, Any] = {name: function(x) for name, x in arrays.items() if x is not None}
+        return replace(self, **changed)
 
-    def _along_slots(self, function: Callable[[Tensor, int], Tensor]) -> LocalFeatures:
-        """The same function on every array of the descriptors; it sees the axes behind the slots too."""
-        return self._changed(function, _BEHIND_SLOTS)
-
-    def _changed(self, function: Callable[[Tensor, int], Tensor], names: Iterable[str]) -> LocalFeatures:
-        old = {name: getattr(self, name) for name in names}
-        new: dict[str, Any] = {
-            k: function(x, _BEHIND_SLOTS.get(k, 0)) for k, x in old.items() if x is not None
-        }
-        return replace(self, **new)
+    def _map_slots(self, function: Callable[[Tensor, int], Tensor]) -> LocalFeatures:
+        """Apply a function of (array, number of axes after the slots) to every array with slots."""
+        arrays = {name: (getattr(self, name), after) for name, after in _AXES_AFTER_SLOTS.items()}
+        changed: dict[str, Any] = {k: function(x, n) for k, (x, n) in arrays.items() if x is not None}
+        return replace(self, **changed)
 
     def __getitem__(self, index: Any) -> LocalFeatures:
         """Images by index: indexes the leading axes only."""
@@ -104,14 +101,13 @@ class LocalFeatures:
         return self.map(lambda x: x[index])
 
     def trim(self, count: int) -> LocalFeatures:
-        """The ``count`` strongest descriptors (rows are sorted by falling weight)."""
-        return self._along_slots(lambda x, behind: x.narrow(-1 - behind, 0, min(count, self.size)))
+        """The ``count`` strongest descriptors (rows are sorted by descending weight)."""
+        return self._map_slots(lambda x, after: x.narrow(-1 - after, 0, min(count, self.size)))
 
     def keep(self, counts: Tensor | np.ndarray | int) -> LocalFeatures:
-        """The ``counts`` strongest descriptors of each image: int, or int [...] one for each. Slots behind
-        them become padding, and those behind the largest count go; at least one stays, as padding perhaps.
+        """The ``counts`` strongest descriptors of each image: int, or int [...] one per image.
 
-        A single count gives what ``trim`` gives.
+        Later slots become padding; those after the largest count are removed, but at least one slot stays.
         """
         wanted = torch.as_tensor(counts)
         largest = max(int(wanted.max()) if wanted.numel() else 0, 1)
@@ -120,7 +116,7 @@ class LocalFeatures:
         return replace(kept, valid=kept.valid & (slots < wanted.to(slots.device)[..., None]))
 
     def trim_padding(self) -> LocalFeatures:
-        """Without the slots that are padding in every image; at least one slot stays (if there is one)."""
+        """Remove trailing slots that are padding in every image; at least one slot stays, if one exists."""
         return self.trim(max(int(self.lengths.max()) if self.lengths.numel() else 0, 1))
 
     def pad(self, size: int) -> LocalFeatures:
@@ -128,7 +124,7 @@ class LocalFeatures:
         missing = size - self.size
         if missing < 0:
             raise ValueError(f"cannot pad {self.size} descriptors to {size}")
-        return self._along_slots(lambda x, behind: F.pad(x, (0, 0) * behind + (0, missing)))
+        return self._map_slots(lambda x, after: F.pad(x, (0, 0) * after + (0, missing)))
 
     def to(self, device: Any = None, dtype: torch.dtype | None = None) -> LocalFeatures:
         """On another device; ``dtype`` is that of the descriptors, the other arrays keep theirs."""
@@ -152,7 +148,7 @@ class LocalFeatures:
 
     @staticmethod
     def cat(items: Sequence[LocalFeatures]) -> LocalFeatures:
-        """Batches one behind the other along the first axis, padded to the longest."""
+        """Batches concatenated along the first axis, padded to the longest."""
         size = max(item.size for item in items)
         return _join(torch.cat, [item.pad(size) for item in items])
 

@@ -242,7 +242,7 @@ def test_demo_on_photos(tmp_path, capsys, models):
     assert run("demo", "--images", tmp_path / "photos", "-o", tmp_path / "out", *models) == 0
     out = capsys.readouterr().out
     assert "perfect re-ranking" in out
-    assert "1 images could not be read and were left out: a/bad.jpg: empty file" in out
+    assert "1 image could not be read and was left out: a/bad.jpg: empty file" in out
     assert "1 without keypoints: distractors/plain.png" in out
     assert (tmp_path / "out" / "report.html").is_file()
 

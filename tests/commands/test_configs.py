@@ -17,7 +17,7 @@ from ames.config import evaluation as door
 from ames.config.launch import GROUPS, arranged, read_override
 from ames.config.models import build_model
 from ames.config.values import several
-from ames.datasets.landmarks.build import make_landmarks
+from ames.datasets.landmarks.build import Parameters, make_landmarks
 from ames.descriptors.local import DescriptorFile
 from ames.evaluation.protocols import GLDV2, PUBLIC, REVISITED, Protocol
 from ames.models.ames import AMES
@@ -160,13 +160,10 @@ def test_a_single_value_is_a_list_of_one():
 def data(tmp_path_factory):
     """data_root with a tiny prepared test set and training set, and a model for each kind."""
     root = tmp_path_factory.mktemp("data")
-    common = {"seed": 0, "size": (96, 128), "workers": 0}
-    make_landmarks(
-        root / "landmarks-test", split="test", landmarks=2, easy=2, hard=1, junk=1, distractors=4, **common
-    )
-    make_landmarks(
-        root / "landmarks-train", split="train", landmarks=3, easy=2, hard=2, junk=0, distractors=2, **common
-    )
+    test = Parameters("test", landmarks=2, easy=2, hard=1, junk=1, distractors=4, size=(96, 128))
+    make_landmarks(root / "landmarks-test", test, workers=0)
+    train = Parameters("train", landmarks=3, easy=2, hard=2, junk=0, distractors=2, size=(96, 128))
+    make_landmarks(root / "landmarks-train", train, workers=0)
     for name in ("landmarks-test", "landmarks-train"):
         assert main(["prepare", str(root / name), "--desc-num", "40", "--workers", "0"]) == 0
     torch.manual_seed(0)

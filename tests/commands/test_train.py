@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ames.cli.main import main
-from ames.descriptors.local import DescriptorWriter
+from ames.descriptors.local import create_local
 from ames.features import LocalFeatures
 from ames.io.locks import exclusively
 from ames.reranking.fusion import Fusion
@@ -30,10 +30,10 @@ def data(tmp_path_factory):
     prototypes = torch.randn(6, SLOTS, WIDTH, generator=generator)
 
     def write(path, rows):
-        with DescriptorWriter(path, images=len(rows), slots=SLOTS, width=WIDTH) as writer:
+        with create_local(path, images=len(rows), slots=SLOTS, width=WIDTH) as write_row:
             for i, kind in enumerate(rows):
                 noise = torch.randn(SLOTS, WIDTH, generator=generator)
-                writer.write(i, LocalFeatures.from_descriptors(prototypes[kind] + 0.3 * noise))
+                write_row(i, LocalFeatures.from_descriptors(prototypes[kind] + 0.3 * noise))
 
     def nearest(queries, gallery):
         ids = np.stack([np.roll(np.arange(gallery), -i) for i in range(queries)])
@@ -152,13 +152,13 @@ def test_descriptors_that_are_no_numbers_are_named_or_left_out(data, tmp_path):
         (tmp_path / "gldv2").mkdir(exist_ok=True)
         (tmp_path / "gldv2" / name).write_bytes((data / "gldv2" / name).read_bytes())
     spoiled = LocalFeatures.from_descriptors(torch.full((SLOTS, WIDTH), float("nan")))
-    with DescriptorWriter(
+    with create_local(
         tmp_path / "gldv2" / "mine_local.hdf5", images=IMAGES, slots=SLOTS, width=WIDTH
-    ) as writer:
+    ) as write_row:
         generator = torch.Generator().manual_seed(0)
         for i in range(IMAGES):
             features = LocalFeatures.from_descriptors(torch.randn(SLOTS, WIDTH, generator=generator))
-            writer.write(i, spoiled if i == 3 else features)
+            write_row(i, spoiled if i == 3 else features)
     done = call("train.py", tmp_path, *WORDS, "model_path=model.pt", cwd=tmp_path)
     assert done.returncode == 2
     assert "train: the loss became nan in epoch 1" in done.stderr

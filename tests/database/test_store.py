@@ -16,7 +16,7 @@ from ames.database.manifest import Manifest
 from ames.database.segment import HEADER_BYTES
 from ames.database.store import Database
 from ames.database.writer import Writer, writing
-from ames.descriptors.local import DescriptorFile, DescriptorWriter, GlobalFile, write_globals
+from ames.descriptors.local import DescriptorFile, GlobalFile, create_local, write_globals
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.inspection import inspect as inspection
@@ -475,7 +475,7 @@ def test_descriptors_of_another_backbone_are_not_added(tmp_path):
     made = {}
     for name in ("dinov2", "rootsift"):
         path = tmp_path / f"{name}.hdf5"
-        with DescriptorWriter(
+        with create_local(
             path, images=1, slots=SLOTS, width=WIDTH, names=[name], provenance={"backbone": name}
         ):
             pass
@@ -563,14 +563,14 @@ def test_places_that_cannot_be_a_database(tmp_path):
 
 def test_descriptors_that_are_not_finite_or_of_another_width(tmp_path):
     path = tmp_path / "x.hdf5"
-    with DescriptorWriter(path, images=3, slots=4, width=16) as writer:
+    with create_local(path, images=3, slots=4, width=16) as write_row:
         for row in range(3):
             x = torch.ones(2, 16)
             x[0, 0] = float("nan") if row == 2 else 1
-            writer.write(row, LocalFeatures.from_descriptors(x))
+            write_row(row, LocalFeatures.from_descriptors(x))
     with pytest.raises(AmesError, match=r"the descriptors of '2' \(row 2\) hold values that are not finite"):
         compress(Source(DescriptorFile(path)), model(), tmp_path / "db", desc_num=4)
-    with DescriptorWriter(tmp_path / "y.hdf5", images=3, slots=4, width=8):
+    with create_local(tmp_path / "y.hdf5", images=3, slots=4, width=8):
         pass
     with pytest.raises(AmesError, match="descriptors are 8-d, but the model takes 16-d"):
         compress(Source(DescriptorFile(tmp_path / "y.hdf5")), model(), tmp_path / "db2", desc_num=4)

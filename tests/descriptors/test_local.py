@@ -11,8 +11,8 @@ import torch
 from ames.descriptors.layouts import METADATA, PADDING
 from ames.descriptors.local import (
     DescriptorFile,
-    DescriptorWriter,
     check_backbone,
+    create_local,
     read_globals,
     write_globals,
 )
@@ -34,9 +34,9 @@ def local(count, seed=0):
 
 def write(path, counts, **settings):
     items = [local(count, seed) for seed, count in enumerate(counts)]
-    with DescriptorWriter(path, images=len(items), slots=SLOTS, width=WIDTH, **settings) as writer:
+    with create_local(path, images=len(items), slots=SLOTS, width=WIDTH, **settings) as write_row:
         for row, item in enumerate(items):
-            writer.write(row, item)
+            write_row(row, item)
     return items
 
 
@@ -66,8 +66,8 @@ def test_what_float16_cannot_hold_is_its_largest_number(tmp_path, dtype, most):
     item = LocalFeatures.from_descriptors(
         torch.ones(2, WIDTH), positions=far, weight=torch.tensor([3e6, 0.5])
     )
-    with DescriptorWriter(tmp_path / "x.hdf5", images=1, slots=2, width=WIDTH, dtype=dtype) as writer:
-        writer.write(0, item)
+    with create_local(tmp_path / "x.hdf5", images=1, slots=2, width=WIDTH, dtype=dtype) as write_row:
+        write_row(0, item)
     read = DescriptorFile(tmp_path / "x.hdf5").read([0])
     assert read.positions[0].tolist() == [[most, 1], [2, min(most, 70_000)]]
     assert read.weight[0].tolist() == [most, 0.5]
@@ -88,14 +88,14 @@ def test_one_in_the_mask_column_is_padding(tmp_path):
 
 def test_masked_rows_of_the_features_themselves_are_written_as_padding(tmp_path):
     item = LocalFeatures.from_descriptors(torch.ones(3, WIDTH), torch.tensor([True, True, False]))
-    with DescriptorWriter(tmp_path / "x.hdf5", images=1, slots=SLOTS, width=WIDTH) as writer:
-        writer.write(0, item)
+    with create_local(tmp_path / "x.hdf5", images=1, slots=SLOTS, width=WIDTH) as write_row:
+        write_row(0, item)
     assert DescriptorFile(tmp_path / "x.hdf5").read([0]).counts.tolist() == [2]
 
 
 def test_rows_that_are_never_written_are_empty(tmp_path):
-    with DescriptorWriter(tmp_path / "x.hdf5", images=3, slots=SLOTS, width=WIDTH) as writer:
-        writer.write(1, local(4))
+    with create_local(tmp_path / "x.hdf5", images=3, slots=SLOTS, width=WIDTH) as write_row:
+        write_row(1, local(4))
     assert DescriptorFile(tmp_path / "x.hdf5").read([0, 1, 2]).counts.tolist() == [0, 4, 0]
 
 
@@ -134,8 +134,8 @@ def test_it_travels_to_other_processes(tmp_path):
 
 
 def fail(path):
-    with DescriptorWriter(path, images=3, slots=SLOTS, width=WIDTH) as writer:
-        writer.write(0, local(3))
+    with create_local(path, images=3, slots=SLOTS, width=WIDTH) as write_row:
+        write_row(0, local(3))
         raise KeyboardInterrupt
 
 
@@ -157,7 +157,7 @@ def test_an_interrupted_write_keeps_the_older_file(tmp_path):
 def test_a_failure_while_the_file_is_laid_out_leaves_nothing(tmp_path):
     with (
         pytest.raises(TypeError),
-        DescriptorWriter(tmp_path / "x.hdf5", images=1, slots=2, width=2, provenance={"backbone": object()}),
+        create_local(tmp_path / "x.hdf5", images=1, slots=2, width=2, provenance={"backbone": object()}),
     ):
         pass
     assert list(tmp_path.iterdir()) == []

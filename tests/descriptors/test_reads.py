@@ -213,7 +213,7 @@ def test_the_benchmark_of_reads(tmp_path):
     benchmark = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(benchmark)
     for _ in range(2):  # the file is made, then found
-        found = benchmark.run(tmp_path, images=4, seed=0)
+        (found,) = benchmark.run(tmp_path, images=4, seed=0)
         assert found["bytes"] == 4 * 400 * 773 * 2
         assert found["ratio"] > 0
     assert len(list(tmp_path.iterdir())) == 1

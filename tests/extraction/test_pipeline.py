@@ -1,5 +1,7 @@
 """Extraction: the same files whatever the number of workers, and what becomes of images that are none."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -146,7 +148,7 @@ class Loud(RootSift):
         found = super().extract(image, count)
         if image.mean() > 100:
             return found
-        return found._replace(local=found.local.map(lambda x: x * 1e6 if x.ndim == 2 else x))
+        return replace(found, local=found.local.map(lambda x: x * 1e6 if x.ndim == 2 else x))
 
 
 def test_descriptors_beyond_the_dtype_are_an_error_of_their_image(tmp_path):

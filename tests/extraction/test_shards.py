@@ -169,7 +169,7 @@ def test_a_part_that_is_not_whole_is_not_left_out(root, tmp_path):
     assert ames_extract(root, folder / "x", "--shard", "1/2") == 0
     words = ["--dataset", "mine", "--desc_name", "x", "--data_root", "data"]
     script = ROOT / "extract" / "merge_hdf5.py"
-    assert "its 1 parts hold 5 images" in refused(script, *words, cwd=tmp_path)
+    assert "its 1 part holds 5 images" in refused(script, *words, cwd=tmp_path)
     (folder / "x_2_local.hdf5.partial").touch()
     message = refused(script, *words, cwd=tmp_path)
     assert "x_2_local.hdf5.partial: a part that is not whole" in message

@@ -336,7 +336,7 @@ class Stopped(PoolExtractor):
         yield
 
 
-PARAMETERS = Parameters("test", 2, 1, 1, 1, 1, 0, (48, 64))
+PARAMETERS = Parameters("test", 2, 1, 1, 1, 1, 0, (64, 96))
 
 
 def _extract_by(images: Images, kind: type[PoolExtractor]) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from ames.database.build import Source, compress
-from ames.descriptors.local import DescriptorFile, DescriptorWriter, GlobalFile, write_globals
+from ames.descriptors.local import DescriptorFile, GlobalFile, create_local, write_globals
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
 
@@ -25,9 +25,9 @@ def source(folder, images=20, *, seed=0, vectors=True, names=None, prefix="image
     counts = rng.integers(1, SLOTS + 1, images)
     counts[images // 2] = 0
     path = folder / f"{prefix}_local.hdf5"
-    with DescriptorWriter(path, images=images, slots=SLOTS, width=WIDTH, names=names or None) as writer:
+    with create_local(path, images=images, slots=SLOTS, width=WIDTH, names=names or None) as write_row:
         for row, count in enumerate(counts):
-            writer.write(
+            write_row(
                 row, LocalFeatures.from_descriptors(torch.from_numpy(rng.standard_normal((count, WIDTH))))
             )
     if not vectors:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ames.backbones.detector import SpatialAttention
-from ames.descriptors.local import DescriptorFile, DescriptorWriter
+from ames.descriptors.local import DescriptorFile, create_local
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
 from ames.training import Recipe, Trainer
@@ -32,14 +32,12 @@ def write_store(path, spoiled=None, unequal=False):
     """
     generator = torch.Generator().manual_seed(0)
     prototypes = torch.randn(CLASSES, SLOTS, WIDTH, generator=generator)
-    with DescriptorWriter(path, images=IMAGES, slots=SLOTS, width=WIDTH) as writer:
+    with create_local(path, images=IMAGES, slots=SLOTS, width=WIDTH) as write_row:
         for i in range(IMAGES):
             descriptors = prototypes[i % CLASSES] + 0.2 * torch.randn(SLOTS, WIDTH, generator=generator)
             if i == spoiled:
                 descriptors[0, 0] = math.nan
-            writer.write(
-                i, LocalFeatures.from_descriptors(descriptors[: SLOTS - i % 3 if unequal else SLOTS])
-            )
+            write_row(i, LocalFeatures.from_descriptors(descriptors[: SLOTS - i % 3 if unequal else SLOTS]))
     return DescriptorFile(path)
 
 

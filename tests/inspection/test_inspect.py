@@ -9,7 +9,7 @@ import torch
 
 from ames.cli.main import main
 from ames.datasets.ground_truth import load_ground_truth
-from ames.descriptors.local import DescriptorWriter, write_globals
+from ames.descriptors.local import create_local, write_globals
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.inspection.compare import CLOSE, DIFFERENT, MAPPED, SAME, compare
@@ -51,15 +51,13 @@ def has(found, **expected):
 
 
 def test_local_descriptors(tmp_path):
-    with DescriptorWriter(
+    with create_local(
         tmp_path / "x.hdf5", images=40, slots=4, width=8, names=[f"{i}.jpg" for i in range(40)],
         provenance={"backbone": "rootsift", "max_size": 640},
-    ) as writer:  # fmt: skip
+    ) as write_row:  # fmt: skip
         for row in range(39):
             x = torch.nn.functional.normalize(torch.randn(2, 8), dim=-1)
-            writer.write(
-                row, LocalFeatures.from_descriptors(x, positions=torch.rand(2, 2), scale=torch.ones(2))
-            )
+            write_row(row, LocalFeatures.from_descriptors(x, positions=torch.rand(2, 2), scale=torch.ones(2)))
     found = inspect(tmp_path / "x.hdf5")
     assert list(found)[:3] == ["file", "kind", "file_bytes"]
     has(found, kind="local descriptors", layout="flat", images=40, slots=4, width=8, dtype="float16")
@@ -246,10 +244,10 @@ def test_codes_without_places(tmp_path):
 
 def test_images_by_name(tmp_path):
     for name, images in (("a.hdf5", ["x", "y"]), ("b.hdf5", ["y", "z"])):
-        with DescriptorWriter(tmp_path / name, images=2, slots=4, width=8, names=images) as writer:
+        with create_local(tmp_path / name, images=2, slots=4, width=8, names=images) as write_row:
             for row, image in enumerate(images):
                 torch.manual_seed(ord(image))
-                writer.write(
+                write_row(
                     row,
                     LocalFeatures.from_descriptors(
                         torch.randn(4, 8), positions=torch.rand(4, 2), scale=torch.ones(4)
@@ -266,7 +264,7 @@ def test_images_by_name(tmp_path):
 
 def test_images_without_descriptors(tmp_path):
     write_local(tmp_path / "a.hdf5", np.ones((1, 4, 8), np.float32), np.random.default_rng(0), 0, False)
-    with DescriptorWriter(tmp_path / "b.hdf5", images=1, slots=4, width=8):
+    with create_local(tmp_path / "b.hdf5", images=1, slots=4, width=8):
         pass
     a, b = tmp_path / "a.hdf5", tmp_path / "b.hdf5"
     has(compare(a, b, "0"), verdict=DIFFERENT, descriptors=[4, 0])

@@ -9,7 +9,7 @@ import torch
 from ames.errors import AmesError
 from ames.models.ames import AMES
 from ames.models.checkpoints import save_weights
-from ames.pipelines.demo import run_demo
+from ames.pipelines.demo import OwnPhotos, run_demo
 from helpers import photos
 
 METHODS = ["global only", *["Chamfer, float"] * 2, *["AMES"] * 2, "AMES binary", "perfect re-ranking"]
@@ -51,7 +51,7 @@ def models(tmp_path_factory):
 def finished(tmp_path_factory, models):
     root = tmp_path_factory.mktemp("demo")
     album(root / "photos")
-    report = run_demo(root / "out", images=root / "photos", workers=0, num_rerank=8, **models)
+    report = run_demo(root / "out", OwnPhotos(root / "photos"), workers=0, num_rerank=8, **models)
     return root, report
 
 
@@ -62,8 +62,10 @@ def copy(finished, tmp_path):
     return tmp_path / "demo"
 
 
-def again(root, models, **settings):
-    return run_demo(root / "out", images=root / "photos", workers=0, **{"num_rerank": 8} | models | settings)
+def again(root, models, *, num_rerank=8, **roles):
+    return run_demo(
+        root / "out", OwnPhotos(root / "photos", **roles), num_rerank=num_rerank, workers=0, **models
+    )
 
 
 def test_the_table_has_a_row_for_each_method(finished):
@@ -176,7 +178,7 @@ def test_models_that_do_not_fit(tmp_path, models, arguments, message):
     sizes = {"local_dim": 128, "model_dim": 16, "num_encoder_layers": 1, "dim_feedforward": 16}
     save_weights(tmp_path / "x.safetensors", AMES(**sizes | arguments))
     with pytest.raises(AmesError, match=message):
-        run_demo(tmp_path / "out", images=tmp_path, **models | {"model": tmp_path / "x.safetensors"})
+        run_demo(tmp_path / "out", OwnPhotos(tmp_path), **models | {"model": tmp_path / "x.safetensors"})
     assert not (tmp_path / "out").exists()
 
 
@@ -184,4 +186,4 @@ def test_a_model_of_another_backbone(tmp_path, models):
     model = AMES(local_dim=128, model_dim=16, num_encoder_layers=1, dim_feedforward=16)
     save_weights(tmp_path / "x.safetensors", model, provenance={"backbone": "dinov2"})
     with pytest.raises(AmesError, match="weights for dinov2 descriptors; the demo extracts rootsift"):
-        run_demo(tmp_path / "out", images=tmp_path, **models | {"model": tmp_path / "x.safetensors"})
+        run_demo(tmp_path / "out", OwnPhotos(tmp_path), **models | {"model": tmp_path / "x.safetensors"})

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ames.descriptors.local import DescriptorFile, DescriptorWriter
+from ames.descriptors.local import DescriptorFile, create_local
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
@@ -26,9 +26,9 @@ QUERIES, GALLERY = 3, 40
 
 def write(path, images, seed):
     generator = torch.Generator().manual_seed(seed)
-    with DescriptorWriter(path, images=images, slots=4, width=8) as writer:
+    with create_local(path, images=images, slots=4, width=8) as write_row:
         for row in range(images):
-            writer.write(row, LocalFeatures.from_descriptors(torch.randn(4, 8, generator=generator)))
+            write_row(row, LocalFeatures.from_descriptors(torch.randn(4, 8, generator=generator)))
     return DescriptorFile(path)
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ames.datasets.ground_truth import GroundTruth
-from ames.descriptors.local import DescriptorFile, DescriptorWriter
+from ames.descriptors.local import DescriptorFile, create_local
 from ames.errors import AmesError
 from ames.evaluation.protocols import EASY, HARD, MEDIUM
 from ames.evaluation.sweep import needed
@@ -119,9 +119,9 @@ class Recorder(PairSimilarity):
 
 
 def numbered(path, images, slots=3):
-    with DescriptorWriter(path, images=images, slots=slots, width=2) as writer:
+    with create_local(path, images=images, slots=slots, width=2) as write_row:
         for row in range(images):
-            writer.write(row, LocalFeatures.from_descriptors(torch.full((1 + row % slots, 2), float(row))))
+            write_row(row, LocalFeatures.from_descriptors(torch.full((1 + row % slots, 2), float(row))))
     return DescriptorFile(path)
 
 
@@ -187,11 +187,9 @@ def test_scores_are_the_model_s_own(tmp_path, binarized):
     counts = {"q": [4, 2, 6], "g": [6, 3, 0, 5, 1]}
     files = []
     for name, sizes in counts.items():
-        with DescriptorWriter(
-            tmp_path / name, images=len(sizes), slots=6, width=8, dtype="float32"
-        ) as writer:
+        with create_local(tmp_path / name, images=len(sizes), slots=6, width=8, dtype="float32") as write_row:
             for row, size in enumerate(sizes):
-                writer.write(row, LocalFeatures.from_descriptors(torch.randn(size, 8)))
+                write_row(row, LocalFeatures.from_descriptors(torch.randn(size, 8)))
         files.append(DescriptorFile(tmp_path / name))
     ids = np.array([[4, 3, 2, 1, 0], [0, 1, 2, 3, 4], [2, 0, 4, 1, 3]])
     logits = score_shortlist(
@@ -211,9 +209,9 @@ def test_scores_are_the_model_s_own(tmp_path, binarized):
 
 
 def test_an_image_without_descriptors_is_the_least_similar(tmp_path):
-    with DescriptorWriter(tmp_path / "x", images=3, slots=4, width=8) as writer:
+    with create_local(tmp_path / "x", images=3, slots=4, width=8) as write_row:
         for row in (0, 2):
-            writer.write(row, LocalFeatures.from_descriptors(torch.ones(3, 8)))
+            write_row(row, LocalFeatures.from_descriptors(torch.ones(3, 8)))
     file = DescriptorFile(tmp_path / "x")
     logits = score_shortlist(PairScorer(Chamfer(local_dim=8)), file, file, shortlist_of(*[[0, 1, 2]] * 3))
     assert logits[0].tolist() == pytest.approx([1, -1, 1], abs=1e-4)

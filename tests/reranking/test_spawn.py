@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ames.descriptors.local import DescriptorFile, DescriptorWriter
+from ames.descriptors.local import DescriptorFile, create_local
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
 from ames.reranking.scorer import PairScorer
@@ -30,10 +30,10 @@ def test_two_spawned_workers_score_as_none(tmp_path, binarized):
     files = []
     for name, images in (("query", QUERIES), ("gallery", GALLERY)):
         path = tmp_path / f"{name}.hdf5"
-        with DescriptorWriter(path, images=images, slots=SLOTS, width=WIDTH) as writer:
+        with create_local(path, images=images, slots=SLOTS, width=WIDTH) as write_row:
             for row in range(images):
                 count = int(rng.integers(1, SLOTS + 1))
-                writer.write(
+                write_row(
                     row, LocalFeatures.from_descriptors(torch.from_numpy(rng.standard_normal((count, WIDTH))))
                 )
         files.append(DescriptorFile(path))

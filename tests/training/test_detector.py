@@ -13,7 +13,7 @@ import torch
 from ames.backbones.detector import SpatialAttention, load_detector
 from ames.datasets.ground_truth import GroundTruth, save_ground_truth
 from ames.datasets.layout import DatasetFolder
-from ames.descriptors.local import DescriptorFile, DescriptorWriter
+from ames.descriptors.local import DescriptorFile, create_local
 from ames.errors import AmesError
 from ames.evaluation.global_search import PooledSearch, pool
 from ames.evaluation.protocols import ALL, LEAVE_ONE_OUT, Protocol
@@ -40,7 +40,7 @@ def write_store(path, *, seed=0, images=IMAGES, width=WIDTH, spoiled=None):
     generator, half = torch.Generator().manual_seed(seed), width // 2
     classes = torch.randn(CLASSES, half, generator=torch.Generator().manual_seed(99))
     classes = torch.nn.functional.normalize(classes, dim=-1)
-    with DescriptorWriter(path, images=images, slots=SLOTS, width=width) as writer:
+    with create_local(path, images=images, slots=SLOTS, width=width) as write_row:
         for i in range(images):
             x = 0.1 * torch.randn(TELLING + CLUTTER, width, generator=generator)
             x[:TELLING, :half] += classes[i % CLASSES]
@@ -48,7 +48,7 @@ def write_store(path, *, seed=0, images=IMAGES, width=WIDTH, spoiled=None):
             x[TELLING:, half + kind] += 1
             if i == spoiled:
                 x[0, 0] = math.nan
-            writer.write(i, LocalFeatures.from_descriptors(x[torch.randperm(len(x), generator=generator)]))
+            write_row(i, LocalFeatures.from_descriptors(x[torch.randperm(len(x), generator=generator)]))
     return DescriptorFile(path)
 
 
@@ -183,8 +183,8 @@ def test_the_file_says_where_it_is_from(store, tmp_path):
 
 def test_equal_weights_of_the_descriptors_are_their_mean(tmp_path):
     x = torch.randn(5, WIDTH).half()
-    with DescriptorWriter(tmp_path / "x.hdf5", images=2, slots=8, width=WIDTH) as writer:
-        writer.write(0, LocalFeatures.from_descriptors(x))  # the second image has none
+    with create_local(tmp_path / "x.hdf5", images=2, slots=8, width=WIDTH) as write_row:
+        write_row(0, LocalFeatures.from_descriptors(x))  # the second image has none
     found = pool(DescriptorFile(tmp_path / "x.hdf5"))
     mean = torch.nn.functional.normalize(torch.nn.functional.normalize(x.float(), dim=-1).mean(0), dim=0)
     np.testing.assert_allclose(found[0], mean, rtol=1e-5, atol=1e-6)

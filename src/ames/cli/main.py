@@ -117,16 +117,14 @@ def _add_workers(parser: argparse.ArgumentParser) -> None:
 
 
 def _demo(args: argparse.Namespace) -> None:
-    from ames.pipelines.demo import run_demo
+    from ames.pipelines.demo import GeneratedLandmarks, OwnPhotos, run_demo
 
     check_device(args.device)
+    generated = GeneratedLandmarks(args.landmarks, args.seed)
     run_demo(
         args.out,
-        images=args.images,
-        distractors=args.distractors,
-        landmarks=args.landmarks,
+        generated if args.images is None else OwnPhotos(args.images, args.distractors),
         num_rerank=args.num_rerank,
-        seed=args.seed,
         workers=args.workers,
         device=args.device,
         model=args.model,
@@ -135,11 +133,10 @@ def _demo(args: argparse.Namespace) -> None:
 
 
 def _landmarks(args: argparse.Namespace) -> None:
-    from ames.datasets.landmarks.build import DESCRIPTION, make_landmarks
+    from ames.datasets.landmarks.build import DESCRIPTION, Parameters, make_landmarks
 
     existed = (args.folder / DESCRIPTION).is_file()
-    path = make_landmarks(
-        args.folder,
+    parameters = Parameters(
         split=args.split,
         landmarks=args.landmarks,
         easy=args.easy,
@@ -147,8 +144,8 @@ def _landmarks(args: argparse.Namespace) -> None:
         junk=0 if args.split == "train" else args.junk,
         distractors=args.distractors,
         seed=args.seed,
-        workers=args.workers,
     )
+    path = make_landmarks(args.folder, parameters, workers=args.workers)
     print(f"{path}: exists already, with the same parameters" if existed else path)
 
 

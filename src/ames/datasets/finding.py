@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from mmap import ACCESS_READ, mmap
@@ -11,47 +12,46 @@ from typing import NamedTuple
 
 from ames.datasets.image_headers import HEAD, is_image, is_preview
 from ames.errors import AmesError
+from ames.io.text import counted
 
-# Endings of files that somebody takes for images: one that is none is named as unreadable.
+# Suffixes of image files: such a file that is no image is reported as unreadable.
 _USUAL = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"}
 _SELDOM = {".avif", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".pbm", ".pgm", ".ppm", ".pnm", ".pam"}
 SUFFIXES = frozenset(_USUAL | _SELDOM)
-_ALONE = {"thumbs.db", "desktop.ini"}  # what systems leave in folders, beside hidden files
+_IGNORED = {"thumbs.db", "desktop.ini"}  # what systems leave in folders, beside hidden files
 _NAMED = 5
 
 
 class FoundImages(NamedTuple):
-    """names: images, relative to the folder, sorted. left_out: everything else in it but hidden files,
-    sorted; of folders that were not looked into the names end in a slash.
+    """names: images, relative to the folder. left_out: all else but hidden files; names of folders that were
+    not searched end in a slash. Both are sorted.
     """
 
     names: list[str]
     left_out: list[str]
 
     def notes(self) -> list[str]:
-        """Lines about what was left out, one of files and one of folders; none where nothing was."""
+        """Lines about what was left out: at most one of files and one of folders."""
         folders = [name for name in self.left_out if name.endswith("/")]
         files = [name for name in self.left_out if not name.endswith("/")]
         notes = []
         if files:
-            said = (
-                "1 file is not a readable image and was"
-                if len(files) == 1
-                else f"{len(files):,} files are not readable images and were"
+            said = counted(
+                len(files), "file is not a readable image and was", "files are not readable images and were"
             )
             kinds = f"{_kinds(files)}; first: " if len(files) > _NAMED else ""
             notes.append(f"{said} left out: {kinds}{_first(files)}")
         if folders:
-            said = "1 folder was" if len(folders) == 1 else f"{len(folders):,} folders were"
+            said = counted(len(folders), "folder was", "folders were")
             notes.append(f"{said} not looked into, a link or not readable: {_first(folders)}")
         return notes
 
 
 def find_images(folder: Path | str) -> FoundImages:
-    """All images below ``folder``; hidden files and folders are passed over, links to folders are left out.
+    """All images below ``folder``; hidden files and folders are skipped, links to folders left out.
 
-    A file whose ending is none of ``SUFFIXES`` is opened and its first bytes are read; an image is what they
-    say, whatever the ending. AmesError where there is no image, or a name that a list cannot hold.
+    The first bytes of a file whose suffix is none of ``SUFFIXES`` decide whether it is an image. AmesError if
+    there is no image, or a name that a list cannot hold.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -62,8 +62,9 @@ def find_images(folder: Path | str) -> FoundImages:
         (names if taken else left_out).append(name)
     found = FoundImages(sorted(names), sorted(left_out))
     for name in found.names:
-        # Lists, ground truth and descriptor files hold names as UTF-8, one a line.
-        if "\n" in name or "\r" in name or not _is_utf8(name):
+        # Lists, ground truth and descriptor files hold names as UTF-8, one per line. Python keeps bytes of
+        # another encoding as lone surrogates.
+        if re.search("[\n\r\ud800-\udfff]", name):
             raise AmesError(f"{folder}: {name!a} is not a name that a list can hold; rename it")
     if not found.names:
         raise AmesError("; ".join([f"{folder}: no images in it or below", *found.notes()]))
@@ -73,11 +74,11 @@ def find_images(folder: Path | str) -> FoundImages:
 def is_image_file(path: Path | str) -> bool:
     """Return whether a file is an image by its suffix or its first bytes; cameras' raw files are not."""
     path = Path(path)
-    return path.suffix.lower() in SUFFIXES or _says_so(path)
+    return path.suffix.lower() in SUFFIXES or _begins_as_image(path)
 
 
 def _entries(folder: str, prefix: str) -> Iterator[tuple[str, bool]]:
-    """(name, whether it is an image) of what is in a folder and below."""
+    """(name, whether it is an image) of everything below a folder."""
     waiting = [(folder, prefix)]
     while waiting:
         folder, prefix = waiting.pop()
@@ -96,11 +97,11 @@ def _entries(folder: str, prefix: str) -> Iterator[tuple[str, bool]]:
                 waiting.append((entry.path, f"{name}/"))
             elif entry.is_dir():  # a link, which can lead to a parent folder
                 yield f"{name}/", False
-            elif entry.name.lower() not in _ALONE:
+            elif entry.name.lower() not in _IGNORED:
                 yield name, entry.is_file() and is_image_file(entry.path)
 
 
-def _says_so(path: Path) -> bool:
+def _begins_as_image(path: Path) -> bool:
     try:
         with path.open("rb", buffering=0) as file:
             head = file.read(HEAD)
@@ -115,9 +116,8 @@ def _says_so(path: Path) -> bool:
 
 
 def _first(names: list[str]) -> str:
-    return ", ".join(name if name.isprintable() else ascii(name) for name in names[:_NAMED]) + (
-        ", ..." if len(names) > _NAMED else ""
-    )
+    shown = [name if name.isprintable() else ascii(name) for name in names[:_NAMED]]
+    return ", ".join(shown + ["..."] * (len(names) > _NAMED))
 
 
 def _kinds(names: list[str]) -> str:
@@ -127,11 +127,3 @@ def _kinds(names: list[str]) -> str:
     others = sum(number for _, number in kinds[_NAMED:])
     most = [f"{number:,} {kind}" for kind, number in kinds[:_NAMED]]
     return ", ".join(most + ([f"{others:,} others"] if others else []))
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:  # bytes of another encoding, which Python keeps as lone surrogates
-        return False
-    return True

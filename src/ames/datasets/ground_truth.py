@@ -41,10 +41,7 @@ class GroundTruth:
 
 
 def ids(query: Mapping[str, np.ndarray], keys: Sequence[str]) -> np.ndarray:
-    """Gallery ids of ``query`` under ``keys`` together, int64 [n], in the order of the keys.
-
-    Raises AmesError for a key that the query does not have.
-    """
+    """Gallery ids of ``query`` under all ``keys``, int64 [n]; AmesError for a key that it does not have."""
     missing = [key for key in keys if key not in query]
     if missing:
         raise AmesError(f"ground truth has no key {missing[0]!r}: its keys are {', '.join(sorted(query))}")
@@ -55,12 +52,10 @@ def ids(query: Mapping[str, np.ndarray], keys: Sequence[str]) -> np.ndarray:
 def load_ground_truth(
     path: Path | str, *, gallery_size: int | None = None, query_size: int | None = None
 ) -> GroundTruth:
-    """Read and check a ground-truth file, ``.json`` or a published ``.pkl`` (layout in the module's
-    docstring).
+    """Read and check a ground-truth file, ``.json`` or a published ``.pkl``, of which nothing is executed.
 
-    gallery_size, query_size: what the descriptors have; needed to check the ids of a file without names.
-    Raises AmesError naming the file when it is missing, cannot be read, or fails a check of
-    ``parse_ground_truth``. Nothing in the file is executed.
+    gallery_size, query_size: of the descriptors; needed to check the ids of a file without names. AmesError
+    if the file cannot be read or fails a check of ``parse_ground_truth``.
     """
     path = Path(path)
     if path.suffix == ".pkl":
@@ -78,11 +73,10 @@ def load_ground_truth(
 def parse_ground_truth(
     raw: Any, *, source: str, gallery_size: int | None = None, query_size: int | None = None
 ) -> GroundTruth:
-    """Ground truth from the dict that a file holds (layout in the module's docstring).
+    """Ground truth from a file's dict (layout: above); AmesError beginning with ``source`` if it is invalid.
 
-    Raises AmesError that starts with ``source`` when ``gnd`` is missing, a query lacks a key or a box that
-    the first one has, the number of queries and of their names differ, an id is not a whole number in the
-    range of the gallery, or the sizes are not those given.
+    Every query must have the keys of the first one, every id must be a position in the gallery, and sizes
+    must agree with the names and with those given.
     """
     if not isinstance(raw, Mapping):
         raise AmesError(f"{source}: ground truth must be a dict with imlist, qimlist and gnd")
@@ -130,8 +124,8 @@ def parse_ground_truth(
 def save_ground_truth(path: Path | str, ground_truth: GroundTruth) -> Path:
     """Write ``ground_truth`` as JSON, whole or not at all, and return the path.
 
-    Raises AmesError when the name does not end in ``.json``, the content fails a check of
-    ``parse_ground_truth`` (nothing that could not be read back is written), or the file cannot be written.
+    AmesError if the name does not end in ``.json``, the content fails a check of ``parse_ground_truth``, or
+    the file cannot be written.
     """
     path = Path(path)
     if path.suffix != ".json":
@@ -154,11 +148,8 @@ def save_ground_truth(path: Path | str, ground_truth: GroundTruth) -> Path:
 
 
 def _names(value: Any, key: str, *, source: str) -> list[str]:
-    if (
-        isinstance(value, str)
-        or not isinstance(value, Sequence)
-        or not all(isinstance(n, str) for n in value)
-    ):
+    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    if not listed or not all(isinstance(name, str) for name in value):
         raise AmesError(f"{source}: {key} must be a list of image names")
     return [str(name) for name in value]
 
@@ -196,8 +187,9 @@ def _box(value: Any, *, where: str) -> np.ndarray:
 
 
 def check_names(found: Sequence[str], wanted: Sequence[str], *, source: str, truth: str) -> None:
-    """AmesError where ``found``, the images of ``source``, are others than a ground truth has, or lie in
-    another order. Folders and endings need not be there on both sides; positions for names pass.
+    """AmesError if ``found``, the images of ``source``, differ from a ground truth's in content or order.
+
+    Folders and suffixes may be missing on one side; a ground truth without names passes.
     """
     if list(wanted) == [str(i) for i in range(len(wanted))]:
         return

@@ -16,7 +16,6 @@ import numpy as np
 _AVIF = {b"avif", b"avis"}
 _HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 _TOP = {b"ftyp", b"meta", b"mdat", b"moov"}  # what a file needs; anything can follow its end
-HEIC_NEEDS = "HEIC, which needs pillow-heif: pip install 'ames-retrieval[heif]'"
 
 
 class HeicError(Exception):
@@ -40,7 +39,7 @@ def kind_of(head: bytes) -> str | None:
 
 
 def size_of(data: bytes) -> tuple[int, int] | None:
-    """(height, width) before any turning, of what is shown of the stored image; None where none is said."""
+    """(height, width) of the shown part before rotation; None if the file does not say."""
     found = None
     for kind, start in _properties(data):
         if kind == b"ispe":
@@ -52,9 +51,8 @@ def size_of(data: bytes) -> tuple[int, int] | None:
 
 def size_of_jp2(data: bytes) -> tuple[int, int] | None:
     """(height, width) of a JPEG 2000 file, which is a row of boxes too."""
-    for box in _children(data, [b"jp2h", b"ihdr"]):
-        return _number(data, box.start, 4), _number(data, box.start + 4, 4)
-    return None
+    box = next(_children(data, [b"jp2h", b"ihdr"]), None)
+    return box and (_number(data, box.start, 4), _number(data, box.start + 4, 4))
 
 
 def is_cut_off(data: bytes) -> bool:
@@ -63,10 +61,9 @@ def is_cut_off(data: bytes) -> bool:
 
 
 def upright(image: np.ndarray, data: bytes) -> np.ndarray:
-    """The stored image [H, W, 3] cut, turned and mirrored as the file's properties say, in their order.
+    """The stored image [H, W, 3] cropped, rotated and mirrored by the file's properties, in their order.
 
-    For decoders that leave it to who calls them: OpenCV's of AVIF. An EXIF orientation has no say in a HEIF
-    file.
+    OpenCV's AVIF decoder does not apply them. An EXIF orientation does not count in a HEIF file.
     """
     for kind, start in _properties(data):
         if kind == b"clap" and (part := _aperture(data, start, *image.shape[:2])):
@@ -79,14 +76,14 @@ def upright(image: np.ndarray, data: bytes) -> np.ndarray:
 
 
 def decode_heic(data: bytes) -> np.ndarray:
-    """uint8 [H, W, 3], BGR, upright: pillow-heif turns. HeicError says why not."""
+    """uint8 [H, W, 3], BGR, upright; or HeicError."""
     try:
         import pillow_heif
     except ImportError as error:
-        raise HeicError(HEIC_NEEDS) from error
+        raise HeicError("HEIC, which needs pillow-heif: pip install 'ames-retrieval[heif]'") from error
     try:
         file = pillow_heif.open_heif(data, convert_hdr_to_8bit=True, bgr_mode=True)
-        image = np.array(file)  # a copy: the memory is the file object's and goes with it
+        image = np.array(file)  # a copy: the memory belongs to the file object
     except (ValueError, EOFError, SyntaxError, RuntimeError, OSError) as error:  # those that it documents
         raise HeicError(f"HEIC that pillow-heif cannot decode ({error})") from error
     if image.dtype != np.uint8:  # it leaves deep grey images as they are, 16 bits

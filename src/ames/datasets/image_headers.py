@@ -31,16 +31,12 @@ START_OF_SCAN, END = 0xDA, 0xD9
 
 
 def is_image(head: bytes) -> bool:
-    """Return whether the first ``HEAD`` bytes of a file are those of a format that can be decoded here, HEIC
-    included, which may want pillow-heif.
-    """
+    """Return whether the first ``HEAD`` bytes of a file are of a decodable format (HEIC: by pillow-heif)."""
     return _IMAGE.match(head) is not None or heif.kind_of(head) is not None
 
 
 def size_of(data: bytes) -> tuple[int, int] | None:
-    """(height, width) as stored, before any turning; None where the format is not known here, or its header
-    is broken, which is the decoder's to say.
-    """
+    """(height, width) as stored, before rotation; None if the format is unknown or the header damaged."""
     for magic, read in (
         (JPEG, _size_of_jpeg),
         (_PNG, lambda x: struct.unpack_from(">II", x, 16)[::-1]),
@@ -62,9 +58,7 @@ def size_of(data: bytes) -> tuple[int, int] | None:
 
 
 def is_cut_off(data: bytes) -> bool:
-    """Return whether a JPEG, PNG, WebP, AVIF or HEIC ends before its end. Decoders differ in what they make
-    of one: some fill what is missing with grey.
-    """
+    """Return whether a JPEG, PNG, WebP, AVIF or HEIC is truncated; some decoders fill the rest with grey."""
     if data.startswith(JPEG):
         return not any(segment.marker == END for segment in segments(data))
     if data.startswith(_PNG):
@@ -75,8 +69,9 @@ def is_cut_off(data: bytes) -> bool:
 
 
 def is_preview(data: bytes | mmap) -> bool:
-    """Return whether it is a camera's raw file in the shape of a TIFF (DNG, NEF, CR2, ARW ...): its first
-    picture, which a decoder takes, is a small one for showing, or its own pixels are no colours.
+    """Return whether it is a camera's raw file in TIFF format (DNG, NEF, CR2, ARW ...).
+
+    Its first picture, which a decoder reads, is a preview, or its pixels are no colours.
     """
     if data[:4] not in _TIFF:
         return False
@@ -93,7 +88,7 @@ class Segment(NamedTuple):
 
 
 def segments(data: bytes) -> Iterator[Segment]:
-    """Markers of a JPEG in order, up to its end marker; thumbnails within a segment are not looked into."""
+    """Markers of a JPEG in order, up to its end marker, without those of thumbnails within a segment."""
     position = 2
     while found := _MARKER.search(data, position):
         position = found.end()
@@ -145,7 +140,7 @@ def _size_of_tiff(data: bytes) -> tuple[int, int]:
 
 
 def _tiff_tags(data: bytes | mmap) -> dict[int, int]:
-    """The first picture's, with the value of those that have one number."""
+    """Tags of the first picture; values are right for tags of one number."""
     order = _TIFF[bytes(data[:4])]
     (first,) = struct.unpack_from(order + "I", data, 4)
     (entries,) = struct.unpack_from(order + "H", data, first)

@@ -9,10 +9,9 @@ import numpy as np
 
 from ames.datasets import heif
 from ames.datasets.image_headers import JPEG, is_cut_off, is_preview, size_of
-from ames.datasets.jpegs import decode_jpeg
+from ames.datasets.jpegs import decode_by_opencv, decode_jpeg
 
 MAX_PIXELS = 200_000_000  # of an image, 600 MB once decoded: a small file may claim any size
-_FLOATS = (b"PF", b"Pf")
 
 
 class UnreadableImage(Exception):  # noqa: N818 - it is a finding about a file, counted and reported
@@ -20,13 +19,12 @@ class UnreadableImage(Exception):  # noqa: N818 - it is a finding about a file, 
 
 
 def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """uint8 [H, W, 3], BGR, turned upright as the file says; UnreadableImage says why not.
+    """uint8 [H, W, 3], BGR, upright as the file's orientation says; or UnreadableImage.
 
-    Grey images get three equal channels, 16 bits become 8, transparency is dropped (what lies below it is
-    seen), CMYK is converted, and of an animation the first frame is taken. A file that ends before its end is
-    unreadable, never half an image; so is one whose decoder finds it damaged, a camera's raw file, and one of
-    more than ``max_pixels``, which is not decoded (unless ``image_headers`` cannot read the format's size).
-    The content of a file determines its format, not its name.
+    Grey images get three equal channels, 16 bits become 8, transparency is dropped, CMYK is converted, and an
+    animation gives its first frame. Unreadable are truncated and damaged files, never half an image, cameras'
+    raw files, and images of more than ``max_pixels``, which are not decoded if ``image_headers`` knows their
+    size. The content of a file determines its format, not its name.
     """
     try:
         data = Path(path).read_bytes()
@@ -46,7 +44,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         raise UnreadableImage("cut off: the end of the file is missing")
     if is_preview(data):
         raise UnreadableImage("a camera's raw file, or another TIFF that begins with a preview")
-    if data[:2] in _FLOATS and data[2:3].isspace():
+    if data[:2] in (b"PF", b"Pf") and data[2:3].isspace():
         raise UnreadableImage("numbers of no known range (PFM), which become black")
     try:
         image = _pixels(data)
@@ -59,7 +57,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 
 def _pixels(data: bytes) -> np.ndarray | None:
-    """Turned once: OpenCV does it for EXIF and TIFF orientations, pillow-heif for HEIC, nobody for AVIF."""
+    """Upright: OpenCV applies EXIF and TIFF orientations, pillow-heif HEIC's, ``heif.upright`` AVIF's."""
     kind = heif.kind_of(data)
     if kind == "heic":
         try:
@@ -67,18 +65,14 @@ def _pixels(data: bytes) -> np.ndarray | None:
         except heif.HeicError as error:
             raise UnreadableImage(str(error)) from error
     if kind == "avif":
-        image = _by_opencv(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        image = decode_by_opencv(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         return None if image is None else heif.upright(image, data)
     if data.startswith(JPEG):
         image, complaint = decode_jpeg(data)
         if complaint is not None:
             raise UnreadableImage(f"damaged: {complaint}")
         return image
-    return _by_opencv(data, cv2.IMREAD_COLOR)
-
-
-def _by_opencv(data: bytes, how: int) -> np.ndarray | None:
-    return cv2.imdecode(np.frombuffer(data, np.uint8), how)
+    return decode_by_opencv(data)
 
 
 def _check_size(size: tuple[int, ...], max_pixels: int) -> None:

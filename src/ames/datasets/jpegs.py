@@ -1,7 +1,7 @@
 """Decode JPEGs and detect damaged ones.
 
-OpenCV returns an image of a damaged JPEG as if it were whole. Its decoder, libjpeg, does notice, but only
-prints a line, which is listened for.
+OpenCV returns an image of a damaged JPEG as if it were whole. Its decoder, libjpeg, notices, but only prints
+a line, for which this module listens.
 """
 
 from __future__ import annotations
@@ -27,52 +27,55 @@ _FEW = 4  # bytes that some cameras write after the picture
 
 
 def decode_jpeg(data: bytes) -> tuple[np.ndarray | None, str | None]:
-    """What OpenCV makes of it, uint8 [H, W, 3] BGR or None, and the complaint that the file is damaged, None
-    where there is none. May be called in threads.
+    """OpenCV's image, uint8 [H, W, 3] BGR or None, and libjpeg's complaint of damage, if there is one.
+
+    May be called in threads.
     """
     ear = _ear()
     if ear is None:
-        return _decode(data), None
-    image, heard = ear.among_others(lambda: _decode(data))
+        return decode_by_opencv(data), None
+    image, heard = ear.among_others(lambda: decode_by_opencv(data))
     return image, _damage(ear, data) if heard and image is not None else None
 
 
 def unheard() -> str | None:
-    """One line where damage cannot be noticed on this system; None: it can."""
+    """One line if damage cannot be noticed on this system, or None."""
     if _ear() is not None:
         return None
     return "JPEGs damaged in the middle are not noticed on this system: OpenCV's decoder cannot be heard"
 
 
-def _decode(data: bytes) -> np.ndarray | None:
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+def decode_by_opencv(data: bytes, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
+    """uint8 [H, W, 3] BGR; None if OpenCV cannot decode the file."""
+    return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
 
 
 def _ear() -> Ear | None:
     if not _tried_ear.cache_info().currsize:
-        with _first:  # threads that come at once must not get two
+        with _first:  # of several threads, one opens it
             _tried_ear()
     return _tried_ear()
 
 
 @cache
 def _tried_ear() -> Ear | None:
-    """None where a damaged JPEG that is decoded for a trial is not heard."""
+    """None if it does not hear a damaged JPEG."""
     ear = Ear.open(_SAID)
     if ear is None:
         return None
     noise = np.random.default_rng(0).integers(0, 256, (16, 16), dtype=np.uint8)
     whole = cv2.imencode(".jpg", noise)[1].tobytes()
-    return ear if ear.alone(lambda: _decode(whole[:-50] + whole[-2:])) else None
+    return ear if ear.alone(lambda: decode_by_opencv(whole[:-50] + whole[-2:])) else None
 
 
 def _damage(ear: Ear, data: bytes) -> str | None:
-    """libjpeg prints only its first complaint: where headers are its cause, which says nothing of the
-    picture, a copy without it is decoded, in case another one follows.
+    """libjpeg's complaint about the picture, if there is one.
+
+    It prints only the first one. If that is about headers, a copy without them is decoded to hear the next.
     """
 
     def complaint() -> str:
-        return next(iter(ear.alone(lambda: _decode(data))), "")
+        return next(iter(ear.alone(lambda: decode_by_opencv(data))), "")
 
     said = complaint()
     surplus = _SURPLUS.match(said)
@@ -86,16 +89,16 @@ def _damage(ear: Ear, data: bytes) -> str | None:
 
 
 def _is_filling(data: bytes, count: int) -> bool:
-    """Return whether ``count`` bytes before the end marker may be there in a good file: they are few, or all
-    the same.
-    """
+    """Return whether a good file may have these ``count`` bytes before its end marker: few, or equal ones."""
     end = next((x.start - 4 for x in segments(data) if x.marker == END), len(data))
     return count <= _FEW or len(set(data[end - count : end])) == 1
 
 
 def _bare(data: bytes) -> bytes:
-    """The JPEG without what only odd headers complain of: marked blocks of programs, bytes between blocks,
-    and in a sequential one the parameters that a scan has only in progressive ones.
+    """The JPEG without sources of complaints about headers.
+
+    These are blocks of applications, bytes between blocks, and progressive scan parameters of a sequential
+    JPEG.
     """
     parts, sequential, last = [data[:2]], False, None
     for segment in segments(data):

@@ -23,8 +23,8 @@ class DatasetFolder:
         return self.path.name
 
     def stem(self, split: str = "") -> Path:
-        """What the names of a split's descriptor files begin with."""
-        return self.path / (self.descriptors + _suffix(split))
+        """The beginning of the names of a split's descriptor files."""
+        return self.path / (f"{self.descriptors}_{split}" if split else self.descriptors)
 
     def local(self, split: str = "") -> Path:
         return descriptor_path(self.stem(split), "local")
@@ -33,18 +33,18 @@ class DatasetFolder:
         return descriptor_path(self.stem(split), self.vector_kind(split))
 
     def vector_kind(self, split: str = "") -> str:
-        """What the name of a split's file of global descriptors ends in: "cls" or "global"."""
+        """The ending of the name of a split's file of global descriptors: "cls" or "global"."""
         usual = vector_kind(self.descriptors)
         other = "global" if usual == "cls" else "cls"
-        # Extraction names files after its backbone, whatever the name before it.
-        there = [x for x in (usual, other) if descriptor_path(self.stem(split), x).is_file()]
-        return there[0] if there else usual
+        # The backbone determines the ending, and files of any backbone may have been renamed.
+        kinds = (x for x in (usual, other) if descriptor_path(self.stem(split), x).is_file())
+        return next(kinds, usual)
 
     def image_list(self, split: str = "") -> Path:
         return self.path / (f"test_{split}.txt" if split else "train.txt")
 
     def file(self, name: str) -> Path:
-        """A file by its name in this folder, else by its path."""
+        """A file by its name in this folder, or by its path."""
         return self.path / name if (self.path / name).is_file() else Path(name)
 
     @property
@@ -56,10 +56,10 @@ class DatasetFolder:
         return self.path / f"gnd_{self.name}.json"
 
     def find_shortlist(self, name: str | None = None) -> Path:
-        """Return the shortlist that exists: nn_<descriptors>.npz, else the published .pkl.
+        """Return the shortlist that exists: nn_<descriptors>.npz, or the published .pkl.
 
-        name: another one, by file name (in this folder) or path; the suffix is optional. If the file
-        does not exist, the one with the other suffix is returned. AmesError lists the paths tried.
+        name: of another one in this folder, or its path; the suffix is optional, and a file of the other
+        suffix will do. AmesError lists the paths tried.
         """
         return _find(self.path, name, self.shortlist, "shortlist")
 
@@ -74,25 +74,18 @@ def descriptor_path(stem: Path, kind: str) -> Path:
 
 
 def vector_kind(descriptors: str) -> str:
-    """Return the last part of the names of global descriptor files."""
+    """The usual ending of the names of global descriptor files."""
     return "cls" if descriptors == "dinov2" else "global"
 
 
-def _suffix(split: str) -> str:
-    return f"_{split}" if split else ""
-
-
 def _find(folder: Path, name: str | None, default: Path, what: str) -> Path:
-    """``name`` in the folder, then as a path; a full name as it is before its twin of the other ending."""
+    """Look for ``name`` in the folder, then as a path; a full name is tried before its other suffix."""
     endings = (default.suffix, ".pkl")
-    given = Path(name if name else default.stem)
-    if given.suffix in endings:
-        stem = given.with_suffix("")
-        names = [given, *(stem.with_name(stem.name + ending) for ending in endings)]
-    else:
-        names = [given.with_name(given.name + ending) for ending in endings]
-    places = [folder / n for n in names] + (names if name else [])
-    places = list(dict.fromkeys(places))
+    given = Path(name or default.stem)
+    full = [given] if given.suffix in endings else []
+    stem = given.with_suffix("") if full else given
+    names = full + [stem.with_name(stem.name + ending) for ending in endings]
+    places = list(dict.fromkeys([folder / n for n in names] + (names if name else [])))
     for place in places:
         if place.is_file():
             return place

@@ -24,7 +24,7 @@ class ListedImage(NamedTuple):
 
 
 def read_rows(path: Path | str, what: str = "list of images") -> list[tuple[int, list[str]]]:
-    """Return (line number from 1, fields) of the lines of a comma-separated file without blank ones.
+    """Return (line number from 1, fields) of each line of a comma-separated file that is not blank.
 
     A field with a comma is in double quotes. AmesError if the file is missing or not such a text.
     """
@@ -62,9 +62,7 @@ def read_list(path: Path | str) -> list[ListedImage]:
 
 
 def _items(path: Path | str) -> list[tuple[int, ListedImage]]:
-    items = [
-        (line, ListedImage(row[0], (row[1] if len(row) > 1 else "") or None)) for line, row in read_rows(path)
-    ]
+    items = [(line, ListedImage(row[0], [*row, ""][1] or None)) for line, row in read_rows(path)]
     if not items:
         raise AmesError(f"{path}: the list names no image")
     return items
@@ -93,16 +91,16 @@ def list_digest(names: Sequence[str], boxes: Iterable[Sequence[float]] = ()) -> 
 
 
 class TrainingList(NamedTuple):
-    """labels int64 [n]; first int64 [n]: the first row of the same path, which is the row itself for most."""
+    """labels int64 [n]; first int64 [n]: the first row with the same path."""
 
     labels: np.ndarray
     first: np.ndarray
 
 
 def read_training_list(path: Path | str) -> TrainingList:
-    """Return the labels of a training list, and which of its rows are one image.
+    """Return the labels of a training list, and which of its rows are the same image.
 
-    AmesError names the lines where an image has no label, or two.
+    AmesError if an image has no label, or two.
     """
     items = _items(path)
     first: dict[str, int] = {}

@@ -22,7 +22,7 @@ class Collection:
     """Readable images of a folder, the object each shows, and what could not be read.
 
     objects: object name -> positions in ``images``, for objects of at least two images. notes: lines about
-    what in the folder is no image.
+    files that are no images.
     """
 
     root: Path
@@ -32,7 +32,7 @@ class Collection:
     notes: list[str] = field(default_factory=list)
 
     def leave_one_out(self) -> GroundTruth:
-        """Every image of an object is a query, the object's others are right, the image itself is junk."""
+        """Every image of an object is a query: the object's others are relevant, the image itself is junk."""
         queries, names = [], []
         for members in self.objects.values():
             for query in members:
@@ -43,11 +43,10 @@ class Collection:
 
 
 def open_collection(root: Path | str, *, distractors: str = DISTRACTORS) -> Collection:
-    """Read a folder with one sub-folder an object; images in the sub-folder ``distractors`` and directly
-    in ``root`` show none.
+    """Read a folder with one sub-folder per object; ``distractors`` names that of images of none.
 
-    Every image is decoded once, so that unreadable ones are left out and named before anything is built
-    on them. AmesError if no image can be read, or no object has two.
+    Images directly in ``root`` are distractors, too. Every image is decoded once, so that unreadable ones are
+    left out and reported. AmesError if no image can be read, or no object has two.
     """
     root = Path(root)
     images, unreadable = [], {}

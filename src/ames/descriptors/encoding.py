@@ -27,27 +27,28 @@ class LocalRows:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of a row, as the dataset has it behind the axis of images."""
+        """Shape of one row: the dataset's without the axis of images."""
         return () if self.dtype == "uint8" else (self.slots, METADATA + self.width)
 
     @property
     def stored(self) -> np.dtype:
-        """Of the dataset."""
+        """The dataset's dtype."""
         if self.dtype != "uint8":
             return np.dtype(self.dtype)
-        columns = (("<f4", (self.slots, METADATA)), ("u1", (self.slots, self.width)))
-        return np.dtype([(name, *column) for name, column in zip(FIELDS, columns, strict=True)])
+        metadata, descriptor = FIELDS
+        return np.dtype(
+            [(metadata, "<f4", (self.slots, METADATA)), (descriptor, "u1", (self.slots, self.width))]
+        )
 
     def holds(self, local: LocalFeatures) -> bool:
-        """Whether no descriptor is beyond the dtype's largest number: it would be infinite in the file."""
-        found = local.descriptors
-        if self.dtype != "float16" or not found.numel():
-            return True
-        return bool(found.abs().max() <= torch.finfo(torch.float16).max)
+        """Return whether the dtype can hold every number; float16 would make larger ones infinite."""
+        largest = torch.finfo(torch.float16).max
+        return self.dtype != "float16" or bool((local.descriptors.abs() <= largest).all())
 
     def encode(self, images: Sequence[LocalFeatures | None]) -> np.ndarray:
-        """Features [N, D] of each image -> [images, *shape]; None and what is missing become padding,
-        metadata that an image does not have zeros.
+        """Features [N, D] of each image -> [images, *shape].
+
+        None and missing descriptors become padding, metadata that an image does not have zeros.
         """
         out = np.zeros((len(images), *self.shape), self.stored)
         if self.dtype == "uint8":
@@ -62,8 +63,7 @@ class LocalRows:
 
     def _fill(self, metadata: np.ndarray, descriptors: np.ndarray, local: LocalFeatures) -> None:
         n = local.size
-        # float16 ends at 65,504: pixels of a longer image and large weights become that, where a cast would
-        # make them infinite.
+        # A cast would make numbers beyond float16's 65,504 infinite: pixels of a long image, large weights.
         most = float(np.finfo(metadata.dtype).max)
         for columns, value in ((ROW_COL, local.positions), (SCALE, local.scale), (WEIGHT, local.weight)):
             if value is not None:

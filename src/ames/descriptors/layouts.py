@@ -1,7 +1,7 @@
 """Layouts of published local descriptor files, each converted to metadata and descriptors.
 
-A layout is read off the shape and the dtype of the dataset ``features``; the mask column is 1 = padding in
-every one of them, and is turned round where the features become ``LocalFeatures``.
+The shape and the dtype of the dataset ``features`` determine the layout. The mask column is 1 = padding in
+all of them, and is inverted where the features become ``LocalFeatures``.
 """
 
 from __future__ import annotations
@@ -20,20 +20,14 @@ METADATA = 5  # columns before the descriptor
 ROW_COL, SCALE, PADDING, WEIGHT = slice(0, 2), 2, 3, 4
 FIELDS = ("metadata", "descriptor")  # of the compound layouts
 
-EXPECTED = (
-    f"float (images, descriptors, {METADATA} + width), the fields metadata ({METADATA}) and descriptor, "
-    "or uint8 (images, descriptors, bytes)"
-)
-
 
 @dataclass(frozen=True)
 class Layout:
-    """How descriptors lie in a file.
+    """How descriptors are stored in a file.
 
-    kind: "flat" (columns), "compound" (one record a descriptor, (images, K) in all), "compound by image"
-        (one record an image) or "bare" (packed bits alone, every one of them real).
-    dtype: of the stored descriptors; uint8 where they are packed bits.
-    columns: stored values of a descriptor, its bytes where they are packed bits.
+    kind: "flat" (columns), "compound" (one record per descriptor, (images, K) in all), "compound by image"
+    (one record per image) or "bare" (packed bits alone, no padding). dtype: of the stored descriptors; uint8
+    for packed bits. columns: stored values per descriptor; bytes for packed bits.
     """
 
     kind: str
@@ -55,12 +49,14 @@ class Layout:
     @property
     def text(self) -> str:
         """Its name for people."""
-        kind = {"bare": "packed bits without metadata"}.get(self.kind, self.kind)
-        return f"{kind}, packed bits" if self.packed and self.kind != "bare" else kind
+        if self.kind == "bare":
+            return "packed bits without metadata"
+        return f"{self.kind}, packed bits" if self.packed else self.kind
 
     def spans(self, stored: np.dtype, count: int) -> list[tuple[int, np.dtype, tuple[int, ...]]]:
-        """What to read of an image for its first ``count`` descriptors, each piece a run of bytes: its first
-        byte, its dtype and its shape. ``stored`` is the dtype of the dataset.
+        """Runs of bytes that hold an image's first ``count`` descriptors: first byte, dtype, shape.
+
+        stored: dtype of the dataset.
         """
         if self.kind == "compound by image":
             fields: Any = stored.fields
@@ -72,16 +68,14 @@ class Layout:
     def through_hdf5(
         self, features: h5py.Dataset, rows: np.ndarray | slice, count: int
     ) -> Sequence[np.ndarray]:
-        """The same pieces, each [n, count, ...], of rows int [n] that rise."""
+        """The same pieces through HDF5, each [n, count, ...], of ascending rows int [n]."""
         if self.kind == "compound by image":
             records = features[rows]
             return [records[name][:, :count] for name in FIELDS]
         return [features[rows, :count]]
 
     def split(self, pieces: Sequence[np.ndarray]) -> tuple[np.ndarray | None, np.ndarray]:
-        """Metadata [n, count, 5] (None: the file has none) and descriptors [n, count, columns] as they are
-        stored, in the memory of the pieces.
-        """
+        """Metadata [n, count, 5] (None: the file has none) and descriptors [n, count, columns], as views."""
         if self.kind == "compound by image":
             metadata, descriptors = pieces
             return metadata, descriptors
@@ -96,7 +90,11 @@ def find_layout(features: h5py.Dataset, path: Path) -> Layout:
     shape, dtype = features.shape, features.dtype
     layout = _compound(shape, dtype) if dtype.names else _plain(shape, dtype)
     if layout is None:
-        raise AmesError(f"{path}: 'features' is {_text(dtype)} {shape}; expected {EXPECTED}")
+        raise AmesError(
+            f"{path}: 'features' is {_text(dtype)} {shape}; expected float (images, descriptors, "
+            f"{METADATA} + width), the fields metadata ({METADATA}) and descriptor, "
+            "or uint8 (images, descriptors, bytes)"
+        )
     return layout
 
 

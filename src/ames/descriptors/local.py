@@ -12,10 +12,9 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import h5py
@@ -35,62 +34,46 @@ _log = logging.getLogger(__name__)
 _BLOCK = 1 << 26  # bytes of a file that are read through HDF5 at a time
 
 
-class DescriptorWriter:
-    """Writes local descriptors of ``images`` images, row by row; the file appears when all is well.
+@contextmanager
+def create_local(
+    path: Path | str,
+    *,
+    images: int,
+    slots: int,
+    width: int,
+    dtype: str = "float16",
+    names: Sequence[str] | None = None,
+    provenance: dict[str, Any] | None = None,
+) -> Iterator[Callable[[int, LocalFeatures], None]]:
+    """A file of local descriptors; yield a function that writes the features [N, D] of one row.
 
-    Used as a context manager. ``slots`` is K; a shorter image is padded, a longer one cut to its
-    strongest. Rows that are never written stay empty (all padding).
+    The file appears at the end of a block without an error. slots: K; a shorter image is padded, a longer one
+    cut to its strongest. Rows that are never written are padding; metadata that an image lacks is zero.
     """
+    rows = LocalRows(slots, width, dtype)
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        features = file.create_dataset("features", (images, *rows.shape), rows.stored)
+        empty = rows.encode([None])[0]
+        for row in range(images):
+            features[row] = empty
+        describe(file, names, provenance)
 
-    def __init__(
-        self,
-        path: Path | str,
-        *,
-        images: int,
-        slots: int,
-        width: int,
-        dtype: str = "float16",
-        names: Sequence[str] | None = None,
-        provenance: dict[str, Any] | None = None,
-    ) -> None:
-        self._path, self._images = path, images
-        self.slots, self.width = slots, width
-        self._rows = LocalRows(slots, width, dtype)
-        self._names, self._provenance = names, provenance
+        def write(row: int, local: LocalFeatures) -> None:
+            features[row] = rows.encode([local])[0]
 
-    def __enter__(self) -> DescriptorWriter:
-        with ExitStack() as opening:  # closes and removes the file if the disk is full already here
-            temporary = opening.enter_context(atomic_path(self._path))
-            file = opening.enter_context(h5py.File(temporary, "w"))
-            shape = (self._images, *self._rows.shape)
-            self._features = file.create_dataset("features", shape, self._rows.stored)
-            empty = self._rows.encode([None])[0]
-            for row in range(self._images):
-                self._features[row] = empty
-            describe(file, self._names, self._provenance)
-            self._open = opening.pop_all()
-        return self
-
-    def write(self, row: int, local: LocalFeatures) -> None:
-        """One image's features [N, D]; its metadata columns are zero where it has none."""
-        self._features[row] = self._rows.encode([local])[0]
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._open.__exit__(kind, error, trace)
+        yield write
 
 
 class DescriptorFile:
-    """Reads local descriptors of any layout; contiguous files through a memory map, others through HDF5.
+    """Read local descriptors of any layout: contiguous files through a memory map, others through HDF5.
 
     ``len(file)`` images of up to ``slots`` descriptors of ``width`` dimensions; ``provenance`` is what
-    the writer recorded ({} for published files). Where ``packed``, the file holds a binary model's codes:
-    ``read`` gives uint8 [..., width / 8], which ``Similarity.expand`` takes, and nothing is left to
-    compress. ``bytes_read`` counts what ``read`` has gathered so far in this process, in bytes as stored.
+    the writer recorded ({} for published files). A ``packed`` file holds a binary model's codes: ``read``
+    gives uint8 [..., width / 8], the input of ``Similarity.expand``. ``bytes_read`` counts the stored bytes
+    that ``read`` has gathered in this process.
 
-    The file is opened on first use, in whichever process uses it, so that the object can be handed to
-    worker processes, spawned or forked. Threads may share it.
+    Each process opens the file on first use, so worker processes, spawned or forked, may get the object.
+    Threads may share it.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -123,8 +106,8 @@ class DescriptorFile:
 
     def _features(self) -> Any:
         if self._place is None and self._process != os.getpid():
-            # Forked since: a map is as good as before, but HDF5 would go on with the parent's open file,
-            # also for a second handle. Closed here, it stays open there.
+            # A map survives a fork. HDF5 would keep using the parent's open file, even for a second handle;
+            # closing it here leaves it open there.
             inherited, self._rows = self._rows, None
             if inherited is not None:
                 inherited.file.close()
@@ -141,18 +124,17 @@ class DescriptorFile:
     def image_bytes(self) -> int:
         """Bytes that an image takes in the file, uncompressed."""
         dtype, shape = self._stored
-        return dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
+        return dtype.itemsize * math.prod(shape[1:])
 
     def read(
         self, rows: Sequence[int] | np.ndarray, count: int | None = None, *, locations: bool = True
     ) -> LocalFeatures:
-        """The ``count`` strongest descriptors (None: all) of some images, in any order, repeated or not:
-        [len(rows), count, D] float16 or float32 as they are stored (wider floats as float32), or uint8 codes
-        [len(rows), count, D / 8] of a packed file. What lies in padding comes as zeros.
+        """Return the ``count`` strongest descriptors (None: all) of images in any order, repeated or not.
 
-        positions, scale and weight are float32; without ``locations`` they are left out, which is faster.
-        A file of fewer descriptors per image gives what it has, and says so once. AmesError for rows that
-        the file does not have.
+        [len(rows), count, D] float16 or float32 as stored (wider floats as float32), or uint8 codes
+        [len(rows), count, D / 8] of a packed file; padding is zero. positions, scale and weight are float32;
+        without ``locations`` they are left out, which is faster. A file of fewer descriptors per image
+        returns all of them, and warns once. AmesError for rows that the file does not have.
         """
         if count is not None and count > self.slots and not self._said_few:
             said = "%s: holds %d descriptors per image, %d asked for; all are used"
@@ -181,7 +163,7 @@ class DescriptorFile:
         valid = torch.from_numpy(~padding)
         if not locations:
             return LocalFeatures(descriptors, valid, coded=self.packed)
-        # First together, then converted: rows lie far apart, and each of them is fetched once that way.
+        # Copied first, then converted: rows are far apart in memory, and each is fetched only once.
         table = torch.from_numpy(np.ascontiguousarray(metadata).astype(np.float32))
         return LocalFeatures(
             descriptors=descriptors,
@@ -204,7 +186,7 @@ class DescriptorFile:
         ]
 
     def _through_hdf5(self, rows: np.ndarray, count: int) -> list[np.ndarray]:
-        """The same through HDF5, which wants rising rows, and reads a chunk of the file once a call then."""
+        """The same through HDF5, which wants ascending rows and then reads each chunk once per call."""
         spans = self.layout.spans(self._stored[0], count)
         pieces = [np.empty((len(rows), *shape), dtype) for _, dtype, shape in spans]
         wanted, place = np.unique(rows, return_inverse=True)
@@ -240,10 +222,10 @@ def read_globals(path: Path | str) -> np.ndarray:
 
 
 def check_backbone(file: Any, *, width: int | None, backbone: str | None) -> None:
-    """Refuses descriptors (``DescriptorFile``, or a database) that a model was not made for.
+    """AmesError if a model was not made for these descriptors (``DescriptorFile``, or a database).
 
-    ``width``: the model's descriptor width, None where any will do; ``backbone``: the one it was
-    trained on, None where unknown. Packed files hold codes of a width of their own, which scoring checks.
+    width: the model's descriptor width (None: any). backbone: the one it was trained on (None: unknown).
+    The width of packed codes is checked by scoring.
     """
     found = file.provenance.get("backbone")
     if backbone and found and backbone != found:
@@ -253,15 +235,13 @@ def check_backbone(file: Any, *, width: int | None, backbone: str | None) -> Non
 
 
 def recorded(path: Path | str) -> Description:
-    """What a file of local or global descriptors says of itself: names (None: none) and provenance."""
+    """Return the names and the provenance of a file of local or global descriptors."""
     with open_hdf5(path) as file:
         return read_description(file, find_features(file))
 
 
 class GlobalFile:
-    """Reads global descriptors [images, D] piece by piece; ``len`` images of ``width`` dimensions, with
-    ``names`` (None: the file has none).
-    """
+    """Read global descriptors of ``len(file)`` images, ``width`` dimensions each; ``names`` may be None."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -281,13 +261,13 @@ class GlobalFile:
         return self.images
 
     def mapped(self) -> np.ndarray | None:
-        """The vectors [images, D] as they are stored, left in the file; None where HDF5 has to fetch them."""
+        """The stored vectors [images, D] as a memory map; None if only HDF5 can read them."""
         if self._place is None or not self.images:
             return None
         return np.memmap(self._place.path, self._stored, "r", self._place.offset, (self.images, self.width))
 
     def read(self, rows: range | np.ndarray | None = None) -> np.ndarray:
-        """float32 [n, D] of rows that rise (None: all)."""
+        """float32 [n, D] of ascending rows (None: all)."""
         wanted = np.arange(self.images) if rows is None else np.asarray(rows, np.int64)
         found = np.empty((len(wanted), self.width), np.float32)
         with open_hdf5(self.path) as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from ames.descriptors.provenance import Provenance
 from ames.errors import AmesError
 from ames.io.atomic import atomic_path
 from ames.io.hdf5 import find_features, open_hdf5
+from ames.io.text import counted
 
 _BLOCK = 1 << 26  # bytes copied at a time
 
@@ -32,7 +34,7 @@ class _Part(NamedTuple):
 def find_parts(target: Path, *, expected: int | None = None) -> list[Path]:
     """The parts of ``target`` in order: for x_local.hdf5, files x_local_<i>.hdf5 or x_<i>_local.hdf5.
 
-    [] if there is none. AmesError if numbers from 0 or 1 on are missing or double, one is still being
+    Empty if there is none. AmesError if a number (from 0 or 1) is missing or double, a part is still being
     extracted, or there are not ``expected`` of them.
     """
     stem, kind = target.stem.rsplit("_", 1)
@@ -40,7 +42,7 @@ def find_parts(target: Path, *, expected: int | None = None) -> list[Path]:
     found: dict[int, Path] = {}
     for path in sorted(target.parent.iterdir()):
         if path.suffix == ".partial" and pattern.fullmatch(path.stem):
-            raise AmesError(f"{path}: a part that is not whole; go on with its extraction, or remove it")
+            raise AmesError(f"{path}: a part that is not whole; resume its extraction, or remove it")
         match = pattern.fullmatch(path.name)
         if match is None:
             continue
@@ -60,11 +62,10 @@ def find_parts(target: Path, *, expected: int | None = None) -> list[Path]:
 
 
 def merge_parts(target: Path, parts: Sequence[Path], *, copy: bool = False) -> int:
-    """Writes ``target``, a virtual file of ``parts``, which lie beside it; returns the number of images.
+    """Write ``target``, a virtual file of ``parts`` beside it; return the number of images.
 
-    copy: a file of its own instead, which no longer needs the parts; one that is there already stays if it
-    holds what they hold. AmesError if ``target`` is there and no merged file, or the parts differ in their
-    layout, or are not the whole list that they say they are of.
+    copy: write a copy that does not need the parts; an existing file stays if it is such a copy. AmesError if
+    ``target`` exists and is no merged file, if layouts differ, or if the parts are not their whole list.
     """
     own = target.exists() and not is_merged(target)
     if own and not copy:
@@ -73,7 +74,7 @@ def merge_parts(target: Path, parts: Sequence[Path], *, copy: bool = False) -> i
     for part in read[1:]:
         if part.shape[1:] != read[0].shape[1:] or part.dtype != read[0].dtype:
             raise AmesError(
-                f"{part.path}: {part.dtype} {list(part.shape[1:])} an image, but {read[0].path.name} has "
+                f"{part.path}: {part.dtype} {list(part.shape[1:])} per image, but {read[0].path.name} has "
                 f"{read[0].dtype} {list(read[0].shape[1:])}"
             )
     if not copy and any("%b" in part.path.name for part in read):
@@ -82,8 +83,9 @@ def merge_parts(target: Path, parts: Sequence[Path], *, copy: bool = False) -> i
     names = [name for part in read for name in part.names or []]
     about = _common(read)
     if about.list and not about.boxes and list_digest(names) != about.list:
+        hold = counted(len(read), "part holds", "parts hold")
         raise AmesError(
-            f"{target}: its {len(read)} parts hold {images} images, which are not those of their list: one "
+            f"{target}: its {hold} {images} images, which are not those of their list: one "
             "is missing, or left from an extraction in another number of parts"
         )
     if own:
@@ -91,16 +93,19 @@ def merge_parts(target: Path, parts: Sequence[Path], *, copy: bool = False) -> i
         return images
     version = None if copy else "latest"
     with atomic_path(target) as temporary, h5py.File(temporary, "w", libver=version) as file:
+        shape = (images, *read[0].shape[1:])
         if copy:
-            _copy(file, read, images)
+            features = file.create_dataset("features", shape, read[0].dtype)
+            for start, block in _blocks(read):
+                features[start : start + len(block)] = block
         else:
-            file.create_virtual_dataset("features", _virtual(read, images))
+            file.create_virtual_dataset("features", _virtual(read, shape))
         describe(file, names if len(names) == images else None, about.to_dict())
     return images
 
 
-def _virtual(parts: Sequence[_Part], images: int) -> h5py.VirtualLayout:
-    layout = h5py.VirtualLayout((images, *parts[0].shape[1:]), parts[0].dtype)
+def _virtual(parts: Sequence[_Part], shape: tuple[int, ...]) -> h5py.VirtualLayout:
+    layout = h5py.VirtualLayout(shape, parts[0].dtype)
     start = 0
     for part in parts:
         # Without a folder: HDF5 looks beside the merged file.
@@ -110,15 +115,9 @@ def _virtual(parts: Sequence[_Part], images: int) -> h5py.VirtualLayout:
     return layout
 
 
-def _copy(file: h5py.File, parts: Sequence[_Part], images: int) -> None:
-    features = file.create_dataset("features", (images, *parts[0].shape[1:]), parts[0].dtype)
-    for start, block in _blocks(parts):
-        features[start : start + len(block)] = block
-
-
 def _blocks(parts: Sequence[_Part]) -> Iterator[tuple[int, np.ndarray]]:
     """(row of the merged file, rows from there on), piece by piece."""
-    row = parts[0].dtype.itemsize * int(np.prod(parts[0].shape[1:], dtype=np.int64))
+    row = parts[0].dtype.itemsize * math.prod(parts[0].shape[1:])
     step, start = max(1, _BLOCK // max(row, 1)), 0
     for part in parts:
         with open_hdf5(part.path) as source:
@@ -129,21 +128,19 @@ def _blocks(parts: Sequence[_Part]) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _check_copy(target: Path, parts: Sequence[_Part], names: list[str]) -> None:
-    """AmesError where a file that is there does not hold the parts' rows and names."""
-    there, images = _inspect(target), sum(part.shape[0] for part in parts)
-    same = there.shape == (images, *parts[0].shape[1:]) and there.dtype == parts[0].dtype
-    if not (same and (there.names or []) == names and _equal_rows(target, parts)):
-        raise AmesError(f"{target}: is there already and holds something else than its parts; move it away")
-
-
-def _equal_rows(target: Path, parts: Sequence[_Part]) -> bool:
-    with h5py.File(target, "r") as file:
+    """AmesError where an existing file does not hold the parts' rows and names."""
+    found, images = _inspect(target), sum(part.shape[0] for part in parts)
+    same = found.shape == (images, *parts[0].shape[1:]) and found.dtype == parts[0].dtype
+    with open_hdf5(target) as file:
         features = file["features"]
         # As bytes: NaN in padding is equal to itself.
-        return all(
-            features[start : start + len(block)].tobytes() == block.tobytes()
+        if not (same and (found.names or []) == names) or any(
+            features[start : start + len(block)].tobytes() != block.tobytes()
             for start, block in _blocks(parts)
-        )
+        ):
+            raise AmesError(
+                f"{target}: is there already and holds something else than its parts; move it away"
+            )
 
 
 def _inspect(path: Path) -> _Part:
@@ -154,8 +151,9 @@ def _inspect(path: Path) -> _Part:
 
 
 def _common(parts: Sequence[_Part]) -> Provenance:
-    """The parts' provenance, an empty one if they differ in more than the list that they are of: parts may
-    have been extracted as lists of their own, and are then of none.
+    """The parts' provenance, without ``list`` if they were extracted as lists of their own.
+
+    It is empty if they differ in anything else.
     """
     made = [part.provenance for part in parts]
     if any(replace(one, list=None).difference(replace(made[0], list=None)) for one in made):
@@ -164,7 +162,7 @@ def _common(parts: Sequence[_Part]) -> Provenance:
 
 
 def is_merged(path: Path) -> bool:
-    """Whether it is a virtual file, which other files hold the content of."""
+    """Return whether it is a virtual file, whose rows are in other files."""
     try:
         with open_hdf5(path) as file:
             features = file.get("features")

@@ -1,7 +1,7 @@
 """Metadata of an HDF5 file: the names of its images, and its provenance.
 
-Text has a fixed length in the files that are written here. Text of variable length lies in HDF5's global
-heap, and a damaged heap makes HDF5 loop forever: it is walked here first where it is read.
+Files that are written here hold text of fixed length. Text of variable length is in HDF5's global heap, and a
+damaged heap makes HDF5 loop forever. So the heap is checked before such text is read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SEARCHED = 1 << 28  # bytes in which collections are looked for
 
 
 def describe(file: h5py.File, names: Sequence[str] | None, provenance: dict[str, Any] | None) -> None:
-    """Writes the images' names (None: none), and how the file was made."""
+    """Write the images' names, if there are any, and how the file was made."""
     if names is not None:
         encoded = [name.encode() for name in names]
         longest = max(map(len, encoded), default=1) or 1
@@ -39,16 +39,16 @@ def describe(file: h5py.File, names: Sequence[str] | None, provenance: dict[str,
 
 
 class Description(NamedTuple):
-    """names: of the images, one for each row, or None; provenance: what the writer recorded, or {}."""
+    """names: one per row, or None; provenance: the writer's record, or {}."""
 
     names: list[str] | None
     provenance: dict[str, Any]
 
 
 def read_description(file: h5py.File, features: h5py.Dataset) -> Description:
-    """What ``describe`` wrote; nothing where that is missing, or someone else's.
+    """Read what ``describe`` wrote; None and {} where that is missing or of another kind.
 
-    AmesError where the names are not as many as the rows of ``features``, or not UTF-8.
+    AmesError if the names are not UTF-8, or not one per row of ``features``.
     """
     names = file.get("names")
     if not isinstance(names, h5py.Dataset) or h5py.check_string_dtype(names.dtype) is None or names.ndim != 1:
@@ -85,10 +85,10 @@ def _provenance(file: h5py.File) -> dict[str, Any]:
 
 
 def _check_heap(file: h5py.File, features: h5py.Dataset) -> None:
-    """AmesError where a collection of the heap would make HDF5 loop.
+    """AmesError if a collection of the heap would make HDF5 loop.
 
-    Collections are found by their signature, outside of the features. Files in which that is too much to look
-    through, of chunked features, are not checked.
+    Collections are found by their signature, outside of the features. Large files of chunked features are not
+    searched.
     """
     length = Path(file.filename).stat().st_size
     start = end = length
@@ -109,7 +109,7 @@ def _check_heap(file: h5py.File, features: h5py.Dataset) -> None:
 
 
 def _ends(content: mmap, start: int) -> bool:
-    """Whether a walk over a collection's objects comes to its end, as HDF5 will walk."""
+    """Return whether HDF5's walk over a collection's objects ends."""
     size = int.from_bytes(content[start + 8 : start + _HEADER], "little")
     end = start + size
     if size < _HEADER or end > len(content):

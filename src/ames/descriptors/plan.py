@@ -1,4 +1,4 @@
-"""What one process writes: the files of a shard, what their rows are, and how they are made."""
+"""The output of one process: the files of a shard, the layout of their rows, and their provenance."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from ames.errors import AmesError
 
 @dataclass(frozen=True)
 class Shard:
-    """Part ``index`` (from 1) of ``count`` parts of a list; ``local_count``: processes of this machine, of
-    which this is number ``local_rank``.
-    """
+    """Part ``index`` (from 1) of ``count``, by process ``local_rank`` of this machine's ``local_count``."""
 
     index: int = 1
     count: int = 1
@@ -25,29 +23,28 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """Of "I/N"."""
+        """From "I/N"."""
         index, _, count = text.partition("/")
         if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
             raise AmesError(f"shard {text!r} is none of 1/N ... N/N")
         return cls(int(index), int(count))
 
     def device(self, name: str) -> str:
-        """Of several GPUs each process takes its own."""
+        """Return the device of this process: with several GPUs, each has its own."""
         return f"cuda:{self.local_rank}" if name == "cuda" and self.local_rank is not None else name
 
     def rows(self, images: int) -> slice:
-        """Those of a list of ``images``: parts of nearly equal size, in order."""
-        first, last = (images * n // self.count for n in (self.index - 1, self.index))
-        return slice(first, last)
+        """The shard's rows of a list of ``images``: parts of nearly equal size, in order."""
+        return slice(images * (self.index - 1) // self.count, images * self.index // self.count)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputPlan:
     """Files that are filled together, one row per image in each.
 
-    out: what the names of the files of all shards begin with, DIR/NAME. rows: what a row is, by the ending of
-    the file's name ("local", "global" or "cls"). names: of the shard's images. provenance: how the files are
-    made; its ``list`` is the digest of the whole list. Files of another provenance are never continued.
+    out: the beginning of the names of all shards' files, DIR/NAME. rows: content of a row, by the ending of
+    the file's name ("local", "global" or "cls"). names: of the shard's images. provenance: of the files; its
+    ``list`` is the digest of the whole list. Files of another provenance are never continued.
     """
 
     out: Path
@@ -57,7 +54,7 @@ class OutputPlan:
     shard: Shard = Shard()
 
     def stem(self, index: int) -> Path:
-        """What the names of a shard's files begin with."""
+        """The beginning of the names of a shard's files."""
         return self.out if self.shard.count == 1 else self.out.with_name(f"{self.out.name}_{index}")
 
     @property
@@ -67,7 +64,7 @@ class OutputPlan:
 
     @property
     def state(self) -> Path:
-        """The JSON file that is there while the files are written."""
+        """The JSON file that exists while the files are written."""
         return self._beside("partial.json")
 
     @property

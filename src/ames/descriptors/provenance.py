@@ -7,20 +7,20 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-# What earlier files say for the same: their rows compare and resume as those of today.
+# Values of earlier files, and today's names for them: their rows still compare and resume.
 _EARLIER = {"autocast": {"bfloat16": "bf16", "float16": "fp16"}, "locations": {"shares": "normalized"}}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """What has to be the same for rows of two files to be comparable; None: it does not apply.
+    """Settings that must be equal for rows of two files to be comparable; None: not applicable.
 
-    Fields are the keys of the file's record, and values are those that were used (an option that was left out
-    has become the network's own). descriptors: local ones per image, at most. features: "raw" or "projected";
-    by: what weights them; vector: the global descriptor; suppression: cells of non-maximum suppression.
-    detector: fingerprint of its weights. boxes: whether images were cut; list: digest of the whole list.
-    packed_by, projection: the model whose codes are stored. more: keys of the backbone (its weights, versions
-    of libraries), and of files that others wrote.
+    Fields are the keys of the file's record. Values are those that were used, the network's own for an option
+    that was left out. descriptors: most local ones per image. features: "raw" or "projected"; by: their
+    weights' source; vector: the global descriptor; suppression: cells of non-maximum suppression. detector:
+    fingerprint of its weights. boxes: whether images were cropped; list: digest of the whole list. packed_by,
+    projection: the model whose codes are stored. more: keys of the backbone (its weights, versions of
+    libraries) and of files that others wrote.
     """
 
     backbone: str | None = None
@@ -44,11 +44,16 @@ class Provenance:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Provenance:
-        """Of a file's record; the release that wrote it has no part in the comparison."""
+        """From a file's record, without the release that wrote it."""
         known = {one.name for one in fields(cls)} - {"more"}
-        content = {key: _today(key, value) for key, value in content.items() if key != "ames"}
-        named = {key: value for key, value in content.items() if key in known}
-        return cls(**named, more={key: value for key, value in content.items() if key not in known})
+        named: dict[str, Any] = {}
+        more: dict[str, Any] = {}
+        for key, value in content.items():
+            if isinstance(value, str):
+                value = _EARLIER.get(key, {}).get(value, value)
+            if key != "ames":
+                (named if key in known else more)[key] = value
+        return cls(**named, more=more)
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON holds it, without what does not apply."""
@@ -57,7 +62,7 @@ class Provenance:
         return json.loads(json.dumps({key: value for key, value in content.items() if value is not None}))
 
     def difference(self, wanted: Provenance) -> str | None:
-        """The first thing in which ``wanted`` differs, for people; None if they are equal."""
+        """As the function ``difference``, between two records."""
         return difference(self.to_dict(), wanted.to_dict())
 
 
@@ -67,10 +72,6 @@ def difference(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None
         if made.get(key) != wanted.get(key):
             return f"{key}: there {_short(made.get(key))}, now {_short(wanted.get(key))}"
     return None
-
-
-def _today(key: str, value: Any) -> Any:
-    return _EARLIER.get(key, {}).get(value, value) if isinstance(value, str) else value
 
 
 def _short(value: Any) -> str:

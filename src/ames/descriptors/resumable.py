@@ -1,10 +1,9 @@
-"""HDF5 files that are filled from the first row on, over several processes' lives if need be.
+"""HDF5 files that are filled from the first row on; a process resumes where an earlier one was killed.
 
-While they grow they lie beside their place as NAME.partial, in their full (sparse) size, with names and
-provenance, and HDF5 does not hold them open: rows are plain bytes at a known place, so that no crash can tear
-the file. Behind each block the bytes are made durable, and then the state is replaced, a small JSON file that
-says how many rows there are. A process that is killed loses what it wrote after that; the next one writes the
-same rows to the same place.
+Unfinished files are NAME.partial, in their full (sparse) size, with names and provenance. HDF5 does not hold
+them open: rows are plain bytes at a known offset, so no crash can damage the file. After each block the bytes
+are synced, then a small JSON file, the state, is replaced, which counts the rows. A killed process loses the
+rows after that; the next one writes them to the same place.
 """
 
 from __future__ import annotations
@@ -35,14 +34,14 @@ from ames.io.text import size_text
 
 @dataclass
 class WriteState:
-    """done: rows that are on the disk. unreadable: (row, why); empty: rows without descriptors."""
+    """done: number of rows on the disk. unreadable: (row, reason); empty: rows without descriptors."""
 
     done: int = 0
     unreadable: list[tuple[int, str]] = field(default_factory=list)
     empty: list[int] = field(default_factory=list)
 
     def check(self, images: int) -> None:
-        """ValueError or TypeError where this is no state of a pass over ``images`` images."""
+        """ValueError or TypeError if this is no state of ``images`` images."""
         if type(self.done) is not int or not 0 <= self.done <= images:
             raise ValueError(f"done is {self.done!r} of {images} images")
         for row in [*(row for row, _ in self.unreadable), *self.empty]:
@@ -53,18 +52,19 @@ class WriteState:
 
 
 class ResumableFiles:
-    """The files of a plan; ``state.done`` rows are there already. Used under ``io.locks``."""
+    """The files of a plan, of which ``state.done`` rows exist already. Used under ``io.locks``.
+
+    discard: start again if the existing files were made with other settings, which is an AmesError without
+    it.
+    """
 
     def __init__(self, plan: OutputPlan, *, discard: bool = False) -> None:
-        """Goes on with what is there, or begins; AmesError where what is there was made otherwise, unless
-        it may be discarded.
-        """
         self.plan, self._files = plan, plan.files
         self._offsets: dict[Path, int] = {}
-        self.state = self._found(discard) or self._begun()
+        self.state = self._resume(discard) or self._start()
 
     def check_space(self) -> None:
-        """AmesError if the disk has no room for what is missing, in each process of this machine."""
+        """AmesError if the disk has no room for the missing rows of this machine's processes."""
         missing = len(self.plan.names) - self.state.done
         needed = missing * self.plan.image_bytes * self.plan.shard.local_count
         folder = self.plan.state.parent
@@ -80,9 +80,7 @@ class ResumableFiles:
     def append(
         self, blocks: Sequence[np.ndarray], unreadable: Sequence[tuple[int, str]], empty: Sequence[int]
     ) -> None:
-        """The next rows of each file, durable when this returns; rows of what is unreadable and empty count
-        from the first image.
-        """
+        """Write the next rows of each file, durable when this returns; rows count from the first image."""
         try:
             for path, block in zip(self._files, blocks, strict=True):
                 with open(partial_path(path), "r+b") as file:
@@ -101,19 +99,19 @@ class ResumableFiles:
         self._save()
 
     def finish(self) -> None:
-        """All files take their names. One that was killed in between finds the rest still to be renamed."""
+        """Rename all files to their names. After a kill, the next call renames the rest."""
         for path in self._files:
             if partial_path(path).exists():
                 os.replace(partial_path(path), path)
         self.plan.state.unlink()
 
     def remove(self) -> None:
-        """Leaves nothing of the unfinished files behind."""
+        """Remove the unfinished files and their state."""
         self.plan.state.unlink(missing_ok=True)
         for path in self._files:
             partial_path(path).unlink(missing_ok=True)
 
-    def _found(self, discard: bool) -> WriteState | None:
+    def _resume(self, discard: bool) -> WriteState | None:
         if not self.plan.state.is_file():
             return None
         try:
@@ -145,7 +143,7 @@ class ResumableFiles:
                 raise AmesError(f"{partial_path(path)}: is missing; remove {self.plan.state} to start again")
         return state
 
-    def _begun(self) -> WriteState:
+    def _start(self) -> WriteState:
         self.state = WriteState()
         try:
             self.plan.state.unlink(missing_ok=True)
@@ -158,7 +156,7 @@ class ResumableFiles:
         return self.state
 
     def _made(self) -> dict[str, Any]:
-        """What has to be the same for going on."""
+        """The settings that must be equal to resume."""
         files = {path.name: [str(x.stored), list(x.shape)] for path, x in self._files.items()}
         made = {"images": len(self.plan.names), "files": files} | self.plan.provenance.to_dict()
         return json.loads(json.dumps(made))
@@ -169,12 +167,12 @@ class ResumableFiles:
 
 
 def partial_path(path: Path) -> Path:
-    """Where a file lies while it grows."""
+    """The name of an unfinished file."""
     return path.with_name(path.name + ".partial")
 
 
 def _create(path: Path, rows: LocalRows | VectorRows, plan: OutputPlan) -> int:
-    """A file in its full size, its rows not written; returns where they begin."""
+    """Create a file in its full size, its rows not written; return the offset of the rows."""
     with h5py.File(path, "w") as file:
         describe(file, plan.names, plan.provenance.to_dict())
         creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -198,7 +196,7 @@ def _offset(path: Path) -> int:
 
 
 def _why(error: Exception) -> str:
-    """One line, the system's where HDF5 quotes it among much else."""
+    """One line: the system's message if HDF5 quotes one."""
     text = getattr(error, "strerror", None) or str(error)
     quoted = re.search(r"error message = '([^']+)'", text)
     return quoted[1] if quoted else text.splitlines()[0]

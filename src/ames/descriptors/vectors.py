@@ -22,11 +22,10 @@ _LENGTHS = 4096  # vectors whose lengths are taken in float64 at a time
 class Vectors:
     """Global descriptors of ``len`` images, ``width`` dimensions each, read piece by piece.
 
-    Of several files the images go on counting: the second file's first image comes behind the first
-    file's last one. Files whose vectors lie in one piece are mapped, others are read through HDF5.
-    What is read is of unit length (``unit``), so that an inner product is a cosine; where that changes
-    vectors, one line of the log says so of each file. AmesError where the widths differ, and where a vector
-    that is read holds NaN or infinity, or is so long that products with it could.
+    Images of several files are numbered in sequence. Contiguous files are memory-mapped, others read through
+    HDF5. Vectors are read in unit length (``unit``), so that an inner product is a cosine; a warning names
+    each file of other lengths. AmesError if widths differ, or if a vector that is read, or its squares, are
+    not finite.
     """
 
     def __init__(self, parts: list[np.ndarray | GlobalFile], sources: list[str]) -> None:
@@ -61,7 +60,7 @@ class Vectors:
         return int(self._ends[-1])
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """A copy, float32 [n, D], of the images start ... stop - 1; ``stop`` may lie behind the last."""
+        """A copy, float32 [n, D], of images start ... stop - 1; ``stop`` may exceed the number of images."""
         stop = min(stop, len(self))
         found = np.empty((max(stop - start, 0), self.width), np.float32)
         for first, end, part, source in self._places():
@@ -96,9 +95,7 @@ class Vectors:
         return found
 
     def blocks(self, size: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield (first image, vectors float32 [<= size, D]) from the first image to the last; not to be
-        written to: they are not copied where they are stored as they are searched.
-        """
+        """Yield (first image, vectors float32 [<= size, D]) of all images; do not write to them."""
         size = max(1, _BLOCK // self.width) if size is None else size
         for start in range(0, len(self), size):
             stop = min(start + size, len(self))
@@ -106,7 +103,7 @@ class Vectors:
             yield start, self.read(start, stop) if view is None else view
 
     def _view(self, start: int, stop: int) -> np.ndarray | None:
-        """Return images of one part without a copy; None where they have to be read or changed."""
+        """Images of one part without a copy; None if they must be converted or normalized."""
         first, end, part, source = next(place for place in self._places() if start < place[1])
         if stop > end or not isinstance(part, np.ndarray) or part.dtype != np.float32:
             return None
@@ -117,7 +114,7 @@ class Vectors:
         return rows if found is rows else None
 
     def _normalize(self, vectors: np.ndarray, rows: np.ndarray, source: str) -> None:
-        """Brings rows of a source to unit length, in place."""
+        """Bring rows of a source to unit length, in place."""
         fixed = unit(vectors, lambda row: f"{source}: the vector of image {rows[row]}")
         if fixed is not vectors:
             vectors[:] = fixed
@@ -134,7 +131,7 @@ class Vectors:
 
 
 def digest(*vectors: Vectors) -> str:
-    """16 hexadecimal digits of all that the vectors hold, in their order: others give others."""
+    """16 hexadecimal digits of all values of the vectors, in order."""
     found = hashlib.sha256()
     for each in vectors:
         for _, block in each.blocks():
@@ -143,19 +140,18 @@ def digest(*vectors: Vectors) -> str:
 
 
 def _rows(file: GlobalFile, rows: np.ndarray) -> np.ndarray:
-    """Rising rows through HDF5: one by one, since a list of them takes it longer than that."""
+    """Rows through HDF5, one by one: for a list of rows it takes longer."""
     with open_hdf5(file.path) as opened:
         features = opened["features"]
         return np.stack([features[int(row)] for row in rows]).astype(np.float32)
 
 
 def unit(vectors: np.ndarray, name: Callable[[int], str]) -> np.ndarray:
-    """Vectors float32 [n, D], brought to unit length.
+    """Vectors float32 [n, D] in unit length: ``vectors`` itself if nothing changes, else a copy.
 
-    Those whose length is within ``TOLERANCE`` of 1 stay as they are, bit for bit, and so do zero vectors (of
-    images without keypoints). Where nothing changes it is the array that was given, else a copy.
-    name: of a row, for the error, "x.hdf5: the vector of image 3". AmesError where a vector holds NaN or
-    infinity, or its squares do.
+    Vectors whose length is within ``TOLERANCE`` of 1 stay bit for bit, and so do zero vectors (of images
+    without keypoints). name: of a row, for the error, "x.hdf5: the vector of image 3". AmesError if a vector
+    or its squares are not finite.
     """
     # Where the squares of two vectors have finite sums, their product is finite, too.
     with np.errstate(over="ignore"):
@@ -181,7 +177,7 @@ def unit(vectors: np.ndarray, name: Callable[[int], str]) -> np.ndarray:
 
 
 def say_normalized(source: str) -> None:
-    """One line of the log about vectors that ``unit`` has changed."""
+    """Warn of vectors that ``unit`` has changed."""
     _log.warning(
         "%s: global descriptors that are not of unit length; they are normalized, so that the similarity is "
         "the cosine",

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 
-def counted(count: int, thing: str) -> str:
-    """A number of things: 1 image, 2 images."""
-    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
-
-
 def size_text(size: float) -> str:
     """Bytes for people: 5.1 GB."""
     for unit in ("bytes", "kB", "MB", "GB"):
@@ -15,3 +10,8 @@ def size_text(size: float) -> str:
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:.3g} TB"
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number before words that agree with it: 1 file is, 2,000 files are. many: None: ``one`` and an s."""
+    return f"1 {one}" if number == 1 else f"{number:,} {many or one + 's'}"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ames.datasets.ground_truth import load_ground_truth
-from ames.datasets.landmarks.build import make_landmarks
+from ames.datasets.landmarks.build import Parameters, make_landmarks
 from ames.datasets.layout import DatasetFolder
 from ames.datasets.lists import read_rows
 from ames.datasets.photo_folder import open_collection
@@ -106,9 +106,8 @@ def pairs_of(objects: Sequence[Sequence[Path]]) -> list[Pair]:
 def _drawn(folder: Path) -> list[Pair]:
     """Pairs of generated landmarks that no shipped model was trained on."""
     made = DatasetFolder(folder / "landmarks", "rootsift")
-    make_landmarks(
-        made.path, split="test", landmarks=LANDMARKS, easy=2, hard=1, junk=0, distractors=0, workers=0
-    )
+    parameters = Parameters("test", LANDMARKS, easy=2, hard=1, junk=0, distractors=0)
+    make_landmarks(made.path, parameters, workers=0)
     truth = load_ground_truth(made.ground_truth)
     objects = [
         [made.path / name, *(made.path / truth.imlist[i] for i in query["easy"])]

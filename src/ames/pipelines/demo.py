@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -14,10 +13,10 @@ import numpy as np
 
 from ames.backbones import make_backbone
 from ames.datasets.ground_truth import GroundTruth, ids, load_ground_truth, save_ground_truth
-from ames.datasets.landmarks.build import make_landmarks
+from ames.datasets.landmarks.build import Parameters, make_landmarks
 from ames.datasets.layout import DatasetFolder
 from ames.datasets.lists import write_names
-from ames.datasets.photo_folder import Collection, open_collection
+from ames.datasets.photo_folder import DISTRACTORS, Collection, open_collection
 from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError
 from ames.evaluation.protocols import (
@@ -33,6 +32,8 @@ from ames.evaluation.sweep import Reranked, evaluate_initial, evaluate_oracle, j
 from ames.extraction.config import ExtractionConfig
 from ames.extraction.process_pool import PoolExtractor
 from ames.io.atomic import atomic_file
+from ames.io.hashing import sha256
+from ames.io.text import counted
 from ames.models.base import PairSimilarity
 from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import build_from_weights
@@ -50,7 +51,7 @@ from ames.weights.files import read_weights
 QUERY_DESC, FEW, MANY = 200, 50, 200
 # Chosen on the validation landmarks at each database count; scripts/train_rootsift.py prints them.
 CHAMFER_FUSIONS = {FEW: Fusion(0.05, 1.0), MANY: Fusion(0.0, 0.1)}
-STORED = 400  # descriptors extracted an image
+STORED = 400  # descriptors extracted per image
 SHOWN = 8  # results in a strip
 STRIPS = 12
 
@@ -64,14 +65,10 @@ class Method:
     database_count: int
     fusion: Fusion
 
-    @property
-    def bytes_an_image(self) -> int:
-        return self.database_count * self.model.code_bytes
-
 
 @dataclass(frozen=True)
 class DemoSet:
-    """A prepared test set: files, truth, and how it is judged."""
+    """A prepared test set: files, truth, and how it is evaluated."""
 
     folder: DatasetFolder
     images: Path
@@ -82,7 +79,7 @@ class DemoSet:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a method reached: metrics by protocol, logits [Q, M], seconds of scoring."""
+    """The result of a method: metrics by protocol, logits [Q, M], seconds of scoring."""
 
     method: Method
     results: dict[Protocol, Result]
@@ -90,32 +87,69 @@ class Outcome:
     seconds: float
 
 
+@dataclass(frozen=True)
+class GeneratedLandmarks:
+    """Test landmarks with easy, hard and junk views, which no shipped weights have seen."""
+
+    landmarks: int = 40
+    seed: int = 0
+
+    def prepare(self, out: Path, *, workers: int) -> DemoSet:
+        folder = DatasetFolder(out / "landmarks-test", "rootsift")
+        parameters = Parameters(
+            "test", self.landmarks, easy=4, hard=6, junk=2, distractors=500, seed=self.seed
+        )
+        make_landmarks(folder.path, parameters, workers=workers)
+        return DemoSet(folder, folder.path, load_ground_truth(folder.ground_truth), REVISITED, [])
+
+
+@dataclass(frozen=True)
+class OwnPhotos:
+    """A folder of photos with one sub-folder per object; leave-one-out over the objects."""
+
+    root: Path
+    distractors: str = DISTRACTORS
+
+    def prepare(self, out: Path, *, workers: int) -> DemoSet:
+        collection = open_collection(self.root, distractors=self.distractors)
+        folder = DatasetFolder(out / "photos", "rootsift")
+        truth = collection.leave_one_out()
+        _check_unchanged(folder.path / "photos.json", collection, truth)
+        write_names(folder.image_list("gallery"), truth.imlist)
+        write_names(folder.image_list("query"), truth.qimlist)
+        save_ground_truth(folder.ground_truth, truth)
+        sizes = ", ".join(f"{name} {len(images)}" for name, images in collection.objects.items())
+        notes = [f"{len(collection.images)} images of {self.root}; objects: {sizes}", *collection.notes]
+        if collection.unreadable:
+            named = "; ".join(f"{name}: {why}" for name, why in collection.unreadable.items())
+            said = counted(
+                len(collection.unreadable),
+                "image could not be read and was",
+                "images could not be read and were",
+            )
+            notes.append(f"{said} left out: {named}")
+        return DemoSet(folder, self.root, truth, (LEAVE_ONE_OUT,), notes)
+
+
 def run_demo(
     out: Path | str,
+    source: GeneratedLandmarks | OwnPhotos = GeneratedLandmarks(),
     *,
-    images: Path | str | None = None,
-    distractors: str = "distractors",
-    landmarks: int = 40,
     num_rerank: int = 100,
-    seed: int = 0,
     workers: int = 2,
     device: str = "cpu",
     model: Path | str | None = None,
     binary_model: Path | str | None = None,
 ) -> Path:
-    """Runs every stage below ``out``, prints the table, and returns the path of ``report.html``.
+    """Run every stage below ``out``, print the table, and return the path of ``report.html``.
 
-    images: a folder of photos with one sub-folder an object; None: generated test landmarks. model,
-    binary_model: checkpoints in place of the shipped ones. Finished stages are reused.
+    model, binary_model: checkpoints in place of the shipped ones. Finished stages are reused.
     """
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise AmesError(f"{out}: is not a folder; give a folder to write to")
     methods = _methods(model, binary_model)
-    if images is None:
-        test = generated_landmarks(out, landmarks=landmarks, seed=seed, workers=workers)
-    else:
-        test = own_photos(out, Path(images), distractors=distractors)
+    test = source.prepare(out, workers=workers)
     shortlist = _prepare(test, workers=workers)
     k = min(num_rerank, shortlist.ids.shape[1])
     outcomes = [_measure(method, test, shortlist, k, device) for method in methods]
@@ -136,49 +170,9 @@ def run_demo(
     return report
 
 
-# ---- test sets ------------------------------------------------------------------------------------
-
-
-def generated_landmarks(out: Path, *, landmarks: int, seed: int, workers: int) -> DemoSet:
-    """Test landmarks with easy, hard and junk views, which no shipped weights have seen."""
-    folder = DatasetFolder(out / "landmarks-test", "rootsift")
-    make_landmarks(
-        folder.path,
-        split="test",
-        landmarks=landmarks,
-        easy=4,
-        hard=6,
-        junk=2,
-        distractors=500,
-        seed=seed,
-        workers=workers,
-    )
-    truth = load_ground_truth(folder.ground_truth)
-    return DemoSet(folder, folder.path, truth, REVISITED, [])
-
-
-def own_photos(out: Path, images: Path, *, distractors: str) -> DemoSet:
-    """A test set of one's own photos, leave-one-out over its objects."""
-    collection = open_collection(images, distractors=distractors)
-    folder = DatasetFolder(out / "photos", "rootsift")
-    truth = collection.leave_one_out()
-    _check_unchanged(folder.path / "photos.json", collection, truth)
-    write_names(folder.image_list("gallery"), truth.imlist)
-    write_names(folder.image_list("query"), truth.qimlist)
-    save_ground_truth(folder.ground_truth, truth)
-    sizes = ", ".join(f"{name} {len(found)}" for name, found in collection.objects.items())
-    notes = [f"{len(collection.images)} images of {images}; objects: {sizes}", *collection.notes]
-    if collection.unreadable:
-        named = "; ".join(f"{name}: {why}" for name, why in collection.unreadable.items())
-        notes.append(f"{len(collection.unreadable)} images could not be read and were left out: {named}")
-    return DemoSet(folder, images, truth, (LEAVE_ONE_OUT,), notes)
-
-
 def _check_unchanged(path: Path, collection: Collection, truth: GroundTruth) -> None:
-    """Refuses to reuse what was made from other photos; ``path`` records names and contents."""
-    contents = {
-        name: hashlib.sha256((collection.root / name).read_bytes()).hexdigest() for name in truth.imlist
-    }
+    """AmesError if an earlier run was on other photos; ``path`` records their names and contents."""
+    contents = {name: sha256(collection.root / name) for name in truth.imlist}
     record = {"images": contents, "queries": truth.qimlist}
     if not path.exists():
         with atomic_file(path) as file:
@@ -229,8 +223,7 @@ def _ames(path: Path | str, *, binarized: bool) -> tuple[PairSimilarity, Fusion]
         raise AmesError(f"{path}: weights for {backbone} descriptors; the demo extracts rootsift")
     model = build_from_weights(weights, source=str(path))
     if model.local_dim != 128 or model.binarized != binarized:
-        kind = "binary" if model.binarized else "full-precision"
-        expected = "binary" if binarized else "full-precision"
+        kind, expected = ("binary" if x else "full-precision" for x in (model.binarized, binarized))
         raise AmesError(
             f"{path}: a {kind} model of {model.local_dim}-d descriptors; expected a {expected} one of 128-d"
         )
@@ -256,24 +249,26 @@ def _measure(method: Method, test: DemoSet, shortlist: Shortlist, k: int, device
 
 
 def _rows(test: DemoSet, shortlist: Shortlist, outcomes: Sequence[Outcome], k: int) -> list[dict[str, Any]]:
-    """One row a method; mAP by protocol, mP@10 of the main one."""
+    """One row per method; mAP by protocol, mP@10 of the main one."""
     truth, protocols = test.ground_truth, test.protocols
 
-    def row(
-        name: str, results: dict[Protocol, Result], *sizes: object, seconds: float | None = None
-    ) -> dict[str, Any]:
+    def row(name: str, results: dict[Protocol, Result], outcome: Outcome | None = None) -> dict[str, Any]:
+        method = outcome and outcome.method
         alone = len(protocols) == 1
-        maps = {"mAP" if alone else f"mAP {p.name}": results[p].map for p in protocols}
-        counts, size = sizes or (None, None)
-        first = {"method": name, "query x database": counts, "bytes/image": size}
-        return first | maps | {"mP@10": results[_main(protocols)].mp[10], "seconds": seconds}
+        return {
+            "method": name,
+            "query x database": method and f"{QUERY_DESC} x {method.database_count}",
+            "bytes/image": method and method.database_count * method.model.code_bytes,
+            **{"mAP" if alone else f"mAP {p.name}": results[p].map for p in protocols},
+            "mP@10": results[_main(protocols)].mp[10],
+            "seconds": outcome and outcome.seconds,
+        }
 
-    rows = [row("global only", evaluate_initial(shortlist, truth, protocols))]
-    for outcome in outcomes:
-        method = outcome.method
-        counts = f"{QUERY_DESC} x {method.database_count}"
-        rows.append(row(method.name, outcome.results, counts, method.bytes_an_image, seconds=outcome.seconds))
-    return [*rows, row("perfect re-ranking", evaluate_oracle(shortlist, truth, protocols, k))]
+    return [
+        row("global only", evaluate_initial(shortlist, truth, protocols)),
+        *(row(outcome.method.name, outcome.results, outcome) for outcome in outcomes),
+        row("perfect re-ranking", evaluate_oracle(shortlist, truth, protocols, k)),
+    ]
 
 
 def _main(protocols: Sequence[Protocol]) -> Protocol:
@@ -302,11 +297,13 @@ def _strips(test: DemoSet, shortlist: Shortlist, outcome: Outcome, k: int) -> li
     for q in chosen:
         similarities = shortlist.similarities[q]
         fused = fusion.fuse(similarities, outcome.logits[q])
-        score = [dict(zip(shortlist.ids[q], x, strict=True)) for x in (similarities, fused)]
-        rankings = [
-            (f"global: AP {before_aps[q]:.1f}", _hits(test, protocol, q, shortlist.ids[q], score[0])),
-            (f"{outcome.method.name}: AP {after_aps[q]:.1f}", _hits(test, protocol, q, after[q], score[1])),
-        ]
+        rankings = []
+        for name, ranking, scores, aps in (
+            ("global", shortlist.ids[q], similarities, before_aps),
+            (outcome.method.name, after[q], fused, after_aps),
+        ):
+            by_id = dict(zip(shortlist.ids[q], scores, strict=True))
+            rankings.append((f"{name}: AP {aps[q]:.1f}", _hits(test, protocol, q, ranking, by_id)))
         strips.append(Strip(test.images / truth.qimlist[q], truth.qimlist[q], rankings))
     return strips
 
@@ -317,11 +314,10 @@ def _hits(
     """The first results of a ranking, without the query itself; ``score`` by gallery id."""
     truth = test.ground_truth
     right, junk = ids(truth.queries[q], protocol.positives), ids(truth.queries[q], protocol.junk)
-    hits: list[Hit] = []
-    for image in ranking[: SHOWN + 1]:
+    others = [image for image in ranking[: SHOWN + 1] if truth.imlist[image] != truth.qimlist[q]]
+    hits = []
+    for image in others[:SHOWN]:
         name = truth.imlist[image]
-        if name == truth.qimlist[q] or len(hits) == SHOWN:
-            continue
         label = "junk" if image in junk else "right" if image in right else "wrong"
         hits.append(Hit(test.images / name, label, float(score[image]), name))
     return hits

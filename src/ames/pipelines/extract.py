@@ -1,4 +1,4 @@
-"""From images to descriptor files: what ``ames extract`` and its jobs do."""
+"""From images to descriptor files: ``ames extract`` and its jobs."""
 
 from __future__ import annotations
 
@@ -29,14 +29,13 @@ def extract_images(
     boxes: str | None = None,
     shard: str = "1/1",
 ) -> None:
-    """Extracts a shard of the images to OUT_*.hdf5, and merges all shards if it is the last one; prints what
-    it does.
+    """Extract a shard of the images to OUT_*.hdf5, merge all shards after the last one, and print both.
 
     images: a folder, an image, or a list of paths relative to its own folder. listed: a list of paths
-    relative to ``images``, a folder then. out: DIR/NAME. boxes: as ``ames.datasets.boxes.read_boxes`` takes
-    them. shard: "I/N".
+    relative to the folder ``images``. out: DIR/NAME. boxes: see ``ames.datasets.boxes.read_boxes``. shard:
+    "I/N".
     """
-    beginning = _check_out(out)
+    stem = _check_out(out)
     part = shard_of_this_process(Shard.parse(shard))
     config = replace(config, device=part.device(config.device))
     found, notes = _find(images, listed, boxes)
@@ -44,7 +43,7 @@ def extract_images(
         print(note, flush=True)
     check_device(config.device)
     extractor = build_extractor(config)
-    plan = plan_output(beginning, found, extractor, shard=part)
+    plan = plan_output(stem, found, extractor, shard=part)
     check_merge(plan)
     each, number = plan.image_bytes, len(plan.names)
     size = size_text(each * number)
@@ -55,7 +54,7 @@ def extract_images(
 
 
 def _find(root: Path, listed: Path | None, boxes: str | None) -> tuple[Images, Sequence[str]]:
-    """The images that are named, and what to say of those that are left out."""
+    """The images, and notes about files that are left out."""
     notes: Sequence[str] = ()
     if root.is_file() and listed is not None:
         raise AmesError(f"--images {root}: is a file; with --list, --images is the folder of the images")
@@ -71,7 +70,7 @@ def _find(root: Path, listed: Path | None, boxes: str | None) -> tuple[Images, S
 
 
 def _check_out(text: str) -> Path:
-    """What files' names begin with, DIR/NAME."""
+    """The beginning of the files' names, DIR/NAME."""
     path = Path(text)
     if not path.name or path.name == ".." or text.endswith(os.sep):  # of which Path keeps nothing
         raise AmesError(f"--out {text} is a folder; give the beginning of the files' names, DIR/NAME")

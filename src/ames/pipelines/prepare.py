@@ -20,9 +20,9 @@ from ames.search import build as shortlists
 def prepare(
     path: Path, config: ExtractionConfig, *, images: Path | None = None, boxes: str | None = None
 ) -> Iterator[str]:
-    """Descriptors and shortlist of the lists in a data set's folder; yields a line when each is done.
+    """Make the descriptors and the shortlist of a data set's lists; yield a line after each.
 
-    images: the root of the lists' paths (default: the folder). boxes: what queries are cut to.
+    images: the root of the lists' paths (default: the folder). boxes: that queries are cropped to.
     """
     if config.vector == "none":
         raise AmesError("--global none: a shortlist needs global descriptors")
@@ -53,12 +53,12 @@ def extract_split(
     images: Path | str | None = None,
     boxes: str | None = None,
 ) -> Extraction:
-    """Local and global descriptors of one split's list; what an earlier call began is continued.
+    """Extract local and global descriptors of one split's list, or resume an earlier call.
 
-    images: the folder that the list's paths start from (the data set's own if None). boxes: as
-    ``ames.datasets.boxes.read_boxes`` takes them; files are looked for in the folder first. Files that are
-    there stay; if they are of other images or another extraction, AmesError, unless the extractor's
-    configuration may overwrite them. Unreadable images are listed in ``<descriptors>[_<split>].errors.csv``.
+    images: the root of the list's paths (None: the data set's folder). boxes: see
+    ``ames.datasets.boxes.read_boxes``; files are looked up in the folder first. Complete files stay.
+    AmesError if they are of other images or settings and the extractor's configuration does not overwrite.
+    Unreadable images are listed in ``<descriptors>[_<split>].errors.csv``.
     """
     listed = folder.image_list(split)
     names = [item.path for item in read_list(listed)]
@@ -76,12 +76,12 @@ def make_shortlist(
     overwrite: bool = False,
     device: str = "cpu",
 ) -> Path:
-    """Writes the shortlist of the queries (of every image, for a training set) and returns its path.
+    """Write the shortlist of the queries (of every image, for a training set) and return its path.
 
-    size: entries a query; None is the whole gallery for a test set, 300 for a training set (what the
-    sampler reads). An image of a training set may be its own neighbour; the sampler leaves it out. A
-    shortlist that is there already is kept, unless ``overwrite``; one that was made here from other
-    descriptors is an AmesError. ``ames.search.build.make`` has more ways.
+    size: entries per query (None: the whole gallery; for a training set 300, which the sampler reads). An
+    image of a training set may be its own neighbour; the sampler skips it. An existing shortlist is kept,
+    unless ``overwrite``; AmesError if it was made from other descriptors. ``ames.search.build.make`` has more
+    options.
     """
     source = shortlists.Source(folder=folder, training=training)
     return shortlists.make(source, size=size, overwrite=overwrite, device=device)

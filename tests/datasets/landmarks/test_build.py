@@ -7,13 +7,17 @@ import numpy as np
 import pytest
 
 from ames.datasets.landmarks import build as dataset
-from ames.datasets.landmarks.build import make_landmarks
+from ames.datasets.landmarks.build import Parameters, make_landmarks
 from ames.datasets.landmarks.facades import FAMILIES, draw_landmark
 from ames.datasets.landmarks.textures import draw_tones
 from ames.datasets.landmarks.views import DIFFICULTIES, render_clutter, render_view
 from ames.errors import AmesError
 
 SMALL = {"landmarks": 3, "easy": 2, "hard": 2, "junk": 1, "distractors": 6, "size": (96, 128)}
+
+
+def make(folder, *, workers=0, **changes):
+    return make_landmarks(folder, Parameters(**{"split": "val", **SMALL, **changes}), workers=workers)
 
 
 def contents(folder):
@@ -27,23 +31,23 @@ def listed(path):
 
 @pytest.fixture(scope="module")
 def val_set(tmp_path_factory):
-    return make_landmarks(tmp_path_factory.mktemp("a") / "demo", split="val", workers=0, **SMALL)
+    return make(tmp_path_factory.mktemp("a") / "demo")
 
 
 def test_the_same_bytes_for_any_number_of_workers(val_set, tmp_path):
-    again = make_landmarks(tmp_path / "demo", split="val", workers=2, **SMALL)
+    again = make(tmp_path / "demo", workers=2)
     assert contents(again) == contents(val_set)
 
 
 def test_a_finished_set_is_left_alone(val_set, monkeypatch):
     monkeypatch.setattr(dataset, "draw_all", lambda *_: pytest.fail("drawn again"))
     before = contents(val_set)
-    assert make_landmarks(val_set, split="val", workers=0, **SMALL) == val_set
+    assert make(val_set) == val_set
     assert contents(val_set) == before
 
 
 def test_more_landmarks_do_not_change_those_there_were(val_set, tmp_path):
-    larger = make_landmarks(tmp_path / "demo", split="val", workers=0, **{**SMALL, "landmarks": 4})
+    larger = make(tmp_path / "demo", landmarks=4)
     ours, theirs = contents(val_set), contents(larger)
     shared = [name for name in ours if name.startswith("images/landmark_")]
     assert len(shared) == 3 * 6
@@ -82,7 +86,7 @@ def test_lists_and_ground_truth_agree(val_set):
 
 
 def test_training_list_has_every_picture_and_labels_of_their_own(tmp_path):
-    folder = make_landmarks(tmp_path / "t", split="train", workers=0, **{**SMALL, "junk": 0})
+    folder = make(tmp_path / "t", split="train", junk=0)
     rows = listed(folder / "train.txt")
     assert {row[0] for row in rows} == {f"images/{p.name}" for p in (folder / "images").iterdir()}
     assert len(rows) == 3 * 4 + 6
@@ -138,14 +142,14 @@ def test_a_foreign_folder_is_refused_and_left_as_it_was(tmp_path):
     folder.mkdir()
     (folder / "letter.txt").write_text("dear")
     with pytest.raises(AmesError, match="not empty"):
-        make_landmarks(folder, split="val", workers=0, **SMALL)
+        make(folder)
     assert contents(tmp_path) == {"mine/letter.txt": b"dear"}
 
 
 def test_a_set_of_other_parameters_is_refused_and_left_as_it_was(val_set):
     before = contents(val_set)
     with pytest.raises(AmesError, match="seed=0 not 1"):
-        make_landmarks(val_set, split="val", workers=0, seed=1, **SMALL)
+        make(val_set, seed=1)
     assert contents(val_set) == before
 
 
@@ -161,7 +165,7 @@ def test_a_set_of_other_parameters_is_refused_and_left_as_it_was(val_set):
 )
 def test_impossible_parameters_are_refused(tmp_path, wrong, message):
     with pytest.raises(AmesError, match=message):
-        make_landmarks(tmp_path / "x", workers=0, **{"split": "val", **SMALL, **wrong})
+        make(tmp_path / "x", **wrong)
     assert not list(tmp_path.iterdir())
 
 
@@ -177,7 +181,7 @@ def test_nothing_is_left_behind_when_drawing_fails(tmp_path, monkeypatch, failur
 
     monkeypatch.setattr(dataset, "render_view", failing)
     with pytest.raises(failure):
-        make_landmarks(tmp_path / "x", split="val", workers=0, **SMALL)
+        make(tmp_path / "x")
     assert len(calls) == 5
     assert not list(tmp_path.iterdir())
 
@@ -185,6 +189,6 @@ def test_nothing_is_left_behind_when_drawing_fails(tmp_path, monkeypatch, failur
 def test_an_empty_folder_is_filled(tmp_path):
     folder = tmp_path / "empty"
     folder.mkdir()
-    make_landmarks(folder, split="val", workers=0, **{**SMALL, "landmarks": 1, "distractors": 0})
+    make(folder, landmarks=1, distractors=0)
     assert (folder / "dataset.json").is_file()
     assert [p.name for p in tmp_path.iterdir()] == ["empty"]

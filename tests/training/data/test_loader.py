@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ames.descriptors.local import DescriptorFile, DescriptorWriter
+from ames.descriptors.local import DescriptorFile, create_local
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.training.data.loader import TripletLoader
@@ -18,10 +18,10 @@ from helpers.neighbourhoods import everyone, sampled
 def store(tmp_path):
     """40 images; image i has descriptors of value i, and 3 to 6 of its 8 slots are real."""
     path = tmp_path / "local.hdf5"
-    with DescriptorWriter(path, images=40, slots=8, width=4) as writer:
+    with create_local(path, images=40, slots=8, width=4) as write_row:
         for i in range(40):
             descriptors = np.full((3 + i % 4, 4), i, np.float32)
-            writer.write(i, LocalFeatures.from_descriptors(torch.from_numpy(descriptors)))
+            write_row(i, LocalFeatures.from_descriptors(torch.from_numpy(descriptors)))
     return DescriptorFile(path)
 
 
@@ -88,7 +88,7 @@ def test_more_triplets_than_anchors_make_one_batch(store):
 
 def test_descriptors_of_another_data_set(store, tmp_path):
     path = tmp_path / "other.hdf5"
-    with DescriptorWriter(path, images=39, slots=8, width=4):
+    with create_local(path, images=39, slots=8, width=4):
         pass
     with pytest.raises(AmesError, match=r"other.hdf5: 39 images, but 40 in the training list"):
         loader(DescriptorFile(path))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ames.descriptors.local import DescriptorFile, DescriptorWriter
+from ames.descriptors.local import DescriptorFile, create_local
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.training.data.candidates import LabelledNeighbours
@@ -20,9 +20,9 @@ IMAGES = 30
 def store(tmp_path_factory):
     """Image i has descriptors of value i, 1 to 6 of them."""
     path = tmp_path_factory.mktemp("store") / "local.hdf5"
-    with DescriptorWriter(path, images=IMAGES, slots=8, width=4) as writer:
+    with create_local(path, images=IMAGES, slots=8, width=4) as write_row:
         for i in range(IMAGES):
-            writer.write(i, LocalFeatures.from_descriptors(torch.full((1 + i % 6, 4), float(i))))
+            write_row(i, LocalFeatures.from_descriptors(torch.full((1 + i % 6, 4), float(i))))
     return DescriptorFile(path)
 
 

@@ -11,7 +11,7 @@ import multiprocessing
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from ames.datasets.ground_truth import GroundTruth, save_ground_truth
 from ames.datasets.landmarks.facades import draw_landmark
 from ames.datasets.landmarks.textures import Array
 from ames.datasets.landmarks.views import render_clutter, render_view
@@ -41,7 +42,13 @@ PORTRAIT_SHARE = 0.3  # share of the pictures in portrait orientation
 
 @dataclass(frozen=True)
 class Parameters:
-    """The parameters of a set; ``dataset.json`` holds them."""
+    """The content of a set, recorded in ``dataset.json``. AmesError for impossible values.
+
+    split: "train", "val" or "test"; landmarks of different splits never coincide. landmarks: their number;
+    "val" and "test" have one query each. easy, hard, junk: views of each landmark, the query not counted.
+    distractors: pictures of other landmarks or of none. seed: another one draws other landmarks. size:
+    (height, width) of landscape pictures in pixels; portrait ones have them swapped.
+    """
 
     split: str
     landmarks: int
@@ -49,9 +56,22 @@ class Parameters:
     hard: int
     junk: int
     distractors: int
-    seed: int
-    size: tuple[int, int]  # (height, width) of landscape pictures, pixels
+    seed: int = 0
+    size: tuple[int, int] = (384, 512)
     format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise AmesError(f"split {self.split!r} is none of {', '.join(SPLITS)}")
+        for name in ("landmarks", "easy", "hard", "junk", "distractors", "seed"):
+            if getattr(self, name) < 0:
+                raise AmesError(f"{name}={getattr(self, name)} must not be negative")
+        if not 0 < self.landmarks < DISTRACTOR_LANDMARK:
+            raise AmesError(f"landmarks={self.landmarks} must be from 1 to {DISTRACTOR_LANDMARK - 1}")
+        if self.split != "train" and not (self.easy and self.hard):
+            raise AmesError("a val or test set needs at least one easy and one hard view per landmark")
+        if min(self.size) < 64:
+            raise AmesError(f"size={self.size} is too small: both sides need at least 64 pixels")
 
 
 @dataclass(frozen=True)
@@ -60,8 +80,8 @@ class Place:
 
     number: int
     label: int
-    kind: str  # 'landmark', 'distractor' or 'clutter'
-    views: tuple[str, ...]  # 'query', 'easy', 'hard', 'junk' or 'clutter'; view numbers count from 1
+    kind: str  # "landmark", "distractor" or "clutter"
+    views: tuple[str, ...]  # "query", "easy", "hard", "junk" or "clutter"; numbered from 1
 
 
 @dataclass(frozen=True)
@@ -104,14 +124,13 @@ def draw_canvas(parameters: Parameters, number: int) -> tuple[Array, Array]:
     return draw_landmark(rng, (max(96, int(height)), max(96, int(width))))
 
 
-def draw_place(task: tuple[Parameters, Place, str]) -> list[Picture]:
-    """Draw and write all pictures of one place into the folder task[2]."""
-    parameters, spot, folder = task
-    clutter = spot.kind == "clutter"
-    canvas = None if clutter else draw_canvas(parameters, spot.number)
+def draw_place(task: tuple[Parameters, Place, Path]) -> list[Picture]:
+    """Draw and write all pictures of one place of a set into a folder."""
+    parameters, place, folder = task
+    canvas = None if place.kind == "clutter" else draw_canvas(parameters, place.number)
     pictures = []
-    for view, name in enumerate(spot.views, start=1):
-        rng = generator(parameters, spot.number, view)
+    for view, name in enumerate(place.views, start=1):
+        rng = generator(parameters, place.number, view)
         height, width = parameters.size
         if rng.random() < PORTRAIT_SHARE:
             height, width = width, height
@@ -119,70 +138,57 @@ def draw_place(task: tuple[Parameters, Place, str]) -> list[Picture]:
             image = render_clutter(rng, (height, width))
         else:
             image = render_view(*canvas, rng, "easy" if name == "query" else name, (height, width))
-        path = f"images/{spot.kind}_{spot.label:05d}_{view:03d}.jpg"
+        path = f"images/{place.kind}_{place.label:05d}_{view:03d}.jpg"
         written, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
         if not written:
             raise OSError(f"{path}: OpenCV could not encode the picture")
-        (Path(folder) / path).write_bytes(data.tobytes())
-        pictures.append(Picture(path, spot.label, width, height, name))
+        (folder / path).write_bytes(data.tobytes())
+        pictures.append(Picture(path, place.label, width, height, name))
     return pictures
-
-
-def _one_thread() -> None:
-    cv2.setNumThreads(1)
 
 
 def draw_all(parameters: Parameters, folder: Path, workers: int) -> list[Picture]:
     """Draw all places of a set with ``workers`` processes (0 or 1: in this one), in the order of the plan."""
-    tasks = [(parameters, spot, str(folder)) for spot in plan(parameters)]
+    tasks = [(parameters, place, folder) for place in plan(parameters)]
+    total = sum(len(place.views) for _, place, _ in tasks)
     pictures: list[Picture] = []
-    total = sum(len(spot.views) for _, spot, _ in tasks)
-    with tqdm(total=total, desc=f"draw {parameters.split}", unit="image", disable=None) as bar:
-        for batch in _mapped(tasks, workers):
+    with ExitStack() as stack:
+        drawn: Iterator[list[Picture]] = map(draw_place, tasks)
+        if workers > 1:
+            # Spawned, not forked: the caller may hold threads or a CUDA context, which a fork would break.
+            context = multiprocessing.get_context("spawn")
+            pool = stack.enter_context(context.Pool(workers, cv2.setNumThreads, (1,)))
+            drawn = pool.imap(draw_place, tasks, chunksize=2)
+        bar = tqdm(total=total, desc=f"draw {parameters.split}", unit="image", disable=None)
+        stack.enter_context(bar)
+        for batch in drawn:
             pictures += batch
             bar.update(len(batch))
     return pictures
 
 
-def _mapped(tasks: Sequence[tuple[Parameters, Place, str]], workers: int) -> Iterator[list[Picture]]:
-    if workers <= 1:
-        yield from map(draw_place, tasks)
-        return
-    # Spawned, not forked: the caller may hold threads or a CUDA context, which a fork would break.
-    with multiprocessing.get_context("spawn").Pool(workers, initializer=_one_thread) as pool:
-        yield from pool.imap(draw_place, tasks, chunksize=2)
-
-
-def write_list(path: Path, pictures: Sequence[Picture]) -> None:
-    """Write one ``path,label,width,height`` line per picture."""
-    path.write_text("".join(f"{p.path},{p.label},{p.width},{p.height}\n" for p in pictures))
-
-
-def ground_truth(queries: Sequence[Picture], gallery: Sequence[Picture]) -> dict[str, object]:
-    """Ground truth in the layout of revisited Oxford: per query the gallery indices of its three kinds."""
-    rows: dict[int, dict[str, list[int]]] = {q.label: {"easy": [], "hard": [], "junk": []} for q in queries}
-    for index, picture in enumerate(gallery):
-        if picture.label in rows:
-            rows[picture.label][picture.view].append(index)
-    return {
-        "imlist": [p.path for p in gallery],
-        "qimlist": [q.path for q in queries],
-        "gnd": [rows[q.label] for q in queries],
-    }
-
-
 def write_lists(parameters: Parameters, pictures: Sequence[Picture], folder: Path, name: str) -> None:
-    """Write the lists, shuffled, and for a test set the ground truth ``gnd_<name>.json``."""
+    """Write the lists, shuffled, and for a val or test set the ground truth ``gnd_<name>.json``."""
     order = generator(parameters, LIST_LANDMARK, 0).permutation(len(pictures))
     shuffled = [pictures[i] for i in order]
     if parameters.split == "train":
-        write_list(folder / "train.txt", shuffled)
+        _write_list(folder / "train.txt", shuffled)
         return
     queries = [p for p in pictures if p.view == "query"]
     gallery = [p for p in shuffled if p.view != "query"]
-    write_list(folder / "test_query.txt", queries)
-    write_list(folder / "test_gallery.txt", gallery)
-    (folder / f"gnd_{name}.json").write_text(json.dumps(ground_truth(queries, gallery)) + "\n")
+    _write_list(folder / "test_query.txt", queries)
+    _write_list(folder / "test_gallery.txt", gallery)
+    found: dict[int, dict[str, list[int]]] = {q.label: {"easy": [], "hard": [], "junk": []} for q in queries}
+    for position, picture in enumerate(gallery):
+        if picture.label in found:
+            found[picture.label][picture.view].append(position)
+    relevant = [{view: np.array(ids) for view, ids in found[q.label].items()} for q in queries]
+    truth = GroundTruth(relevant, [p.path for p in gallery], [p.path for p in queries])
+    save_ground_truth(folder / f"gnd_{name}.json", truth)
+
+
+def _write_list(path: Path, pictures: Sequence[Picture]) -> None:
+    path.write_text("".join(f"{p.path},{p.label},{p.width},{p.height}\n" for p in pictures))
 
 
 def is_finished(folder: Path, parameters: Parameters) -> bool:
@@ -229,56 +235,14 @@ def built_aside(folder: Path) -> Iterator[Path]:
         raise
 
 
-def checked(parameters: Parameters) -> Parameters:
-    """The same parameters, or AmesError for impossible ones."""
-    if parameters.split not in SPLITS:
-        raise AmesError(f"split {parameters.split!r} is none of {', '.join(SPLITS)}")
-    for name in ("landmarks", "easy", "hard", "junk", "distractors", "seed"):
-        if getattr(parameters, name) < 0:
-            raise AmesError(f"{name}={getattr(parameters, name)} must not be negative")
-    if not 0 < parameters.landmarks < DISTRACTOR_LANDMARK:
-        raise AmesError(f"landmarks={parameters.landmarks} must be from 1 to {DISTRACTOR_LANDMARK - 1}")
-    if parameters.split != "train" and not (parameters.easy and parameters.hard):
-        raise AmesError("a val or test set needs at least one easy and one hard view per landmark")
-    if min(parameters.size) < 64:
-        raise AmesError(f"size={parameters.size} is too small: both sides need at least 64 pixels")
-    return parameters
+def make_landmarks(folder: Path | str, parameters: Parameters, *, workers: int = 2) -> Path:
+    """Make a set of generated landmarks in ``folder`` and return it; a set that exists already is kept.
 
-
-def make_landmarks(
-    folder: Path,
-    *,
-    split: str,
-    landmarks: int,
-    easy: int,
-    hard: int,
-    junk: int,
-    distractors: int,
-    seed: int = 0,
-    size: tuple[int, int] = (384, 512),
-    workers: int = 2,
-) -> Path:
-    """Make a set of made-up landmarks in ``folder``, or return at once when it is already there.
-
-    Args:
-        folder: where the set goes; it must be new, empty, or hold this very set.
-        split: 'train', 'val' or 'test'; landmarks of different splits never coincide.
-        landmarks: number of landmarks; 'val' and 'test' have one query each.
-        easy, hard, junk: views of each landmark by difficulty, not counting the query.
-        distractors: gallery pictures of other landmarks or of none.
-        seed: another seed makes other landmarks.
-        size: (height, width) of landscape pictures in pixels; portrait ones have it the other way round.
-        workers: processes that draw; 0 or 1 draws in this one.
-
-    Returns:
-        ``folder``. It holds ``images/``, ``dataset.json``, and for 'train' the list ``train.txt``, else
-        ``test_query.txt``, ``test_gallery.txt`` and ``gnd_<folder's name>.json``.
+    folder: a new or an empty one, or one that holds this very set. It gets ``images/``, ``dataset.json``, and
+    for "train" the list ``train.txt``, else ``test_query.txt``, ``test_gallery.txt`` and
+    ``gnd_<folder's name>.json``. workers: processes that draw; 0 or 1 draws in this one.
     """
     folder = Path(folder).resolve()
-    height, width = size
-    parameters = checked(
-        Parameters(split, landmarks, easy, hard, junk, distractors, seed, (int(height), int(width)))
-    )
     if is_finished(folder, parameters):
         return folder
     with built_aside(folder) as aside:

@@ -11,17 +11,18 @@ FOCAL = 1.1  # focal length in units of the image's longer side: a lens of about
 
 
 def plane_homography(
-    canvas: tuple[int, int], view: tuple[int, int], angles: tuple[float, float, float], scale: float
+    canvas: tuple[int, int],
+    view: tuple[int, int],
+    angles: tuple[float, float, float],
+    scale: float,
+    shift: tuple[float, float],
 ) -> Array:
     """Homography (float64 [3, 3]) from canvas pixels to view pixels of a plane turned in front of a camera.
 
-    Args:
-        canvas: (height, width) of the drawn plane in pixels.
-        view: (height, width) of the photograph in pixels.
-        angles: yaw (seen from the side), pitch (from below or above) and roll (in the image plane), degrees.
-        scale: 1 lets the plane, seen from the front, just fit into the view.
-
-    The canvas's centre lands in the view's centre.
+    canvas, view: (height, width) in pixels of the drawn plane and of the photograph. angles: yaw (seen from
+    the side), pitch (from below or above) and roll (in the image plane), degrees. scale: 1 lets the plane,
+    seen from the front, just fit into the view. shift: (x, y) in pixels from the view's centre to where the
+    canvas's centre is seen.
     """
     (cy, cp, cr), (sy, sp, sr) = np.cos(np.radians(angles)), np.sin(np.radians(angles))
     turn_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
@@ -33,18 +34,14 @@ def plane_homography(
     plane = np.column_stack([turn[:, 0], turn[:, 1], [0, 0, focal / fit]])
     to_centre = np.array([[1, 0, -canvas[1] / 2], [0, 1, -canvas[0] / 2], [0, 0, 1.0]])
     lens = np.array([[focal, 0, view[1] / 2], [0, focal, view[0] / 2], [0, 0, 1.0]])
-    return lens @ plane @ to_centre
-
-
-def shifted(homography: Array, x: float, y: float) -> Array:
-    """The same view with the picture moved by (x, y) pixels."""
-    return np.array([[1, 0, x], [0, 1, y], [0, 0, 1.0]]) @ homography
+    moved = np.array([[1, 0, shift[0]], [0, 1, shift[1]], [0, 0, 1.0]])
+    return moved @ (lens @ plane @ to_centre)
 
 
 def warp(
     image: Array, mask: Array, homography: Array, view: tuple[int, int], bend: float
 ) -> tuple[Array, Array]:
-    """See a plane through a homography: image [h, w, 3] and mask [h, w] of the view's size.
+    """See a plane through a homography: image [h, w, 3] and mask [h, w] (0 or 255) of the view's size.
 
     ``bend`` curves the plane slightly: its middle is raised or lowered by that share of the canvas's height.
     Strong reductions are done in halves first, so that fine texture does not alias.
@@ -58,16 +55,22 @@ def warp(
         image = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
         mask = cv2.resize(mask, (columns, rows), interpolation=cv2.INTER_AREA)
         homography, reduction = homography @ back, reduction * 2
-    size = (view[1], view[0])
     if not bend:
-        return cv2.warpPerspective(image, homography, size), cv2.warpPerspective(mask, homography, size)
+        image, mask = (cv2.warpPerspective(layer, homography, view[::-1]) for layer in (image, mask))
+        return image, solid(mask)
     x, y = np.meshgrid(np.arange(view[1], dtype=np.float32), np.arange(view[0], dtype=np.float32))
     inverse = np.linalg.inv(homography).astype(np.float32)
     depth = inverse[2, 0] * x + inverse[2, 1] * y + inverse[2, 2]
     u = (inverse[0, 0] * x + inverse[0, 1] * y + inverse[0, 2]) / depth
     v = (inverse[1, 0] * x + inverse[1, 1] * y + inverse[1, 2]) / depth
     v += bend * mask.shape[0] * ((2 * u / mask.shape[1] - 1) ** 2 - 0.5)
-    return cv2.remap(image, u, v, cv2.INTER_LINEAR), cv2.remap(mask, u, v, cv2.INTER_LINEAR)
+    image, mask = (cv2.remap(layer, u, v, cv2.INTER_LINEAR) for layer in (image, mask))
+    return image, solid(mask)
+
+
+def solid(mask: Array) -> Array:
+    """A mask of 0 and 255 from an interpolated one."""
+    return cv2.threshold(mask, 127, 255, cv2.THRESH_BINARY)[1]
 
 
 def lit(rng: np.random.Generator, image: Array, gamma: float, gain: float, shadow: float) -> Array:

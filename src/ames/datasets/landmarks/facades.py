@@ -29,14 +29,9 @@ Family = Callable[[np.random.Generator, tuple[int, int], Tones], tuple[Array, Ar
 
 
 def draw_landmark(rng: np.random.Generator, size: tuple[int, int]) -> tuple[Array, Array]:
-    """Draw one landmark.
+    """One landmark: canvas uint8 [H, W, 3] in BGR order, and its mask, uint8 [H, W] of 0 and 255.
 
-    Args:
-        rng: the only source of chance; the same state draws the same landmark.
-        size: (height, width) of the canvas in pixels, at least 96 × 96.
-
-    Returns:
-        The canvas, uint8 [H, W, 3] in BGR order, and the landmark's mask, uint8 [H, W] of 0 and 255.
+    rng: the only source of chance; the same state draws the same landmark. size: (H, W), at least 96 × 96.
     """
     tones = draw_tones(rng)
     canvas, mask = FAMILIES[rng.choice(len(FAMILIES), p=FAMILY_SHARES)](rng, size, tones)
@@ -111,9 +106,8 @@ def furnish(rng: np.random.Generator, canvas: Array, box: tuple[int, int, int, i
     elif kind == 1:
         edge = int(iw * rng.uniform(0.3, 0.8))
         points = np.array([(0, 0), (edge, 0), (edge // 3, ih)], np.int32)
-        cv2.fillPoly(
-            inner, [points], mixed(tones.light, tones.accent, float(rng.uniform(0, 0.7))), cv2.LINE_AA
-        )
+        colour = mixed(tones.light, tones.accent, float(rng.uniform(0, 0.7)))
+        cv2.fillPoly(inner, [points], colour, cv2.LINE_AA)
     elif kind == 2:
         ornaments.throw_shapes(rng, inner[ih // 2 :], (tones.light, tones.accent, tones.dark), 8, (0.15, 0.7))
     elif kind == 3:
@@ -223,7 +217,7 @@ def mosaic(rng: np.random.Generator, size: tuple[int, int], tones: Tones) -> tup
 def totem(rng: np.random.Generator, size: tuple[int, int], tones: Tones) -> tuple[Array, Array]:
     """A statue-like stack of blocks, discs and vases, each carved in its own way."""
     h, w = size
-    canvas, mask = np.zeros((h, w, 3), np.uint8), np.zeros((h, w), np.uint8)
+    canvas, mask = motifs.blank(size)
     edges = (np.cumsum(np.r_[0, rng.dirichlet(np.full(int(rng.integers(3, 6)), 8.0))]) * h).astype(int)
     for top, bottom in pairwise(edges):
         height, width = max(12, int(bottom - top)), int(w * rng.uniform(0.45, 1.0))
@@ -246,8 +240,7 @@ def totem(rng: np.random.Generator, size: tuple[int, int], tones: Tones) -> tupl
             diameter = int(min(height, width) * 0.8)
             disc = motifs.rosette(_kind(rng), max(12, diameter), tones)
             motifs.paste(part, disc, (width - diameter) // 2, (height - diameter) // 2)
-        motifs.paste(canvas, (part, part_mask), left, int(top))
-        motifs.paste(mask[..., None], (part_mask[..., None], part_mask), left, int(top))
+        motifs.add((canvas, mask), (part, part_mask), left, int(top))
     if rng.random() < 0.5:
         put_sign(rng, canvas, tones)
     return canvas, mask

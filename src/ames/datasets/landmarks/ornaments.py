@@ -1,7 +1,7 @@
 """Details that only one landmark has: glyphs, reliefs, prints, painted curves, damage.
 
-These parts are drawn from the landmark's own generator and never repeat elsewhere: they are what a local
-matcher has to find among the shared building parts.
+They are drawn from the landmark's own generator and never repeat elsewhere. A local matcher has to find them
+among the shared building parts.
 """
 
 from __future__ import annotations
@@ -51,11 +51,10 @@ def throw_shapes(
     count: int,
     size: tuple[float, float],
 ) -> None:
-    """Throw ``count`` filled shapes on the canvas, between size[0] and size[1] of its shorter side wide."""
+    """Throw ``count`` filled shapes on the canvas, from size[0] to size[1] of its shorter side wide."""
     h, w = canvas.shape[:2]
-    half, low, high = min(h, w) / 2, np.log(size[0]), np.log(size[1])
     for _ in range(count):
-        radius = max(2.0, float(np.exp(rng.uniform(low, high))) * half)
+        radius = max(2.0, float(np.exp(rng.uniform(*np.log(size)))) * (min(h, w) / 2))
         x, y = int(rng.integers(0, w)), int(rng.integers(0, h))
         colour = colours[rng.integers(len(colours))]
         kind = rng.integers(8)
@@ -63,9 +62,8 @@ def throw_shapes(
             cv2.circle(canvas, (x, y), int(radius), colour, max(2, int(radius / 4)), cv2.LINE_AA)
         elif kind == 1:
             axes = (int(radius) + 1, int(radius * rng.uniform(0.25, 0.6)) + 1)
-            start = float(rng.uniform(0, 360))
-            span = float(rng.uniform(120, 360))
-            cv2.ellipse(canvas, (x, y), axes, start, 0, span, colour, -1, cv2.LINE_AA)
+            turn, span = float(rng.uniform(0, 360)), float(rng.uniform(120, 360))
+            cv2.ellipse(canvas, (x, y), axes, turn, 0, span, colour, -1, cv2.LINE_AA)
         else:
             # Irregular stars and blobs rather than discs: a disc looks the same on every landmark.
             corners = int(rng.integers(4, 10))
@@ -144,9 +142,8 @@ def crack(rng: np.random.Generator, canvas: Array, tones: Tones, count: int) -> 
         heading = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, 0.5, 24))
         steps = np.stack([np.cos(heading), np.sin(heading)], axis=1) * min(h, w) * 0.02
         walk = np.cumsum(steps, axis=0) + rng.uniform(0, 1, 2) * (w, h)
-        cv2.polylines(
-            canvas, [walk.astype(np.int32)], False, tones.dark, int(rng.integers(1, 4)), cv2.LINE_AA
-        )
+        width = int(rng.integers(1, 4))
+        cv2.polylines(canvas, [walk.astype(np.int32)], False, tones.dark, width, cv2.LINE_AA)
 
 
 def weather(rng: np.random.Generator, canvas: Array) -> Array:

@@ -10,9 +10,8 @@ import numpy as np
 
 from ames.datasets.landmarks import camera, motifs, ornaments
 from ames.datasets.landmarks.facades import draw_landmark
+from ames.datasets.landmarks.motifs import Motif
 from ames.datasets.landmarks.textures import Array, draw_tones, greyish, mixed, smooth_noise, tinted
-
-Layer = tuple[Array, Array]
 
 
 def background(rng: np.random.Generator, size: tuple[int, int], neighbours: int) -> Array:
@@ -51,11 +50,10 @@ def add_neighbour(rng: np.random.Generator, image: Array) -> None:
     h, w = image.shape[:2]
     canvas, mask = draw_landmark(rng, (int(rng.integers(170, 250)), int(rng.integers(140, 230))))
     angles = (float(rng.uniform(-40, 40)), float(rng.uniform(-8, 8)), float(rng.normal(0, 3)))
-    homography = camera.plane_homography(mask.shape, (h, w), angles, float(rng.uniform(0.45, 1.0)))
-    side = rng.choice((-1.0, 1.0))
-    homography = camera.shifted(homography, side * w * rng.uniform(0.15, 0.5), h * rng.uniform(-0.1, 0.15))
-    seen, seen_mask = camera.warp(canvas, mask, homography, (h, w), 0.0)
-    motifs.paste(image, (seen, cv2.threshold(seen_mask, 127, 255, cv2.THRESH_BINARY)[1]), 0, 0)
+    scale, side = float(rng.uniform(0.45, 1.0)), rng.choice((-1.0, 1.0))
+    shift = (side * w * rng.uniform(0.15, 0.5), h * rng.uniform(-0.1, 0.15))
+    homography = camera.plane_homography(mask.shape, (h, w), angles, scale, shift)
+    motifs.paste(image, camera.warp(canvas, mask, homography, (h, w), 0.0), 0, 0)
 
 
 def clutter(rng: np.random.Generator, size: tuple[int, int], count: int) -> Array:
@@ -63,13 +61,13 @@ def clutter(rng: np.random.Generator, size: tuple[int, int], count: int) -> Arra
     h, w = size
     image = background(rng, size, 1)
     for _ in range(count):
-        part, mask = patch(rng, int(min(h, w) * rng.uniform(0.15, 0.45)))
+        part = patch(rng, int(min(h, w) * rng.uniform(0.15, 0.45)))
         x, y = int(rng.integers(-20, w - 20)), int(rng.integers(-20, h - 20))
-        motifs.paste(image, (part, mask), x, y, float(rng.uniform(0.7, 1.2)))
+        motifs.paste(image, part, x, y, float(rng.uniform(0.7, 1.2)))
     return image
 
 
-def patch(rng: np.random.Generator, side: int) -> Layer:
+def patch(rng: np.random.Generator, side: int) -> Motif:
     """A turned piece of texture about ``side`` pixels wide, cut from what landmarks are made of."""
     tones, kind = draw_tones(rng), int(rng.integers(motifs.KINDS))
     shape = (int(side * rng.uniform(0.6, 1.2)) + 8, int(side * rng.uniform(0.6, 1.2)) + 8)
@@ -89,13 +87,13 @@ def patch(rng: np.random.Generator, side: int) -> Layer:
     turn = cv2.getRotationMatrix2D((w / 2, h / 2), float(rng.normal(0, 14)), 1.0)
     turn[:, 2] += (reach / 2 - w / 2, reach / 2 - h / 2)
     image, mask = (cv2.warpAffine(layer, turn, (reach, reach)) for layer in part)
-    return image, cv2.threshold(mask, 127, 255, cv2.THRESH_BINARY)[1]
+    return image, camera.solid(mask)
 
 
-def pole(rng: np.random.Generator, size: tuple[int, int]) -> Layer:
+def pole(rng: np.random.Generator, size: tuple[int, int]) -> Motif:
     """A lamp post or tree trunk through the whole height."""
     h, w = size
-    image, mask = np.zeros((h, w, 3), np.uint8), np.zeros((h, w), np.uint8)
+    image, mask = motifs.blank(size)
     x, lean, width = int(rng.integers(0, w)), int(rng.normal(0, w * 0.04)), int(w * rng.uniform(0.015, 0.06))
     colour = greyish(rng, 30, 120)
     for layer, ink in ((image, colour), (mask, (255,))):
@@ -105,7 +103,7 @@ def pole(rng: np.random.Generator, size: tuple[int, int]) -> Layer:
     return image, mask
 
 
-def tree(rng: np.random.Generator, size: tuple[int, int]) -> Layer:
+def tree(rng: np.random.Generator, size: tuple[int, int]) -> Motif:
     """A crown of leaves: noise cut off by a threshold, leafy at its rim."""
     h, w = size
     side = int(min(h, w) * rng.uniform(0.35, 0.8))
@@ -113,20 +111,16 @@ def tree(rng: np.random.Generator, size: tuple[int, int]) -> Layer:
     axis = np.linspace(-1, 1, side, dtype=np.float32) ** 2
     mask = ((1.6 * (axis[None] + axis[:, None]) + field) < 1).astype(np.uint8) * 255
     green = greyish(rng, 50, 100)
-    leaves = tinted(
-        (int(green[0] * 0.8), int(green[1] * 1.1), green[2]), 26 * smooth_noise(rng, mask.shape, 4.5)
-    )
-    image, full = np.zeros((h, w, 3), np.uint8), np.zeros((h, w), np.uint8)
+    colour = (int(green[0] * 0.8), int(green[1] * 1.1), green[2])
+    leaves = tinted(colour, 26 * smooth_noise(rng, mask.shape, 4.5))
     x, y = int(rng.integers(-side // 2, w - side // 2)), int(rng.integers(-side // 3, h - side // 2))
-    motifs.paste(image, (leaves, mask), x, y)
-    motifs.paste(full[..., None], (mask[..., None], mask), x, y)
-    return image, full
+    return motifs.add(motifs.blank(size), (leaves, mask), x, y)
 
 
-def people(rng: np.random.Generator, size: tuple[int, int]) -> Layer:
+def people(rng: np.random.Generator, size: tuple[int, int]) -> Motif:
     """One to three standing figures."""
     h, w = size
-    image, mask = np.zeros((h, w, 3), np.uint8), np.zeros((h, w), np.uint8)
+    image, mask = motifs.blank(size)
     for _ in range(int(rng.integers(1, 4))):
         tall, x = int(h * rng.uniform(0.25, 0.65)), int(rng.integers(0, w))
         top = int(h * rng.uniform(0.95, 1.15)) - tall
@@ -143,28 +137,23 @@ def people(rng: np.random.Generator, size: tuple[int, int]) -> Layer:
     return image, mask
 
 
-def textured_patch(rng: np.random.Generator, size: tuple[int, int]) -> Layer:
+def textured_patch(rng: np.random.Generator, size: tuple[int, int]) -> Motif:
     """A banner, shop sign or package held into the picture."""
     h, w = size
-    part, part_mask = patch(rng, int(min(h, w) * rng.uniform(0.2, 0.5)))
-    image, mask = np.zeros((h, w, 3), np.uint8), np.zeros((h, w), np.uint8)
-    reach = part_mask.shape[0] // 2
+    part = patch(rng, int(min(h, w) * rng.uniform(0.2, 0.5)))
+    reach = part[1].shape[0] // 2
     x, y = int(rng.integers(0, w)) - reach, int(rng.integers(0, h)) - reach
-    motifs.paste(image, (part, part_mask), x, y)
-    motifs.paste(mask[..., None], (part_mask[..., None], part_mask), x, y)
-    return image, mask
+    return motifs.add(motifs.blank(size), part, x, y)
 
 
 OCCLUDERS = (pole, tree, people, textured_patch)
 
 
 def occlude(rng: np.random.Generator, image: Array, visible: Array, share: float) -> Array:
-    """Put things in front until about ``share`` of the landmark is hidden.
+    """Draw things on a view [h, w, 3] until about ``share`` of the landmark is hidden; return what is not.
 
-    Args:
-        image: the view [h, w, 3], drawn on in place.
-        visible: mask [h, w] of the landmark's pixels; returned without the hidden ones.
-        share: share of these pixels to hide; an occluder that would hide 0.15 more than that is left out.
+    visible: mask [h, w] of the landmark's pixels. An occluder that would hide 0.15 more than ``share`` of
+    them is left out.
     """
     whole = cv2.countNonZero(visible)
     if whole == 0 or share <= 0.02:

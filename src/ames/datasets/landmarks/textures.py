@@ -20,7 +20,7 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Tones:
-    """The few colours of one landmark: all near grey-brown, so that colour alone tells nobody apart."""
+    """The few colours of one landmark, all near grey-brown, so that colour alone identifies none."""
 
     wall: Colour
     joint: Colour
@@ -65,8 +65,7 @@ def grain(rng: np.random.Generator, shape: tuple[int, int], coarsest: float, oct
 
 def tinted(colour: Colour, levels: Array) -> Array:
     """``colour`` plus ``levels`` grey levels ([H, W]) as an image."""
-    channels = [cv2.convertScaleAbs(np.maximum(levels + float(c), 0)) for c in colour]
-    return cv2.merge(channels)
+    return cv2.merge([cv2.convertScaleAbs(np.maximum(levels + float(c), 0)) for c in colour])
 
 
 def cells(rng: np.random.Generator, shape: tuple[int, int], cell: float) -> tuple[Array, Array]:
@@ -94,8 +93,7 @@ def coursed(
 ) -> Array:
     """Courses of blocks ``height`` pixels high and ``ratio`` times as wide; block tones differ by ``spread``.
 
-    Course heights and offsets are irregular and every block has its own tone, which makes the pattern
-    of tones own to one landmark though the layout is that of many.
+    Course heights, offsets and tones are irregular: landmarks share the layout, but not the pattern of tones.
     """
     heights = rng.uniform(0.75, 1.25, int(shape[0] / height / 0.75) + 2) * height
     tops = np.cumsum(heights)

@@ -1,23 +1,20 @@
 """Photographs of a landmark: easy, hard and junk views in the sense of revisited Oxford.
 
-Every view is taken under mild conditions except for a few troubles, whose conditions are severe (hard views)
-or extreme (junk views): a hard view is a strong viewpoint or a small scale or a heavy occlusion or a dark or
-blurred picture, or two of these, rarely all at once, as with photographs.
+Conditions of a view are mild except for a few troubles, which are severe (hard views) or extreme (junk
+views). As with photographs, a hard view has a strong viewpoint, a small scale, a heavy occlusion, bad light
+or blur, or two of these, rarely all at once.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from ames.datasets.landmarks import camera, motifs, scenery
 from ames.datasets.landmarks.textures import Array
-from ames.errors import AmesError
 
 Range = tuple[float, float]
-
 
 # Ranges from which the conditions of one photograph are drawn: mild, severe, extreme.
 MILD, SEVERE, EXTREME = range(3)
@@ -57,7 +54,7 @@ class Difficulty:
     count: tuple[int, int]  # fewest and most troubles at once (of "far" and "close" only one stays)
     bad: int  # MILD, SEVERE or EXTREME
     neighbours: tuple[int, int]  # other buildings or objects around
-    clutter: tuple[int, int]  # strongly textured pieces around, behind the landmark
+    clutter: tuple[int, int]  # strongly textured pieces in the background
 
 
 DIFFICULTIES: dict[str, Difficulty] = {
@@ -72,7 +69,7 @@ BEND = 0.04  # most that it is curved, share of the landmark's height
 
 def draw_conditions(rng: np.random.Generator, difficulty: Difficulty) -> dict[str, float]:
     """Draw one value per key of ``CONDITIONS``, unsigned."""
-    count = int(rng.integers(difficulty.count[0], difficulty.count[1] + 1))
+    count = int(rng.integers(*difficulty.count, endpoint=True))
     chosen = [str(name) for name in rng.permutation(difficulty.troubles)[:count]]
     if "far" in chosen and "close" in chosen:
         chosen.remove("close")  # they exclude each other
@@ -89,32 +86,22 @@ def draw_conditions(rng: np.random.Generator, difficulty: Difficulty) -> dict[st
 def render_view(
     landmark: Array, mask: Array, rng: np.random.Generator, difficulty: str, size: tuple[int, int]
 ) -> Array:
-    """Photograph a landmark.
+    """A photograph of a landmark, uint8 [h, w, 3] in BGR order.
 
-    Args:
-        landmark: the drawn landmark, uint8 [H, W, 3] in BGR order.
-        mask: its pixels, uint8 [H, W] of 0 and 255.
-        rng: the only source of chance; place, viewpoint, light and occluders are drawn from it.
-        difficulty: a key of ``DIFFICULTIES``.
-        size: (height, width) of the photograph in pixels.
-
-    Returns:
-        The photograph, uint8 [h, w, 3] in BGR order.
+    landmark, mask: as ``facades.draw_landmark`` draws them. rng: of place, viewpoint, light and occluders.
+    difficulty: a key of ``DIFFICULTIES``. size: (h, w), the photograph's.
     """
-    if difficulty not in DIFFICULTIES:
-        raise AmesError(f"difficulty {difficulty!r} is none of {', '.join(DIFFICULTIES)}")
     table = DIFFICULTIES[difficulty]
     at = draw_conditions(rng, table)
     image = place(rng, size, table)
     sign_yaw, sign_pitch, sign_roll, sign_x, sign_y = rng.choice((-1.0, 1.0), 5)
     angles = (sign_yaw * at["yaw"], sign_pitch * at["pitch"], sign_roll * at["roll"])
-    homography = camera.plane_homography(mask.shape, size, angles, at["scale"])
-    homography = camera.shifted(homography, sign_x * at["shift"] * size[1], sign_y * at["shift"] * size[0])
+    shift = (sign_x * at["shift"] * size[1], sign_y * at["shift"] * size[0])
+    homography = camera.plane_homography(mask.shape, size, angles, at["scale"], shift)
     bend = float(rng.uniform(-BEND, BEND)) if rng.random() < BEND_SHARE else 0.0
-    seen, seen_mask = camera.warp(landmark, mask, homography, size, bend)
-    solid = cv2.threshold(seen_mask, 127, 255, cv2.THRESH_BINARY)[1]
-    motifs.paste(image, (seen, solid), 0, 0)
-    scenery.occlude(rng, image, solid, at["occlusion"])
+    seen = camera.warp(landmark, mask, homography, size, bend)
+    motifs.paste(image, seen, 0, 0)
+    scenery.occlude(rng, image, seen[1], at["occlusion"])
     return expose(rng, image, at)
 
 
@@ -126,8 +113,8 @@ def render_clutter(rng: np.random.Generator, size: tuple[int, int]) -> Array:
 
 def place(rng: np.random.Generator, size: tuple[int, int], table: Difficulty) -> Array:
     """The surroundings of a view: a street with neighbours and textured pieces."""
-    image = scenery.background(rng, size, int(rng.integers(table.neighbours[0], table.neighbours[1] + 1)))
-    for _ in range(int(rng.integers(table.clutter[0], table.clutter[1] + 1))):
+    image = scenery.background(rng, size, int(rng.integers(*table.neighbours, endpoint=True)))
+    for _ in range(int(rng.integers(*table.clutter, endpoint=True))):
         part = scenery.patch(rng, int(min(size) * rng.uniform(0.1, 0.25)))
         reach = part[1].shape[0] // 2
         x, y = int(rng.integers(0, size[1])) - reach, int(rng.integers(0, size[0])) - reach
