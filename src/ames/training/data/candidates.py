@@ -159,9 +159,10 @@ class LabelledNeighbours:
 def neighbour_weights(
     images: np.ndarray, similarities: np.ndarray, usable: np.ndarray, power: float, highest: float | None
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    """similarity^power float64 of ``usable`` neighbours of similarity > 0, all [B, C]; 0 for others, for an
-    image's later entries in a row, and for near-duplicates, above ``highest`` (None: there are none). How many
-    usable ones these two were.
+    """similarity^power, float64 [B, C], of ``usable`` neighbours with a similarity > 0, else 0. Also 0 for
+    later entries of an image in a row, and for near-duplicates, above ``highest`` (None: no such limit).
+
+    Returns also how many usable entries were repeated, and how many near-duplicates.
     """
     again = usable & repeated(images)
     close = usable & ~again & (similarities > (np.inf if highest is None else highest))
