@@ -69,7 +69,7 @@ class Progress:
 
 
 class Trainer:
-    """Trains the model of ``task`` in place.
+    """Trains the model of ``task`` in place, by the task's recipe.
 
     out: the model's file (``.pt``), written after each epoch; the model with the highest score in validation
         is beside it, ``<stem>-best.pt``. provenance: what the files say of the model.
@@ -78,6 +78,7 @@ class Trainer:
     checkpoints: where the whole state is kept, and from where training resumes with the next batch. On a CPU
         the weights then equal those of an uninterrupted training, bit for bit. SIGTERM writes the state and
         ends the process (status 143), Ctrl-C writes it and raises KeyboardInterrupt.
+    monitor: the progress bar, the log and the journal.
     """
 
     def __init__(

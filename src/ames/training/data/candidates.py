@@ -109,13 +109,10 @@ class LabelledNeighbours:
         if self._first is not None:
             images, rows = np.where(ids >= 0, self._first[ids], -1), self._first[rows]
         usable = (ids >= 0) & (images != rows[:, None])
-        again = usable & repeated(images)
-        usable &= ~again
-        highest = np.inf if self.max_similarity is None else self.max_similarity
-        close = usable & (similarities > highest)
-        usable &= ~close
-        weight = powers(np.where(usable, similarities, 0), self.similarity_power)
-        return ids, weight, (int(again.sum()), int(close.sum()))
+        weight, left_out = neighbour_weights(
+            images, similarities, usable, self.similarity_power, self.max_similarity
+        )
+        return ids, weight, left_out
 
     def sample_other(self, anchors: np.ndarray, numbers: np.ndarray, taken: np.ndarray) -> np.ndarray:
         labels = self._labels[anchors]
@@ -159,14 +156,19 @@ class LabelledNeighbours:
         }
 
 
-def powers(similarities: np.ndarray, power: float) -> np.ndarray:
-    """similarity^power float64, 0 of those that are not above 0: also with the power 0, for which all others
-    are alike.
+def neighbour_weights(
+    images: np.ndarray, similarities: np.ndarray, usable: np.ndarray, power: float, highest: float | None
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """similarity^power, float64 [B, C], of ``usable`` neighbours with a similarity > 0, else 0. Also 0 for
+    later entries of an image in a row, and for near-duplicates, above ``highest`` (None: no such limit).
+
+    Returns also how many usable entries were repeated, and how many near-duplicates.
     """
-    weight = similarities.clip(min=0).astype(np.float64) ** power
-    if not power:  # 0^0 is 1
-        weight[similarities <= 0] = 0
-    return weight
+    again = usable & repeated(images)
+    close = usable & ~again & (similarities > (np.inf if highest is None else highest))
+    usable = usable & ~again & ~close & (similarities > 0)
+    weight = np.where(usable, similarities.clip(min=0).astype(np.float64) ** power, 0.0)
+    return weight, (int(again.sum()), int(close.sum()))
 
 
 def nth_free(numbers: np.ndarray, count: np.ndarray, taken: np.ndarray) -> np.ndarray:

@@ -11,8 +11,7 @@ import numpy as np
 
 from ames.datasets.lists import read_rows
 from ames.errors import AmesError
-from ames.search.shortlist import repeated
-from ames.training.data.candidates import Scan, Weighted, nth_free, powers
+from ames.training.data.candidates import Scan, Weighted, neighbour_weights, nth_free
 from ames.training.data.neighbours import Neighbours
 
 _ROWS_AT_ONCE = 2048
@@ -127,13 +126,13 @@ class ListedPairs:
         """
         ids, similarities = neighbours.rows(anchors)
         ids = np.where(ids >= 0, self.pairs.first[ids], -1)
-        weight = powers(np.where(ids >= 0, similarities, 0), self.similarity_power)
-        weight[repeated(ids) | self._matches.hold(anchors, ids)] = 0
-        weight[self._negatives.counts[anchors] > 0] = 0
-        highest = np.inf if self.max_similarity is None else self.max_similarity
-        close = (similarities > highest) & (weight > 0)
-        weight[close] = 0
-        return ids, weight, int(close.sum())
+        usable = (
+            (ids >= 0) & ~self._matches.hold(anchors, ids) & (self._negatives.counts[anchors] == 0)[:, None]
+        )
+        weight, (_, near) = neighbour_weights(
+            ids, similarities, usable, self.similarity_power, self.max_similarity
+        )
+        return ids, weight, near
 
     def sample_other(self, anchors: np.ndarray, numbers: np.ndarray, taken: np.ndarray) -> np.ndarray:
         matches = self._matches.get(anchors)
