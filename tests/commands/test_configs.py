@@ -446,7 +446,7 @@ EVALUATE_ERRORS = [
     (["val_dataset=landmarks-val"], "choose a file of conf/dataset, dataset@val_dataset=landmarks-val"),
     (["dataset@val_dataset=landmarks-val"], "landmarks-val: no such folder"),
     (["desc_name=sift", "model_path=null"], "model_path is missing, and no weights sift_ames_dist are"),
-    (["desc_name=cvnet", "model_path=null"], "scripts/download.py cvnet_ames_dist fetches"),
+    (["desc_name=cvnet", "model_path=null"], "model_path=cvnet_ames_dist fetches"),
 ]
 TRAIN_ERRORS = [
     (["data_root=???"], "data_root is missing"),
@@ -470,7 +470,7 @@ TRAIN_ERRORS = [
     (["train_dataset.hard_negative_fraction=2"], "hard_negative_fraction 2.0: give a share from 0 to 1"),
     (["val_freq=0"], "val_freq is 0"),
     (["model._target_=null"], "model: Expected a callable target, got 'None'"),
-    (["model._target_=builtins.dict"], "model._target_ is 'builtins.dict': give the class of a pair-wise"),
+    (["model._target_=builtins.dict"], "model._target_ is 'builtins.dict': give a model's class"),
     (["+lamb=0.3"], "+lamb=0.3: the command has no key lamb"),
     (["model.init=magic"], "init 'magic' is none of paper, matching"),
     (["model.model_dim=12"], "model_dim 12 % 8 != 0"),
@@ -487,7 +487,7 @@ TRAIN_ERRORS = [
     (["start_from={data}/tokens.safetensors"], "its model_dim is 16, that of the model to start from 8"),
     (
         ["start_from={data}/model.safetensors", "model.binarized=false"],
-        "a binary model starts from a full-precision one, and not the other way round",
+        "a binary model starts from a full-precision one, not the other way round",
     ),
     (
         ["start_from={data}/narrow.safetensors", "model.binarized=false"],
