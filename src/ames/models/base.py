@@ -113,6 +113,11 @@ class PairSimilarity(Similarity):
     def compile_pairs(self) -> None:
         """Compile what ``score_encoded`` computes, in place (``torch.compile``), where that is much."""
 
+    def fit_projection(self, descriptors: Tensor, *, seed: int = 0) -> None:
+        """Start what depends on the data, before training, from real descriptors float [n, D]. By default
+        nothing does.
+        """
+
     def pairs_tokens(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
         """query [P, N, d], database [P, M, d] -> logits [P]."""
         _check_sides(query, database, listed=False)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
+from ames.models.base import PairSimilarity
 
 
 class Losses(NamedTuple):
@@ -22,7 +23,9 @@ class Losses(NamedTuple):
     accuracy: Tensor
 
 
-def pair_losses(model: AMES, query: LocalFeatures, database: LocalFeatures, labels: Tensor) -> Losses:
+def pair_losses(
+    model: PairSimilarity, query: LocalFeatures, database: LocalFeatures, labels: Tensor
+) -> Losses:
     """Binary cross-entropy on the logits: query [P, N, D], database [P, M, D], labels float [P] in {0, 1}."""
     logits = model.pairs(query, database).float()
     bce = F.binary_cross_entropy_with_logits(logits, labels)

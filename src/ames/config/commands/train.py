@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import hydra
 import numpy as np
@@ -17,11 +17,14 @@ from ames.config.values import several
 from ames.descriptors.local import DescriptorFile, check_backbone
 from ames.errors import AmesError
 from ames.models.ames import AMES
+from ames.models.base import PairSimilarity
 from ames.models.checkpoints import build_from_weights
 from ames.training import Validation
 from ames.training.distributed import Ranks
 from ames.training.tasks.pairwise import PairwiseRecipe, PairwiseTask
 from ames.weights.files import load_state, weights_for
+
+M = TypeVar("M", bound=PairSimilarity)
 
 
 def build(config: DictConfig, ranks: Ranks) -> tuple[PairwiseTask, dict[str, Any]]:
@@ -29,9 +32,11 @@ def build(config: DictConfig, ranks: Ranks) -> tuple[PairwiseTask, dict[str, Any
     if OmegaConf.is_interpolation(config, "dim_local_features") and config.desc_name not in config.local_dims:
         config.dim_local_features = descriptors.width  # of a backbone that the configuration does not know
     model = build_model(config)
-    if not isinstance(model, AMES):
+    if not isinstance(model, PairSimilarity):
+        raise AmesError(f"{type(model).__name__} is list-wise: there is no training for it")
+    if not model.learned:
         raise AmesError(f"{type(model).__name__} has no weights to train")
-    teacher, first = (_given(config, key) for key in ("teacher", "start_from"))
+    teacher, first = _given(config, "teacher", AMES), _given(config, "start_from", type(model))
     check_backbone(descriptors, width=model.local_dim, backbone=config.desc_name)
     loader = training.triplets(config, folder, descriptors, ranks)
     _initialize(model, descriptors, config.seed, first)
@@ -42,21 +47,24 @@ def build(config: DictConfig, ranks: Ranks) -> tuple[PairwiseTask, dict[str, Any
     return task, {"backbone": config.desc_name, "seed": config.seed}
 
 
-def _given(config: DictConfig, key: str) -> AMES | None:
+def _given(config: DictConfig, key: str, kind: type[M]) -> M | None:
     """Return the model of the checkpoint under ``key``, None where none is given."""
     if config[key] is None:
         return None
     model = build_from_weights(weights_for(config.desc_name, config[key]), source=str(config[key]))
-    if not isinstance(model, AMES):
-        raise AmesError(f"{key} {config[key]} is a {type(model).__name__}: give a checkpoint of AMES")
+    if not isinstance(model, kind):
+        given = f"{key} {config[key]} is a {type(model).__name__}"
+        raise AmesError(f"{given}: give a checkpoint of {kind.__name__}")
     return model
 
 
-def _initialize(model: AMES, descriptors: DescriptorFile, seed: int, first: AMES | None) -> None:
-    """Start the model from another one's weights, or its projection from the data: a thousand images, the 60
-    strongest descriptors of each.
+def _initialize(
+    model: PairSimilarity, descriptors: DescriptorFile, seed: int, first: PairSimilarity | None
+) -> None:
+    """Start the model from another one's weights, or from the data: a thousand images, the 60 strongest
+    descriptors of each.
     """
-    if first is not None and first.binarized == model.binarized:
+    if first is not None and first.code_bits == model.code_bits:
         load_state(model, first.state_dict(), source="start_from")
         return
     rows = np.linspace(0, len(descriptors) - 1, min(1000, len(descriptors))).astype(int)
@@ -66,12 +74,14 @@ def _initialize(model: AMES, descriptors: DescriptorFile, seed: int, first: AMES
     try:
         model.fit_projection(finite, seed=seed)
         if first is not None:
+            assert isinstance(model, AMES), "the codes of other models have one form"
+            assert isinstance(first, AMES)
             model.start_from(first, finite)
     except ValueError as error:
         raise AmesError(f"model: {error}") from error
 
 
-def _validation(config: DictConfig, model: AMES) -> Callable[[AMES], Validation] | None:
+def _validation(config: DictConfig, model: PairSimilarity) -> Callable[[PairSimilarity], Validation] | None:
     """What is measured between epochs: mAP on val_dataset with the fusion that is best there."""
     val = config.val_dataset
     ks = several(val, "num_rerank") if isinstance(val, DictConfig) else []
@@ -79,7 +89,7 @@ def _validation(config: DictConfig, model: AMES) -> Callable[[AMES], Validation]
     if choose is None:
         return None
 
-    def validate(trained: AMES) -> Validation:
+    def validate(trained: PairSimilarity) -> Validation:
         found = choose(trained)
         fusion = found.fusion.to_keys()
         return Validation({**found.metrics, **fusion}, found.metrics["val_map"], {"blend": fusion})

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from ames.errors import AmesError
 from ames.io.hashing import weights_digest
 from ames.models.ames import AMES
+from ames.models.base import PairSimilarity
 from ames.models.checkpoints import describe_model, save_checkpoint
 from ames.training.data.loader import TripletBatch, TripletLoader
 from ames.training.distributed import Ranks
@@ -63,25 +64,29 @@ class CountedBatch(NamedTuple):
     counts: np.ndarray
 
 
-class PairwiseTask(Task[AMES, CountedBatch]):
-    """Cross-entropy on pairs of triplets; with ``teacher`` (frozen, full precision) distillation, too."""
+class PairwiseTask(Task[PairSimilarity, CountedBatch]):
+    """Cross-entropy on pairs of triplets, for any pair-wise model; with ``teacher`` (frozen, full precision)
+    AMES is distilled, too.
+    """
 
     unit = "pairs"
     recipe: PairwiseRecipe
 
     def __init__(
         self,
-        model: AMES,
+        model: PairSimilarity,
         loader: TripletLoader,
         recipe: PairwiseRecipe,
         *,
         teacher: AMES | None = None,
-        validate: Callable[[AMES], Validation] | None = None,
+        validate: Callable[[PairSimilarity], Validation] | None = None,
     ) -> None:
         super().__init__(model, recipe, validate)
         self.loader, self.teacher = loader, teacher
         if teacher is None:
             return
+        if not isinstance(model, AMES):
+            raise AmesError(f"{type(model).__name__} cannot be distilled from AMES: leave the teacher out")
         if teacher.binarized:
             raise AmesError("the teacher is a binary model: give a full-precision one")
         if teacher.model_dim != model.model_dim:
@@ -107,7 +112,7 @@ class PairwiseTask(Task[AMES, CountedBatch]):
             batch = batch.trimmed(self.ranks.all_reduce_max(batch.longest))
             yield CountedBatch(batch, descriptor_counts(self.recipe, number, place, batch))
 
-    def loss(self, model: AMES, batch: CountedBatch) -> dict[str, Tensor]:
+    def loss(self, model: PairSimilarity, batch: CountedBatch) -> dict[str, Tensor]:
         return step_losses(model, self.teacher, *batch, self.recipe.beta)._asdict()
 
     def count(self, batch: CountedBatch) -> int:
@@ -122,7 +127,9 @@ class PairwiseTask(Task[AMES, CountedBatch]):
         teacher = None if self.teacher is None else weights_digest(self.teacher)
         return {"loader": self.loader.settings(), "teacher": teacher, **describe_model(self.model)}
 
-    def save(self, path: Path, model: AMES, optimizer: Optimizer, epoch: int, about: dict[str, Any]) -> None:
+    def save(
+        self, path: Path, model: PairSimilarity, optimizer: Optimizer, epoch: int, about: dict[str, Any]
+    ) -> None:
         save_checkpoint(path, model, optimizer=optimizer, epoch=epoch, provenance=about)
 
 
@@ -146,15 +153,16 @@ def descriptor_counts(recipe: PairwiseRecipe, epoch: int, number: int, batch: Tr
 
 
 def step_losses(
-    model: AMES, teacher: AMES | None, batch: TripletBatch, counts: np.ndarray, beta: float
+    model: PairSimilarity, teacher: AMES | None, batch: TripletBatch, counts: np.ndarray, beta: float
 ) -> Losses:
     """Losses of one batch at (query, database) numbers of descriptors: int [2], the same for all pairs, or
     int [2, P], one of each for every pair.
     """
-    device = model.mtc_token.device
+    device = next(model.parameters()).device
     with torch.autocast(device.type, enabled=False):  # to bfloat16, which will not join stored float16
         batch = batch.to(device)
         query, database = batch.pairs()
     if teacher is None:
         return pair_losses(model, query.keep(counts[0]), database.keep(counts[1]), batch.labels)
+    assert isinstance(model, AMES), "PairwiseTask checks it"
     return distillation_losses(model, teacher, query, database, batch.labels, counts, beta=beta)
