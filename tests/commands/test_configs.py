@@ -487,7 +487,7 @@ TRAIN_ERRORS = [
     (["start_from={data}/tokens.safetensors"], "its model_dim is 16, that of the model to start from 8"),
     (
         ["start_from={data}/model.safetensors", "model.binarized=false"],
-        "a binary model starts from a full-precision one, not the other way round",
+        "a binary model starts from a full-precision one, and not the other way round",
     ),
     (
         ["start_from={data}/narrow.safetensors", "model.binarized=false"],

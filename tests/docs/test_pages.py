@@ -20,6 +20,13 @@ CODE = re.compile(r"`([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?:\([^`]*\))?`")
 # Put together from parts; of Slurm and of Hydra's launcher.
 ELSEWHERE = {"_cls", "E_map", "priv_map", "k1_map", "whole_map", "srun", "submitit_local"}
 LINK = re.compile(r"\]\(([^)#:\s]*)(?:#([^)\s]*))?\)")
+# What docs/extending.md adds to a copy of the repository (test_extending.py).
+ADDED = {
+    "ames.models.soft_chamfer",
+    "ames.models.soft_chamfer.SoftChamfer",
+    "src/ames/models/soft_chamfer.py",
+    "conf/model/soft_chamfer.yaml",
+}
 
 
 def missing_name(dotted):
@@ -117,9 +124,9 @@ def test_every_name_path_and_link_of_the_documentation_exists(page):
     names = set(DOTTED.findall(re.sub(r"ames-retrieval\S*", "", text)))
     for module, imported in IMPORT.findall(text):
         names |= {f"{module}.{name.strip()}" for name in imported.split(",")}
-    assert [name for name in sorted(names) if missing_name(name)] == []
-    assert missing_paths(text) == []
-    assert unknown_words(text) == []
+    assert [name for name in sorted(names - ADDED) if missing_name(name)] == []
+    assert set(missing_paths(text)) <= ADDED
+    assert set(unknown_words(text)) <= ADDED
     for target, heading in LINK.findall(text):
         path = (page.parent / target).resolve() if target else page
         assert path.exists(), target
