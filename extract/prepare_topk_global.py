@@ -17,10 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
 from ames.datasets.layout import DatasetFolder
 from ames.errors import AmesError
+from ames.global_search.build import Source, existing, make, make_superglobal
+from ames.global_search.exact import BLOCK
+from ames.global_search.superglobal import Reranking
 from ames.io.console import OneLineParser, add_device, check_device, natural, positive, run_script
-from ames.search.build import Source, existing, make, make_superglobal
-from ames.search.exact import BLOCK
-from ames.search.superglobal import Reranking
 
 MILLION = "revisitop1m"  # the distractors that the published names call +1M
 

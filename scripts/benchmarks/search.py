@@ -11,7 +11,7 @@ import torch
 from benchmarks.machine import alternate, ratio
 
 from ames.descriptors.vectors import Vectors
-from ames.search.exact import search, search_blocks
+from ames.global_search.exact import search, search_blocks
 
 WIDTH, QUERIES = 256, 4096
 

@@ -21,11 +21,12 @@ _PUBLIC = {
     "LocalFeatures": "ames.features",
     "Reranker": "ames.reranking.reranker",
     "Retriever": "ames.retrieval.retriever",
-    "Shortlist": "ames.search.shortlist",
+    "Shortlist": "ames.global_search.shortlist",
     "evaluate": "ames.evaluation.folder",
     "list_models": "ames.models.registry",
     "load_model": "ames.models.load",
     "pack_codes": "ames.reranking.reranker",
+    "search": "ames.global_search.exact",
     "unpack_codes": "ames.reranking.reranker",
 }
 __all__ = [*sorted(_PUBLIC), "__version__"]

@@ -6,6 +6,8 @@ from ames.errors import AmesError as AmesError
 from ames.evaluation.folder import evaluate as evaluate
 from ames.extraction.extractor import Extractor as Extractor
 from ames.features import LocalFeatures as LocalFeatures
+from ames.global_search.exact import search as search
+from ames.global_search.shortlist import Shortlist as Shortlist
 from ames.models.load import load_model as load_model
 from ames.models.registry import list_models as list_models
 from ames.reranking.fusion import Fusion as Fusion
@@ -16,7 +18,6 @@ from ames.reranking.reranker import Reranker as Reranker
 from ames.reranking.reranker import pack_codes as pack_codes
 from ames.reranking.reranker import unpack_codes as unpack_codes
 from ames.retrieval.retriever import Retriever as Retriever
-from ames.search.shortlist import Shortlist as Shortlist
 
 __version__: Final[str]
 DISTRIBUTION: Final[str]

@@ -16,8 +16,8 @@ from ames.evaluation.evaluate import Scoring, evaluate_test_set
 from ames.evaluation.protocols import MEDIUM
 from ames.evaluation.sweep import Grid
 from ames.evaluation.test_set import open_test_set
+from ames.global_search.shortlist import Shortlist
 from ames.models.checkpoints import save_weights
-from ames.search.shortlist import Shortlist
 from helpers.databases import database, model, source
 
 

@@ -9,10 +9,10 @@ import torch
 from ames import __version__
 from ames.cli.main import main
 from ames.descriptors.local import DescriptorFile, read_globals
+from ames.global_search.shortlist import Shortlist
 from ames.io.console import tell
 from ames.models.ames import AMES
 from ames.models.checkpoints import save_weights
-from ames.search.shortlist import Shortlist
 from helpers import photos
 
 

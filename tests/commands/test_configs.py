@@ -20,11 +20,11 @@ from ames.config.values import several
 from ames.datasets.landmarks.build import Parameters, make_landmarks
 from ames.descriptors.local import DescriptorFile
 from ames.evaluation.protocols import GLDV2, PUBLIC, REVISITED, Protocol
+from ames.global_search.shortlist import Shortlist
 from ames.models.ames import AMES
 from ames.models.base import Similarity
 from ames.models.checkpoints import load_model, save_weights
 from ames.models.registry import MODELS, SHIPPED
-from ames.search.shortlist import Shortlist
 from ames.training.logging.journal import read_journal
 from ames.weights import shipped_path
 from ames.weights.files import read_weights

@@ -16,12 +16,12 @@ import torch
 from ames.datasets.layout import DatasetFolder
 from ames.descriptors.local import write_globals
 from ames.descriptors.vectors import Vectors
+from ames.global_search.build import Source, make, make_superglobal, rerank_blocks
+from ames.global_search.exact import search
+from ames.global_search.shortlist import Shortlist, read_meta
+from ames.global_search.superglobal import Reranking
 from ames.io.locks import exclusively
 from ames.pipelines.prepare import make_shortlist
-from ames.search.build import Source, make, make_superglobal, rerank_blocks
-from ames.search.exact import search
-from ames.search.shortlist import Shortlist, read_meta
-from ames.search.superglobal import Reranking
 from ames.training.data.neighbours import Neighbours
 from helpers.commands import ROOT
 

@@ -13,10 +13,10 @@ from ames.datasets.ground_truth import GroundTruth, save_ground_truth
 from ames.datasets.layout import DatasetFolder
 from ames.datasets.lists import write_names
 from ames.descriptors.local import DescriptorFile, read_globals, write_globals
+from ames.global_search.exact import search
+from ames.global_search.shortlist import Shortlist
 from ames.models.ames import AMES
 from ames.models.checkpoints import load_model
-from ames.search.exact import search
-from ames.search.shortlist import Shortlist
 from ames.weights.files import read_weights
 from golden import data_root, rebuild
 from helpers import photos

@@ -9,9 +9,9 @@ import torch
 from ames.cli.main import main
 from ames.descriptors.local import create_local
 from ames.features import LocalFeatures
+from ames.global_search.shortlist import Shortlist
 from ames.io.locks import exclusively
 from ames.reranking.fusion import Fusion
-from ames.search.shortlist import Shortlist
 from ames.training.logging.journal import read_journal
 from ames.weights.files import read_weights
 from helpers.commands import ROOT, run_process, run_script

@@ -19,13 +19,13 @@ from ames.database.writer import Writer, writing
 from ames.descriptors.local import DescriptorFile, GlobalFile, create_local, write_globals
 from ames.errors import AmesError
 from ames.features import LocalFeatures
+from ames.global_search.shortlist import Shortlist
 from ames.inspection import inspect as inspection
 from ames.reranking.fusion import Fusion
 from ames.reranking.reranker import Reranker
 from ames.reranking.scorer import PairScorer
 from ames.reranking.shortlist_scores import score_shortlist
 from ames.retrieval.retriever import Retriever
-from ames.search.shortlist import Shortlist
 from helpers.commands import ROOT
 from helpers.databases import SLOTS, WIDTH, database, model, source, state
 

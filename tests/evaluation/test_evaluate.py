@@ -26,10 +26,10 @@ from ames.evaluation.sweep import (
     validation_metrics,
 )
 from ames.evaluation.test_set import open_test_set
+from ames.global_search.shortlist import Shortlist
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
 from ames.reranking.fusion import Fusion, rerank
-from ames.search.shortlist import Shortlist
 from ames.weights.files import load_state
 from golden import data_root, rebuild
 from helpers import small_sets

@@ -11,10 +11,10 @@ from ames.evaluation.protocols import HARD, MEDIUM, REVISITED, evaluate
 from ames.evaluation.runs import Run
 from ames.evaluation.sweep import Grid, junk_ids
 from ames.evaluation.test_set import open_test_set
+from ames.global_search.shortlist import Shortlist
 from ames.reranking.fusion import Fusion
 from ames.reranking.list_scorer import ListScorer
 from ames.reranking.windows import Windows
-from ames.search.shortlist import Shortlist
 from helpers import small_sets
 from helpers.listwise import ToyList
 

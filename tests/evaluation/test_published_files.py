@@ -10,12 +10,12 @@ from ames.errors import AmesError
 from ames.evaluation.protocols import HARD, MEDIUM
 from ames.evaluation.sweep import Grid, Reranked, needed, sweep
 from ames.features import LocalFeatures
+from ames.global_search.shortlist import Shortlist
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import load_model
 from ames.reranking.scorer import PairScorer
 from ames.reranking.shortlist_scores import score_shortlist
-from ames.search.shortlist import Shortlist
 from golden import data_root, rebuild
 
 FULL, BINARY = rebuild.cases("evaluate.json")

@@ -26,13 +26,13 @@ from ames.evaluation.protocols import ALL, GLDV2, HARD, MEDIUM, PUBLIC, REVISITE
 from ames.evaluation.runs import Run
 from ames.evaluation.sweep import Grid, needed
 from ames.evaluation.test_set import open_test_set
+from ames.global_search.shortlist import Shortlist
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import save_weights
 from ames.reranking.fusion import Fusion
 from ames.reranking.scorer import ComputeConfig, PairScorer
 from ames.reranking.shortlist_scores import score_shortlist
-from ames.search.shortlist import Shortlist
 from ames.training.logging.journal import read_journal
 from golden import data_root
 from helpers.commands import ROOT, refused, run_script

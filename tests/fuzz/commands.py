@@ -20,9 +20,9 @@ from ames.cli.main import main
 from ames.descriptors.local import write_globals
 from ames.evaluation.protocols import Protocol
 from ames.evaluation.runs import Run
+from ames.global_search.shortlist import Shortlist
 from ames.models.ames import AMES
 from ames.models.checkpoints import save_weights
-from ames.search.shortlist import Shortlist
 from fuzz.mutation import damaged, spoilt
 from golden.data_root import write_local
 

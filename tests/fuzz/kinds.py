@@ -39,14 +39,14 @@ from ames.evaluation.test_set import open_test_set
 from ames.extraction.config import ExtractionConfig
 from ames.extraction.pipeline import Images, extract, plan_output, run
 from ames.extraction.process_pool import PoolExtractor
+from ames.global_search.exact import search_blocks
+from ames.global_search.shortlist import Shortlist
 from ames.inspection.convert import convert
 from ames.inspection.inspect import inspect
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import load_model, save_checkpoint, save_weights
 from ames.models.layers.binarization import read_itq
-from ames.search.exact import search_blocks
-from ames.search.shortlist import Shortlist
 from ames.training.data.neighbours import Neighbours
 from ames.training.data.pairs import read_pairs
 from ames.training.logging.journal import Journal, read_journal

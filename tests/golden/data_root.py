@@ -15,7 +15,7 @@ import torch
 
 from ames.datasets.ground_truth import parse_ground_truth, save_ground_truth
 from ames.datasets.layout import DatasetFolder
-from ames.search.shortlist import Shortlist
+from ames.global_search.shortlist import Shortlist
 from golden.rebuild import valid
 
 LAYOUTS = ("float16", "float32", "compound", "compound by image")

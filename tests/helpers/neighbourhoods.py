@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ames.search.shortlist import Shortlist
+from ames.global_search.shortlist import Shortlist
 from ames.training.data.candidates import LabelledNeighbours
 from ames.training.data.neighbours import Neighbours
 from ames.training.data.sampler import TripletSampler

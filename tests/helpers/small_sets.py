@@ -4,7 +4,7 @@ import numpy as np
 
 from ames.datasets.ground_truth import GroundTruth, save_ground_truth
 from ames.datasets.layout import DatasetFolder
-from ames.search.shortlist import Shortlist
+from ames.global_search.shortlist import Shortlist
 from golden import data_root
 
 REVISITED_KEYS = {"easy": 2, "hard": 3, "junk": 2}

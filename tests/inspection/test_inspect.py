@@ -12,12 +12,12 @@ from ames.datasets.ground_truth import load_ground_truth
 from ames.descriptors.local import create_local, write_globals
 from ames.errors import AmesError
 from ames.features import LocalFeatures
+from ames.global_search.shortlist import Shortlist
 from ames.inspection.compare import CLOSE, DIFFERENT, MAPPED, SAME, compare
 from ames.inspection.convert import convert
 from ames.inspection.inspect import inspect
 from ames.models.ames import AMES
 from ames.models.checkpoints import load_model, save_checkpoint, save_weights
-from ames.search.shortlist import Shortlist
 from ames.weights.files import read_weights
 from golden.data_root import laid_out, write_local
 

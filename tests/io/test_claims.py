@@ -19,11 +19,11 @@ from ames.database.manifest import NAME, Manifest
 from ames.datasets.ground_truth import load_ground_truth
 from ames.errors import AmesError
 from ames.evaluation.runs import Run
+from ames.global_search.shortlist import Shortlist
 from ames.inspection.inspect import inspect
 from ames.io import claims, pickles
 from ames.io.pickles import load_pickle
 from ames.models.layers.binarization import read_itq
-from ames.search.shortlist import Shortlist
 from ames.training.data.neighbours import Neighbours
 from ames.training.logging.journal import read_journal
 from ames.weights.files import read_weights

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from ames.errors import AmesError
+from ames.models import registry
 from ames.models.ames import AMES
 from ames.models.checkpoints import save_weights
 from ames.pipelines.demo import OwnPhotos, run_demo
 from helpers import photos
+from helpers.listwise import ToyList
 
 METHODS = ["global only", *["Chamfer, float"] * 2, *["AMES"] * 2, "AMES binary", "perfect re-ranking"]
 
@@ -79,6 +81,20 @@ def test_the_table_has_a_row_for_each_method(finished):
     assert [row["bytes/image"] for row in results["rows"][-4:-1]] == [200 * 32, 50 * 32, 50 * 2]
 
 
+def test_a_list_wise_model_takes_the_full_one_s_rows(finished, models, tmp_path, monkeypatch):
+    monkeypatch.setitem(registry.CLASSES, "ToyList", ToyList.__module__)
+    toy, about = ToyList(local_dim=128, window=4, price=1e-4), {"blend": {"lamb": 0.2, "temp": 5.0}}
+    save_weights(tmp_path / "toy.safetensors", toy, provenance=about)
+    shutil.copytree(finished[0], tmp_path / "demo")
+    again(tmp_path / "demo", models | {"model": tmp_path / "toy.safetensors"})
+    rows = json.loads((tmp_path / "demo" / "out" / "results.json").read_text())["rows"]
+    assert [row["method"] for row in rows[3:5]] == ["ToyList", "ToyList"]
+    assert all(row["mAP"] > rows[0]["mAP"] - 20 for row in rows[3:5])  # eight candidates in windows of four
+    assert [row["mAP"] for row in rows[:3]] == [
+        row["mAP"] for row in json.loads((finished[0] / "out" / "results.json").read_text())["rows"][:3]
+    ]
+
+
 def test_chamfer_finds_the_other_views(finished):
     """The photos are easy: what extraction, search and scoring hand on is enough to find them all."""
     rows = json.loads((finished[0] / "out" / "results.json").read_text())["rows"]
@@ -115,7 +131,7 @@ def test_a_second_run_extracts_nothing_and_says_the_same(copy, models, monkeypat
 
     # The folder has moved, its photos are the same: no reason to do anything again.
     monkeypatch.setattr("ames.extraction.process_pool.PoolExtractor.chunks", refuse)
-    monkeypatch.setattr("ames.search.build.search_blocks", refuse)
+    monkeypatch.setattr("ames.global_search.build.search_blocks", refuse)
     again(copy, models)
     after = json.loads((copy / "out" / "results.json").read_text())
     for first, second in zip(before["rows"], after["rows"], strict=True):

@@ -12,8 +12,8 @@ from ames.descriptors.local import DescriptorFile, read_globals
 from ames.errors import AmesError
 from ames.extraction.config import ExtractionConfig
 from ames.extraction.factory import build_extractor
+from ames.global_search.shortlist import Shortlist
 from ames.pipelines.prepare import extract_split
-from ames.search.shortlist import Shortlist
 from helpers import photos
 from helpers.brightness import Brightness
 

@@ -14,12 +14,12 @@ import torch
 from ames.descriptors.local import DescriptorFile, create_local
 from ames.errors import AmesError
 from ames.features import LocalFeatures
+from ames.global_search.shortlist import Shortlist
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
 from ames.reranking.score_cache import ScoreCache, scores_key
 from ames.reranking.scorer import ComputeConfig, PairScorer
 from ames.reranking.shortlist_scores import score_shortlist
-from ames.search.shortlist import Shortlist
 
 QUERIES, GALLERY = 3, 40
 

@@ -10,13 +10,13 @@ from ames.errors import AmesError
 from ames.evaluation.protocols import EASY, HARD, MEDIUM
 from ames.evaluation.sweep import needed
 from ames.features import LocalFeatures
+from ames.global_search.shortlist import Shortlist
 from ames.models.ames import AMES
 from ames.models.base import PairSimilarity
 from ames.models.chamfer import Chamfer
 from ames.reranking.fusion import Fusion, junk_behind, rerank
 from ames.reranking.scorer import ComputeConfig, PairScorer
 from ames.reranking.shortlist_scores import score_shortlist
-from ames.search.shortlist import Shortlist
 
 
 def shortlist_of(*rows):

@@ -9,10 +9,10 @@ import torch
 
 from ames.descriptors.local import DescriptorFile, create_local
 from ames.features import LocalFeatures
+from ames.global_search.shortlist import Shortlist
 from ames.models.ames import AMES
 from ames.reranking.scorer import PairScorer
 from ames.reranking.shortlist_scores import score_shortlist
-from ames.search.shortlist import Shortlist
 
 QUERIES, GALLERY, SLOTS, WIDTH = 4, 9, 6, 16
 

@@ -15,7 +15,7 @@ from ames.datasets.ground_truth import GroundTruth, save_ground_truth
 from ames.datasets.layout import DatasetFolder
 from ames.descriptors.local import DescriptorFile, create_local
 from ames.errors import AmesError
-from ames.evaluation.global_search import PooledSearch, pool
+from ames.evaluation.pooled_search import PooledSearch, pool
 from ames.evaluation.protocols import ALL, LEAVE_ONE_OUT, Protocol
 from ames.features import LocalFeatures
 from ames.training import Trainer, Validation

@@ -137,9 +137,9 @@ def _compact(args: argparse.Namespace) -> None:
 
 def _choose_codec(args: argparse.Namespace) -> None:
     from ames.descriptors.vectors import Vectors
+    from ames.global_search.choose_code import FACTORIES, measure, pick
     from ames.io.atomic import atomic_file
     from ames.reporting.tables import format_table
-    from ames.search.choose_code import FACTORIES, measure, pick
 
     queries = None if args.queries is None else Vectors.open(args.queries).all()
     found, left_out = measure(

@@ -23,9 +23,9 @@ from ames.descriptors.local import DescriptorFile, GlobalFile, check_backbone
 from ames.descriptors.vectors import say_normalized, unit
 from ames.errors import AmesError, naming
 from ames.features import LocalFeatures
+from ames.global_search.codes import GlobalCodec
 from ames.io.progress import Tick, progress
 from ames.models.base import Similarity
-from ames.search.codes import GlobalCodec
 
 log = logging.getLogger(__name__)
 
@@ -110,8 +110,8 @@ def compress(
 ) -> Database:
     """Make a database of at most ``desc_num`` local codes per image, and open it.
 
-    factory: of the global codes (``ames.search.codes``). The same call resumes an interrupted build, and
-    leaves a finished one as it is, whatever was appended or deleted since. AmesError if ``out`` holds
+    factory: of the global codes (``ames.global_search.codes``). The same call resumes an interrupted build,
+    and leaves a finished one as it is, whatever was appended or deleted since. AmesError if ``out`` holds
     anything else. Memory is that of a batch and of the names.
     """
     out = Path(out)

@@ -6,8 +6,8 @@ import numpy as np
 
 from ames.database.store import Database, read_file
 from ames.errors import AmesError
-from ames.search.codes import GlobalCodec, GlobalIndex
-from ames.search.shortlist import Shortlist
+from ames.global_search.codes import GlobalCodec, GlobalIndex
+from ames.global_search.shortlist import Shortlist
 
 SIMILARITY, COSINE = "similarity", "cosine"  # in the manifest's source: vectors were coded at unit length
 _MEASURED = 1000  # codes that are decoded where the manifest does not say so

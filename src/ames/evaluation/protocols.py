@@ -15,7 +15,7 @@ import numpy as np
 from ames.datasets.ground_truth import GroundTruth, ids
 from ames.errors import AmesError
 from ames.evaluation.metrics import AP_RULES, average_precision, precision_at
-from ames.search.shortlist import first_repeated
+from ames.global_search.shortlist import first_repeated
 
 _POSITIVE, _JUNK, _EMPTY = 1, 2, 3
 

@@ -13,12 +13,12 @@ import numpy as np
 from ames.datasets.ground_truth import GroundTruth, load_ground_truth
 from ames.errors import AmesError
 from ames.evaluation.protocols import GLDV2, REVISITED, Protocol, protocols_by_name
+from ames.global_search.shortlist import Shortlist, named
 from ames.io.archives import reading_npz
 from ames.io.atomic import atomic_file
 from ames.io.claims import parsed
 from ames.reranking.list_scores import ListScores
 from ames.reranking.windows import Windows
-from ames.search.shortlist import Shortlist, named
 
 SCORES, RESULTS = "scores.npz", "results.json"
 

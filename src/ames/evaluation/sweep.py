@@ -13,9 +13,9 @@ import numpy as np
 from ames.datasets.ground_truth import GroundTruth, ids
 from ames.errors import AmesError
 from ames.evaluation.protocols import ALL, Protocol, Result, evaluate, ideal, label, summarize
+from ames.global_search.shortlist import Shortlist
 from ames.reranking.fusion import Fusion, check_fusions, junk_behind, rank
 from ames.reranking.list_scores import ListScores
-from ames.search.shortlist import Shortlist
 
 PREFIXES = {"easy": "E", "medium": "M", "hard": "H", "public": "pub", "private": "priv"}
 _TAKEN = {"val_map": "the validation's mAP", "mean_map": "the mean over the protocols"}

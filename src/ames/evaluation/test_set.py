@@ -14,8 +14,8 @@ from ames.descriptors.local import DescriptorFile, check_backbone
 from ames.descriptors.vectors import Vectors
 from ames.errors import AmesError
 from ames.evaluation.runs import padded
+from ames.global_search.shortlist import Shortlist
 from ames.models.base import Similarity
-from ames.search.shortlist import Shortlist
 
 
 @dataclass(frozen=True, eq=False)

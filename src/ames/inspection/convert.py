@@ -10,9 +10,9 @@ from typing import Any
 
 from ames.datasets.ground_truth import parse_ground_truth, save_ground_truth
 from ames.errors import AmesError
+from ames.global_search.shortlist import Shortlist
 from ames.io.pickles import load_pickle
 from ames.models.checkpoints import read_arguments
-from ames.search.shortlist import Shortlist
 from ames.weights.files import read_weights, save_state
 
 

@@ -15,12 +15,12 @@ from ames.datasets.ground_truth import GroundTruth, load_ground_truth, parse_gro
 from ames.datasets.lists import read_list
 from ames.descriptors.local import DescriptorFile, read_globals, recorded
 from ames.errors import AmesError
+from ames.global_search.shortlist import Shortlist, count_repeated
 from ames.io.archives import reading_npz
 from ames.io.hdf5 import find_features, open_hdf5
 from ames.io.pickles import load_pickle
 from ames.models.checkpoints import read_arguments
 from ames.models.layers.binarization import read_itq
-from ames.search.shortlist import Shortlist, count_repeated
 from ames.weights.files import Weights, read_as_written, with_plain_names
 
 HDF5, WEIGHTS = (".hdf5", ".h5"), (".pt", ".pth", ".safetensors")

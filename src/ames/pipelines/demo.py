@@ -19,6 +19,7 @@ from ames.datasets.lists import write_names
 from ames.datasets.photo_folder import DISTRACTORS, Collection, open_collection
 from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError
+from ames.evaluation.evaluate import Scoring
 from ames.evaluation.protocols import (
     LEAVE_ONE_OUT,
     MEDIUM,
@@ -28,22 +29,23 @@ from ames.evaluation.protocols import (
     left_out,
     query_counts,
 )
-from ames.evaluation.sweep import Reranked, evaluate_initial, evaluate_oracle, junk_ids, needed
+from ames.evaluation.sweep import Reranked, evaluate_initial, evaluate_oracle, junk_ids
+from ames.evaluation.test_set import TestSet
 from ames.extraction.config import ExtractionConfig
 from ames.extraction.process_pool import PoolExtractor
+from ames.global_search.shortlist import Shortlist
 from ames.io.atomic import atomic_file
 from ames.io.hashing import sha256
 from ames.io.text import counted
-from ames.models.base import PairSimilarity
+from ames.models.base import Similarity
 from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import build_from_weights
 from ames.pipelines.prepare import extract_split, make_shortlist
 from ames.reporting.html import Hit, Strip, write_report
 from ames.reporting.tables import format_table
 from ames.reranking.fusion import Fusion, rerank
-from ames.reranking.scorer import ComputeConfig, PairScorer
-from ames.reranking.shortlist_scores import score_shortlist
-from ames.search.shortlist import Shortlist
+from ames.reranking.list_scores import ListScores
+from ames.reranking.scorer import ComputeConfig
 from ames.weights import shipped_path
 from ames.weights.files import read_weights
 
@@ -61,7 +63,7 @@ class Method:
     """A row of the table: a model, its descriptor count in the database, and its fusion."""
 
     name: str
-    model: PairSimilarity
+    model: Similarity
     database_count: int
     fusion: Fusion
 
@@ -79,11 +81,11 @@ class DemoSet:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a method: metrics by protocol, logits [Q, M], seconds of scoring."""
+    """The result of a method: metrics by protocol, logits [Q, M] or those of lists, seconds of scoring."""
 
     method: Method
     results: dict[Protocol, Result]
-    logits: np.ndarray
+    scores: np.ndarray | ListScores
     seconds: float
 
 
@@ -210,20 +212,21 @@ def _methods(model: Path | str | None, binary_model: Path | str | None) -> list[
     return [
         Method("Chamfer, float", chamfer, MANY, CHAMFER_FUSIONS[MANY]),
         Method("Chamfer, float", chamfer, FEW, CHAMFER_FUSIONS[FEW]),
-        Method("AMES", full, MANY, full_fusion),
-        Method("AMES", full, FEW, full_fusion),
+        Method(type(full).__name__, full, MANY, full_fusion),
+        Method(type(full).__name__, full, FEW, full_fusion),
         Method("AMES binary", binary, FEW, binary_fusion),
     ]
 
 
-def _ames(path: Path | str, *, binarized: bool) -> tuple[PairSimilarity, Fusion]:
+def _ames(path: Path | str, *, binarized: bool) -> tuple[Similarity, Fusion]:
     weights = read_weights(path)
     backbone = weights.about.get("backbone")
     if backbone not in (None, "rootsift"):
         raise AmesError(f"{path}: weights for {backbone} descriptors; the demo extracts rootsift")
     model = build_from_weights(weights, source=str(path))
-    if model.local_dim != 128 or model.binarized != binarized:
-        kind, expected = ("binary" if x else "full-precision" for x in (model.binarized, binarized))
+    is_binary = model.code_bits is not None
+    if model.local_dim != 128 or is_binary != binarized:
+        kind, expected = ("binary" if x else "full-precision" for x in (is_binary, binarized))
         raise AmesError(
             f"{path}: a {kind} model of {model.local_dim}-d descriptors; expected a {expected} one of 128-d"
         )
@@ -232,17 +235,20 @@ def _ames(path: Path | str, *, binarized: bool) -> tuple[PairSimilarity, Fusion]
 
 def _measure(method: Method, test: DemoSet, shortlist: Shortlist, k: int, device: str) -> Outcome:
     start = time.perf_counter()
-    logits = score_shortlist(
-        PairScorer(method.model, ComputeConfig(devices=(device,))),
-        DescriptorFile(test.folder.local("query")),
-        DescriptorFile(test.folder.local("gallery")),
-        shortlist.where(needed(shortlist, test.ground_truth, test.protocols, [k])),
+    folder, truth = test.folder, test.ground_truth
+    files = (DescriptorFile(folder.local(split)) for split in ("query", "gallery"))
+    opened = TestSet(folder, folder.ground_truth, folder.shortlist, truth, shortlist, *files)
+    scoring = Scoring(
         query_count=QUERY_DESC,
         database_count=method.database_count,
+        compute=ComputeConfig(devices=(device,)),
     )
+    scores, _ = scoring(method.model, opened, test.protocols, [k])
     seconds = time.perf_counter() - start
-    reranked = Reranked(shortlist, logits, test.ground_truth, test.protocols)
-    return Outcome(method, reranked.evaluate(k, method.fusion), logits, seconds)
+    results = Reranked(shortlist, scores, truth, test.protocols).evaluate(k, method.fusion)
+    if isinstance(scores, ListScores):  # lists are scored when they are ranked
+        seconds = time.perf_counter() - start
+    return Outcome(method, results, scores, seconds)
 
 
 # ---- what a person sees ---------------------------------------------------------------------------
@@ -289,14 +295,15 @@ def _strips(test: DemoSet, shortlist: Shortlist, outcome: Outcome, k: int) -> li
     """Some queries with the first results before and after re-ranking."""
     protocol = _main(test.protocols)
     truth, fusion = test.ground_truth, outcome.method.fusion
-    after = rerank(shortlist, outcome.logits, junk_ids(truth, protocol), num_rerank=k, fusion=fusion)
+    assert isinstance(outcome.scores, np.ndarray), "binary models are pair-wise"
+    after = rerank(shortlist, outcome.scores, junk_ids(truth, protocol), num_rerank=k, fusion=fusion)
     before_aps = evaluate_initial(shortlist, truth, [protocol])[protocol].aps
     after_aps = outcome.results[protocol].aps
     chosen = np.unique(np.linspace(0, len(truth.queries) - 1, STRIPS).astype(int))
     strips = []
     for q in chosen:
         similarities = shortlist.similarities[q]
-        fused = fusion.fuse(similarities, outcome.logits[q])
+        fused = fusion.fuse(similarities, outcome.scores[q])
         rankings = []
         for name, ranking, scores, aps in (
             ("global", shortlist.ids[q], similarities, before_aps),

@@ -13,8 +13,8 @@ from ames.extraction.base import BaseExtractor
 from ames.extraction.config import ExtractionConfig
 from ames.extraction.factory import build_extractor
 from ames.extraction.pipeline import Extraction, Images, plan_output, run
+from ames.global_search import build as shortlists
 from ames.io.console import check_device
-from ames.search import build as shortlists
 
 
 def prepare(
@@ -80,8 +80,8 @@ def make_shortlist(
 
     size: entries per query (None: the whole gallery; for a training set 300, which the sampler reads). An
     image of a training set may be its own neighbour; the sampler skips it. An existing shortlist is kept,
-    unless ``overwrite``; AmesError if it was made from other descriptors. ``ames.search.build.make`` has more
-    options.
+    unless ``overwrite``; AmesError if it was made from other descriptors. Other options:
+    ``ames.global_search.build.make``.
     """
     source = shortlists.Source(folder=folder, training=training)
     return shortlists.make(source, size=size, overwrite=overwrite, device=device)

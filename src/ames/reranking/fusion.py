@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ames.errors import AmesError
+from ames.global_search.shortlist import Shortlist
 from ames.models.checkpoints import build_from_weights
-from ames.search.shortlist import Shortlist
 from ames.weights.files import weights_for
 
 

@@ -13,11 +13,11 @@ from ames.database.store import Database, check_codes
 from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError, naming
 from ames.features import LocalFeatures
+from ames.global_search.shortlist import Shortlist
 from ames.io.prefetch import ahead
 from ames.io.progress import progress
 from ames.reranking.score_cache import ScoreCache
 from ames.reranking.scorer import PairScorer
-from ames.search.shortlist import Shortlist
 
 _BLOCK_SLOTS = 1 << 15  # descriptors of gallery images read and encoded at a time
 _QUERY_SLOTS = 1 << 21  # descriptors of queries held encoded: about a gigabyte at 128 dimensions

@@ -23,6 +23,7 @@ from ames.extraction.config import ExtractionConfig
 from ames.extraction.extractor import Photo, extract_photos, preset_config
 from ames.extraction.factory import build_extractor
 from ames.features import LocalFeatures
+from ames.global_search.shortlist import Shortlist
 from ames.models.base import Similarity
 from ames.models.load import load
 from ames.reranking.fusion import Fusion, rerank_by
@@ -30,7 +31,6 @@ from ames.reranking.list_scorer import ListScorer
 from ames.reranking.reranker import Hit, Reranker
 from ames.reranking.scorer import PairScorer
 from ames.retrieval.collection import Collection, digest, extract_source, list_photos
-from ames.search.shortlist import Shortlist
 
 NUM_RERANK = 100
 _MANY = 10_000

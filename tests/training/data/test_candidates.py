@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ames.errors import AmesError
-from ames.search.shortlist import Shortlist, repeated
+from ames.global_search.shortlist import Shortlist, repeated
 from ames.training.data import candidates
 from ames.training.data.candidates import LabelledNeighbours, nth_free
 from ames.training.data.neighbours import Neighbours

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ames.errors import AmesError
+from ames.global_search.shortlist import Shortlist
 from ames.io import pickles
-from ames.search.shortlist import Shortlist
 from ames.training.data.neighbours import Neighbours
 
 IMAGES, ENTRIES = 40, 12

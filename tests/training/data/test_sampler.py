@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ames.errors import AmesError
-from ames.search.shortlist import Shortlist
+from ames.global_search.shortlist import Shortlist
 from helpers.neighbourhoods import everyone, one_row, sampled
 
 LOOSE = {"min_positives": 1, "min_negatives": 1}

@@ -14,7 +14,7 @@ from ames.config import training
 from ames.config.launch import CONF, launch, run
 from ames.config.values import file_name
 from ames.descriptors.local import check_backbone
-from ames.evaluation.global_search import PooledSearch
+from ames.evaluation.pooled_search import PooledSearch
 from ames.evaluation.protocols import left_out, query_counts
 from ames.training import Validation
 from ames.training.distributed import Ranks

@@ -9,8 +9,8 @@ import numpy as np
 from tqdm import tqdm
 
 from ames.errors import AmesError
+from ames.global_search.shortlist import repeated
 from ames.io.prefetch import ahead
-from ames.search.shortlist import repeated
 from ames.training.data.neighbours import Neighbours
 
 _ROWS_AT_ONCE = 2048  # of the pass over all images: bounds the memory that it takes

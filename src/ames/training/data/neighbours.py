@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from ames.errors import AmesError
+from ames.global_search.shortlist import published_array, whole_ids
 from ames.io.archives import reading_npz
 from ames.io.pickles import load_pickle
-from ames.search.shortlist import published_array, whole_ids
 
 _LOCAL_HEADER = 30  # bytes of a zip member's own header before its name; at 26 the sizes of name and rest
 

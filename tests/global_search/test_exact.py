@@ -11,8 +11,8 @@ import torch
 from ames.descriptors.local import write_globals
 from ames.descriptors.vectors import Vectors, digest, unit
 from ames.errors import AmesError
-from ames.search import exact
-from ames.search.exact import search, search_blocks
+from ames.global_search import exact
+from ames.global_search.exact import search, search_blocks
 from helpers.commands import ROOT
 
 
@@ -175,7 +175,7 @@ def test_torch_finds_the_same(monkeypatch):
     gallery = units(300, 16, 0)
     gallery[[5, 60]] = 0
     expected = in_blocks(gallery[:50], gallery, 40, skip_self=True)
-    monkeypatch.setattr("ames.search.exact._PRODUCT_BYTES", 4 * 100 * 7)
+    monkeypatch.setattr("ames.global_search.exact._PRODUCT_BYTES", 4 * 100 * 7)
     assert_same(in_blocks(gallery[:50], gallery, 40, skip_self=True, device="cpu:0", tile=100), expected)
 
 

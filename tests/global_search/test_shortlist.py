@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from ames.errors import AmesError
-from ames.search import shortlist as shortlist_module
-from ames.search.shortlist import Shortlist, count_repeated
+from ames.global_search import shortlist as shortlist_module
+from ames.global_search.shortlist import Shortlist, count_repeated
 
 IDS = np.array([[3, 0, 2], [1, 2, -1]])
 SIMILARITIES = np.array([[0.9, 0.5, 0.1], [0.8, 0.2, np.nan]], dtype=np.float32)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ames.errors import AmesError
-from ames.search.codes import GlobalCodec
-from ames.search.exact import search
+from ames.global_search.codes import GlobalCodec
+from ames.global_search.exact import search
 from helpers.clusters import unit
 
 FACTORIES = ["Flat", "SQfp16", "SQ8", "SQ4", "PCA16,SQ8", "RaBitQ", "IVF8,SQ8", "PCA16,IVF8,SQ8", "PQ8x4"]

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from ames.errors import AmesError
+from ames.global_search.shortlist import Shortlist, read_meta
+from ames.global_search.shortlist_writer import write_npz, write_pkl
 from ames.io import pickles
-from ames.search.shortlist import Shortlist, read_meta
-from ames.search.shortlist_writer import write_npz, write_pkl
 from ames.training.data.neighbours import Neighbours
 
 IDS = np.random.default_rng(0).permuted(np.tile(np.arange(30), (30, 1)), axis=1)[:, :9]
@@ -154,7 +154,7 @@ def test_what_lies_in_a_file_is_written_not_mapped(tmp_path, monkeypatch):
         def __exit__(self, *_):
             self.file.close()
 
-    monkeypatch.setattr("ames.search.shortlist_writer.TemporaryFile", Full)
+    monkeypatch.setattr("ames.global_search.shortlist_writer.TemporaryFile", Full)
     for writer in writers(tmp_path / "nn", 30, 9)[:2]:
         with pytest.raises(AmesError, match=r"nn: cannot be written .No space left"), writer as write:
             fill(write)
@@ -165,7 +165,7 @@ def test_a_disk_that_is_full(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ames.search.shortlist_writer.shutil.copyfileobj", full)
+    monkeypatch.setattr("ames.global_search.shortlist_writer.shutil.copyfileobj", full)
     with (
         pytest.raises(AmesError, match=r"nn.npz: cannot be written .No space left"),
         write_npz(tmp_path / "nn.npz", 30, 9, meta={}) as write,

@@ -15,14 +15,14 @@ import torch
 from ames.datasets.layout import DatasetFolder
 from ames.descriptors.vectors import Vectors, digest
 from ames.errors import AmesError
+from ames.global_search.exact import BLOCK, Found, count_entries, search_blocks
+from ames.global_search.shortlist import Shortlist, named, published_array, read_meta
+from ames.global_search.shortlist_writer import Write, write_npz, write_pkl
+from ames.global_search.superglobal import Reranking, rescore
 from ames.io.atomic import remove_leftovers
 from ames.io.locks import exclusively
 from ames.io.pickles import load_pickle
 from ames.io.progress import progress
-from ames.search.exact import BLOCK, Found, count_entries, search_blocks
-from ames.search.shortlist import Shortlist, named, published_array, read_meta
-from ames.search.shortlist_writer import Write, write_npz, write_pkl
-from ames.search.superglobal import Reranking, rescore
 
 _log = logging.getLogger(__name__)
 _TRAINING = 300  # what the sampler reads

@@ -13,7 +13,7 @@ import numpy as np
 
 from ames.descriptors.vectors import unit
 from ames.errors import AmesError
-from ames.search.shortlist import Shortlist
+from ames.global_search.shortlist import Shortlist
 
 _BLOCK = 1 << 16  # vectors or codes handed to FAISS at a time
 _NPROBE = 32  # lists of an IVF index that a query visits

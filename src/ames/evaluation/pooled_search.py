@@ -16,7 +16,7 @@ from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError
 from ames.evaluation.protocols import Protocol, Result, evaluate
 from ames.evaluation.sweep import validation_metrics
-from ames.search.exact import search
+from ames.global_search.exact import search
 
 _IMAGES_AT_ONCE = 64
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ames.errors import AmesError
-from ames.search.choose_code import Measured, Pick, measure, pick
+from ames.global_search.choose_code import Measured, Pick, measure, pick
 from helpers.clusters import unit
 
 

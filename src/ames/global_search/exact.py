@@ -9,7 +9,7 @@ import torch
 
 from ames.descriptors.vectors import Vectors
 from ames.errors import AmesError
-from ames.search.shortlist import Shortlist
+from ames.global_search.shortlist import Shortlist
 
 BLOCK = 4096  # queries at a time
 _GALLERY_BYTES = 1 << 29  # of the gallery's vectors at a time; each block costs one merge

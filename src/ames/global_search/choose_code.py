@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ames.errors import AmesError
-from ames.search.codes import GlobalCodec
-from ames.search.exact import search
+from ames.global_search.codes import GlobalCodec
+from ames.global_search.exact import search
 
 # Small ones first; which one fits depends on the vectors.
 FACTORIES = ("RaBitQ", "PCA64,SQ4", "PCA64,SQ8", "SQ4", "PCA128,SQ8", "SQ8", "SQfp16")

@@ -9,11 +9,11 @@ from ames.datasets.layout import DatasetFolder
 from ames.descriptors.local import write_globals
 from ames.descriptors.vectors import Vectors
 from ames.errors import AmesError
-from ames.search import build as shortlists
-from ames.search.build import rerank_blocks
-from ames.search.exact import search
-from ames.search.shortlist import Shortlist
-from ames.search.superglobal import Reranking, expand, refine, rescore
+from ames.global_search import build as shortlists
+from ames.global_search.build import rerank_blocks
+from ames.global_search.exact import search
+from ames.global_search.shortlist import Shortlist
+from ames.global_search.superglobal import Reranking, expand, refine, rescore
 
 
 def positive(*shape, seed=0):
@@ -186,7 +186,7 @@ def made(q=5, n=40, width=8):
 @pytest.mark.parametrize("top", [1, 7, 40, 400])
 @pytest.mark.parametrize("bytes_", [1, 1 << 27])
 def test_a_shortlist(monkeypatch, top, bytes_):
-    monkeypatch.setattr("ames.search.build._BYTES", bytes_)
+    monkeypatch.setattr("ames.global_search.build._BYTES", bytes_)
     queries, gallery, found = made()
     settings = Reranking(top=top)
     after = reranked(found, queries, gallery, settings)
