@@ -286,7 +286,7 @@ def test_a_database_of_raw_vectors_is_refused(tmp_path, monkeypatch):
     db_source = {k: v for k, v in db.manifest.source.items() if k != "similarity"}
     replace(db.manifest, source=db_source).save(tmp_path / "db")
     assert open_index(Database(tmp_path / "db")).search(made.vectors.read()[:1], 1).ids.tolist() == [[0]]
-    for place in ("database.build", "search.codes"):
+    for place in ("database.build", "global_search.codes"):
         monkeypatch.setattr(f"ames.{place}.unit", lambda vectors, name: vectors)
     write_globals(tmp_path / "raw.hdf5", 40 * made.vectors.read())
     raw = Source(made.local, GlobalFile(tmp_path / "raw.hdf5"))
