@@ -25,7 +25,7 @@ from ames.extraction.factory import build_extractor
 from ames.features import LocalFeatures
 from ames.global_search.shortlist import Shortlist
 from ames.models.base import Similarity
-from ames.models.load import load
+from ames.models.load import Loaded, load
 from ames.reranking.fusion import Fusion, rerank_by
 from ames.reranking.list_scorer import ListScorer
 from ames.reranking.reranker import Hit, Reranker
@@ -87,34 +87,25 @@ class Retriever:
         interrupted resumes when it is called again; one that is finished opens the collection. AmesError
         where the folder holds anything else.
         """
-        folder, found = Path(folder), load(model)
-        entry = found.entry
-        name = found.name if entry is not None and entry.backbone else options.pop("backbone", None)
-        if name is None:
-            raise AmesError(f"model {model}: name the backbone of its photos, such as backbone='rootsift'")
-        stored = options.pop("desc_num", 50 if entry is None else entry.db_desc_num)
-        config = preset_config(name, device=device, **options)
-        if found.model.code_bits is not None:
-            config = replace(config, pack=Path(model))
-        photos = list_photos(images)
-        wanted = Collection(
-            model=str(model),
-            extraction=config,
-            desc_num=stored,
-            query_desc_num=600 if entry is None else entry.query_desc_num,
-            images=digest(photos),
-        )
+        folder, found, photos = Path(folder), load(model), list_photos(images)
+        wanted = _plan(found, str(model), digest(photos), {**options, "device": device})
         there = Collection.load(folder)
         if there is not None:
             there.check_same(folder, wanted)
             return cls.open(folder, device=device)
         work = folder.with_name(folder.name + ".building")
-        source, done = extract_source(photos, config, work / "photos")
+        source, done = extract_source(photos, wanted.extraction, work / "photos")
         for line in done.summary().splitlines()[1:]:
             log.warning("%s", line)
-        factory = factory or ("SQ4" if len(photos.names) >= _MANY else "SQfp16")
-        settings = {"desc_num": stored, "factory": factory, "model_name": found.name, "device": device}
-        compress(source, found.model, folder, **settings)
+        compress(
+            source,
+            found.model,
+            folder,
+            desc_num=wanted.desc_num,
+            factory=factory or ("SQ4" if len(photos.names) >= _MANY else "SQfp16"),
+            model_name=found.name,
+            device=device,
+        )
         wanted.save(folder)
         shutil.rmtree(work)
         return cls.open(folder, device=device)
@@ -258,6 +249,23 @@ class Retriever:
                 "search with the features of an Extractor"
             )
         return self.config
+
+
+def _plan(found: Loaded, model: str, images: str, options: dict[str, Any]) -> Collection:
+    """What a collection is built of, from the options of ``Retriever.build``."""
+    entry = found.entry
+    name = found.name if entry is not None and entry.backbone else options.pop("backbone", None)
+    if name is None:
+        raise AmesError(f"model {model}: name the backbone of its photos, such as backbone='rootsift'")
+    stored = options.pop("desc_num", 50 if entry is None else entry.db_desc_num)
+    config = preset_config(name, **options)
+    return Collection(
+        model=model,
+        extraction=config if found.model.code_bits is None else replace(config, pack=Path(model)),
+        desc_num=stored,
+        query_desc_num=600 if entry is None else entry.query_desc_num,
+        images=images,
+    )
 
 
 def _check_counts(k: int, num_rerank: int) -> None:
