@@ -66,7 +66,8 @@ def trained_model(config: DictConfig, path: Path | str | None) -> Trained:
         hint = f"; model_path={name} fetches the released ones" if name in MODELS else ""
         raise AmesError(f"model_path is missing, and no weights {name} are shipped{hint}")
     if str(path) in MODELS:
-        return _named(config, str(path))
+        model, name, about, _ = load(path, backbone=config.desc_name)
+        return Trained(model, name, Fusion.from_checkpoint(about, source=name))
     weights = weights_for(config.desc_name, path)
     if "model" in weights.about:
         model = build_from_weights(weights, source=str(path))
@@ -74,11 +75,3 @@ def trained_model(config: DictConfig, path: Path | str | None) -> Trained:
         model = build_model(config)
         load_state(model, weights.state, source=str(path))
     return Trained(model.eval(), Path(path).name, Fusion.from_checkpoint(weights.about, source=str(path)))
-
-
-def _named(config: DictConfig, name: str) -> Trained:
-    found = load(name)
-    backbone = found.about.get("backbone")
-    if backbone not in (None, config.desc_name):
-        raise AmesError(f"model_path={name}: takes {backbone} descriptors, not those of {config.desc_name}")
-    return Trained(found.model, name, Fusion.from_checkpoint(found.about, source=name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from ames.errors import AmesError
-from ames.evaluation.protocols import Protocol, query_counts
+from ames.evaluation.protocols import Protocol, Result, query_counts
 from ames.evaluation.runs import RESULTS, Run
 from ames.evaluation.sweep import (
     Grid,
@@ -95,6 +96,32 @@ class Scoring:
         if len(cache):
             log.info("%d scores of an interrupted call are used", len(cache))
         return cache
+
+
+class Scored(NamedTuple):
+    """Results of one fusion, the scores behind them, and the seconds of scoring, reading included."""
+
+    results: dict[Protocol, Result]
+    scores: np.ndarray | ListScores
+    seconds: float
+
+
+def score_once(
+    scoring: Scoring,
+    model: Similarity,
+    test: TestSet,
+    protocols: Sequence[Protocol],
+    num_rerank: int,
+    fusion: Fusion,
+) -> Scored:
+    """Score a test set and evaluate one fusion, with the time that scoring takes."""
+    start = time.perf_counter()
+    scores, _ = scoring(model, test, protocols, [num_rerank])
+    seconds = time.perf_counter() - start
+    results = Reranked(test.shortlist, scores, test.ground_truth, protocols).evaluate(num_rerank, fusion)
+    if isinstance(scores, ListScores):  # lists are scored when they are ranked
+        seconds = time.perf_counter() - start
+    return Scored(results, scores, seconds)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -15,14 +14,15 @@ import numpy as np
 from ames.database.store import check_codes
 from ames.descriptors.local import check_backbone
 from ames.errors import AmesError
-from ames.evaluation.evaluate import Scoring
+from ames.evaluation.evaluate import Scoring, score_once
 from ames.evaluation.protocols import Protocol, Result
-from ames.evaluation.sweep import Grid, Reranked, columns, evaluate_initial, metrics
+from ames.evaluation.sweep import Grid, columns, evaluate_initial, metrics
 from ames.evaluation.test_set import TestSet
 from ames.io.atomic import atomic_file
 from ames.models.base import Similarity
+from ames.models.load import load
 from ames.reporting.style import COLOURS, MARKERS, new_figure, plain, tidy
-from ames.reranking.fusion import Fusion, load_with_fusion
+from ames.reranking.fusion import Fusion
 
 GLOBAL = "global only"
 
@@ -49,7 +49,8 @@ def load_contenders(paths: Sequence[Path | str], *, backbone: str, fusion: Fusio
     stems = [Path(path).stem for path in paths]
     contenders = []
     for stem, path in zip(stems, paths, strict=True):
-        model, own = load_with_fusion(path, backbone=backbone)
+        model, name, about, _ = load(path, backbone=backbone)
+        own = Fusion.from_checkpoint(about, source=name)
         contenders.append(Contender(stem if stems.count(stem) == 1 else str(path), model, own or fusion))
     return contenders
 
@@ -78,14 +79,10 @@ def curve(
     initial = evaluate_initial(test.shortlist, test.ground_truth, protocols)
     rows = [start | _with_mean(initial) | {"seconds": None}]
     for one, scoring in product(contenders, dict.fromkeys(scorings)):
-        began = time.perf_counter()
-        logits = scoring(one.model, test, protocols, [num_rerank]).scores
-        seconds = time.perf_counter() - began
-        reranked = Reranked(test.shortlist, logits, test.ground_truth, protocols)
+        results, _, seconds = score_once(scoring, one.model, test, protocols, num_rerank, one.fusion)
         count = scoring.database_count
         size = count * one.model.code_bytes + extra_bytes
         point = _point(one.name, one.kind, count, size, one.fusion)
-        results = reranked.evaluate(num_rerank, one.fusion)
         rows.append(point | _with_mean(results) | {"seconds": round(seconds, 4)})
     return rows
 

@@ -44,12 +44,18 @@ def load_model(name_or_path: str | Path, *, folder: Path | str | None = None) ->
     return load(name_or_path, folder=folder).model
 
 
-def load(name_or_path: str | Path, *, folder: Path | str | None = None) -> Loaded:
-    """As ``load_model``, with what is known of the model."""
+def load(
+    name_or_path: str | Path, *, folder: Path | str | None = None, backbone: str | None = None
+) -> Loaded:
+    """As ``load_model``, with what is known of the model.
+
+    backbone: AmesError if the model is known to have been trained on another one's descriptors (None: any).
+    """
     if str(name_or_path) in MODELS:
         name = str(name_or_path)
         entry = MODELS[name]
         about = {"backbone": entry.backbone, "blend": entry.fusion}
+        _check_backbone(name, entry.backbone, backbone)
         return Loaded(_weighted(name, entry, folder), name, about, entry)
     path = Path(name_or_path)
     if not path.exists() and path.suffix not in _FILES:
@@ -57,7 +63,13 @@ def load(name_or_path: str | Path, *, folder: Path | str | None = None) -> Loade
     from ames.models.checkpoints import build_from_weights, read_weights  # needs safetensors
 
     weights = read_weights(path)
+    _check_backbone(str(path), weights.about.get("backbone"), backbone)
     return Loaded(build_from_weights(weights, source=str(path)), path.name, weights.about, None)
+
+
+def _check_backbone(source: str, trained_on: str | None, wanted: str | None) -> None:
+    if trained_on is not None and wanted not in (None, trained_on):
+        raise AmesError(f"{source}: trained on {trained_on} descriptors, not on {wanted}")
 
 
 def _weighted(name: str, entry: ModelEntry, folder: Path | str | None) -> Similarity:

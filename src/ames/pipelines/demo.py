@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from ames.datasets.lists import write_names
 from ames.datasets.photo_folder import DISTRACTORS, Collection, open_collection
 from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError
-from ames.evaluation.evaluate import Scoring
+from ames.evaluation.evaluate import Scoring, score_once
 from ames.evaluation.protocols import (
     LEAVE_ONE_OUT,
     MEDIUM,
@@ -29,7 +28,7 @@ from ames.evaluation.protocols import (
     left_out,
     query_counts,
 )
-from ames.evaluation.sweep import Reranked, evaluate_initial, evaluate_oracle, junk_ids
+from ames.evaluation.sweep import evaluate_initial, evaluate_oracle, junk_ids
 from ames.evaluation.test_set import TestSet
 from ames.extraction.config import ExtractionConfig
 from ames.extraction.process_pool import PoolExtractor
@@ -234,7 +233,6 @@ def _ames(path: Path | str, *, binarized: bool) -> tuple[Similarity, Fusion]:
 
 
 def _measure(method: Method, test: DemoSet, shortlist: Shortlist, k: int, device: str) -> Outcome:
-    start = time.perf_counter()
     folder, truth = test.folder, test.ground_truth
     files = (DescriptorFile(folder.local(split)) for split in ("query", "gallery"))
     opened = TestSet(folder, folder.ground_truth, folder.shortlist, truth, shortlist, *files)
@@ -243,12 +241,7 @@ def _measure(method: Method, test: DemoSet, shortlist: Shortlist, k: int, device
         database_count=method.database_count,
         compute=ComputeConfig(devices=(device,)),
     )
-    scores, _ = scoring(method.model, opened, test.protocols, [k])
-    seconds = time.perf_counter() - start
-    results = Reranked(shortlist, scores, truth, test.protocols).evaluate(k, method.fusion)
-    if isinstance(scores, ListScores):  # lists are scored when they are ranked
-        seconds = time.perf_counter() - start
-    return Outcome(method, results, scores, seconds)
+    return Outcome(method, *score_once(scoring, method.model, opened, test.protocols, k, method.fusion))
 
 
 # ---- what a person sees ---------------------------------------------------------------------------

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ames.errors import AmesError
 from ames.global_search.shortlist import Shortlist
-from ames.models.checkpoints import build_from_weights
-from ames.weights.files import weights_for
 
 
 @dataclass(frozen=True)
@@ -51,16 +48,6 @@ class Fusion:
         # The sigmoid, without overflow.
         local = 0.5 * (1 + np.tanh(0.5 * self.gamma * logits.astype(np.float64)))
         return self.lamb * similarities + (1 - self.lamb) * local
-
-
-def load_with_fusion(path: Path | str, *, backbone: str | None = None) -> tuple[Any, Fusion | None]:
-    """Load a checkpoint's model, in evaluation mode, and the fusion chosen for it (None: the file has none).
-
-    backbone: the descriptors that it must have been trained on, if the file says so (None: any).
-    """
-    weights = weights_for(backbone, path)
-    fusion = Fusion.from_checkpoint(weights.about, source=str(path))
-    return build_from_weights(weights, source=str(path)), fusion
 
 
 def check_fusions(lamb: Iterable[float], gamma: Iterable[float]) -> None:

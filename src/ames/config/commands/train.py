@@ -18,11 +18,11 @@ from ames.descriptors.local import DescriptorFile, check_backbone
 from ames.errors import AmesError
 from ames.models.ames import AMES
 from ames.models.base import PairSimilarity
-from ames.models.checkpoints import build_from_weights
+from ames.models.load import load
 from ames.training import Validation
 from ames.training.distributed import Ranks
 from ames.training.tasks.pairwise import PairwiseRecipe, PairwiseTask
-from ames.weights.files import load_state, weights_for
+from ames.weights.files import load_state
 
 M = TypeVar("M", bound=PairSimilarity)
 
@@ -51,7 +51,7 @@ def _given(config: DictConfig, key: str, kind: type[M]) -> M | None:
     """Return the model of the checkpoint under ``key``, None where none is given."""
     if config[key] is None:
         return None
-    model = build_from_weights(weights_for(config.desc_name, config[key]), source=str(config[key]))
+    model = load(config[key], backbone=config.desc_name).model
     if not isinstance(model, kind):
         given = f"{key} {config[key]} is a {type(model).__name__}"
         raise AmesError(f"{given}: give a checkpoint of {kind.__name__}")
