@@ -6,8 +6,11 @@ import multiprocessing
 import platform
 import re
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,18 @@ def alternate(
             if round_:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
+
+
+@contextmanager
+def busy_core() -> Iterator[None]:
+    """A foreign process that keeps one core busy."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        time.sleep(0.5)  # until it is
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 def timed(function: Callable[[], Any]) -> tuple[Any, float]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.machine import alternate, matrix_rate, peak_memory, ratio
+from benchmarks.machine import alternate, busy_core, matrix_rate, peak_memory, ratio
 
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
@@ -27,7 +27,8 @@ def run(
     device: str = "cpu",
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """One row per size and precision: one query against ``pairs`` images, projection included.
+    """One row per size and precision: one query against ``pairs`` images, projection included. On a CPU also
+    beside a foreign process that keeps one core busy.
 
     sizes: (query, database) descriptors; None: ``SIZES``.
     """
@@ -42,6 +43,10 @@ def run(
         calls = {"twin": twin} | {p: scorer_call(n, m, pairs, device, seed, p) for p in precisions}
         expected = twin()
         seconds = alternate(calls, repeats, device)
+        beside = None
+        if device == "cpu":
+            with busy_core():
+                beside = alternate(calls, repeats, device)
         twin_memory = None if device != "cpu" else peak_memory(twin_call, n, m, pairs, device, seed)
         for p in precisions:
             rate = pairs / median(seconds[p])
@@ -54,6 +59,9 @@ def run(
                     "pairs/s": rate,
                     "twin pairs/s": pairs / median(seconds["twin"]),
                     "ratio": ratio(seconds, "twin", p),
+                    "busy pairs/s": beside and pairs / median(beside[p]),
+                    "of idle": beside and median(seconds[p]) / median(beside[p]),
+                    "busy ratio": beside and ratio(beside, "twin", p),
                     "max difference": float(np.abs(calls[p]() - expected).max()),
                     "share of fp32 rate": flops * rate / reference,
                     "of its own": flops * rate / rates[p],

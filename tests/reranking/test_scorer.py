@@ -129,6 +129,16 @@ def test_the_setting_for_products_is_put_back():
     assert torch.get_float32_matmul_precision() == before
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("padded", [False, True])
+def test_scores_are_the_same_bits_for_any_number_of_lanes(padded, precision):
+    before = torch.get_num_threads()
+    found = [scores(made(), padded=padded, precision=precision, lanes=lanes) for lanes in (1, 2, 4)]
+    assert np.array_equal(found[0], found[1])
+    assert np.array_equal(found[0], found[2])
+    assert torch.get_num_threads() == before
+
+
 class Recorder(Chamfer):
     """Notes the numbers of descriptors of each call, and runs out of memory above some pairs."""
 
@@ -254,6 +264,7 @@ def test_an_image_that_is_not_finite_is_named_by_its_number(monkeypatch, model, 
         ({"precision": "fp8"}, "precision 'fp8' is none of fp32, tf32, bf16, fp16"),
         ({"devices": ()}, "no device given"),
         ({"batch_size": 0}, "batch_size 0 is below 1"),
+        ({"lanes": 0}, "lanes 0 is below 1"),
     ],
 )
 def test_options_that_make_no_sense(options, message):

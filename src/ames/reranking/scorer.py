@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ames.errors import AmesError, naming
 from ames.features import LocalFeatures
+from ames.lanes import Lanes
 from ames.models.base import PairSimilarity, Similarity
 from ames.precision import has_tf32, usable
 
@@ -27,7 +28,7 @@ PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat
 
 # Tokens per chunk. On a CPU the tensors between two layers should stay in its caches; a GPU must be full, and
 # more than that only takes memory (docs/performance.md).
-_CPU_TOKENS = {torch.float32: 2560, torch.bfloat16: 6144, torch.float16: 6144}
+_CPU_TOKENS = {torch.float32: 1280, torch.bfloat16: 6144, torch.float16: 6144}
 _GPU_TOKENS = 1 << 19
 _GPU_PROBE = 1 << 13  # of the first chunk, from which the memory of a token is known
 _GPU_SHARE = 0.6  # of the free memory
@@ -44,6 +45,8 @@ class ComputeConfig:
     does not have (tf32), is not taken: ``precision`` then reads "fp32", as in all that is recorded of it.
     batch_size: pairs scored together at most (None: what memory allows). compile: the scoring by
     ``torch.compile``, which takes a while at first. workers: threads that read ahead of the model.
+    lanes: threads that share the work on a CPU, each on a core of its own (None: as many as this process may
+    use, ``ames.lanes.usable_cores``); scores do not depend on it.
     """
 
     devices: tuple[str, ...] = ("cpu",)
@@ -51,6 +54,7 @@ class ComputeConfig:
     batch_size: int | None = None
     compile: bool = False
     workers: int = 0
+    lanes: int | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -59,6 +63,8 @@ class ComputeConfig:
             raise AmesError("no device given")
         if self.batch_size is not None and self.batch_size < 1:
             raise AmesError(f"batch_size {self.batch_size} is below 1")
+        if self.lanes is not None and self.lanes < 1:
+            raise AmesError(f"lanes {self.lanes} is below 1")
         tf32_nowhere = self.precision == "tf32" and not any(map(has_tf32, self.devices))
         dtype, asked = PRECISIONS[self.precision], f"precision={self.precision}"
         if tf32_nowhere or not usable(dtype, self.devices, asked=asked):
@@ -160,23 +166,26 @@ class _DeviceScorer:
         if compute.compile:
             self.scorer.compile_pairs()
         self.batch_size = compute.batch_size
+        self.lanes = Lanes(compute.lanes) if self.device.type == "cpu" else None
         self.tokens = _CPU_TOKENS[dtype] if self.device.type == "cpu" else _GPU_PROBE
         self._probed = False
 
-    @torch.inference_mode()
     def encode(self, local: LocalFeatures, *, database: bool) -> LocalFeatures:
         """Images [I, N, ...] -> ``PairSimilarity.encode`` of them, on the device."""
         local = LocalFeatures(local.descriptors, local.valid, coded=local.coded).trim_padding()
         step = max(1, self.tokens // (local.size + 1))
-        parts = []
-        for start in range(0, len(local.valid), step):
+
+        @torch.inference_mode()
+        def run(start: int) -> LocalFeatures:
             part = self._here(local[start : start + step])
-            with naming(place=lambda image, start=start: start + image):  # type: ignore[misc]
+            with naming(place=lambda image: start + image):
                 tokens = encode_side(self.model, part, database=database)
-            parts.append(self.scorer.encode(tokens))
+            return self.scorer.encode(tokens)
+
+        starts = range(0, len(local.valid), step)
+        parts = [run(start) for start in starts] if self.lanes is None else self.lanes.map(run, starts)
         return LocalFeatures.cat(parts)
 
-    @torch.inference_mode()
     def score(
         self, queries: LocalFeatures, database: LocalFeatures, query_rows: np.ndarray, image_rows: np.ndarray
     ) -> np.ndarray:
@@ -185,73 +194,106 @@ class _DeviceScorer:
         image_lengths = database.lengths.cpu().numpy()[image_rows]
         # Pairs of one size together, largest first: if memory is too small, that shows at once.
         order = np.lexsort((image_rows, query_rows, -image_lengths, -query_lengths))
-        sorted_lengths = query_lengths[order], image_lengths[order]
         logits = np.empty(len(order), np.float32)
-        start = 0
-        while start < len(order):
-            size = self._size(*(lengths[start:] for lengths in sorted_lengths))
-            pairs = order[start : start + size]
 
-            def run(pairs: np.ndarray = pairs) -> Tensor:
-                sides = (
-                    (queries, query_rows[pairs], query_lengths[pairs]),
-                    (database, image_rows[pairs], image_lengths[pairs]),
-                )
-                gathered = (
-                    x.trim(max(int(lengths.max()), 1))[torch.from_numpy(rows).to(self.device)]
-                    for x, rows, lengths in sides
-                )
-                return self.scorer.score_encoded(*gathered).float().cpu()
+        @torch.inference_mode()
+        def run(pairs: np.ndarray) -> np.ndarray:
+            sides = (
+                (queries, query_rows[pairs], query_lengths[pairs]),
+                (database, image_rows[pairs], image_lengths[pairs]),
+            )
+            gathered = (
+                x.trim(max(int(lengths.max()), 1))[torch.from_numpy(rows).to(self.device)]
+                for x, rows, lengths in sides
+            )
+            return self.scorer.score_encoded(*gathered).float().cpu().numpy()
 
-            tokens = size * int(query_lengths[pairs[0]] + image_lengths[pairs].max() + 1)
-            found = self._within_memory(run, size, tokens)
-            if found is None:
-                continue
-            logits[pairs] = found.numpy()
-            start += size
+        while len(order):
+            chunks = self._chunks(order, query_lengths, image_lengths)
+            if self.lanes is None:
+                chunks = chunks[:1]  # what memory holds is known after the first one
+                found = [self._within_memory(run, chunks[0], query_lengths, image_lengths)]
+            else:
+                found = self.lanes.map(partial(_unless_out_of_memory, run), chunks)
+            failed = [pairs for pairs, scores in zip(chunks, found, strict=True) if scores is None]
+            for pairs, scores in zip(chunks, found, strict=True):
+                if scores is not None:
+                    logits[pairs] = scores
+            if failed:
+                self._shrink(len(failed[0]))
+            order = np.concatenate([*failed, order[sum(map(len, chunks)) :]])
         return logits
 
-    def _size(self, query_lengths: np.ndarray, image_lengths: np.ndarray) -> int:
-        """Return how many of the pairs to score together; lengths: of each, descending."""
+    def _chunks(
+        self, order: np.ndarray, query_lengths: np.ndarray, image_lengths: np.ndarray
+    ) -> list[np.ndarray]:
+        """The pairs that are scored together; they do not depend on the number of lanes."""
+        first, second = query_lengths[order], image_lengths[order]
+        changes = (np.diff(first) != 0) | (np.diff(second) != 0)
+        ends = np.append(np.flatnonzero(changes) + 1, len(order))  # of runs of equal lengths
+        chunks, start = [], 0
+        while start < len(order):
+            equal = int(ends[np.searchsorted(ends, start, side="right")]) - start
+            size = self._size(first[start:], second[start:], equal)
+            chunks.append(order[start : start + size])
+            start += size
+        return chunks
+
+    def _size(self, query_lengths: np.ndarray, image_lengths: np.ndarray, equal: int) -> int:
+        """Return how many of the pairs to score together; lengths: of each, descending, the first ``equal``
+        of them alike.
+        """
         within = 1 + int(self.tokens // (query_lengths[0] + 1))  # no more fit, however short the images
         most = max(1, int(self.tokens // (query_lengths[0] + image_lengths[:within].max() + 1)))
         if self.batch_size is not None:
             most = min(most, self.batch_size)
         # Pairs of equal lengths need no mask: a chunk ends where they do, unless it would be a small one.
-        unequal = np.flatnonzero(
-            (query_lengths[:most] != query_lengths[0]) | (image_lengths[:most] != image_lengths[0])
-        )
-        return int(unequal[0]) if len(unequal) and unequal[0] >= most / 2 else min(most, len(query_lengths))
+        if equal >= most / 2:
+            return -(-equal // -(-equal // most))  # chunks of about one size: no small one is left over
+        return min(most, len(query_lengths))
 
-    def _within_memory(self, run: Callable[[], T], size: int, tokens: int) -> T | None:
-        """Return the result of a chunk of ``size`` pairs; None if smaller chunks must be tried."""
+    def _within_memory(
+        self,
+        run: Callable[[np.ndarray], np.ndarray],
+        pairs: np.ndarray,
+        query_lengths: np.ndarray,
+        image_lengths: np.ndarray,
+    ) -> np.ndarray | None:
+        """Return the result of a chunk; None if it does not fit. On a GPU the first one tells how many do."""
+        tokens = len(pairs) * int(query_lengths[pairs[0]] + image_lengths[pairs].max() + 1)
         probe = self.device.type == "cuda" and not self._probed and tokens > _GPU_PROBE // 2
         if probe:
             torch.cuda.reset_peak_memory_stats(self.device)
             before = torch.cuda.memory_allocated(self.device)
-        try:
-            result = run()
-        except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
-            if not _out_of_memory(error):
-                raise
-            if size == 1:
-                raise AmesError(
-                    f"a single pair does not fit the memory of {self.device}: use fewer descriptors"
-                ) from error
-            self.tokens, self.batch_size = max(self.tokens // 2, 1), size // 2
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-            return None
-        if probe:
+        result = _unless_out_of_memory(run, pairs)
+        if probe and result is not None:
             taken = torch.cuda.max_memory_allocated(self.device) - before
             fits = _GPU_SHARE * torch.cuda.mem_get_info(self.device)[0] * tokens / max(taken, 1)
             self.tokens, self._probed = int(min(max(fits, tokens), _GPU_TOKENS)), True
         return result
 
+    def _shrink(self, size: int) -> None:
+        """Halve the chunks after one of ``size`` pairs did not fit; AmesError if it was a single pair."""
+        if size == 1:
+            raise AmesError(f"a single pair does not fit the memory of {self.device}: use fewer descriptors")
+        self.tokens, self.batch_size = max(self.tokens // 2, 1), size // 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def _here(self, local: LocalFeatures) -> LocalFeatures:
         if self.device.type != "cuda":
             return local.to(self.device)
         return local.map(lambda x: x.pin_memory().to(self.device, non_blocking=True))
+
+
+def _unless_out_of_memory(run: Callable[[np.ndarray], np.ndarray], pairs: np.ndarray) -> np.ndarray | None:
+    """Return the result of a chunk; None if memory is too small for it."""
+    try:
+        return run(pairs)
+    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        if not _out_of_memory(error):
+            raise
+        return None
 
 
 def encode_side(model: Similarity, local: LocalFeatures, *, database: bool) -> LocalFeatures:
