@@ -1,5 +1,7 @@
 """The re-ranker for programs: features and codes from anywhere, scores, hits; what is refused."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -91,6 +93,43 @@ def test_ranking_by_the_model_alone_and_fused():
 def test_equal_scores_keep_their_order():
     same = np.repeat(CANDIDATES[:1], 3, 0)
     assert [hit.id for hit in Reranker(model()).rank(QUERY, same)] == [0, 1, 2]
+
+
+class Slow(Chamfer):
+    """Takes a hundredth of a second for each pair."""
+
+    def score_encoded(self, query, database):
+        time.sleep(0.01 * len(query.valid))
+        return super().score_encoded(query, database)
+
+
+def test_a_budget_of_time_ends_the_scoring_in_the_order_of_the_first_search():
+    many = array(64, 3, 8, seed=5)
+    similarities = np.random.default_rng(0).permutation(64) / 64
+    reranker = Reranker(Slow(local_dim=8), FUSION)
+    whole = reranker.rank(QUERY, many, similarities)
+    assert whole.scored == 64
+    start = time.perf_counter()
+    hits = reranker.rank(QUERY, many, similarities, budget_ms=250)
+    assert time.perf_counter() - start < 0.6
+    assert 8 <= hits.scored < 64
+    assert hits.scored % 8 == 0
+    nearest = set(np.argsort(-similarities)[: hits.scored])
+    scored, unscored = hits[: hits.scored], hits[hits.scored :]
+    assert {hit.id for hit in scored} == nearest
+    by_id = {hit.id: hit for hit in whole}
+    assert all(hit == by_id[hit.id] for hit in scored)
+    assert [hit.score for hit in scored] == sorted((hit.score for hit in scored), reverse=True)
+    assert all(np.isnan(hit.score) and np.isnan(hit.local) for hit in unscored)
+    assert [hit.global_ for hit in unscored] == sorted((hit.global_ for hit in unscored), reverse=True)
+    # No time at all: the first piece is scored, and without similarities the order given counts.
+    least = reranker.rank(QUERY, many, budget_ms=0)
+    assert (least.scored, {hit.id for hit in least[:8]}) == (8, set(range(8)))
+    assert [hit.id for hit in least[8:]] == list(range(8, 64))
+    assert len(reranker.rank(QUERY, many, similarities, top_k=3, budget_ms=0)) == 3
+    assert reranker.rank(QUERY, many, similarities, budget_ms=1e6) == whole
+    with pytest.raises(AmesError, match="ToyList is list-wise: it takes no budget_ms"):
+        Reranker(ToyList(local_dim=8, window=4)).rank(QUERY, CANDIDATES, budget_ms=5)
 
 
 def test_codes_from_a_store():

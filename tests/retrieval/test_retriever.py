@@ -40,6 +40,8 @@ def test_a_view_of_a_scene_finds_it_in_every_form(made):
     rgb = query[..., ::-1]
     assert index.search(rgb, k=3) == by_path
     assert index.search(Extractor("rootsift")(rgb), k=3) == by_path
+    assert index.search(rgb, k=3, budget_ms=1e6) == by_path
+    assert index.search(rgb, k=3, num_rerank=9).scored == 6  # all that can be read
     pil = pytest.importorskip("PIL.Image").fromarray(np.ascontiguousarray(rgb))
     assert index.search(pil, k=3) == by_path
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -22,6 +23,7 @@ from ames.reranking.scorer import ComputeConfig, PairScorer
 from ames.reranking.windows import Windows, rank_by_windows
 
 Features: TypeAlias = ImageFeatures | LocalFeatures | np.ndarray | Tensor
+_FIRST_PIECE = 8  # candidates of a piece where there is a budget of time
 _ALONE = Fusion(lamb=0.0, gamma=1.0)  # without similarities, windows are sorted by the model's score
 
 
@@ -31,8 +33,9 @@ class Hit:
 
     id: its id, or its position among the candidates where no ids were given. score: the fused score, or the
     local one where no similarities were given. local: the model's score of the pair, a logit; NaN where a
-    list-wise model read the list in several windows, whose scores cannot be compared. global_: the global
-    similarity, None where none was given. name: of the image, where it is known.
+    list-wise model read the list in several windows, whose scores cannot be compared, and where a budget of
+    time ended before the candidate was scored. global_: the global similarity, None where none was given.
+    name: of the image, where it is known.
     """
 
     id: Any
@@ -40,6 +43,16 @@ class Hit:
     local: float
     global_: float | None = None
     name: str | None = None
+
+
+class Hits(list[Hit]):
+    """Hits, best first. ``scored``: how many candidates were scored, fewer than all if a budget of time ended
+    first.
+    """
+
+    def __init__(self, hits: Iterable[Hit], scored: int) -> None:
+        super().__init__(hits)
+        self.scored = scored
 
 
 @runtime_checkable
@@ -101,10 +114,7 @@ class Reranker:
         places = np.arange(len(many.valid))
         if isinstance(self.scorer, ListScorer):
             return self._scored_lists(one, many, places[None])[0]
-        with naming(lambda _: "the descriptors of the query"):
-            encoded = self.scorer.queries(one.map(lambda x: x[None]))
-        with naming(lambda image: f"the descriptors of candidate {image}"):
-            return self._finite(self.scorer.score(encoded, many, np.zeros_like(places), places))
+        return self._scored_pairs(one, many, places, None)
 
     def rank(
         self,
@@ -114,13 +124,20 @@ class Reranker:
         top_k: int | None = None,
         *,
         ids: Sequence[Any] | np.ndarray | None = None,
-    ) -> list[Hit]:
+        budget_ms: float | None = None,
+    ) -> Hits:
         """Return the best ``top_k`` candidates (None: all), best first; ties keep the order given.
 
         similarities: [K], of a first search with global descriptors; the final score is then the fused one,
         lambda * similarity + (1 - lambda) * sigmoid(gamma * logit). ids: of the candidates, which their hits
         carry; candidates may then be a ``CodeStore``, from which these ids are read.
+
+        budget_ms: no piece of work is begun that would end later. Candidates are scored in the order of the
+        first search (of falling similarity, else as given), the first piece in any case. Those that were not
+        scored follow all that were, in that order, with NaN for ``score`` and ``local``: as if fewer had been
+        re-ranked. Only pair-wise models take a budget.
         """
+        start = time.perf_counter()
         if isinstance(candidates, CodeStore) and not isinstance(candidates, LocalFeatures):
             if ids is None:
                 raise AmesError("candidates are a store: give the ids to read from it, ids=[...]")
@@ -134,12 +151,40 @@ class Reranker:
         first = None if similarities is None else _similarities(similarities, count)
         if first is not None and self.fusion is None:
             raise AmesError(f"{self.name} brings no lambda and gamma: give fusion=Fusion(lamb, gamma)")
-        if isinstance(self.scorer, ListScorer) and count > self.scorer.window:
-            return self._windowed(one, many, first, ids, top_k)
-        local = self.score(one, many)
+        if isinstance(self.scorer, ListScorer):
+            if budget_ms is not None:
+                raise AmesError(f"{self.name} is list-wise: it takes no budget_ms")
+            if count > self.scorer.window:
+                return self._windowed(one, many, first, ids, top_k)
+            local = self.score(one, many)
+        else:
+            places = np.arange(count) if first is None else np.argsort(-first, kind="stable")
+            deadline = None if budget_ms is None else start + budget_ms / 1000
+            local = self._scored_pairs(one, many, places, deadline)
         scores = local if first is None else self.fusion.fuse(first, local)  # type: ignore[union-attr]
-        order = np.argsort(-scores, kind="stable")[:top_k]
-        return [_hit(i, scores[i], local[i], first, ids) for i in order]
+        behind = np.full(count, np.inf) if first is None else -first.astype(np.float64)
+        unscored = np.isnan(local)
+        order = np.lexsort((np.where(unscored, behind, -scores), unscored))[:top_k]
+        return Hits([_hit(i, scores[i], local[i], first, ids) for i in order], int(count - unscored.sum()))
+
+    def _scored_pairs(
+        self, one: LocalFeatures, many: LocalFeatures, places: np.ndarray, deadline: float | None
+    ) -> np.ndarray:
+        """Logits float32 [K] of all candidates; with a deadline of the first of ``places``, NaN elsewhere."""
+        assert isinstance(self.scorer, PairScorer)
+        logits = np.full(len(places), np.nan, np.float32)
+        with naming(lambda _: "the descriptors of the query"):
+            encoded = self.scorer.queries(one.map(lambda x: x[None]))
+        done, size, seconds = 0, _FIRST_PIECE if deadline else max(len(places), 1), 0.0
+        while done < len(places) and not (deadline and done and time.perf_counter() + seconds > deadline):
+            piece = np.sort(places[done : done + size])
+            start = time.perf_counter()
+            with naming(lambda image, piece=piece: f"the descriptors of candidate {piece[image]}"):  # type: ignore[misc]
+                rows = np.arange(len(piece))
+                found = self.scorer.score(encoded, many[torch.from_numpy(piece)], np.zeros_like(rows), rows)
+            logits[piece] = self._finite(found)
+            done, seconds = done + size, time.perf_counter() - start
+        return logits
 
     def _windowed(
         self,
@@ -148,7 +193,7 @@ class Reranker:
         first: np.ndarray | None,
         ids: Any,
         top_k: int | None,
-    ) -> list[Hit]:
+    ) -> Hits:
         """The order that sliding windows leave; scores are places from the end, as no others compare."""
         count = len(many.valid)
         fusion = _ALONE if first is None or self.fusion is None else self.fusion
@@ -161,7 +206,8 @@ class Reranker:
             windows=self._windows,
         )
         worth = 1 - np.arange(count) / count
-        return [_hit(i, worth[place], np.nan, first, ids) for place, i in enumerate(order[:top_k])]
+        hits = [_hit(i, worth[place], np.nan, first, ids) for place, i in enumerate(order[:top_k])]
+        return Hits(hits, count)
 
     def _scored_lists(self, one: LocalFeatures, many: LocalFeatures, columns: np.ndarray) -> np.ndarray:
         """Logits [1, K] of one list of candidates."""

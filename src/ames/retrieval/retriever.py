@@ -28,7 +28,7 @@ from ames.models.base import Similarity
 from ames.models.load import Loaded, load
 from ames.reranking.fusion import Fusion, rerank_by
 from ames.reranking.list_scorer import ListScorer
-from ames.reranking.reranker import Hit, Reranker
+from ames.reranking.reranker import Hits, Reranker
 from ames.reranking.scorer import PairScorer
 from ames.retrieval.collection import Collection, digest, extract_source, list_photos
 
@@ -170,11 +170,19 @@ class Retriever:
 
     # ---- search -----------------------------------------------------------------------------------
 
-    def search(self, photo: Photo | ImageFeatures, k: int = 10, *, num_rerank: int = NUM_RERANK) -> list[Hit]:
+    def search(
+        self,
+        photo: Photo | ImageFeatures,
+        k: int = 10,
+        *,
+        num_rerank: int = NUM_RERANK,
+        budget_ms: float | None = None,
+    ) -> Hits:
         """Return the best ``k`` photos for a query, best first, with names and fused scores.
 
         photo: a path, an array uint8 [H, W, 3] RGB, a PIL image, or an ``Extractor``'s features of one photo.
-        num_rerank: photos of the global search that are re-ranked. A query without keypoints finds nothing.
+        num_rerank: photos of the global search that are re-ranked; budget_ms: of the re-ranking, as
+        ``Reranker.rank`` has it. A query without keypoints finds nothing.
         """
         _check_counts(k, num_rerank)
         features = photo if isinstance(photo, ImageFeatures) else self._extract(photo)
@@ -183,11 +191,12 @@ class Retriever:
         found = self._index.search(np.asarray(features.vector)[None], num_rerank)
         there = found.ids[0] >= 0
         if not there.any():
-            return []
+            return Hits([], 0)
         ids, similarities = found.ids[0][there], found.similarities[0][there]
         query = replace(features, local=features.local.trim(self.query_desc_num))
-        hits = self.reranker.rank(query, self.database, similarities, k, ids=ids)
-        return [replace(hit, id=int(hit.id), name=self.database.names[hit.id]) for hit in hits]
+        hits = self.reranker.rank(query, self.database, similarities, k, ids=ids, budget_ms=budget_ms)
+        named = (replace(hit, id=int(hit.id), name=self.database.names[hit.id]) for hit in hits)
+        return Hits(named, hits.scored)
 
     def search_features(
         self, vectors: np.ndarray, queries: LocalFeatures, *, k: int = 10, num_rerank: int = NUM_RERANK
