@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from ames.descriptors.local import write_globals
-from ames.descriptors.vectors import Vectors, digest, unit
+from ames.descriptors.unit_length import unit
+from ames.descriptors.vectors import Vectors, digest
 from ames.errors import AmesError
 from ames.global_search import exact
 from ames.global_search.exact import search, search_blocks

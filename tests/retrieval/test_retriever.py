@@ -2,6 +2,8 @@
 
 import json
 import logging
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -99,7 +101,7 @@ def test_an_interrupted_build_resumes(tmp_path, monkeypatch, last):
 
     with monkeypatch.context() as patched:
         if last == "compress":
-            patched.setattr("ames.retrieval.retriever.compress", stop)
+            patched.setattr("ames.database.build.compress", stop)
         else:
             patched.setattr(collection.Collection, "save", stop)
         with pytest.raises(KeyboardInterrupt):
@@ -145,3 +147,19 @@ def test_what_is_refused(made):
     with pytest.raises(AmesError, match=r"nothing says how photos are read: search with the features"):
         plain.search(cv2.imread(str(folder / "photos" / "a" / "1.jpg")))
     assert plain.search(Extractor("rootsift")(folder / "photos" / "a" / "1.jpg"), k=1)[0].name == "a/1.jpg"
+
+
+def test_a_search_does_not_load_what_only_changes_need(made):
+    """Each takes a tenth of a second and more of the first answer."""
+    _, folder = made
+    photos.save(folder / "query.jpg", photos.scene(1, view=1))
+    program = (
+        "import sys, ames; print(ames.Retriever.open('index').search('query.jpg', k=1)[0].name);"
+        "print(*sorted({x.split('.')[0] for x in sys.modules}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=True
+    )
+    name, loaded = done.stdout.splitlines()
+    assert name == "a/1.jpg"
+    assert not {"h5py", "hydra", "omegaconf", "transformers", "matplotlib", "jinja2"} & set(loaded.split())

@@ -20,7 +20,7 @@ from ames.database.store import Database, check_codes, read_file
 from ames.database.writer import Writer, check_free, remove_orphans, writer_lock, writing
 from ames.datasets.lists import list_digest
 from ames.descriptors.local import DescriptorFile, GlobalFile, check_backbone
-from ames.descriptors.vectors import say_normalized, unit
+from ames.descriptors.unit_length import say_normalized, unit
 from ames.errors import AmesError, naming
 from ames.features import LocalFeatures
 from ames.global_search.codes import GlobalCodec

@@ -6,17 +6,20 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from ames.database.manifest import NAME, File, Manifest
 from ames.database.segment import HAS_GLOBAL, ROW_HEAD, Segment
-from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.io.gather import Memory
 from ames.models.base import Similarity
+
+if TYPE_CHECKING:  # h5py is not loaded for a search
+    from ames.descriptors.local import DescriptorFile
 
 _OPENINGS = 5  # while a writer replaces the files
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
 from ames.errors import AmesError
+
+if TYPE_CHECKING:
+    import h5py
 
 METADATA = 5  # columns before the descriptor
 ROW_COL, SCALE, PADDING, WEIGHT = slice(0, 2), 2, 3, 4

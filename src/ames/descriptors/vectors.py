@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from ames.descriptors.local import GlobalFile
+from ames.descriptors.unit_length import say_normalized, unit
 from ames.errors import AmesError
 from ames.io.hdf5 import open_hdf5
 
-_log = logging.getLogger(__name__)
 _BLOCK = 1 << 24  # numbers that are read at a time where nothing else says how many
-TOLERANCE = 1e-3  # of a length, from 1: what rounding to float16 changes, which is left as it is
-_LENGTHS = 4096  # vectors whose lengths are taken in float64 at a time
 
 
 class Vectors:
@@ -144,42 +141,3 @@ def _rows(file: GlobalFile, rows: np.ndarray) -> np.ndarray:
     with open_hdf5(file.path) as opened:
         features = opened["features"]
         return np.stack([features[int(row)] for row in rows]).astype(np.float32)
-
-
-def unit(vectors: np.ndarray, name: Callable[[int], str]) -> np.ndarray:
-    """Vectors float32 [n, D] in unit length: ``vectors`` itself if nothing changes, else a copy.
-
-    Vectors whose length is within ``TOLERANCE`` of 1 stay bit for bit, and so do zero vectors (of images
-    without keypoints). name: of a row, for the error, "x.hdf5: the vector of image 3". AmesError if a vector
-    or its squares are not finite.
-    """
-    # Where the squares of two vectors have finite sums, their product is finite, too.
-    with np.errstate(over="ignore"):
-        squares = np.einsum("nd,nd->n", vectors, vectors)
-    finite = np.isfinite(squares)
-    if not finite.all():
-        raise AmesError(
-            f"{name(int(np.argmin(finite)))} is not finite (NaN or infinity), or its squares are not: "
-            "extract it again"
-        )
-    found = vectors
-    suspects = np.flatnonzero(np.abs(squares - 1) > 1.9 * TOLERANCE)
-    for start in range(0, len(suspects), _LENGTHS):
-        rows = suspects[start : start + _LENGTHS]
-        # In float64, each row by itself: how many rows are read at a time must not change a bit.
-        wide = vectors[rows].astype(np.float64)
-        lengths = np.sqrt(np.square(wide).sum(1))
-        wrong = (lengths > 0) & (np.abs(lengths - 1) > TOLERANCE)
-        if wrong.any():
-            found = vectors.copy() if found is vectors else found
-            found[rows[wrong]] = wide[wrong] / lengths[wrong, None]
-    return found
-
-
-def say_normalized(source: str) -> None:
-    """Warn of vectors that ``unit`` has changed."""
-    _log.warning(
-        "%s: global descriptors that are not of unit length; they are normalized, so that the similarity is "
-        "the cosine",
-        source,
-    )

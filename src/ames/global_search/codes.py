@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ames.descriptors.vectors import unit
+from ames.descriptors.unit_length import unit
 from ames.errors import AmesError
 from ames.global_search.shortlist import Shortlist
 
@@ -34,7 +34,7 @@ class GlobalCodec:
     """A trained code for global descriptors; made by ``fit`` or ``from_bytes``.
 
     ``width``: of the vectors; ``code_bytes``: of a code. Vectors are coded at unit length
-    (``ames.descriptors.vectors.unit``), so that the similarity, FAISS' inner product, is the cosine.
+    (``ames.descriptors.unit_length.unit``), so that the similarity, FAISS' inner product, is the cosine.
     """
 
     def __init__(self, index: Any) -> None:

@@ -1,4 +1,7 @@
-"""Ask a collection with a photo: global search in a database's codes, then re-ranking by its local codes."""
+"""Ask a collection with a photo: global search in a database's codes, then re-ranking by its local codes.
+
+What changes a collection is imported when it is called: a search does not load h5py.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,8 @@ import numpy as np
 import torch
 
 from ames.backbones.base import ImageFeatures
-from ames.database.build import append, compress
 from ames.database.index import open_index
 from ames.database.store import Database
-from ames.database.writer import writing
 from ames.errors import AmesError, naming
 from ames.extraction.config import ExtractionConfig
 from ames.extraction.extractor import Photo, extract_photos, preset_config
@@ -30,7 +31,7 @@ from ames.reranking.fusion import Fusion, rerank_by
 from ames.reranking.list_scorer import ListScorer
 from ames.reranking.reranker import Hits, Reranker
 from ames.reranking.scorer import PairScorer
-from ames.retrieval.collection import Collection, digest, extract_source, list_photos
+from ames.retrieval.collection import Collection
 
 NUM_RERANK = 100
 _MANY = 10_000
@@ -87,6 +88,9 @@ class Retriever:
         interrupted resumes when it is called again; one that is finished opens the collection. AmesError
         where the folder holds anything else.
         """
+        from ames.database.build import compress
+        from ames.retrieval.photos import digest, extract_source, list_photos
+
         folder, found, photos = Path(folder), load(model), list_photos(images)
         wanted = _plan(found, str(model), digest(photos), {**options, "device": device})
         there = Collection.load(folder)
@@ -144,6 +148,9 @@ class Retriever:
         Names are paths below the folder, or the paths as given. AmesError names a photo that cannot be read,
         and a name under which the collection has another photo.
         """
+        from ames.database.build import append
+        from ames.retrieval.photos import extract_source, list_photos
+
         config = self._photos_config()
         with TemporaryDirectory() as work:
             source, done = extract_source(list_photos(photos), config, Path(work) / "photos")
@@ -155,6 +162,8 @@ class Retriever:
 
     def delete(self, names: str | Iterable[str]) -> int:
         """Delete photos by name; return how many. AmesError for a name that the collection does not have."""
+        from ames.database.writer import writing
+
         wanted = [names] if isinstance(names, str) else list(names)
         with writing(self.database.path) as writer:
             gone = writer.delete(wanted)
