@@ -657,3 +657,12 @@ def test_other_versions_are_named(tmp_path):
     damaged(tmp_path / "db" / db.manifest.segments[0].name, 8, 3)
     with pytest.raises(AmesError, match="version 2 of the format, this library reads 1"):
         Database(tmp_path / "db")
+
+
+def test_codes_that_a_database_cannot_hold_are_refused_before_anything_is_written(tmp_path):
+    made = source(tmp_path / "x", 3)
+    with pytest.raises(
+        AmesError, match=r"Chamfer makes codes of torch.float32: a database holds packed bits"
+    ):
+        compress(made, Chamfer(), tmp_path / "db", desc_num=2)
+    assert not (tmp_path / "db").exists()

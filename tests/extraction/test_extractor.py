@@ -86,6 +86,18 @@ def test_what_is_refused(tmp_path):
     ):
         with pytest.raises(AmesError, match=message):
             extract(given)
+    for given, message in (
+        (None, "photos: a NoneType; give a path"),
+        (5, "photos: a int; give a path"),
+        (b"bytes", "photos: a bytes; give a path"),
+        ("a\0.jpg", "embedded null byte"),
+    ):
+        with pytest.raises(AmesError, match=message):
+            extract(given)
+    with pytest.raises(AmesError, match="backbone or model is a NoneType: give a name"):
+        Extractor(None)
+    with pytest.raises(AmesError, match="device gpu: cannot be used here"):
+        Extractor("rootsift", device="gpu")
     with pytest.raises(AmesError, match=r"backbone or model 'rotsift' does not exist; did you mean rootsift"):
         Extractor("rotsift")
     with pytest.raises(AmesError, match="option 'desc_nun' does not exist; did you mean desc_num"):

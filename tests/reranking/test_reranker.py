@@ -214,7 +214,10 @@ def test_a_list_wise_model():
             {"similarities": [1, 1, 1, np.nan]},
             "similarities hold values that are not finite",
         ),
-        (QUERY, CANDIDATES, {"top_k": 0}, "top_k 0 is below 1"),
+        (QUERY, CANDIDATES, {"top_k": 0}, "top_k 0 is not a whole number of 1 or more"),
+        (QUERY, CANDIDATES, {"top_k": 1.5}, "top_k 1.5 is not a whole number of 1 or more"),
+        (QUERY, CANDIDATES, {"similarities": ["a"] * 4}, "similarities are no numbers"),
+        (QUERY, None, {}, "candidates are a NoneType: give features, or a list of them"),
         (QUERY, CANDIDATES, {"ids": [1]}, "1 ids for 4 candidates"),
         (QUERY, BytesStore(lambda ids: [b"123"], 2), {"ids": [1]}, "field 0: 3 bytes, no multiple of the 2"),
         (QUERY, BytesStore(lambda ids: []), {}, "candidates are a store: give the ids"),
@@ -229,6 +232,43 @@ def test_a_list_wise_model():
 def test_what_is_refused(query, candidates, more, message):
     with pytest.raises(AmesError, match=message):
         Reranker(model(), FUSION).rank(query, candidates, **more)
+
+
+def test_a_model_of_the_table_uses_as_many_descriptors_as_it_is_used_with():
+    query, many = array(300, 128), array(3, 80, 128, seed=1)
+    named = Reranker("rootsift_ames")
+    assert named.desc_num == (200, 50)
+    expected = Reranker(load_model("rootsift_ames")).score(query[:200], many[:, :50])
+    np.testing.assert_allclose(named.score(query, many), expected, atol=1e-5)
+    more = Reranker("rootsift_ames", desc_num=(300, 80)).score(query, many)
+    np.testing.assert_allclose(more, Reranker(load_model("rootsift_ames")).score(query, many), atol=1e-5)
+    assert np.abs(more - expected).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Reranker(None), "model is a NoneType: give a name or the path of a checkpoint"),
+        (lambda: Reranker("chamfer", "x"), "fusion is a str: give ames.Fusion"),
+        (lambda: Reranker("chamfer", device="gpu"), "device gpu: cannot be used here"),
+        (lambda: Reranker("chamfer", device=None), "device None: cannot be used here"),
+        (lambda: Reranker("chamfer", desc_num=5), "desc_num 5: give two whole numbers"),
+        (lambda: Reranker("chamfer", desc_num=(0, 5)), r"desc_num \(0, 5\): give two whole numbers"),
+        (lambda: Fusion(float("nan"), 1), r"lamb nan is outside \[0, 1\]"),
+        (lambda: Fusion(5, 1), r"lamb 5 is outside \[0, 1\]"),
+        (lambda: Fusion(0.4, -1), "temp -1 is not a number above 0"),
+        (lambda: pack_codes(CANDIDATES), "codes are a ndarray: give what model.compress returned"),
+        (lambda: unpack_codes(b"1234"), "fields are the bytes of one image: give a list"),
+        (lambda: unpack_codes([None]), "field 0: a NoneType; expected bytes"),
+        (lambda: unpack_codes(["ab"]), "field 0: a str; expected bytes"),
+        (lambda: unpack_codes([b"ab"], 0), "code_bytes 0 is not a whole number of 1 or more"),
+        (lambda: load_model(5), "model is a int: give a name or the path"),
+    ],
+)
+def test_wrong_arguments_are_one_line(call, message):
+    with pytest.raises(AmesError, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
 
 
 def test_other_backbones_and_unknown_names_are_refused(tmp_path):

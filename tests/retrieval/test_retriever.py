@@ -4,6 +4,7 @@ import json
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,6 +12,9 @@ import pytest
 
 from ames.errors import AmesError
 from ames.extraction.extractor import Extractor
+from ames.models.checkpoints import save_checkpoint
+from ames.models.load import load_model
+from ames.reranking.fusion import Fusion
 from ames.retrieval import collection
 from ames.retrieval.retriever import Retriever
 from helpers import photos
@@ -54,6 +58,9 @@ def test_added_and_deleted_photos(made):
         photos.save(folder / "more" / f"{seed}.jpg", photos.scene(seed))
     assert index.add(folder / "more") == 2
     assert index.add(folder / "more") == 0  # all of it exists already
+    photos.save(folder / "more" / "23.jpg", photos.scene(23))
+    assert index.add(folder / "more") == 1  # a folder that has grown
+    assert index.delete(Path("23.jpg")) == 1
     assert index.search(photos.scene(21, view=1)[..., ::-1], k=1)[0].name == "21.jpg"
     photos.save(folder / "22.jpg", photos.scene(22))
     assert index.add([folder / "22.jpg"]) == 1
@@ -101,7 +108,7 @@ def test_an_interrupted_build_resumes(tmp_path, monkeypatch, last):
 
     with monkeypatch.context() as patched:
         if last == "compress":
-            patched.setattr("ames.database.build.compress", stop)
+            patched.setattr("ames.retrieval.photos.compress", stop)
         else:
             patched.setattr(collection.Collection, "save", stop)
         with pytest.raises(KeyboardInterrupt):
@@ -125,6 +132,75 @@ def test_a_full_precision_model_and_chamfer(tmp_path):
         Retriever.build(tmp_path / "c", tmp_path / "photos", "chamfer")
 
 
+def test_files_of_others_are_never_touched(tmp_path):
+    photos.save(tmp_path / "photos" / "1.jpg", photos.scene(1))
+    precious = tmp_path / "index.building" / "precious.txt"
+    precious.parent.mkdir()
+    precious.write_text("mine")
+    with pytest.raises(AmesError, match=r"index.building: holds other files \(precious.txt\): move them"):
+        Retriever.build(tmp_path / "index", tmp_path / "photos")
+    assert precious.read_text() == "mine"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "x.txt").write_text("mine")
+    with pytest.raises(AmesError, match=r"other: holds other files \(x.txt\); give a new folder"):
+        Retriever.build(tmp_path / "other", tmp_path / "photos")
+    assert not (tmp_path / "other.building").exists()
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["x.txt"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"desc_num": 0}, "desc_num 0 is not a whole number of 1 or more"),
+        ({"desc_num": "x"}, "desc_num 'x' is not a whole number"),
+        ({"factory": "SQ0"}, "global factory 'SQ0': a size of 0"),
+        ({"factory": "nonsense"}, "global factory 'nonsense'"),
+        ({"factory": 4}, "global factory is a int: give FAISS' text"),
+        ({"device": "gpu"}, "device gpu: cannot be used here"),
+        (
+            {"model": "chamfer", "backbone": "rootsift"},
+            "Chamfer makes codes of torch.float32",
+        ),
+        ({"model": 5}, "model is a int: give a name or the path"),
+        ({"images": None}, "a photo of a collection is a file: give paths, not a NoneType"),
+        ({"images": ["1.jpg", "1.jpg"]}, "1.jpg: listed twice; each photo has one name"),
+        ({"folder": "."}, "folder '.': give the name of a folder"),
+        ({"folder": None}, "folder is a NoneType: give a path"),
+    ],
+)
+def test_a_build_that_is_refused_leaves_nothing(tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    photos.save(tmp_path / "photos" / "1.jpg", photos.scene(1))
+    given = {"folder": "index", "images": "photos"} | options
+    with pytest.raises(AmesError, match=message):
+        Retriever.build(**given)
+    left = {path.name for path in tmp_path.iterdir()} - {"photos"}
+    assert left == set()
+    index = Retriever.build(tmp_path / "index", tmp_path / "photos", desc_num=20)
+    assert len(index) == 1
+    assert not (tmp_path / "index.building").exists()
+
+
+def test_a_checkpoint_without_a_fusion_needs_one_at_once(tmp_path):
+    for seed in SCENES:
+        photos.save(tmp_path / "photos" / f"{seed}.jpg", photos.scene(seed))
+    save_checkpoint(tmp_path / "my.pt", load_model("rootsift_ames_dist"))
+    model = tmp_path / "my.pt"
+    with pytest.raises(AmesError, match=r"my.pt brings no lambda and gamma: give fusion=Fusion"):
+        Retriever.build(tmp_path / "index", tmp_path / "photos", model, backbone="rootsift")
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "my.pt"}
+    fusion = Fusion(0.3, 0.5)
+    built = Retriever.build(
+        tmp_path / "index", tmp_path / "photos", model, backbone="rootsift", fusion=fusion
+    )
+    assert built.reranker.fusion == Retriever.open(tmp_path / "index").reranker.fusion == fusion
+    assert built.search(photos.scene(4, view=1)[..., ::-1], k=1)[0].name == "4.jpg"
+    model.rename(tmp_path / "moved.pt")
+    with pytest.raises(AmesError, match=r"index: its model is no longer at .*my.pt: give model=PATH"):
+        Retriever.open(tmp_path / "index")
+    assert Retriever.open(tmp_path / "index", tmp_path / "moved.pt").reranker.fusion == fusion
+
+
 def test_what_is_refused(made):
     index, folder = made
     with pytest.raises(AmesError, match=r"k 101 is outside 1 ... 100"):
@@ -135,6 +211,25 @@ def test_what_is_refused(made):
         index.search(Extractor("rootsift")([folder / "photos" / "a" / "1.jpg"]))
     with pytest.raises(AmesError, match="no image 'x' in it; nothing was deleted"):
         index.delete("x")
+    for call, message in (
+        (lambda: index.delete(None), "names to delete are text"),
+        (lambda: index.delete([3]), "names to delete are text"),
+        (
+            lambda: index.add([np.zeros((3, 3))]),
+            "a collection is a file: give paths, not a ndarray",
+        ),
+        (lambda: index.add(np.zeros((3, 3, 3), np.uint8)), "a photo of a collection is a file"),
+        (lambda: index.search(3), "photos: a int; give a path|photo 0: a int; give a path"),
+        (lambda: index.search("a\0.jpg"), "embedded null byte"),
+        (lambda: index.search(photos.scene(1), k=2.5), "k 2.5 is not a whole number"),
+        (lambda: index.search(photos.scene(1), k="5"), "k '5' is not a whole number"),
+        (lambda: index.search_features(np.zeros(256), np.zeros((3, 128))), "local descriptors are a ndarray"),
+        (lambda: Retriever.open(folder / "nowhere"), "nowhere: no database"),
+        (lambda: Retriever.open(None), "folder is a NoneType"),
+        (lambda: Retriever.open(folder / "index", device="gpu"), "device gpu: cannot be used here"),
+    ):
+        with pytest.raises(AmesError, match=message):
+            call()
     with pytest.raises(AmesError, match=r"made by another projection \(rootsift_ames_dist"):
         Retriever.open(folder / "index", "rootsift_ames")
     (folder / "index" / collection.NAME).write_text(json.dumps({"model": 3}))

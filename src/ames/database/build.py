@@ -267,6 +267,17 @@ def batches(
 def _check_source(source: Source, model: Similarity) -> None:
     check_codes(model, source.local)
     check_backbone(source.local, width=model.local_dim, backbone=None)
+    if not source.local.packed:
+        check_storable(model, source.local.width)
+
+
+def check_storable(model: Similarity, width: int) -> None:
+    """AmesError unless a database can hold the codes that a model makes of descriptors of ``width``."""
+    nothing = LocalFeatures.from_descriptors(torch.zeros(1, 1, width, device=model.device))
+    kind = model.compress(nothing).descriptors.dtype
+    if kind not in (torch.uint8, torch.float16):
+        made = f"{type(model).__name__} makes codes of {kind}"
+        raise AmesError(f"{made}: a database holds packed bits or float16; take another model")
 
 
 def _real_first(local: LocalFeatures) -> LocalFeatures:

@@ -30,6 +30,8 @@ def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         data = Path(path).read_bytes()
     except OSError as error:
         raise UnreadableImage(error.strerror or "cannot be read") from error
+    except ValueError as error:  # a zero byte in the name
+        raise UnreadableImage(str(error)) from error
     return decode(data, max_pixels=max_pixels)
 
 

@@ -16,6 +16,7 @@ from ames.extraction.base import BaseExtractor, ImageRegion
 from ames.extraction.config import ExtractionConfig
 from ames.extraction.factory import build_extractor
 from ames.features import LocalFeatures
+from ames.io.console import check_device
 from ames.models.registry import MODELS
 
 _CHANNELS = ((), (3,), (4,))
@@ -40,6 +41,7 @@ class Extractor:
         device: str = "cpu",
         **options: Any,
     ) -> None:
+        check_device(device, option="device")
         self._extractor = build_extractor(preset_config(name, detector=detector, device=device, **options))
         self.name = self._extractor.name
 
@@ -55,6 +57,9 @@ class Extractor:
         """
         if _is_photo(photos):
             return self._extract([photos])[0]
+        if not isinstance(photos, Iterable) or isinstance(photos, bytes):
+            kind = type(photos).__name__
+            raise AmesError(f"photos: a {kind}; give a path, an array, a PIL image, or several")
         many = list(photos)
         if not many:
             raise AmesError("no photos: give at least one")
@@ -83,6 +88,8 @@ def preset_config(
 ) -> ExtractionConfig:
     """Return the options of a backbone, or of the backbone of a model of the table, with others changed."""
     preset: dict[str, Any] = {}
+    if not isinstance(name, str):
+        raise AmesError(f"backbone or model is a {type(name).__name__}: give a name")
     if name in MODELS:
         entry = MODELS[name]
         if entry.backbone is None:

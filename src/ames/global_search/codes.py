@@ -49,19 +49,12 @@ class GlobalCodec:
         AmesError for a string that FAISS cannot parse or encode with, for too few vectors, and for values
         that are not finite.
         """
-        import faiss
 
         vectors = _unit(vectors)
         vectors = vectors[np.linalg.norm(vectors, axis=1) > 0]
         if not len(vectors):
             raise AmesError("no global descriptors to fit a codec on: all images are without keypoints")
-        if re.search(r"(?<!\d)0(?!\d)", factory):  # FAISS divides by it
-            raise AmesError(f"global factory {factory!r}: a size of 0")
-        try:
-            index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
-        except RuntimeError as error:
-            raise AmesError(f"global factory {factory!r}: {_reason(error)}") from error
-        _check_parts(factory, index)
+        index = check_factory(factory, vectors.shape[1])
         order = np.random.default_rng([seed, 22]).permutation(len(vectors))
         try:
             _train(index, vectors[order])
@@ -220,6 +213,25 @@ def _steps(index: Any) -> list[Any]:
     import faiss
 
     return [faiss.downcast_VectorTransform(index.chain.at(i)) for i in range(index.chain.size())]
+
+
+def check_factory(factory: str, width: int) -> Any:
+    """Return the untrained index of a FAISS factory string for vectors of a width.
+
+    AmesError for a string that FAISS cannot parse or encode with.
+    """
+    import faiss
+
+    if not isinstance(factory, str):
+        raise AmesError(f"global factory is a {type(factory).__name__}: give FAISS' text, such as SQ4")
+    if re.search(r"(?<!\d)0(?!\d)", factory):  # FAISS divides by it
+        raise AmesError(f"global factory {factory!r}: a size of 0")
+    try:
+        index = faiss.index_factory(width, factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        raise AmesError(f"global factory {factory!r}: {_reason(error)}") from error
+    _check_parts(factory, index)
+    return index
 
 
 def _reason(error: RuntimeError) -> str:

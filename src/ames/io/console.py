@@ -51,14 +51,16 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (cpu)")
 
 
-def check_device(name: str) -> None:
-    """AmesError if torch cannot use the device here."""
+def check_device(name: str, *, option: str = "--device") -> None:
+    """AmesError if torch cannot use the device here. option: as the caller calls it."""
     import torch
 
+    if not isinstance(name, str):
+        raise AmesError(f"{option} {name}: cannot be used here; give torch's name, such as cpu or cuda")
     try:
         torch.zeros(1, device=name).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # what torch raises differs
-        raise AmesError(f"--device {name}: cannot be used here ({first_line(error)})") from error
+    except Exception as error:  # what torch raises differs
+        raise AmesError(f"{option} {name}: cannot be used here ({first_line(error)})") from error
 
 
 def positive(text: str) -> int:

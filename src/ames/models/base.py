@@ -37,6 +37,11 @@ class Similarity(nn.Module):
     code_bits: int | None = None
     arguments: dict[str, Any]
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are; the CPU without any."""
+        return next((x.device for x in self.state_dict().values()), torch.device("cpu"))
+
     def score(self, query: LocalFeatures, candidates: LocalFeatures) -> Tensor:
         """query [B, N, D], candidates [B, K, M, D] -> logits [B, K]."""
         _check_sides(query, candidates, listed=True)

@@ -15,7 +15,7 @@ from ames.weights import shipped_path
 from ames.weights.released import fetch
 from ames.weights.tensor_names import plain_names
 
-_FILES = (".pt", ".pth", ".safetensors")
+FILES = (".pt", ".pth", ".safetensors")
 
 
 class Loaded(NamedTuple):
@@ -51,6 +51,8 @@ def load(
 
     backbone: AmesError if the model is known to have been trained on another one's descriptors (None: any).
     """
+    if not isinstance(name_or_path, (str, Path)):
+        raise AmesError(f"model is a {type(name_or_path).__name__}: give a name or the path of a checkpoint")
     if str(name_or_path) in MODELS:
         name = str(name_or_path)
         entry = MODELS[name]
@@ -58,7 +60,7 @@ def load(
         _check_backbone(name, entry.backbone, backbone)
         return Loaded(_weighted(name, entry, folder), name, about, entry)
     path = Path(name_or_path)
-    if not path.exists() and path.suffix not in _FILES:
+    if not path.exists() and path.suffix not in FILES:
         raise AmesError(unknown("model", str(name_or_path), MODELS) + "; a checkpoint is given by its path")
     from ames.models.checkpoints import build_from_weights, read_weights  # needs safetensors
 

@@ -23,12 +23,14 @@ class Fusion:
     lamb: float
     gamma: float
 
+    def __post_init__(self) -> None:
+        check_fusions([self.lamb], [self.gamma])
+
     @classmethod
     def from_keys(cls, keys: Any, *, source: str) -> Fusion:
         """Read published keys. AmesError begins with ``source`` where they are missing or out of range."""
         try:
             fusion = cls(lamb=keys["lamb"], gamma=keys["temp"])
-            check_fusions([fusion.lamb], [fusion.gamma])
         except (TypeError, KeyError, AmesError) as error:
             raise AmesError(f"{source} is {keys!r}, expected lamb and temp") from error
         return fusion

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from ames.backbones.base import ImageFeatures
 from ames.errors import AmesError, naming
 from ames.features import LocalFeatures
+from ames.io.console import check_device
 from ames.models.base import PairSimilarity, Similarity
 from ames.models.load import load
 from ames.reranking.fusion import Fusion
@@ -70,8 +72,10 @@ class Reranker:
     """Scores and ranks candidate images of a query by their local descriptors.
 
     model: a name of ``list_models``, a checkpoint's path, or a model. fusion: lambda and gamma of the final
-    score (None: what the model brings). device: torch's name. precision: fp32, tf32, bf16 or fp16. windows:
-    of a list-wise model whose list is shorter than the candidates.
+    score (None: what the model brings). device: torch's name. precision: fp32, tf32, bf16 or fp16. desc_num:
+    the strongest descriptors that are used of a query and of a candidate (None: those that a model of the
+    table is used with, ``ames models``; of other models all). windows: of a list-wise model whose list is
+    shorter than the candidates.
 
     A query is one image: ``Extractor``'s features, ``LocalFeatures`` [N, D], or an array or tensor [N, D].
     Candidates are K images: a batch of these ([K, M, D]), or a list of single ones with unequal numbers of
@@ -86,15 +90,21 @@ class Reranker:
         *,
         device: str = "cpu",
         precision: str = "fp32",
+        desc_num: tuple[int, int] | None = None,
         windows: Windows | None = None,
     ) -> None:
+        if fusion is not None and not isinstance(fusion, Fusion):
+            raise AmesError(f"fusion is a {type(fusion).__name__}: give ames.Fusion(lamb, gamma)")
+        check_device(device, option="device")
         self.backbone: str | None = None
-        self.name, self.fusion = type(model).__name__, fusion
+        self.name, self.fusion, self.desc_num = type(model).__name__, fusion, _counts(desc_num)
         if not isinstance(model, Similarity):
             found = load(model)
             model, self.name = found.model, found.name
             self.backbone = found.about.get("backbone")
             self.fusion = fusion or Fusion.from_checkpoint(found.about, source=found.name)
+            if found.entry is not None and desc_num is None:
+                self.desc_num = found.entry.query_desc_num, found.entry.db_desc_num
         compute = ComputeConfig(devices=(device,), precision=precision)
         self.model = model
         self.scorer: PairScorer | ListScorer
@@ -142,8 +152,8 @@ class Reranker:
             if ids is None:
                 raise AmesError("candidates are a store: give the ids to read from it, ids=[...]")
             candidates = candidates.read(ids)
-        if top_k is not None and top_k < 1:
-            raise AmesError(f"top_k {top_k} is below 1")
+        if top_k is not None and (not isinstance(top_k, Integral) or top_k < 1):
+            raise AmesError(f"top_k {top_k!r} is not a whole number of 1 or more")
         one, many = self._sides(query, candidates)
         count = len(many.valid)
         if ids is not None and len(ids) != count:
@@ -240,6 +250,10 @@ class Reranker:
             if many.valid.ndim == 1:
                 many = many.map(lambda x: x[None])
         else:
+            if not isinstance(candidates, Iterable):
+                raise AmesError(
+                    f"candidates are a {type(candidates).__name__}: give features, or a list of them"
+                )
             singles = [self._local(x, f"candidate {i}") for i, x in enumerate(candidates)]
             if not singles:
                 raise AmesError("no candidates: give at least one")
@@ -253,6 +267,8 @@ class Reranker:
             raise AmesError(f"candidates are {list(many.descriptors.shape)}; expected [K, M, D]")
         if not len(many.valid):
             raise AmesError("no candidates: give at least one")
+        if self.desc_num is not None:
+            one, many = one.trim(self.desc_num[0]), many.trim(self.desc_num[1])
         return one, many
 
     def _local(self, given: Features, what: str) -> LocalFeatures:
@@ -284,7 +300,7 @@ class BytesStore:
         self._fetch, self.code_bytes = fetch, code_bytes
 
     def read(self, ids: Any, /) -> LocalFeatures:
-        """Return the codes uint8 [K, M, code_bytes]; AmesError for a field that is no number of codes."""
+        """Return the codes uint8 [K, M, code_bytes]. AmesError for a field that is no number of codes."""
         return unpack_codes(self._fetch(ids), self.code_bytes)
 
 
@@ -292,16 +308,27 @@ def pack_codes(codes: LocalFeatures) -> list[bytes]:
     """Return each image's codes uint8 [K, M, bytes] as ``bytes``, padding left out: what a binary field of a
     vector database holds.
     """
-    if codes.descriptors.dtype != torch.uint8 or codes.valid.ndim != 2:
-        raise AmesError(f"{codes.descriptors.dtype} {list(codes.descriptors.shape)} are no packed codes")
+    if not isinstance(codes, LocalFeatures):
+        raise AmesError(f"codes are a {type(codes).__name__}: give what model.compress returned")
+    if codes.descriptors.dtype != torch.uint8:
+        raise AmesError(f"codes are {codes.descriptors.dtype}: give those of a binary model (uint8)")
+    if codes.valid.ndim != 2:
+        shape = list(codes.descriptors.shape)
+        raise AmesError(f"codes are {shape}: give those of a batch of images, [K, M, bytes]")
     rows = zip(codes.descriptors.cpu().numpy(), codes.valid.cpu().numpy(), strict=True)
     return [row[valid].tobytes() for row, valid in rows]
 
 
 def unpack_codes(fields: Sequence[bytes], code_bytes: int = 16) -> LocalFeatures:
     """Return codes uint8 [K, M, code_bytes] of the fields that ``pack_codes`` made."""
+    if not isinstance(code_bytes, int) or code_bytes < 1:
+        raise AmesError(f"code_bytes {code_bytes!r} is not a whole number of 1 or more")
+    if isinstance(fields, (bytes, bytearray, memoryview)):
+        raise AmesError("fields are the bytes of one image: give a list, one field per image")
     images = []
     for i, field in enumerate(fields):
+        if not isinstance(field, (bytes, bytearray, memoryview)):
+            raise AmesError(f"field {i}: a {type(field).__name__}; expected bytes")
         if len(field) % code_bytes:
             raise AmesError(f"field {i}: {len(field)} bytes, no multiple of the {code_bytes} of a code")
         codes = np.frombuffer(field, np.uint8).reshape(-1, code_bytes).copy()
@@ -311,13 +338,28 @@ def unpack_codes(fields: Sequence[bytes], code_bytes: int = 16) -> LocalFeatures
     return LocalFeatures.stack(images)
 
 
+def _counts(desc_num: tuple[int, int] | None) -> tuple[int, int] | None:
+    if desc_num is None:
+        return None
+    try:
+        query, candidate = desc_num
+    except (TypeError, ValueError):
+        query = candidate = None  # type: ignore[assignment]
+    if not (isinstance(query, int) and isinstance(candidate, int)) or min(query, candidate) < 1:
+        raise AmesError(f"desc_num {desc_num!r}: give two whole numbers, of a query and of a candidate")
+    return query, candidate
+
+
 def _plain(local: LocalFeatures) -> LocalFeatures:
     """On the CPU, so that images of several sources go into one batch."""
     return local.to("cpu")
 
 
 def _similarities(given: Sequence[float] | np.ndarray, count: int) -> np.ndarray:
-    values = np.asarray(given, np.float32)
+    try:
+        values = np.asarray(given, np.float32)
+    except (TypeError, ValueError) as error:
+        raise AmesError("similarities are no numbers: give one float per candidate") from error
     if values.shape != (count,):
         raise AmesError(f"similarities are {list(values.shape)} for {count} candidates")
     if not np.isfinite(values).all():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from ames.errors import AmesError
 from ames.extraction.config import ExtractionConfig
 from ames.io.atomic import atomic_file
 from ames.io.claims import parsed
+from ames.reranking.fusion import Fusion
 
 NAME = "retriever.json"  # beside the database's files
 _MACHINE = ("device", "workers", "batch_size", "overwrite")  # options that leave the features as they are
@@ -20,7 +22,7 @@ _MACHINE = ("device", "workers", "batch_size", "overwrite")  # options that leav
 class Collection:
     """What a collection was built of. model: a name, or a checkpoint's path. extraction: how photos are read.
     desc_num: local descriptors stored per image; query_desc_num: used of a query. images: digest of the
-    names that it was built with.
+    names that it was built with. fusion: None: what the model brings.
     """
 
     model: str
@@ -28,6 +30,7 @@ class Collection:
     desc_num: int
     query_desc_num: int
     images: str
+    fusion: Fusion | None = None
 
     def save(self, folder: Path) -> None:
         """Write it into the database's folder; atomic."""
@@ -45,9 +48,19 @@ class Collection:
             options = content["extraction"]
             options |= {key: Path(options[key]) for key in ("pack", "detector") if options[key]}
             options["scales"] = tuple(options["scales"]) if options["scales"] else None
-            return cls(**content | {"extraction": ExtractionConfig(**options, workers=0)})
+            fusion = None if content["fusion"] is None else Fusion(**content["fusion"])
+            made = {"extraction": ExtractionConfig(**options, workers=0), "fusion": fusion}
+            found = cls(**content | made)
+            if not (isinstance(found.model, str) and isinstance(found.query_desc_num, int)):
+                raise TypeError("model or query_desc_num")
+            return found
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise AmesError(f"{path}: damaged, or not of this library; build the collection again") from error
+
+    @property
+    def digest(self) -> str:
+        """Eight hexadecimal digits of all of it."""
+        return hashlib.sha256(json.dumps(self._plain(), sort_keys=True).encode()).hexdigest()[:8]
 
     def check_same(self, folder: Path, wanted: Collection) -> None:
         """AmesError unless a folder's collection, this one, is what ``wanted`` would make."""
@@ -68,5 +81,18 @@ _DIFFERENCES = {
     "extraction": "other extraction options",
     "desc_num": "another desc_num",
     "query_desc_num": "another query_desc_num",
+    "fusion": "another fusion",
     "images": "other photos (open it and add some)",
 }
+
+
+def check_folder(folder: Path | str) -> Path:
+    """Return a collection's folder; AmesError for what names none."""
+    if not isinstance(folder, (str, Path)):
+        raise AmesError(f"folder is a {type(folder).__name__}: give a path")
+    path = Path(folder)
+    if not path.name or path.name == "..":
+        raise AmesError(f"folder {str(folder)!r}: give the name of a folder, such as index/")
+    if path.exists() and not path.is_dir():
+        raise AmesError(f"{path}: a file; a collection is a folder")
+    return path

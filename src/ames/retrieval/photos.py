@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from ames.database.build import Source
+from ames.database.build import Source, check_storable, compress
+from ames.database.manifest import NAME as MANIFEST
+from ames.database.writer import check_free
 from ames.datasets.finding import find_images
 from ames.datasets.lists import list_digest
 from ames.descriptors.local import DescriptorFile, GlobalFile
 from ames.errors import AmesError
-from ames.extraction.config import ExtractionConfig
+from ames.extraction.base import BaseExtractor
 from ames.extraction.factory import build_extractor
 from ames.extraction.pipeline import Extraction, Images, plan_output, run
+from ames.global_search.codes import check_factory
+from ames.models.load import Loaded
+from ames.retrieval.collection import Collection
 
 log = logging.getLogger(__name__)
+STEM = "photos"  # what the names of the files begin with
 
 
 def list_photos(photos: Path | str | Sequence[Path | str]) -> Images:
     """Return the photos in a folder by their paths below it, or those that are named, as they are named."""
     if not isinstance(photos, (str, Path)):
-        if not photos:
+        listed = list(photos) if isinstance(photos, Iterable) else [photos]
+        if not listed:
             raise AmesError("no photos: give at least one")
-        return Images(Path(), [str(path) for path in photos])
+        for path in listed:
+            if not isinstance(path, (str, Path)):
+                raise AmesError(f"a photo of a collection is a file: give paths, not a {type(path).__name__}")
+        names = [str(path) for path in listed]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise AmesError(f"{twice}: listed twice; each photo has one name")
+        return Images(Path(), names)
     root = Path(photos)
     if not root.is_dir():
         return Images(Path(), [str(photos)])
@@ -38,15 +53,67 @@ def digest(images: Images) -> str:
     return list_digest(images.names)
 
 
-def extract_source(images: Images, config: ExtractionConfig, stem: Path) -> tuple[Source, Extraction]:
-    """Extract photos to the files STEM_*.hdf5, and return what a database is made of; resumes.
-
-    AmesError for a backbone without a global vector.
-    """
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    extractor = build_extractor(config)
-    if extractor.global_dim is None:
-        raise AmesError(f"backbone {extractor.name} gives no global vector: a collection needs one")
+def extract_source(images: Images, extractor: BaseExtractor, stem: Path) -> tuple[Source, Extraction]:
+    """Extract photos to the files STEM_*.hdf5, and return what a database is made of; resumes."""
     done = run(images, extractor, plan_output(stem, images, extractor))
     local, vectors = done.files
     return Source(DescriptorFile(local), GlobalFile(vectors)), done
+
+
+def make_database(
+    folder: Path, photos: Images, wanted: Collection, made_by: Loaded, factory: str, work: Path
+) -> None:
+    """Extract photos to files in ``work``, and make a database of them; resumes.
+
+    AmesError, before anything is extracted, for a backbone without a global vector, a FAISS factory that
+    cannot code it, and a model whose codes a database cannot hold.
+    """
+    extractor = build_extractor(wanted.extraction)
+    if extractor.global_dim is None:
+        raise AmesError(f"backbone {extractor.name} gives no global vector: a collection needs one")
+    check_factory(factory, extractor.global_dim)
+    check_storable(made_by.model, extractor.local_dim)
+    # Files of other settings that an interrupted call has left have other names.
+    source, done = extract_source(photos, extractor, work / f"{STEM}-{wanted.digest}")
+    for line in done.summary().splitlines()[1:]:
+        log.warning("%s", line)
+    compress(
+        source,
+        made_by.model,
+        folder,
+        desc_num=wanted.desc_num,
+        factory=factory,
+        model_name=made_by.name,
+        device=wanted.extraction.device,
+    )
+
+
+@contextmanager
+def work_folder(folder: Path, *, finished: bool) -> Iterator[Path]:
+    """The folder beside a collection that holds its extraction; it goes when all is done, and stays after an
+    interruption. finished: only what an interrupted call has left is removed.
+
+    AmesError where the collection's folder, or this one, holds other files, before anything is written.
+    """
+    work = folder.with_name(folder.name + ".building")
+    if not finished and folder.is_dir() and not (folder / MANIFEST).exists():
+        check_free(folder)
+    there = [path.name for path in work.iterdir()] if work.is_dir() else []
+    strangers = [name for name in there if not name.startswith(STEM)]
+    if strangers:
+        raise AmesError(f"{work}: holds other files ({strangers[0]}): move them, or give another folder")
+    try:
+        if not finished:
+            work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AmesError(f"{work}: cannot be made a folder ({error.strerror or error})") from error
+    try:
+        yield work
+    except AmesError:
+        if work.is_dir() and not any(work.iterdir()):
+            work.rmdir()
+        raise
+    if work.is_dir():
+        for path in work.iterdir():
+            path.unlink()
+        work.rmdir()

@@ -6,9 +6,9 @@ What changes a collection is imported when it is called: a search does not load 
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,13 +25,15 @@ from ames.extraction.extractor import Photo, extract_photos, preset_config
 from ames.extraction.factory import build_extractor
 from ames.features import LocalFeatures
 from ames.global_search.shortlist import Shortlist
+from ames.io.console import check_device
 from ames.models.base import Similarity
-from ames.models.load import Loaded, load
+from ames.models.load import FILES, Loaded, load
+from ames.models.registry import MODELS, ModelEntry
 from ames.reranking.fusion import Fusion, rerank_by
 from ames.reranking.list_scorer import ListScorer
 from ames.reranking.reranker import Hits, Reranker
 from ames.reranking.scorer import PairScorer
-from ames.retrieval.collection import Collection
+from ames.retrieval.collection import Collection, check_folder
 
 NUM_RERANK = 100
 _MANY = 10_000
@@ -44,8 +46,7 @@ class Retriever:
 
     ``build`` makes one of a folder of photos, ``open`` opens it again. Nothing but the global index is held
     in memory. database: what is searched. reranker: whose model made the database, with a fusion. config: how
-    photos are read (None: ``search`` takes features, not photos). query_desc_num: local descriptors used of a
-    query.
+    photos are read (None: ``search`` takes features, not photos).
     """
 
     def __init__(
@@ -54,13 +55,11 @@ class Retriever:
         reranker: Reranker,
         *,
         config: ExtractionConfig | None = None,
-        query_desc_num: int = 600,
     ) -> None:
         database.check_model(reranker.model)
         if reranker.fusion is None:
             raise AmesError(f"{reranker.name} brings no lambda and gamma: give a fusion")
         self.database, self.reranker, self.config = database, reranker, config
-        self.query_desc_num = query_desc_num
         self._index = open_index(database)
         self._extractor: Any = None
 
@@ -73,45 +72,36 @@ class Retriever:
         images: Path | str | Sequence[Path | str],
         model: str | Path = "rootsift_ames_dist",
         *,
+        fusion: Fusion | None = None,
         factory: str | None = None,
         device: str = "cpu",
         **options: Any,
     ) -> Retriever:
         """Make a collection in ``folder`` of the photos in a folder, or of a list of files, and open it.
 
-        model: a name of ``list_models``, or a checkpoint (then ``backbone=`` is an option). factory: FAISS
-        code of the global vectors (None: SQ4 from 10,000 photos on, SQfp16 below: the range of a code
-        that was fitted on few vectors does not hold those that are added). Other options are ``desc_num``
-        (local descriptors stored per image), and those of ``ames.extraction.config.ExtractionConfig``.
+        model: a name of ``list_models``, or a checkpoint, then with ``backbone=``. fusion: None: that of the
+        model. factory: FAISS code of the global vectors (None: SQ4 from 10,000 photos on, SQfp16 below: the
+        range of a code that few vectors were fitted on does not hold those that are added). Other options:
+        ``desc_num``, local descriptors stored per image, and those of
+        ``ames.extraction.config.ExtractionConfig``.
 
         Unreadable photos are named in the log; they keep their names, and nothing finds them. A call that was
         interrupted resumes when it is called again; one that is finished opens the collection. AmesError
         where the folder holds anything else.
         """
-        from ames.database.build import compress
-        from ames.retrieval.photos import digest, extract_source, list_photos
+        from ames.retrieval.photos import digest, list_photos, make_database, work_folder
 
-        folder, found, photos = Path(folder), load(model), list_photos(images)
-        wanted = _plan(found, str(model), digest(photos), {**options, "device": device})
+        check_device(device, option="device")
+        folder, found, photos = check_folder(folder), load(model), list_photos(images)
+        wanted = _plan(found, model, digest(photos), fusion, {**options, "device": device})
         there = Collection.load(folder)
         if there is not None:
             there.check_same(folder, wanted)
-            return cls.open(folder, device=device)
-        work = folder.with_name(folder.name + ".building")
-        source, done = extract_source(photos, wanted.extraction, work / "photos")
-        for line in done.summary().splitlines()[1:]:
-            log.warning("%s", line)
-        compress(
-            source,
-            found.model,
-            folder,
-            desc_num=wanted.desc_num,
-            factory=factory or ("SQ4" if len(photos.names) >= _MANY else "SQfp16"),
-            model_name=found.name,
-            device=device,
-        )
-        wanted.save(folder)
-        shutil.rmtree(work)
+        factory = factory or ("SQ4" if len(photos.names) >= _MANY else "SQfp16")
+        with work_folder(folder, finished=there is not None) as work:
+            if there is None:
+                make_database(folder, photos, wanted, found, factory, work)
+                wanted.save(folder)
         return cls.open(folder, device=device)
 
     @classmethod
@@ -126,47 +116,71 @@ class Retriever:
     ) -> Retriever:
         """Open a collection that ``build`` made, or any database (``ames compress``) with its model.
 
-        fusion: None: what the model brings. AmesError where the model did not make the database.
+        fusion: None: what the collection was built with, or what the model brings. Of a query, as many local
+        descriptors are used as its model is used with (``ames models``), else 600. AmesError where the model
+        did not make the database.
         """
-        built = Collection.load(Path(folder))
+        folder = check_folder(folder)
+        built, database = Collection.load(folder), Database(folder)
         if model is None and built is None:
             raise AmesError(f"{folder}: not made by Retriever.build: give the model of the database")
+        if built is not None:
+            model = built.model if model is None else model
+            fusion = fusion or built.fusion
+            if model == built.model and Path(built.model).suffix in FILES and not Path(built.model).exists():
+                raise AmesError(f"{folder}: its model is no longer at {built.model}: give model=PATH")
+        entry = MODELS.get(str(model))
+        query = built.query_desc_num if built is not None else _queries(entry)
         reranker = Reranker(
-            built.model if model is None and built else model,  # type: ignore[arg-type]  # one of them is given
+            model,  # type: ignore[arg-type]  # one of them is given
             fusion,
             device=device,
             precision=precision,
+            desc_num=(query, max(database.slots, 1)),
         )
-        if built is None:
-            return cls(Database(folder), reranker)
-        config = replace(built.extraction, device=device)
-        return cls(Database(folder), reranker, config=config, query_desc_num=built.query_desc_num)
+        config = None if built is None else replace(built.extraction, device=device)
+        return cls(database, reranker, config=config)
 
     def add(self, photos: Path | str | Sequence[Path | str]) -> int:
-        """Add a folder of photos, a photo, or several, all or none; return how many, 0 if all exist already.
+        """Add a folder of photos, a photo, or several, all or none; return how many.
 
-        Names are paths below the folder, or the paths as given. AmesError names a photo that cannot be read,
-        and a name under which the collection has another photo.
+        Names are paths below the folder, or the paths as given. Photos whose names the collection has already
+        are left as they are, so that a folder that has grown is added again as a whole. AmesError names a
+        photo that cannot be read.
         """
         from ames.database.build import append
-        from ames.retrieval.photos import extract_source, list_photos
+        from ames.extraction.pipeline import NothingReadable
+        from ames.retrieval.photos import STEM, extract_source, list_photos
 
-        config = self._photos_config()
+        config, found = self._photos_config(), list_photos(photos)
+        known = set(self.database.names)
+        new = [name for name in found.names if name not in known]
+        if len(new) < len(found.names):
+            log.info("%d photos are in the collection already, by name", len(found.names) - len(new))
+        if not new:
+            return 0
         with TemporaryDirectory() as work:
-            source, done = extract_source(list_photos(photos), config, Path(work) / "photos")
+            try:
+                source, done = extract_source(
+                    replace(found, names=new), build_extractor(config), Path(work) / STEM
+                )
+            except NothingReadable as error:
+                raise AmesError(f"{error}; nothing was added") from error
             for name, why in done.unreadable.items():
                 raise AmesError(f"{name}: {why}; nothing was added")
             added = append(source, self.reranker.model, self.database.path, device=config.device)
         self._reopen()
         return added
 
-    def delete(self, names: str | Iterable[str]) -> int:
+    def delete(self, names: str | Path | Iterable[str | Path]) -> int:
         """Delete photos by name; return how many. AmesError for a name that the collection does not have."""
         from ames.database.writer import writing
 
-        wanted = [names] if isinstance(names, str) else list(names)
+        wanted = [names] if isinstance(names, (str, Path)) else names
+        if not isinstance(wanted, Iterable) or not all(isinstance(x, (str, Path)) for x in wanted):
+            raise AmesError("names to delete are text: give a name, or a list of names")
         with writing(self.database.path) as writer:
-            gone = writer.delete(wanted)
+            gone = writer.delete([str(name) for name in wanted])
         self._reopen()
         return gone
 
@@ -202,8 +216,7 @@ class Retriever:
         if not there.any():
             return Hits([], 0)
         ids, similarities = found.ids[0][there], found.similarities[0][there]
-        query = replace(features, local=features.local.trim(self.query_desc_num))
-        hits = self.reranker.rank(query, self.database, similarities, k, ids=ids, budget_ms=budget_ms)
+        hits = self.reranker.rank(features, self.database, similarities, k, ids=ids, budget_ms=budget_ms)
         named = (replace(hit, id=int(hit.id), name=self.database.names[hit.id]) for hit in hits)
         return Hits(named, hits.scored)
 
@@ -269,24 +282,40 @@ class Retriever:
         return self.config
 
 
-def _plan(found: Loaded, model: str, images: str, options: dict[str, Any]) -> Collection:
+def _plan(
+    found: Loaded, model: str | Path, images: str, fusion: Fusion | None, options: dict[str, Any]
+) -> Collection:
     """What a collection is built of, from the options of ``Retriever.build``."""
     entry = found.entry
     name = found.name if entry is not None and entry.backbone else options.pop("backbone", None)
     if name is None:
         raise AmesError(f"model {model}: name the backbone of its photos, such as backbone='rootsift'")
+    if fusion is None and Fusion.from_checkpoint(found.about, source=found.name) is None:
+        raise AmesError(f"{found.name} brings no lambda and gamma: give fusion=Fusion(lamb, gamma)")
     stored = options.pop("desc_num", 50 if entry is None else entry.db_desc_num)
+    if type(stored) is not int or stored < 1:
+        raise AmesError(f"desc_num {stored!r} is not a whole number of 1 or more")
     config = preset_config(name, **options)
+    place = Path(model) if entry is not None else Path(model).resolve()
     return Collection(
-        model=model,
-        extraction=config if found.model.code_bits is None else replace(config, pack=Path(model)),
+        model=str(place),
+        extraction=config if found.model.code_bits is None else replace(config, pack=place),
         desc_num=stored,
-        query_desc_num=600 if entry is None else entry.query_desc_num,
+        query_desc_num=_queries(entry),
         images=images,
+        fusion=fusion,
     )
 
 
+def _queries(entry: ModelEntry | None) -> int:
+    """Local descriptors that a model is used with of a query."""
+    return 600 if entry is None else entry.query_desc_num
+
+
 def _check_counts(k: int, num_rerank: int) -> None:
+    for name, value in (("k", k), ("num_rerank", num_rerank)):
+        if not isinstance(value, Integral):
+            raise AmesError(f"{name} {value!r} is not a whole number")
     if not 1 <= k <= num_rerank:
         raise AmesError(f"k {k} is outside 1 ... {num_rerank}, the number that is re-ranked")
 
@@ -294,6 +323,8 @@ def _check_counts(k: int, num_rerank: int) -> None:
 def _batch(vectors: np.ndarray, queries: LocalFeatures) -> tuple[np.ndarray, LocalFeatures]:
     """[Q, G] and [Q, N, D]; a single image becomes a batch of one. Bytes are codes."""
     vectors = np.asarray(vectors)
+    if not isinstance(queries, LocalFeatures):
+        raise AmesError(f"local descriptors are a {type(queries).__name__}: give LocalFeatures")
     vectors = vectors[None] if vectors.ndim == 1 else vectors
     queries = queries.map(lambda x: x[None]) if queries.valid.ndim == 1 else queries
     if vectors.ndim != 2 or queries.valid.ndim != 2:

@@ -158,7 +158,7 @@ def step_losses(
     """Losses of one batch at (query, database) numbers of descriptors: int [2], the same for all pairs, or
     int [2, P], one of each for every pair.
     """
-    device = next(model.parameters()).device
+    device = model.device
     with torch.autocast(device.type, enabled=False):  # to bfloat16, which will not join stored float16
         batch = batch.to(device)
         query, database = batch.pairs()
