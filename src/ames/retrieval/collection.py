@@ -15,6 +15,7 @@ from ames.io.claims import parsed
 from ames.reranking.fusion import Fusion
 
 NAME = "retriever.json"  # beside the database's files
+BUILDING = ".building"  # ending of the folder beside, which is there until a collection is whole
 _MACHINE = ("device", "workers", "batch_size", "overwrite")  # options that leave the features as they are
 
 

@@ -19,7 +19,7 @@ from ames.extraction.factory import build_extractor
 from ames.extraction.pipeline import Extraction, Images, plan_output, run
 from ames.global_search.codes import check_factory
 from ames.models.load import Loaded
-from ames.retrieval.collection import Collection
+from ames.retrieval.collection import BUILDING, Collection
 
 log = logging.getLogger(__name__)
 STEM = "photos"  # what the names of the files begin with
@@ -95,7 +95,7 @@ def work_folder(folder: Path, *, finished: bool) -> Iterator[Path]:
 
     AmesError where the collection's folder, or this one, holds other files, before anything is written.
     """
-    work = folder.with_name(folder.name + ".building")
+    work = folder.with_name(folder.name + BUILDING)
     if not finished and folder.is_dir() and not (folder / MANIFEST).exists():
         check_free(folder)
     there = [path.name for path in work.iterdir()] if work.is_dir() else []

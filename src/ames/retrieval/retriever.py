@@ -33,7 +33,7 @@ from ames.reranking.fusion import Fusion, rerank_by
 from ames.reranking.list_scorer import ListScorer
 from ames.reranking.reranker import Hits, Reranker
 from ames.reranking.scorer import PairScorer
-from ames.retrieval.collection import Collection, check_folder
+from ames.retrieval.collection import BUILDING, Collection, check_folder
 
 NUM_RERANK = 100
 _MANY = 10_000
@@ -121,7 +121,10 @@ class Retriever:
         did not make the database.
         """
         folder = check_folder(folder)
-        built, database = Collection.load(folder), Database(folder)
+        built = Collection.load(folder)
+        if built is None and folder.with_name(folder.name + BUILDING).is_dir():
+            raise AmesError(f"{folder}: its building was interrupted: call the same Retriever.build again")
+        database = Database(folder)
         if model is None and built is None:
             raise AmesError(f"{folder}: not made by Retriever.build: give the model of the database")
         if built is not None:
