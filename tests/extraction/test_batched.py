@@ -75,7 +75,28 @@ def test_runs_are_equal_to_the_bit_wherever_they_begin(root):
         same(chain.from_iterable(run(first)), chain.from_iterable(whole[first // 4 :]))
 
 
-def test_images_of_equal_size_share_a_batch(root):
+@pytest.fixture
+def batches(monkeypatch):
+    """As on a GPU: whole batches go through the network."""
+    monkeypatch.setattr("ames.extraction.batched.Lanes", lambda: None)
+
+
+def test_on_a_cpu_images_go_through_lanes_whatever_the_batch(root):
+    seen = []
+
+    class Seeing(Brightness):
+        def maps(self, images):
+            seen.append(len(images))
+            return super().maps(images)
+
+    found = [features(root, Seeing(), batch_size=size) for size in (1, 4)]
+    assert set(seen) == {1}
+    pairs = [pair for pair in zip(*found, strict=True) if not isinstance(pair[0], str)]  # some are unreadable
+    assert len(pairs) == 11
+    assert all(torch.equal(one.local.descriptors, other.local.descriptors) for one, other in pairs)
+
+
+def test_images_of_equal_size_share_a_batch(root, batches):
     seen = []
 
     class Seeing(Brightness):
@@ -146,7 +167,7 @@ def test_suppressed_cells_are_no_descriptors(root):
     assert all(bool(x.local.valid.all()) for x in found if not isinstance(x, str))
 
 
-def test_values_that_are_not_finite_are_an_error_of_their_image(root):
+def test_values_that_are_not_finite_are_an_error_of_their_image(root, batches):
     class Overflowing(Brightness):
         def maps(self, images):
             maps = super().maps(images)

@@ -116,9 +116,9 @@ def test_killed_at_random_ten_times(root, whole, tmp_path):
 
 
 class Broken(Brightness):
-    """Is interrupted at its ``left``-th batch."""
+    """Is interrupted at its ``left``-th image."""
 
-    left = 12
+    left = 34
 
     def maps(self, images):
         self.left -= 1

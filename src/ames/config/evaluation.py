@@ -116,6 +116,7 @@ def compute(config: DictConfig, dataset: DictConfig) -> ComputeConfig:
         precision=str(config.precision),
         batch_size=None if dataset.batch_size is None else whole(dataset, "batch_size"),
         compile=flag(config, "compile"),
+        lanes=None if config.get("num_lanes") is None else whole(config, "num_lanes"),
         workers=whole(config, "num_workers", least=0),
     )
 

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from ames.extraction.preprocessing import NetworkInput, Sizing, network_inputs
 from ames.features import LocalFeatures
 from ames.io.hashing import weights_digest
 from ames.io.prefetch import ahead
+from ames.lanes import Lanes
 from ames.precision import AUTOCAST, usable
 
 PUBLISHED_IN_PIXELS = ("cvnet",)  # backbones of whose published files locations are pixels, not shares
@@ -52,6 +54,8 @@ class BatchedExtractor(BaseExtractor):
     ) -> None:
         config = check_autocast(config or ExtractionConfig())
         self._device = torch.device(config.device)
+        # On a CPU a batch is no faster than its images: each of them goes through a lane.
+        self._lanes = Lanes() if self._device.type == "cpu" else None
         self._network = network.to(self._device).eval()
         self._detector = None if detector is None else detector.to(self._device).eval()
         self._selection = config.selection("network" if detector is None else detector.input)
@@ -125,8 +129,10 @@ class BatchedExtractor(BaseExtractor):
         running: deque[_Running] = deque()
 
         def compute(group: list[tuple[int, _Prepared]]) -> None:
-            running.append(self._start([inputs for _, inputs in group], [row for row, _ in group]))
-            if len(running) > 1:  # the one before is fetched while this one is computed
+            parts = [group] if self._lanes is None else [[one] for one in group]
+            starts = [partial(self._start, [x for _, x in part], [row for row, _ in part]) for part in parts]
+            running.extend(map(_call, starts) if self._lanes is None else self._lanes.map(_call, starts))
+            while len(running) > len(parts):  # the one before is fetched while this one is computed
                 fetch()
 
         def fetch() -> None:
@@ -223,6 +229,10 @@ def probe(network: MapBackbone, device: torch.device | str = "cpu") -> FeatureMa
     """The maps of a small black image: what the network offers, and how wide it is."""
     side = -(-_PROBED // network.multiple) * network.multiple
     return network.maps(torch.zeros(1, 3, side, side, device=device))
+
+
+def _call(start: Callable[[], _Running]) -> _Running:
+    return start()
 
 
 @contextmanager
