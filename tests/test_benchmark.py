@@ -1,0 +1,43 @@
+"""scripts/benchmark.py: all parts in one command; scoring without other libraries."""
+
+import json
+
+from helpers.commands import ROOT, run_process, run_script
+
+SCRIPT = ROOT / "scripts" / "benchmark.py"
+
+WITHOUT = """
+import runpy, sys
+
+BLOCKED = {"hydra", "omegaconf", "h5py", "cv2", "faiss", "safetensors", "tqdm", "filelock", "jinja2"}
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in BLOCKED:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocker())
+sys.argv = "benchmark.py all --sizes 12x9 --pairs 2 --repeats 1 --precisions fp32 --json out.json --markdown out.md".split()
+runpy.run_path(SCRIPT, run_name="__main__")
+"""
+
+
+def test_all_parts_in_one_command_and_scoring_without_other_libraries(tmp_path):
+    (tmp_path / "program.py").write_text(WITHOUT.replace("SCRIPT", repr(str(SCRIPT))))
+    done = run_process(tmp_path / "program.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "\nscoring\n" in done.stdout
+    for part in ("train", "search", "evaluate", "loader"):
+        assert f"{part}: left out, " in done.stdout
+        assert "is not installed" in done.stdout
+    (row,) = json.loads((tmp_path / "out.json").read_text())["scoring"]
+    assert row["query x database"] == "12 x 9"
+    assert row["max difference"] < 2e-5
+    assert row["busy pairs/s"] > 0
+    assert (tmp_path / "out.md").read_text().startswith("### scoring\n\n| query x database | precision |")
+
+
+def test_no_part_begins_after_the_given_minutes(tmp_path):
+    done = run_script(SCRIPT, "all", "--minutes", -1, "--folder", "data", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.count("left out, -1 minutes are over") == 5
