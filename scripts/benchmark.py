@@ -4,8 +4,8 @@
     python scripts/benchmark.py all --device cuda [--markdown OUT.md] [--minutes 8]
 
 "all" measures scoring, training, search, evaluation and reads, in this order, and begins none of them after
-the given minutes. A part whose libraries are missing is left out, which is said: scoring needs torch and numpy
-alone. The twins are in tests/twins. docs/performance.md keeps the tables.
+the given minutes. A part whose libraries are missing is left out, which is said: scoring needs torch and
+numpy alone. The twins are in tests/twins. docs/performance.md keeps the tables.
 """
 
 from __future__ import annotations

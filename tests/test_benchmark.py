@@ -17,7 +17,8 @@ class Blocker:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Blocker())
-sys.argv = "benchmark.py all --sizes 12x9 --pairs 2 --repeats 1 --precisions fp32 --json out.json --markdown out.md".split()
+words = "all --sizes 12x9 --pairs 2 --repeats 1 --precisions fp32 --json out.json --markdown out.md"
+sys.argv = ["benchmark.py", *words.split()]
 runpy.run_path(SCRIPT, run_name="__main__")
 """
 
