@@ -24,8 +24,15 @@ def score(model, queries, gallery, shortlist, mask):
     )
 
 
+@pytest.fixture(scope="module")
+def pool():
+    """Two spawned workers, which import everything once."""
+    with ProcessPoolExecutor(2, get_context("spawn")) as workers:
+        yield workers
+
+
 @pytest.mark.parametrize("binarized", [False, True])
-def test_two_spawned_workers_score_as_none(tmp_path, binarized):
+def test_two_spawned_workers_score_as_none(tmp_path, pool, binarized):
     rng = np.random.default_rng(0)
     files = []
     for name, images in (("query", QUERIES), ("gallery", GALLERY)):
@@ -44,9 +51,8 @@ def test_two_spawned_workers_score_as_none(tmp_path, binarized):
     shortlist = Shortlist(ids, np.zeros(ids.shape, np.float32))
     half = np.zeros(ids.shape, bool)
     half[::2] = True
-    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
-        jobs = [pool.submit(score, model.eval(), *files, shortlist, mask) for mask in (half, ~half)]
-        spawned = np.where(half, *(job.result() for job in jobs))
+    jobs = [pool.submit(score, model.eval(), *files, shortlist, mask) for mask in (half, ~half)]
+    spawned = np.where(half, *(job.result() for job in jobs))
     alone = score(model.eval(), *files, shortlist, half | ~half)
     assert np.isfinite(alone).all()
     np.testing.assert_allclose(spawned, alone, rtol=0, atol=1e-6)  # other candidates trim to other lengths
