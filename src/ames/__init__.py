@@ -11,8 +11,8 @@ DISTRIBUTION = "ames-retrieval"  # on the package index; "ames" there is another
 
 _PUBLIC = {
     "AmesError": "ames.errors",
-    "BytesStore": "ames.reranking.reranker",
-    "CodeStore": "ames.reranking.reranker",
+    "BytesStore": "ames.reranking.code_stores",
+    "CodeStore": "ames.reranking.code_stores",
     "Database": "ames.database.store",
     "Extractor": "ames.extraction.extractor",
     "Fusion": "ames.reranking.fusion",
@@ -25,9 +25,9 @@ _PUBLIC = {
     "evaluate": "ames.evaluation.folder",
     "list_models": "ames.models.registry",
     "load_model": "ames.models.load",
-    "pack_codes": "ames.reranking.reranker",
+    "pack_codes": "ames.reranking.code_stores",
     "search": "ames.global_search.exact",
-    "unpack_codes": "ames.reranking.reranker",
+    "unpack_codes": "ames.reranking.code_stores",
 }
 __all__ = [*sorted(_PUBLIC), "__version__"]
 

@@ -16,7 +16,7 @@ import pytest
 
 from ames.extraction.extractor import Extractor
 from ames.models.load import load_model
-from ames.reranking.reranker import pack_codes
+from ames.reranking.code_stores import pack_codes
 from helpers.commands import ROOT, run_script
 from helpers.documents import blocks, commands, program
 from helpers.photos import save, scene

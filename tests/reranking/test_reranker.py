@@ -14,8 +14,9 @@ from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import save_checkpoint
 from ames.models.load import load_model
+from ames.reranking.code_stores import BytesStore, CodeStore, pack_codes, unpack_codes
 from ames.reranking.fusion import Fusion
-from ames.reranking.reranker import BytesStore, CodeStore, Hit, Reranker, pack_codes, unpack_codes
+from ames.reranking.reranker import Hit, Reranker
 from ames.reranking.windows import Windows
 from helpers.listwise import ToyList
 
@@ -215,6 +216,7 @@ def test_a_list_wise_model():
             "similarities hold values that are not finite",
         ),
         (QUERY, CANDIDATES, {"top_k": 0}, "top_k 0 is not a whole number of 1 or more"),
+        (QUERY, CANDIDATES, {"budget_ms": "5"}, "budget_ms '5' is not a number of milliseconds"),
         (QUERY, CANDIDATES, {"top_k": 1.5}, "top_k 1.5 is not a whole number of 1 or more"),
         (QUERY, CANDIDATES, {"similarities": ["a"] * 4}, "similarities are no numbers"),
         (QUERY, None, {}, "candidates are a NoneType: give features, or a list of them"),
