@@ -107,7 +107,7 @@ def test_a_training_begun_otherwise_is_refused(store, tmp_path):
         fit(made(), loader(store), replace(LONGER, lr=2e-3), checkpoints=Checkpoints(tmp_path, resume=True))
     with pytest.raises(AmesError, match="was begun with seed 0, not 1"):
         fit(made(), loader(store, seed=1), LONGER, checkpoints=Checkpoints(tmp_path, resume=True))
-    with pytest.raises(AmesError, match="of a training that was interrupted; give resume=auto, or remove it"):
+    with pytest.raises(AmesError, match="of a training that was interrupted; give resume=auto, or overwrite"):
         fit(made(), loader(store), LONGER, checkpoints=Checkpoints(tmp_path))
     other = made(model_dim=8, nhead=1)
     with pytest.raises(AmesError, match="was begun with model_dim 16, not 8"):
@@ -128,8 +128,18 @@ def test_a_state_of_another_version_is_refused(store, tmp_path):
         torch.save(old, path)
     with pytest.raises(AmesError, match=r"state-000000003.pt: a state of another version of ames; resume"):
         fit(made(), loader(store), LONGER, checkpoints=Checkpoints(tmp_path, resume=True))
-    with pytest.raises(AmesError, match="of a training that was interrupted; give resume=auto, or remove it"):
+    with pytest.raises(AmesError, match="of a training that was interrupted; give resume=auto, or overwrite"):
         fit(made(), loader(store), LONGER, checkpoints=Checkpoints(tmp_path))
+
+
+def test_overwrite_begins_again_and_removes_the_states_of_an_interrupted_training(store, tmp_path):
+    whole, again = made(), made()
+    fit(whole, loader(store), LONGER)
+    broken_off(made(2), 3, store, tmp_path)
+    fit(again, loader(store), LONGER, checkpoints=Checkpoints(tmp_path, overwrite=True))
+    assert same(weights(whole), weights(again))
+    with pytest.raises(AmesError, match="overwrite begins again: give one of the two"):
+        Checkpoints(tmp_path, resume=True, overwrite=True)
 
 
 def test_a_state_of_another_task_is_refused(store, tmp_path):
