@@ -34,7 +34,7 @@ import torch
 
 import ames
 from ames.cli.main import main
-from ames.models.checkpoints import load_model, save_weights
+from ames.models.checkpoints import load_model
 from ames.models.registry import shipped_for
 
 for words in DRAWN:
@@ -48,8 +48,8 @@ for name, *words in COMMANDS:
         sys.argv = [name, *words]
         runpy.run_path(f"{CLONE}/{name}", run_name="__main__")
 trained = load_model("soft.pt")
-shipped = f"{CLONE}/src/ames/weights/soft_chamfer.safetensors"
-save_weights(shipped, trained, provenance={"backbone": "rootsift"})
+Path("src").symlink_to(f"{CLONE}/src")
+exec(SAVING)
 # The row takes no other model's place: without a model_path evaluation takes the shipped AMES.
 assert shipped_for("rootsift", binarized=False) == "rootsift_ames"
 assert shipped_for("rootsift", binarized=True) == "rootsift_ames_dist"
@@ -83,7 +83,7 @@ def clone(tmp_path_factory):
     for name in ("src", "conf", "tests"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "hubconf.py", root)
-    (model,) = blocks(PAGE, "python")
+    model, _ = blocks(PAGE, "python")
     (root / "src/ames/models/soft_chamfer.py").write_text(model)
     (yaml,) = blocks(PAGE, "yaml")
     (root / "conf/model/soft_chamfer.yaml").write_text(yaml)
@@ -114,8 +114,10 @@ def test_the_page_s_model_reaches_training_evaluation_database_and_hub(clone, tm
         "test_dataset.num_rerank=[5]",
         "hydra.run.dir=shipped",
     ]
-    given = f"CLONE, COMMANDS, DRAWN, EVALUATION = {str(clone)!r}, {words!r}, {DRAWN!r}, {shipped!r}\n"
-    (tmp_path / "program.py").write_text(given + PROGRAM)
+    _, saving = blocks(PAGE, "python")
+    given = {"CLONE": str(clone), "COMMANDS": words, "DRAWN": DRAWN, "EVALUATION": shipped, "SAVING": saving}
+    head = "".join(f"{name} = {value!r}\n" for name, value in given.items())
+    (tmp_path / "program.py").write_text(head + PROGRAM)
     out = run(clone, tmp_path, "program.py")
     assert "checkpoint: soft.pt" in out
     assert "soft.pt on landmarks-test" in out
