@@ -79,6 +79,23 @@ def test_a_student_and_accumulated_steps_too(store, tmp_path):
     assert same(whole, trained(checkpoints=Checkpoints(tmp_path, resume=True)))
 
 
+def test_a_state_is_there_before_the_first_model(store, tmp_path, monkeypatch):
+    """Else a training that ends between the two would find a model that it cannot resume."""
+    kept, whole, resumed = Checkpoints(tmp_path), made(), made(7)
+
+    def failing(*_, **__):
+        assert not kept.empty
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_save", failing)
+        with pytest.raises(Interrupted):
+            fit(made(), loader(store), LONGER, checkpoints=kept)
+    fit(whole, loader(store), LONGER)
+    fit(resumed, loader(store), LONGER, checkpoints=Checkpoints(tmp_path, resume=True))
+    assert same(weights(whole), weights(resumed))
+
+
 def test_the_last_states_stay(store, tmp_path):
     fit(made(), loader(store), LONGER, checkpoints=Checkpoints(tmp_path, every=1, keep=3))
     names = sorted(path.name for path in tmp_path.iterdir())
