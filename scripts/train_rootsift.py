@@ -29,8 +29,8 @@ from ames.datasets.landmarks.build import Parameters, make_landmarks
 from ames.datasets.layout import DatasetFolder
 from ames.datasets.lists import read_list
 from ames.descriptors.local import DescriptorFile, write_globals
-from ames.errors import AmesError
 from ames.extraction.pipeline import extract
+from ames.io.console import run_script
 from ames.models.checkpoints import load_model, save_weights
 from ames.pipelines.prepare import make_shortlist
 from ames.training.logging.journal import journal_path, read_journal
@@ -135,7 +135,4 @@ def trained(path: Path, words: list[str], args: argparse.Namespace) -> dict[str,
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except AmesError as error:
-        raise SystemExit(f"train_rootsift: {error}") from None
+    run_script("train_rootsift", main)

@@ -48,13 +48,17 @@ def naming(
         raise NotFiniteError(image, None if name is None else name(image)) from error
 
 
-def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """The message about a name that does not exist: the nearest ones if there are any, else all of them."""
+def unknown(what: str, name: str, known: Iterable[str], *, hint: str | None = None) -> str:
+    """The message about a name that does not exist: the nearest ones if there are any, else all of them.
+
+    hint: what else to do.
+    """
     names = list(known)
-    near = difflib.get_close_matches(name, names, n=3)
-    return f"{what} {name!r} does not exist; " + (
-        f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(names)}"
-    )
+    near, text = difflib.get_close_matches(name, names, n=3), f"{what} {name!r} does not exist; "
+    if near:
+        asked = f"{text}did you mean {' or '.join(near)}?"
+        return asked if hint is None else f"{asked} {hint[0].upper()}{hint[1:]}"
+    return f"{text}choose one of {', '.join(names)}" + ("" if hint is None else f"; {hint}")
 
 
 def first_line(error: object) -> str:

@@ -1,5 +1,6 @@
 """The command line: what each command writes, and one line and status 2 for whatever is wrong."""
 
+import os
 import subprocess
 import sys
 
@@ -9,11 +10,13 @@ import torch
 from ames import __version__
 from ames.cli.main import main
 from ames.descriptors.local import DescriptorFile, read_globals
+from ames.errors import unknown
 from ames.global_search.shortlist import Shortlist
-from ames.io.console import tell
+from ames.io.console import run_script, tell
 from ames.models.ames import AMES
 from ames.models.checkpoints import save_weights
 from helpers import photos
+from helpers.commands import ROOT
 
 
 def run(*words):
@@ -304,6 +307,71 @@ def test_demo_with_a_checkpoint_that_does_not_fit(tmp_path, capsys, models, make
     words[words.index("--model") + 1] = make(tmp_path)
     refused(capsys, message, *words)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("photos", "photos: is among the photos of "),
+        ("photos/a/new", "new: is among the photos of "),
+        (".", "photos: is among the photos of "),  # the demo's folder of that name
+        ("others", "others: holds images, such as b/1.png; give another --out"),
+    ],
+)
+def test_demo_writes_nothing_among_photos(tmp_path, capsys, place, message):
+    album(tmp_path / "photos")
+    photos.save(tmp_path / "others" / "b" / "1.png", photos.scene(1))
+    before = files_below(tmp_path)
+    refused(capsys, message, "demo", "--images", tmp_path / "photos", "-o", tmp_path / place)
+    assert files_below(tmp_path) == before
+    if place == "others":
+        refused(capsys, message, "demo", "-o", tmp_path / place)
+        assert files_below(tmp_path) == before
+
+
+COMMANDS = [
+    ["-m", "ames", "models"],
+    ["-m", "ames", "--help"],
+    ["-m", "ames", "evaluate", "--cfg", "job"],
+    [ROOT / "src/train.py", "--cfg", "job"],
+    [ROOT / "scripts/download.py", "--list"],
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(map(str, words[-3:])))
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_nobody_reads_is_no_error(tmp_path, words, unbuffered):
+    reading, writing = os.pipe()
+    os.close(reading)
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": unbuffered}
+    command = [sys.executable, *map(str, words)]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, env=environment, cwd=tmp_path)
+    os.close(writing)
+    assert done.stderr == b""
+    # argparse passes over what it cannot write.
+    assert done.returncode == 141 or (words[-1] == "--help" and done.returncode == 0)
+
+
+def test_a_name_that_does_not_exist_is_one_sentence_after_another():
+    near = unknown("model", "amess", ["ames", "ames_dist"], hint="a file is given by its path")
+    assert near == "model 'amess' does not exist; did you mean ames or ames_dist? A file is given by its path"
+    far = unknown("model", "x", ["ames", "ames_dist"], hint="a file is given by its path")
+    assert far == "model 'x' does not exist; choose one of ames, ames_dist; a file is given by its path"
+
+
+def test_an_error_has_the_name_that_the_command_was_called_by(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    for words in (["train", "data_root=x"], ["evaluate", "data_root"], ["train-detector", "experiment=x"]):
+        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)  # which the command before has set
+        refused(capsys, f"ames {words[0]}: ", *words, f"hydra.run.dir={tmp_path}")
+
+
+def test_a_pipe_that_breaks_elsewhere_is_a_defect(monkeypatch):
+    def broken():
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        run_script("x", broken)
 
 
 def test_what_the_system_says_of_a_file_is_a_line(tmp_path, capsys):

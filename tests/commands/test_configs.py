@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import h5py
@@ -339,6 +340,59 @@ def test_train_a_detector_and_go_on_where_it_was(data, tmp_path):
     assert all(torch.equal(x, again[name]) for name, x in first.items())
 
 
+@pytest.mark.parametrize(("script", "words"), [("train.py", TRAINING), ("train_detector.py", DETECTOR)])
+def test_a_model_that_exists_is_replaced_only_if_told_to(data, tmp_path, script, words):
+    model = tmp_path / "model.pt"
+    words = [f"data_root={data}", *words, "epochs=1", "tracker=null", f"model_path={model}"]
+
+    def trained(*more):
+        done = call(script, *words, *more, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    trained()
+    first = {path: path.read_bytes() for path in tmp_path.glob("model*") if path.is_file()}
+    line = refused(ROOT / "src" / script, *words, cwd=tmp_path)
+    advice = "overwrite=true to replace it, or another model_path"
+    assert line.endswith(f": {model}: exists already; give resume=auto to go on with it, {advice}")
+    assert "is finished already" in trained("resume=auto")
+    assert {path: path.read_bytes() for path in first} == first
+    assert "is finished already" not in trained("overwrite=true", "seed=1")
+    assert model.read_bytes() != first[model]
+    shutil.rmtree(tmp_path / "model-state")
+    line = refused(ROOT / "src" / script, *words, "resume=auto", cwd=tmp_path)
+    assert f"exists already, and {tmp_path}/model-state has no state to resume from; give {advice}" in line
+
+
+def test_a_batch_that_holds_no_whole_triplets_is_said(data, tmp_path):
+    words = [f"data_root={data}", *TRAINING, "tracker=null", "num_gpus=4", f"hydra.run.dir={tmp_path}"]
+    for size, said in ((6, False), (5, True)):
+        more = [f"train_dataset.batch_size={size}", f"model_path={tmp_path / f'{size}.pt'}"]
+        done = call("train.py", *words, *more, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        line = f"batch_size {size}: a triplet has 3 images, so that a batch has 3"
+        assert (line in done.stdout.splitlines()) == said
+        assert (
+            "num_gpus 4: of validation alone, and there is none; torchrun trains" in done.stdout + done.stderr
+        )
+
+
+def test_gpus_that_are_not_used_are_said(data, tmp_path):
+    words = evaluation(data, "test_dataset.lamb=0.5", f"hydra.run.dir={tmp_path}", "cpu=true", "num_gpus=4")
+    done = call("evaluate.py", *words, "dataset@val_dataset=landmarks-test")
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout + done.stderr).count("num_gpus 4: there is no GPU to use, the CPU computes") == 1
+
+
+@pytest.mark.parametrize(
+    "more", [["model=rootsift"], ["model.binarized=true", "model.nhead=2"], ["model.init=paper"]]
+)
+def test_words_about_the_model_that_its_checkpoint_confirms_are_taken(data, tmp_path, more):
+    words = evaluation(data, "test_dataset.lamb=0.5", f"hydra.run.dir={tmp_path}", "cpu=true", *more)
+    done = call("evaluate.py", *words)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_hydra_sweep_keeps_its_runs_apart(data, tmp_path):
     words = evaluation(data, f"hydra.sweep.dir={tmp_path}", "--multirun", "test_dataset.db_desc_num=5,20")
     done = call("evaluate.py", *words)
@@ -447,6 +501,26 @@ EVALUATE_ERRORS = [
     (["dataset@val_dataset=landmarks-val"], "landmarks-val: no such folder"),
     (["desc_name=sift", "model_path=null"], "model_path is missing, and no weights sift_ames_dist are"),
     (["desc_name=cvnet", "model_path=null"], "model_path=cvnet_ames_dist fetches"),
+    (["model_path=null", "model.binarized=maybe"], "binarized is 'maybe': give true or false"),
+    (["model.binarized=false"], "model.binarized=false: {data}/model.safetensors has binarized True; leave"),
+    (["model.binarized=1"], "model.binarized=1: {data}/model.safetensors has binarized True; leave"),
+    (["model.model_dim=64"], "model.model_dim=64: {data}/model.safetensors has model_dim 16; leave the word"),
+    (["model.nhead=8"], "model.nhead=8: {data}/model.safetensors has nhead 2; leave the word out, or give"),
+    (["+model.heads=8"], "+model.heads=8: {data}/model.safetensors is of class AMES, which has no heads"),
+    (["model_path=rootsift_ames", "model.binarized=true"], "true: rootsift_ames has binarized False; leave"),
+    (["model_path=null", "model.num_encoder_layers=5"], "=5: rootsift_ames_dist has num_encoder_layers 3"),
+    (
+        ["model_path=chamfer", "model=rootsift"],
+        "model=rootsift: chamfer is of class Chamfer, not AMES",
+    ),
+    (
+        ["model_path=chamfer", "model.nhead=2"],
+        "model.nhead=2: chamfer is of class Chamfer, which has no nhead",
+    ),
+    (
+        ["dataset=roxford"],
+        "dataset: the command has no such group; its groups are descriptors, model",
+    ),
 ]
 TRAIN_ERRORS = [
     (["data_root=???"], "data_root is missing"),
@@ -472,6 +546,11 @@ TRAIN_ERRORS = [
     (["model._target_=null"], "model: Expected a callable target, got 'None'"),
     (["model._target_=builtins.dict"], "model._target_ is 'builtins.dict': give a model's class"),
     (["+lamb=0.3"], "+lamb=0.3: the command has no key lamb"),
+    (["model.binarized=maybe"], "model: binarized is 'maybe': give true or false"),
+    (["model.model_dim='16'"], "model: model_dim is '16': give a whole number of at least 1"),
+    (["model.num_encoder_layers=0"], "model: num_encoder_layers is 0: give a whole number of at least 1"),
+    (["overwrite=yes"], "overwrite is 'yes': give true or false"),
+    (["overwrite=true", "model_path=x.pt", "resume=auto"], "overwrite begins again: give one of the two"),
     (["model.init=magic"], "init 'magic' is none of paper, matching"),
     (["model.model_dim=12"], "model_dim 12 % 8 != 0"),
     (["model.model_dim=256"], "ITQ cannot make 256 bits of 128 dimensions"),
@@ -504,6 +583,10 @@ DETECTOR_ERRORS = [
     (["data_root=???"], "data_root is missing"),
     (["desc_name=sift"], "sift_local.hdf5: no such file; extract descriptors first"),
     (["epocs=1"], "Could not override 'epocs'"),
+    (
+        ["experiment=landmarks"],
+        "experiment: the command has no such group; its groups are descriptors, da",
+    ),
     (["epochs=0"], "epochs is 0: give a whole number of at least 1"),
     (["lr=fast"], "lr is 'fast': give a number of at least 0"),
     (["margin=0"], "margin 0.0 is outside (0, 4]"),
@@ -566,7 +649,7 @@ def test_what_evaluate_refuses(data, damaged, tmp_path, words, message):
     words = [*evaluation(data, f"hydra.run.dir={tmp_path / 'run'}"), kept, *words]
     line = refused(ROOT / "src" / "evaluate.py", *words, cwd=ROOT)
     assert line.startswith("evaluate: ")
-    assert message in line
+    assert message.replace("{data}", str(data)) in line
     assert not list(tmp_path.rglob("results.json"))
     assert not list(tmp_path.rglob("scores.npz"))
 

@@ -11,7 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
-from ames.cli.main import _parser
+from ames.cli.main import HYDRA, _parser
 from ames.config.launch import arranged, read_override
 from helpers.commands import ROOT
 from helpers.documents import commands, program
@@ -74,6 +74,8 @@ def test_a_command_is_taken_as_it_is_written(name, words):
     place, given = program(words)
     if place == "make":
         assert re.search(rf"^{given[0]}:", (ROOT / "Makefile").read_text(), flags=re.M)
+    elif place == "ames" and given[0] in HYDRA:
+        check_configuration(given[0].replace("-", "_"), list(filled(given[1:], {})))
     elif place == "ames":
         _parser().parse_args(list(filled(given, OMITTED.get(given[0], {}))))
     elif place in NOT_PARSED:

@@ -34,7 +34,8 @@ import torch
 
 import ames
 from ames.cli.main import main
-from ames.models.checkpoints import load_model, save_weights
+from ames.models.checkpoints import load_model
+from ames.models.registry import shipped_for
 
 for words in DRAWN:
     folder = f"data/landmarks-{words.split()[0]}"
@@ -47,8 +48,13 @@ for name, *words in COMMANDS:
         sys.argv = [name, *words]
         runpy.run_path(f"{CLONE}/{name}", run_name="__main__")
 trained = load_model("soft.pt")
-shipped = f"{CLONE}/src/ames/weights/soft_chamfer.safetensors"
-save_weights(shipped, trained, provenance={"backbone": "rootsift"})
+Path("src").symlink_to(f"{CLONE}/src")
+exec(SAVING)
+# The row takes no other model's place: without a model_path evaluation takes the shipped AMES.
+assert shipped_for("rootsift", binarized=False) == "rootsift_ames"
+assert shipped_for("rootsift", binarized=True) == "rootsift_ames_dist"
+sys.argv = ["src/evaluate.py", *EVALUATION]
+runpy.run_path(f"{CLONE}/src/evaluate.py", run_name="__main__")
 found = torch.hub.load(CLONE, "soft_chamfer", source="local")
 assert type(found).__name__ == "SoftChamfer"
 assert torch.equal(found.project.weight, trained.project.weight)
@@ -77,7 +83,7 @@ def clone(tmp_path_factory):
     for name in ("src", "conf", "tests"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "hubconf.py", root)
-    (model,) = blocks(PAGE, "python")
+    model, _ = blocks(PAGE, "python")
     (root / "src/ames/models/soft_chamfer.py").write_text(model)
     (yaml,) = blocks(PAGE, "yaml")
     (root / "conf/model/soft_chamfer.yaml").write_text(yaml)
@@ -102,12 +108,20 @@ def test_the_page_s_model_reaches_training_evaluation_database_and_hub(clone, tm
         name, *rest = command[1:] if command[0] == "python" else command
         words.append([name, *rest, *ADDED.get(name, "").split()])
     assert [name for name, *_ in words] == ["src/train.py", "src/evaluate.py", "ames"]
-    (tmp_path / "program.py").write_text(
-        f"CLONE, COMMANDS, DRAWN = {str(clone)!r}, {words!r}, {DRAWN!r}\n{PROGRAM}"
-    )
+    shipped = [
+        "experiment=landmarks",
+        "data_root=data",
+        "test_dataset.num_rerank=[5]",
+        "hydra.run.dir=shipped",
+    ]
+    _, saving = blocks(PAGE, "python")
+    given = {"CLONE": str(clone), "COMMANDS": words, "DRAWN": DRAWN, "EVALUATION": shipped, "SAVING": saving}
+    head = "".join(f"{name} = {value!r}\n" for name, value in given.items())
+    (tmp_path / "program.py").write_text(head + PROGRAM)
     out = run(clone, tmp_path, "program.py")
     assert "checkpoint: soft.pt" in out
     assert "soft.pt on landmarks-test" in out
+    assert "rootsift_ames_dist on landmarks-test" in out
     assert len(out.rpartition("scores")[2].split()) == 3
     assert (tmp_path / "soft.db" / "manifest.json").is_file()
 

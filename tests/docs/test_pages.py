@@ -25,6 +25,7 @@ ADDED = {
     "ames.models.soft_chamfer",
     "ames.models.soft_chamfer.SoftChamfer",
     "src/ames/models/soft_chamfer.py",
+    "src/ames/weights/soft_chamfer.safetensors",
     "conf/model/soft_chamfer.yaml",
 }
 

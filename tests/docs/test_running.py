@@ -14,9 +14,6 @@ from collections import namedtuple
 import numpy as np
 import pytest
 
-from ames.extraction.extractor import Extractor
-from ames.models.load import load_model
-from ames.reranking.code_stores import pack_codes
 from helpers.commands import ROOT, run_script
 from helpers.documents import blocks, commands, program
 from helpers.photos import save, scene
@@ -27,6 +24,7 @@ PYTHON = (ROOT / "docs" / "python.md").read_text()
 NOT_RUN = {
     "make demo": "tests/pipelines/test_demo.py runs what it calls",
     "make test": "runs this test",
+    "pip install": "tests/test_wheel.py runs what is in the wheel",
     "ames prepare data/mine": "needs the weights of a network",
 }
 MODEL = "epochs=1 model.model_dim=16 model.num_encoder_layers=1 model.dim_feedforward=16"
@@ -167,22 +165,22 @@ def test_the_readme_runs(tmp_path, monkeypatch, table):
 
 
 class VectorDatabase:
-    """What the README takes for somebody's vector database: vectors, and codes in a binary field."""
+    """What the README takes for somebody's vector database: a vector and a binary field for each name."""
 
     Found = namedtuple("Found", "id score")
 
-    def __init__(self, images):
-        features = Extractor("rootsift")(images)
-        codes = load_model("rootsift_ames_dist").compress(features.local.trim(50))
-        self.vectors, self.fields = features.vector, dict(zip("abcdef", pack_codes(codes), strict=False))
+    def __init__(self):
+        self.vectors, self.fields = {}, {}
+
+    def insert(self, name, vector, field):
+        self.vectors[name], self.fields[name] = vector, field
 
     def search(self, vector, limit):
-        similarities = self.vectors @ vector
-        order = np.argsort(-similarities)[:limit]
-        return [self.Found("abcdef"[i], float(similarities[i])) for i in order]
+        found = [self.Found(name, float(x @ vector)) for name, x in self.vectors.items()]
+        return sorted(found, key=lambda x: -x.score)[:limit]
 
-    def field(self, key):
-        return self.fields[key]
+    def field(self, name):
+        return self.fields[name]
 
 
 def test_the_readme_s_programs_run(tmp_path, monkeypatch, capsys):
@@ -190,15 +188,17 @@ def test_the_readme_s_programs_run(tmp_path, monkeypatch, capsys):
         save(tmp_path / "photos" / f"{seed}.jpg", scene(seed))
     for name, seed in (("query.jpg", 3), ("a.jpg", 3), ("b.jpg", 1), ("new.jpg", 9)):
         save(tmp_path / name, scene(seed, view=1))
-    stored = VectorDatabase([str(tmp_path / "photos" / f"{seed}.jpg") for seed in range(5)])
-    names = run_blocks(README, tmp_path, monkeypatch, vector_db=stored, photo="query.jpg")
+    given = {"photos": [f"photos/{seed}.jpg" for seed in range(5)], "photo": "query.jpg"}
+    stored = VectorDatabase()
+    names = run_blocks(README, tmp_path, monkeypatch, vector_db=stored, **given)
     printed = capsys.readouterr().out.splitlines()
     same, other = (float(x) for x in printed[0].strip("[]").split())
     assert same > other
     assert printed[1].split()[1] == "3.jpg"
     assert len(printed) == 6
     assert len(names["index"]) == 6
-    assert names["best"][0].id == "d"
+    assert {len(field) for field in stored.fields.values()} == {800}
+    assert names["best"][0].id == "photos/3.jpg"
     assert len(names["best"]) == 5
 
 

@@ -39,6 +39,7 @@ def without_launcher(words):
     words = words[1:]
     while words[0].startswith("--"):
         words = words[1 if "=" in words[0] or words[0] in ("--standalone", "--no-python") else 2 :]
+    words = words[words[0] == "-m" :]
     return words if words[0] == "ames" else ["python", *words]
 
 

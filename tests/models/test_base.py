@@ -1,11 +1,14 @@
 """What every model refuses: NaN and infinity in a descriptor (not in padding), and sides that do not fit."""
 
+import re
+
 import pytest
 import torch
 
 from ames.errors import AmesError, NotFiniteError
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
+from ames.models.base import Similarity, constructor_arguments
 from ames.models.chamfer import Chamfer
 
 WIDTH = 16
@@ -15,6 +18,24 @@ MODELS = {
     "binary": lambda: AMES(**SIZES, binarized=True),
     "chamfer": lambda: Chamfer(local_dim=WIDTH),
 }
+WRONG = [
+    (AMES, {"binarized": "maybe"}, "binarized is 'maybe': give true or false"),
+    (AMES, {"binarized": 1}, "binarized is 1: give true or false"),
+    (AMES, {"normalize_before": None}, "normalize_before is None: give true or false"),
+    (AMES, {"model_dim": "64"}, "model_dim is '64': give a whole number of at least 1"),
+    (AMES, {"model_dim": 64.0}, "model_dim is 64.0: give a whole number of at least 1"),
+    (AMES, {"local_dim": None}, "local_dim is None: give a whole number of at least 1"),
+    (AMES, {"nhead": True}, "nhead is True: give a whole number of at least 1"),
+    (AMES, {"nhead": 3}, "model_dim 128 is not a multiple of nhead 3"),
+    (AMES, {"num_encoder_layers": 0}, "num_encoder_layers is 0: give a whole number of at least 1"),
+    (AMES, {"dim_feedforward": -16}, "dim_feedforward is -16: give a whole number of at least 1"),
+    (AMES, {"activation": 1}, "activation is 1: give a word"),
+    (AMES, {"activation": "tanh"}, "activation 'tanh' is none of relu, gelu"),
+    (AMES, {"init": None}, "init is None: give a word"),
+    (Chamfer, {"local_dim": 0}, "local_dim is 0: give a whole number of at least 1"),
+    (Chamfer, {"local_dim": "128"}, "local_dim is '128': give a whole number of at least 1"),
+    (Chamfer, {"symmetric": "no"}, "symmetric is 'no': give true or false"),
+]
 VALUES = [float("nan"), float("inf"), -float("inf"), 1e30]  # the last one's square is not finite
 models = pytest.mark.parametrize("name", MODELS)
 
@@ -35,6 +56,39 @@ def spoiled(local, image, slot, value):
     descriptors = local.descriptors.clone()
     descriptors[image, slot, 3] = value
     return local.with_descriptors(descriptors)
+
+
+@pytest.mark.parametrize(("kind", "arguments", "message"), WRONG)
+def test_an_argument_of_another_type_or_range_is_refused(kind, arguments, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        kind(**arguments)
+
+
+def test_a_whole_number_may_be_as_small_as_its_default_and_none_where_that_is_allowed():
+    class Model(Similarity):
+        def __init__(self, *, registers: int = 0, scale: float = 1.0, width: int | None = None) -> None:
+            arguments = constructor_arguments(locals())
+            super().__init__()
+            self.arguments = arguments
+
+    class Other(Model):
+        """Another constructor, which passes on what it likes."""
+
+        def __init__(self, kind: str) -> None:
+            super().__init__(registers=3)
+            self.kind = kind
+
+    assert Model().arguments == {"registers": 0, "scale": 1.0, "width": None}
+    assert Model(scale=2, width=3).arguments == {"registers": 0, "scale": 2, "width": 3}
+    assert Other("x").arguments["registers"] == 3
+    for arguments, message in (
+        ({"registers": -1}, "registers is -1: give a whole number of at least 0"),
+        ({"scale": float("nan")}, "scale is nan: give a number"),
+        ({"scale": "1"}, "scale is '1': give a number"),
+        ({"width": 0}, "width is 0: give a whole number of at least 1"),
+    ):
+        with pytest.raises(AmesError, match=message):
+            Model(**arguments)
 
 
 @models

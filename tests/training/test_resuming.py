@@ -79,6 +79,23 @@ def test_a_student_and_accumulated_steps_too(store, tmp_path):
     assert same(whole, trained(checkpoints=Checkpoints(tmp_path, resume=True)))
 
 
+def test_a_state_is_there_before_the_first_model(store, tmp_path, monkeypatch):
+    """Else a training that ends between the two would find a model that it cannot resume."""
+    kept, whole, resumed = Checkpoints(tmp_path), made(), made(7)
+
+    def failing(*_, **__):
+        assert not kept.empty
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_save", failing)
+        with pytest.raises(Interrupted):
+            fit(made(), loader(store), LONGER, checkpoints=kept)
+    fit(whole, loader(store), LONGER)
+    fit(resumed, loader(store), LONGER, checkpoints=Checkpoints(tmp_path, resume=True))
+    assert same(weights(whole), weights(resumed))
+
+
 def test_the_last_states_stay(store, tmp_path):
     fit(made(), loader(store), LONGER, checkpoints=Checkpoints(tmp_path, every=1, keep=3))
     names = sorted(path.name for path in tmp_path.iterdir())
@@ -107,7 +124,7 @@ def test_a_training_begun_otherwise_is_refused(store, tmp_path):
         fit(made(), loader(store), replace(LONGER, lr=2e-3), checkpoints=Checkpoints(tmp_path, resume=True))
     with pytest.raises(AmesError, match="was begun with seed 0, not 1"):
         fit(made(), loader(store, seed=1), LONGER, checkpoints=Checkpoints(tmp_path, resume=True))
-    with pytest.raises(AmesError, match="of a training that was interrupted; give resume=auto, or remove it"):
+    with pytest.raises(AmesError, match="of a training that was interrupted; give resume=auto, or overwrite"):
         fit(made(), loader(store), LONGER, checkpoints=Checkpoints(tmp_path))
     other = made(model_dim=8, nhead=1)
     with pytest.raises(AmesError, match="was begun with model_dim 16, not 8"):
@@ -128,8 +145,18 @@ def test_a_state_of_another_version_is_refused(store, tmp_path):
         torch.save(old, path)
     with pytest.raises(AmesError, match=r"state-000000003.pt: a state of another version of ames; resume"):
         fit(made(), loader(store), LONGER, checkpoints=Checkpoints(tmp_path, resume=True))
-    with pytest.raises(AmesError, match="of a training that was interrupted; give resume=auto, or remove it"):
+    with pytest.raises(AmesError, match="of a training that was interrupted; give resume=auto, or overwrite"):
         fit(made(), loader(store), LONGER, checkpoints=Checkpoints(tmp_path))
+
+
+def test_overwrite_begins_again_and_removes_the_states_of_an_interrupted_training(store, tmp_path):
+    whole, again = made(), made()
+    fit(whole, loader(store), LONGER)
+    broken_off(made(2), 3, store, tmp_path)
+    fit(again, loader(store), LONGER, checkpoints=Checkpoints(tmp_path, overwrite=True))
+    assert same(weights(whole), weights(again))
+    with pytest.raises(AmesError, match="overwrite begins again: give one of the two"):
+        Checkpoints(tmp_path, resume=True, overwrite=True)
 
 
 def test_a_state_of_another_task_is_refused(store, tmp_path):

@@ -13,7 +13,15 @@ from typing import Any
 from ames import __version__
 from ames.cli import curve, database, extract, inspect, models, plot
 from ames.errors import AmesError
-from ames.io.console import OneLineParser, add_device, check_device, natural, positive, tell
+from ames.io.console import (
+    OneLineParser,
+    add_device,
+    check_device,
+    ends_with_its_reader,
+    natural,
+    positive,
+    tell,
+)
 
 HYDRA = {
     "train": "train a model: key=value ... (docs/training.md)",
@@ -25,8 +33,11 @@ HYDRA = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; wrong input is one line on stderr and status 2."""
     words = sys.argv[1:] if argv is None else list(argv)
-    if words and words[0] in HYDRA:
-        return _hydra(*words)
+    with ends_with_its_reader():
+        return _hydra(*words) if words and words[0] in HYDRA else _run(words)
+
+
+def _run(words: list[str]) -> int:
     args, unknown = _parser().parse_known_args(words)
     command = f"ames {args.command}"
     if unknown:

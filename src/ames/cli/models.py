@@ -45,8 +45,8 @@ def _models(_: argparse.Namespace) -> None:
             {
                 "name": name,
                 "class": entry.kind,
-                "descriptors of": entry.backbone or "any",
-                "descriptors": f"{entry.query_desc_num} x {entry.db_desc_num}",
+                "backbone": entry.backbone or "any",
+                "query x database": f"{entry.query_desc_num} x {entry.db_desc_num}",
                 "lamb": f"{blend['lamb']:g}" if blend else "-",
                 "temp": f"{blend['temp']:g}" if blend else "-",
                 "weights": where,

@@ -121,6 +121,12 @@ def compute(config: DictConfig, dataset: DictConfig) -> ComputeConfig:
     )
 
 
+def say_idle_gpus(config: DictConfig) -> None:
+    """One line where ``num_gpus`` asks for several and the CPU computes."""
+    if whole(config, "num_gpus") > 1 and device(config) == "cpu":
+        log.warning("num_gpus %d: there is no GPU to use, the CPU computes", config.num_gpus)
+
+
 def protocols(dataset: DictConfig) -> list[Protocol]:
     """Return the protocols that a data set's file names or describes."""
     listed = value_of(dataset, "protocols")

@@ -28,12 +28,13 @@ from yaml.reader import ReaderError
 
 from ames.config.values import plain
 from ames.errors import AmesError, first_line
-from ames.io.console import OneLineParser, run_script
+from ames.io.console import OneLineParser, ends_with_its_reader, run_script
 
 T = TypeVar("T")
 
 _PACKAGED = Path(__file__).parents[1] / "conf"  # in an installed package; in a clone conf/ is at the top
 CONF = str(_PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[3] / "conf")
+_FILES = {"evaluate": "test", "train_detector": "detector"}  # of commands that are called otherwise
 GROUPS = ("dataset", "descriptors", "experiment", "model")  # folders of conf/
 
 
@@ -44,6 +45,16 @@ def launch(command: str, main: Callable[[], Any]) -> None:
     """Call a Hydra entry point. What Hydra refuses (unknown keys, values, files of conf/) becomes one line on
     stderr and exit status 2, unless HYDRA_FULL_ERROR asks for the traceback.
     """
+    with ends_with_its_reader():
+        _launch(_called(command), main, _FILES.get(command, command))
+
+
+def _called(command: str) -> str:
+    """What the command was called: "ames train", or the script's name."""
+    return sys.argv[0] if sys.argv[0].startswith("ames ") else command
+
+
+def _launch(command: str, main: Callable[[], Any], file: str) -> None:
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which build it is does not matter to anyone
     full = os.environ.setdefault("HYDRA_FULL_ERROR", "0") not in ("", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints several lines itself and exits with 1
@@ -52,15 +63,20 @@ def launch(command: str, main: Callable[[], Any]) -> None:
             sys.argv[1:] = run_script(command, lambda: arranged(command, sys.argv[1:], more))
             main()
     except Exception as error:
-        text = _said(error)
+        text = _said(error, file)
         if full or text is None:
             raise
         print(f"{command}: {text}", file=sys.stderr)
         sys.exit(2)
 
 
-def _said(error: Exception) -> str | None:
-    """One line on a wrong configuration; None for a defect."""
+def _said(error: Exception, file: str) -> str | None:
+    """One line on a wrong configuration, which ``file`` of conf/ begins; None for a defect."""
+    group = re.match(r"Could not override '([^']+)'", str(error))
+    if group and re.search("No match in the defaults list|append to your default list", str(error)):
+        text = (Path(CONF) / f"{file}.yaml").read_text(encoding="utf-8")
+        known = re.findall(r"^  - ((?:\w+@)?\w+):", text, re.MULTILINE)
+        return f"{group[1]}: the command has no such group; its groups are {', '.join(known)}"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         parts = [first_line(x).rstrip(".") for x in (error, error.__cause__) if x is not None]
         if isinstance(error, MissingConfigException) and error.options:
@@ -129,7 +145,14 @@ def run(command: str, task: Callable[[DictConfig], T], config: DictConfig) -> T:
         except OmegaConfBaseException as error:
             raise AmesError(_with_key(first_line(error), error)) from error
 
-    return run_script(command, checked)
+    return run_script(_called(command), checked)
+
+
+def given_words() -> list[Override]:
+    """The overrides of the command line; none outside of a Hydra command."""
+    if not HydraConfig.initialized():
+        return []
+    return [read_override(word) for word in plain(HydraConfig.get().overrides.task, resolve=False)]
 
 
 def check_added(config: DictConfig) -> None:
@@ -140,8 +163,7 @@ def check_added(config: DictConfig) -> None:
     hydra = HydraConfig.get()
     folders = [Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file"]
     top, data = _keys(folders, "*.yaml"), _keys(folders, "dataset/**/*.yaml")
-    for word in plain(hydra.overrides.task, resolve=False):
-        override = read_override(word)
+    for override in given_words():
         key = override.key_or_group
         if not (override.is_add() or override.is_force_add()) or any((x / key).is_dir() for x in folders):
             continue
@@ -152,7 +174,7 @@ def check_added(config: DictConfig) -> None:
             known = rest[0] in data if first.endswith("_dataset") else first in top
         if not known:
             near = _nearest(key, plain(config, resolve=False))
-            raise AmesError(f"{word}: the command has no key {key}{near}")
+            raise AmesError(f"{override.input_line}: the command has no key {key}{near}")
 
 
 def _keys(folders: list[Path], pattern: str) -> set[str]:

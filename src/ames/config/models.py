@@ -9,6 +9,8 @@ import hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from ames.config.launch import given_words
+from ames.config.values import flag, value_of
 from ames.errors import AmesError, first_line
 from ames.evaluation.sweep import Fusion
 from ames.models.base import Similarity
@@ -37,6 +39,33 @@ def build_model(config: DictConfig) -> Similarity:
     return model
 
 
+def _check_given(config: DictConfig, model: Similarity, source: str) -> None:
+    """AmesError where the command line asks for another model than the one that was loaded: ``model=NAME`` of
+    another class, or ``model.KEY=VALUE``. Values that nobody gave do not count, nor does how training starts.
+    """
+    kind, asked = type(model).__name__, str(config.model._target_).rsplit(".", 1)[-1]
+    for word in given_words():
+        group, _, key = word.key_or_group.partition(".")
+        if group != "model" or word.is_delete() or key == "init":
+            continue
+        if key in ("", "_target_"):
+            known = kind
+            value = asked
+            differs = f"is of class {kind}, not {asked}"
+        elif key not in model.arguments:
+            raise AmesError(
+                f"{word.input_line}: {source} is of class {kind}, which has no {key}; leave the word out"
+            )
+        else:
+            known = model.arguments[key]
+            value = value_of(config.model, key)
+            differs = f"has {key} {known}"
+        if value != known or isinstance(value, bool) != isinstance(known, bool):
+            raise AmesError(
+                f"{word.input_line}: {source} {differs}; leave the word out, or give another model_path"
+            )
+
+
 class Trained(NamedTuple):
     """A model with its weights, a name for reports, and the fusion that its checkpoint brings."""
 
@@ -48,9 +77,9 @@ class Trained(NamedTuple):
 def trained_model(config: DictConfig, path: Path | str | None) -> Trained:
     """Load the model with its weights; ``path`` None: the shipped ones, or none for a model without weights.
 
-    A checkpoint that describes itself decides the structure; for others (published ones)
-    ``config.model`` does. ``path``: a file, a name of ``ames.models.registry``, or None: the shipped weights;
-    a model without weights needs none.
+    A checkpoint that describes itself decides the structure, and a word of the command line that contradicts
+    it is an AmesError; for others (published ones) ``config.model`` decides. ``path``: a file, a name of
+    ``ames.models.registry``, or None: the shipped weights; a model without weights needs none.
     """
     kind = str(config.model._target_).rsplit(".", 1)[-1]
     if kind in CLASSES and not model_class(kind).learned:
@@ -58,7 +87,7 @@ def trained_model(config: DictConfig, path: Path | str | None) -> Trained:
             raise AmesError(f"{config.model._target_} has no weights: leave model_path={path} out")
         return Trained(build_model(config).eval(), kind, None)
     if path is None and kind == "AMES":
-        path = shipped_for(config.desc_name, binarized=config.model.binarized)
+        path = shipped_for(config.desc_name, binarized=flag(config.model, "binarized"))
     if path is None and kind != "AMES":
         raise AmesError(f"model_path is missing: give a checkpoint of {kind}")
     if path is None:
@@ -67,10 +96,12 @@ def trained_model(config: DictConfig, path: Path | str | None) -> Trained:
         raise AmesError(f"model_path is missing, and no weights {name} are shipped{hint}")
     if str(path) in MODELS:
         model, name, about, _ = load(path, backbone=config.desc_name)
+        _check_given(config, model, name)
         return Trained(model, name, Fusion.from_checkpoint(about, source=name))
     weights = weights_for(config.desc_name, path)
     if "model" in weights.about:
         model = build_from_weights(weights, source=str(path))
+        _check_given(config, model, str(path))
     else:
         model = build_model(config)
         load_state(model, weights.state, source=str(path))

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from ames.config.evaluation import dataset_folder, device, read_dataset, run_folder
-from ames.config.values import file_name, number, optional, optional_number, plain, read_fields, whole
+from ames.config.values import file_name, flag, number, optional, optional_number, plain, read_fields, whole
 from ames.datasets.layout import DatasetFolder
 from ames.datasets.lists import read_list, read_training_list
 from ames.descriptors.local import DescriptorFile
@@ -47,9 +47,11 @@ def train(
     with init_distributed(device(config)) as ranks, ExitStack() as held:
         out = trained_file(config, name, ranks)
         kept = checkpoints(config, out)
+        ranks.broadcast_from_main(lambda: check_new(out, kept))
         torch.manual_seed(whole(config, "seed", least=0))
         task, provenance = build(config, ranks)
         ranks.broadcast_from_main(lambda: held.enter_context(exclusively(out)))
+        ranks.broadcast_from_main(lambda: check_new(out, kept))  # another process may just have ended
         shown = monitor(config, out, ranks)
         trainer = Trainer(task, out=out, ranks=ranks, provenance=provenance, checkpoints=kept, monitor=shown)
         last = trainer.fit()[-1]
@@ -88,16 +90,20 @@ def triplets(
     }
     summary = ranks.broadcast_from_main(lambda: TripletSampler(candidates, **options).summary())
     images = 2 + options["negatives"]  # per triplet
+    size = whole(data, "batch_size", least=images)
+    used = size // images * images
     loader = TripletLoader(
         TripletSampler(candidates, **options, summary=summary),
         descriptors,
-        triplets=whole(data, "batch_size", least=images) // images,
+        triplets=size // images,
         count=min(whole(data, "desc_num"), descriptors.slots),
         seed=whole(config, "seed", least=0),
         workers=whole(config, "num_workers", least=0),
     )
     if ranks.is_main:
         print(f"{describe(loader.sampler.statistics)}; {len(loader)} batches per epoch")
+        if used != size:
+            print(f"batch_size {size}: a triplet has {images} images, so that a batch has {used}")
     return loader
 
 
@@ -139,12 +145,23 @@ def checkpoints(config: DictConfig, out: Path) -> Checkpoints:
     """Where the state of the training of ``out`` is kept: ``state_dir``, else beside it."""
     if config.resume not in (None, "auto"):
         raise AmesError(f"resume is {config.resume!r}: give auto, which goes on where it was interrupted")
-    resume = config.resume is not None
+    resume, overwrite = config.resume is not None, flag(config, "overwrite")
     if resume and config.state_dir is None and config.model_path is None:
         raise AmesError("resume=auto finds nothing in a new run folder: give model_path, or state_dir")
     folder = out.with_name(f"{out.stem}-state") if config.state_dir is None else Path(str(config.state_dir))
     every, keep = whole(config, "save_every", least=0), whole(config, "keep")
-    return Checkpoints(folder, every=every, keep=keep, resume=resume)
+    return Checkpoints(folder, every=every, keep=keep, resume=resume, overwrite=overwrite)
+
+
+def check_new(out: Path, kept: Checkpoints) -> None:
+    """AmesError where training would replace a model that it does not resume, unless told to."""
+    if not out.exists() or kept.overwrite or (kept.resume and not kept.empty):
+        return
+    if kept.resume:
+        found = f"exists already, and {kept.folder} has no state to resume from; give"
+    else:
+        found = "exists already; give resume=auto to go on with it,"
+    raise AmesError(f"{out}: {found} overwrite=true to replace it, or another model_path")
 
 
 def monitor(config: DictConfig, out: Path, ranks: Ranks) -> TrainingMonitor:

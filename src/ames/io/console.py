@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
+import select
 import sys
-from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import NoReturn, TextIO, TypeVar
 
 from ames.errors import AmesError, first_line
 
 T = TypeVar("T")
+
+_UNREAD = 141  # the status of a program that SIGPIPE ends, which shells expect
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -21,13 +26,41 @@ class OneLineParser(argparse.ArgumentParser):
 
 def run_script(command: str, main: Callable[[], T]) -> T:
     """Call a script's ``main``; wrong input is one line on stderr and status 2, Ctrl-C one and 130."""
+    with ends_with_its_reader():
+        try:
+            return main()
+        except (AmesError, OSError, KeyboardInterrupt) as error:
+            status = tell(command, error)
+            if status is None:
+                raise
+            sys.exit(status)
+
+
+@contextmanager
+def ends_with_its_reader() -> Iterator[None]:
+    """End the process with status 141, without a word, where nobody reads its output any more (| head)."""
     try:
-        return main()
-    except (AmesError, OSError, KeyboardInterrupt) as error:
-        status = tell(command, error)
-        if status is None:
+        try:
+            yield
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # what is left is refused here, not at the interpreter's end
+    except BrokenPipeError:
+        unread = [stream for stream in (sys.stdout, sys.stderr) if _is_unread(stream)]
+        if not unread:  # another pipe, such as a worker's
             raise
-        sys.exit(status)
+        for stream in unread:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # takes what is left
+        sys.exit(_UNREAD)
+
+
+def _is_unread(stream: TextIO | None) -> bool:
+    """Whether the stream is a pipe that nobody reads."""
+    with suppress(AttributeError, OSError, ValueError):  # no stream, not a file's, closed; no poll
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)  # type: ignore[union-attr]
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    return False
 
 
 def tell(command: str, error: BaseException) -> int | None:

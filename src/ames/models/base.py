@@ -7,7 +7,9 @@ itself (``window`` is None), so that a pair is scored once for all protocols, la
 from __future__ import annotations
 
 import hashlib
-from typing import Any, ClassVar
+import math
+from inspect import signature
+from typing import Any, ClassVar, get_args, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -141,8 +143,33 @@ class PairSimilarity(Similarity):
 
 
 def constructor_arguments(scope: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments among ``locals()`` at the top of a constructor."""
-    return {name: value for name, value in scope.items() if name not in ("self", "__class__")}
+    """Return the arguments among ``locals()`` at the top of a constructor, checked by its annotations.
+
+    AmesError for one of another type. Whole numbers are at least 1, or their default where that is less.
+    """
+    given = {name: value for name, value in scope.items() if name not in ("self", "__class__")}
+    constructor = scope.get("__class__", type(scope["self"])).__init__
+    kinds, parameters = get_type_hints(constructor), signature(constructor).parameters
+    for name in given.keys() & kinds.keys() & parameters.keys():
+        _check_argument(name, given[name], kinds[name], parameters[name].default)
+    return given
+
+
+def _check_argument(name: str, value: Any, kind: Any, default: Any) -> None:
+    if type(None) in get_args(kind):
+        if value is None:
+            return
+        kind = next(x for x in get_args(kind) if x is not type(None))
+    least = min(1, default) if type(default) is int else 1
+    expected = {
+        bool: (type(value) is bool, "true or false"),
+        int: (type(value) is int and value >= least, f"a whole number of at least {least}"),
+        float: (type(value) in (int, float) and math.isfinite(value), "a number"),
+        str: (isinstance(value, str), "a word"),
+    }
+    fits, what = expected.get(kind, (True, ""))
+    if not fits:
+        raise AmesError(f"{name} is {value!r}: give {what}")
 
 
 def sound(values: Tensor, measure: Tensor, valid: Tensor) -> Tensor:

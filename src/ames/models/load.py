@@ -61,7 +61,8 @@ def load(
         return Loaded(_weighted(name, entry, folder), name, about, entry)
     path = Path(name_or_path)
     if not path.exists() and path.suffix not in FILES:
-        raise AmesError(unknown("model", str(name_or_path), MODELS) + "; a checkpoint is given by its path")
+        hint = "a checkpoint is given by its path"
+        raise AmesError(unknown("model", str(name_or_path), MODELS, hint=hint))
     from ames.models.checkpoints import build_from_weights, read_weights  # needs safetensors
 
     weights = read_weights(path)

@@ -97,10 +97,12 @@ def model_entry(name: str) -> ModelEntry:
 
 
 def shipped_for(backbone: str | None, *, binarized: bool) -> str | None:
-    """Return the name of the shipped model for a backbone's descriptors; None if there is none."""
-    rows = {name: entry for name, entry in MODELS.items() if entry.weights == SHIPPED}
-    kinds = {(entry.backbone, entry.arguments["binarized"]): name for name, entry in rows.items()}
-    return kinds.get((backbone, binarized))
+    """Return the name of the first shipped AMES model for a backbone's descriptors; None without one."""
+    for name, entry in MODELS.items():
+        binary = entry.arguments.get("binarized", False)
+        if (entry.kind, entry.weights, entry.backbone, binary) == ("AMES", SHIPPED, backbone, binarized):
+            return name
+    return None
 
 
 def released_files() -> dict[str, list[str]]:

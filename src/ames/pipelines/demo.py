@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ames.backbones import make_backbone
+from ames.datasets.finding import is_image_file
 from ames.datasets.ground_truth import GroundTruth, ids, load_ground_truth, save_ground_truth
 from ames.datasets.landmarks.build import Parameters, make_landmarks
 from ames.datasets.layout import DatasetFolder
@@ -53,6 +54,8 @@ QUERY_DESC, FEW, MANY = 200, 50, 200
 # Chosen on the validation landmarks at each database count; scripts/train_rootsift.py prints them.
 CHAMFER_FUSIONS = {FEW: Fusion(0.05, 1.0), MANY: Fusion(0.0, 0.1)}
 STORED = 400  # descriptors extracted per image
+LANDMARKS, PHOTOS = "landmarks-test", "photos"  # folders of data sets below ``out``
+RECORD = "photos.json"  # of the photos that a demo was made from
 SHOWN = 8  # results in a strip
 STRIPS = 12
 
@@ -96,7 +99,7 @@ class GeneratedLandmarks:
     seed: int = 0
 
     def prepare(self, out: Path, *, workers: int) -> DemoSet:
-        folder = DatasetFolder(out / "landmarks-test", "rootsift")
+        folder = DatasetFolder(out / LANDMARKS, "rootsift")
         parameters = Parameters(
             "test", self.landmarks, easy=4, hard=6, junk=2, distractors=500, seed=self.seed
         )
@@ -113,9 +116,9 @@ class OwnPhotos:
 
     def prepare(self, out: Path, *, workers: int) -> DemoSet:
         collection = open_collection(self.root, distractors=self.distractors)
-        folder = DatasetFolder(out / "photos", "rootsift")
+        folder = DatasetFolder(out / PHOTOS, "rootsift")
         truth = collection.leave_one_out()
-        _check_unchanged(folder.path / "photos.json", collection, truth)
+        _check_unchanged(folder.path / RECORD, collection, truth)
         write_names(folder.image_list("gallery"), truth.imlist)
         write_names(folder.image_list("query"), truth.qimlist)
         save_ground_truth(folder.ground_truth, truth)
@@ -150,6 +153,7 @@ def run_demo(
     if out.exists() and not out.is_dir():
         raise AmesError(f"{out}: is not a folder; give a folder to write to")
     methods = _methods(model, binary_model)
+    _check_out(out, source)
     test = source.prepare(out, workers=workers)
     shortlist = _prepare(test, workers=workers)
     k = min(num_rerank, shortlist.ids.shape[1])
@@ -169,6 +173,23 @@ def run_demo(
     )
     print(f"report: {report}")
     return report
+
+
+def _check_out(out: Path, source: GeneratedLandmarks | OwnPhotos) -> None:
+    """AmesError if files of the demo would lie among photos: those that it reads, or others."""
+    if isinstance(source, OwnPhotos):
+        root = source.root.resolve()
+        for place in (out, out / PHOTOS):
+            if place.resolve().is_relative_to(root):
+                raise AmesError(f"{place}: is among the photos of {source.root}; give another --out")
+    if any((out / name).is_file() for name in ("results.json", f"{PHOTOS}/{RECORD}")):
+        return  # an earlier demo's
+    # Objects have a folder each. Of the landmarks' folder ``make_landmarks`` says what is wrong.
+    for pattern in ("*", "*/*"):
+        for path in out.glob(pattern):
+            own = path.relative_to(out).parts[0].startswith(LANDMARKS)
+            if not own and path.is_file() and is_image_file(path):
+                raise AmesError(f"{out}: holds images, such as {path.relative_to(out)}; give another --out")
 
 
 def _check_unchanged(path: Path, collection: Collection, truth: GroundTruth) -> None:

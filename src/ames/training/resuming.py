@@ -28,13 +28,29 @@ class Checkpoints:
 
     every: batches of an epoch between two states (0: none within an epoch). keep: how many of the last stay;
     more than one, so that a damaged one costs little. resume: whether to resume from the newest; if not,
-    the states of a finished training are removed, and others are refused.
+    the states of a finished training are removed, and others are refused. overwrite: remove these, too.
     """
 
-    def __init__(self, folder: Path | str, *, every: int = 0, keep: int = 2, resume: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path | str,
+        *,
+        every: int = 0,
+        keep: int = 2,
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> None:
         if keep < 1 or every < 0:
             raise AmesError(f"keep {keep} must be at least 1, save_every {every} at least 0")
-        self.folder, self.every, self.keep, self.resume = Path(folder), every, keep, resume
+        if resume and overwrite:
+            raise AmesError("resume goes on with a training, overwrite begins again: give one of the two")
+        self.folder, self.every, self.keep = Path(folder), every, keep
+        self.resume, self.overwrite = resume, overwrite
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no state, damaged ones included."""
+        return not self._states()
 
     def due(self, batch: int, step: int = 1) -> bool:
         """Whether to save a state after ``batch`` batches of an epoch, which come ``step`` at a time: with
@@ -62,6 +78,10 @@ class Checkpoints:
         it is of an interrupted training and ``resume`` is not set.
         """
         states = self._states()
+        if self.overwrite:
+            for old in states:
+                old.unlink()
+            return None
         for path in reversed(states):
             try:
                 state = torch.load(path, map_location="cpu", weights_only=True)
@@ -72,7 +92,7 @@ class Checkpoints:
             if not self.resume:
                 if not finished:
                     raise AmesError(
-                        f"{path}: of a training that was interrupted; give resume=auto, or remove it"
+                        f"{path}: of a training that was interrupted; give resume=auto, or overwrite=true"
                     )
                 for old in states:
                     old.unlink()

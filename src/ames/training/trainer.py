@@ -176,8 +176,11 @@ class Trainer:
         progress, record, best = self.progress, self._record(), False
         number = progress.epoch + 1
         due = number % self.recipe.val_freq == 0 or number == self.recipe.epochs
-        if due and (validate := self.task.validate) is not None:
-            self._keep()  # a validation may take longer than a scheduler waits
+        validate = self.task.validate if due else None
+        if validate is not None or number == 1:
+            # A validation may take longer than a scheduler waits, and no model is without a state beside it.
+            self._keep()
+        if validate is not None:
             model = self.learner.result.eval()
             best = self._take(self.ranks.broadcast_from_main(lambda: validate(model)), record)
         progress.end_epoch(record)

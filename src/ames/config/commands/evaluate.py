@@ -19,6 +19,7 @@ def evaluate(config: DictConfig) -> float:
     test = door.read_dataset(config, "test_dataset")
     folder = door.dataset_folder(config, test)
     protocols, scoring = door.protocols(test), door.scoring(config, test)
+    door.say_idle_gpus(config)
     model, name, fusion = trained_model(config, config.model_path)
     grid = door.grid(test, fusion)
     out = door.run_folder()

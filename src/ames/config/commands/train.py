@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ from ames.config import evaluation as door
 from ames.config import training
 from ames.config.launch import CONF, launch, run
 from ames.config.models import build_model
-from ames.config.values import several
+from ames.config.values import several, whole
 from ames.descriptors.local import DescriptorFile, check_backbone
 from ames.errors import AmesError
 from ames.models.ames import AMES
@@ -24,6 +25,7 @@ from ames.training.distributed import Ranks
 from ames.training.tasks.pairwise import PairwiseRecipe, PairwiseTask
 from ames.weights.files import load_state
 
+log = logging.getLogger(__name__)
 M = TypeVar("M", bound=PairSimilarity)
 
 
@@ -87,7 +89,11 @@ def _validation(config: DictConfig, model: PairSimilarity) -> Callable[[PairSimi
     ks = several(val, "num_rerank") if isinstance(val, DictConfig) else []
     choose = door.chooser(config, model, ks)
     if choose is None:
+        if whole(config, "num_gpus") > 1:
+            text = "num_gpus %d: of validation alone, and there is none; torchrun trains on several GPUs"
+            log.warning(text, config.num_gpus)
         return None
+    door.say_idle_gpus(config)
 
     def validate(trained: PairSimilarity) -> Validation:
         found = choose(trained)
