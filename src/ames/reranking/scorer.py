@@ -32,6 +32,7 @@ _CPU_TOKENS = {torch.float32: 1280, torch.bfloat16: 6144, torch.float16: 6144}
 _GPU_TOKENS = 1 << 19
 _GPU_PROBE = 1 << 13  # of the first chunk, from which the memory of a token is known
 _GPU_SHARE = 0.6  # of the free memory
+_FEW = 16  # chunks of a call, of which lanes could have unequal numbers
 
 T = TypeVar("T")
 
@@ -231,26 +232,28 @@ class _DeviceScorer:
         first, second = query_lengths[order], image_lengths[order]
         changes = (np.diff(first) != 0) | (np.diff(second) != 0)
         ends = np.append(np.flatnonzero(changes) + 1, len(order))  # of runs of equal lengths
-        chunks, start = [], 0
+        chunks: list[np.ndarray] = []
+        start = 0
         while start < len(order):
             equal = int(ends[np.searchsorted(ends, start, side="right")]) - start
-            size = self._size(first[start:], second[start:], equal)
-            chunks.append(order[start : start + size])
-            start += size
+            most = self._most(first[start:], second[start:])
+            # Pairs of equal lengths need no mask: a chunk ends where they do, unless it would be a small one.
+            if equal >= most / 2:
+                count = -(-equal // most)
+                if self.lanes is not None and count < _FEW:
+                    count = min(-(-count // 4) * 4, equal)  # one, two or four lanes have the same to do
+                chunks += np.array_split(order[start : start + equal], count)
+                start += equal
+            else:
+                chunks.append(order[start : start + most])
+                start += most
         return chunks
 
-    def _size(self, query_lengths: np.ndarray, image_lengths: np.ndarray, equal: int) -> int:
-        """Return how many of the pairs to score together; lengths: of each, descending, the first ``equal``
-        of them alike.
-        """
+    def _most(self, query_lengths: np.ndarray, image_lengths: np.ndarray) -> int:
+        """Return how many of the pairs are scored together at most; lengths: of each, descending."""
         within = 1 + int(self.tokens // (query_lengths[0] + 1))  # no more fit, however short the images
         most = max(1, int(self.tokens // (query_lengths[0] + image_lengths[:within].max() + 1)))
-        if self.batch_size is not None:
-            most = min(most, self.batch_size)
-        # Pairs of equal lengths need no mask: a chunk ends where they do, unless it would be a small one.
-        if equal >= most / 2:
-            return -(-equal // -(-equal // most))  # chunks of about one size: no small one is left over
-        return min(most, len(query_lengths))
+        return most if self.batch_size is None else min(most, self.batch_size)
 
     def _within_memory(
         self,
