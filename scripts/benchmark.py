@@ -67,7 +67,8 @@ def main() -> None:
                 raise
             print(f"{part}: left out, {error.name} is not installed")
             continue
-        print(f"\n{part}\n{format_table(texts(tables[part]))}", flush=True)
+        heading = f"\n{part}\n" if args.what == "all" else ""
+        print(f"{heading}{format_table(texts(tables[part]))}", flush=True)
     for path, text in (
         (args.json, json.dumps({"machine": about, **tables}, indent=1)),
         (args.markdown, markdown(tables)),

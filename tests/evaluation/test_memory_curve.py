@@ -156,10 +156,11 @@ def test_models_that_do_not_fit_are_refused_before_any_is_scored(test_set, conte
         (wide, "descriptors are 8-d, but the model takes 16-d"),
         (Contender("full", Chamfer(local_dim=8), FUSION), "two lines of the curve are called 'full'"),
         (Contender("sizeless", Chamfer(), FUSION), "sizeless: does not say what it stores"),
-        (Contender("odd", first.model, Fusion(1.5, 1.0)), r"lamb 1.5 is outside \[0, 1\]"),
     ):
         with pytest.raises(AmesError, match=message):
             curve_at(test_set, [first, second], REVISITED, **COUNTS)
+    with pytest.raises(AmesError, match=r"lamb 1.5 is outside \[0, 1\]"):
+        Contender("odd", first.model, Fusion(1.5, 1.0))
 
 
 def test_a_blend_that_is_none(data, tmp_path):
