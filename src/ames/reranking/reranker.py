@@ -138,14 +138,11 @@ class Reranker:
         re-ranked. Only pair-wise models take a budget.
         """
         start = time.perf_counter()
-        if budget_ms is not None and not isinstance(budget_ms, Real):
-            raise AmesError(f"budget_ms {budget_ms!r} is not a number of milliseconds")
         if isinstance(candidates, CodeStore) and not isinstance(candidates, LocalFeatures):
             if ids is None:
                 raise AmesError("candidates are a store: give the ids to read from it, ids=[...]")
             candidates = candidates.read(ids)
-        if top_k is not None and (not isinstance(top_k, Integral) or top_k < 1):
-            raise AmesError(f"top_k {top_k!r} is not a whole number of 1 or more")
+        _check_limits(top_k, budget_ms)
         one, many = self._sides(query, candidates)
         count = len(many.valid)
         if ids is not None and len(ids) != count:
@@ -279,6 +276,13 @@ class Reranker:
         if given.ndim < 2 or not (codes or given.is_floating_point()):
             raise AmesError(f"{what}: {given.dtype} {list(given.shape)}; expected float or uint8 [..., N, D]")
         return LocalFeatures.from_descriptors(given, coded=codes)
+
+
+def _check_limits(top_k: Any, budget_ms: Any) -> None:
+    if top_k is not None and (not isinstance(top_k, Integral) or top_k < 1):
+        raise AmesError(f"top_k {top_k!r} is not a whole number of 1 or more")
+    if budget_ms is not None and not isinstance(budget_ms, Real):
+        raise AmesError(f"budget_ms {budget_ms!r} is not a number of milliseconds")
 
 
 def _counts(desc_num: tuple[int, int] | None) -> tuple[int, int] | None:
