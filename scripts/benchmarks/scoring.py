@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -49,28 +49,43 @@ def run(
                 beside = alternate(calls, repeats, device)
         twin_memory = None if device != "cpu" else peak_memory(twin_call, n, m, pairs, device, seed)
         for p in precisions:
-            rate = pairs / median(seconds[p])
             memory = None if device != "cpu" else peak_memory(scorer_call, n, m, pairs, device, seed, p)
-            flops = model_flops(AMES(), n, m)
+            rate = pairs / median(seconds[p])
             rows.append(
-                {
-                    "query x database": f"{n} x {m}",
-                    "precision": p,
-                    "pairs/s": rate,
-                    "twin pairs/s": pairs / median(seconds["twin"]),
-                    "ratio": ratio(seconds, "twin", p),
-                    "busy pairs/s": beside and pairs / median(beside[p]),
-                    "of idle": beside and median(seconds[p]) / median(beside[p]),
-                    "busy ratio": beside and ratio(beside, "twin", p),
-                    "max difference": float(np.abs(calls[p]() - expected).max()),
-                    "share of fp32 rate": flops * rate / reference,
-                    "of its own": flops * rate / rates[p],
-                    "peak MB": _mega(memory),
-                    "twin peak MB": _mega(twin_memory),
-                    "memory ratio": twin_memory / memory if memory and twin_memory else None,
-                }
+                {"query x database": f"{n} x {m}", "precision": p}
+                | _speed(pairs, seconds, beside, p)
+                | {"max difference": float(np.abs(calls[p]() - expected).max())}
+                | _share(model_flops(AMES(), n, m) * rate, reference, rates[p])
+                | _memory(memory, twin_memory)
             )
     return rows
+
+
+def _speed(
+    pairs: int, seconds: Mapping[str, list[float]], beside: Mapping[str, list[float]] | None, precision: str
+) -> dict[str, Any]:
+    """Rates and ratios of an idle machine, and beside a busy process."""
+    return {
+        "pairs/s": pairs / median(seconds[precision]),
+        "twin pairs/s": pairs / median(seconds["twin"]),
+        "ratio": ratio(seconds, "twin", precision),
+        "busy pairs/s": beside and pairs / median(beside[precision]),
+        "of idle": beside and median(seconds[precision]) / median(beside[precision]),
+        "busy ratio": beside and ratio(beside, "twin", precision),
+    }
+
+
+def _share(done: float, reference: float, own: float) -> dict[str, float]:
+    """Operations per second over the rates of a large product in fp32 and in the same format."""
+    return {"share of fp32 rate": done / reference, "of its own": done / own}
+
+
+def _memory(own: int | None, twin: int | None) -> dict[str, float | None]:
+    return {
+        "peak MB": _mega(own),
+        "twin peak MB": _mega(twin),
+        "memory ratio": twin / own if own and twin else None,
+    }
 
 
 def model_flops(model: AMES, n: int, m: int) -> float:

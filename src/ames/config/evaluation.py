@@ -11,7 +11,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from ames.config.values import file_name, flag, optional_path, several, value_of, whole
+from ames.config.values import file_name, flag, optional, optional_path, several, value_of, whole
 from ames.datasets.layout import DatasetFolder
 from ames.errors import AmesError
 from ames.evaluation.evaluate import Choice, Scoring, choose
@@ -116,7 +116,7 @@ def compute(config: DictConfig, dataset: DictConfig) -> ComputeConfig:
         precision=str(config.precision),
         batch_size=None if dataset.batch_size is None else whole(dataset, "batch_size"),
         compile=flag(config, "compile"),
-        lanes=None if config.get("num_lanes") is None else whole(config, "num_lanes"),
+        lanes=optional(config, "num_lanes"),
         workers=whole(config, "num_workers", least=0),
     )
 

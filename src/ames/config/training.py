@@ -53,7 +53,8 @@ def train(
         ranks.broadcast_from_main(lambda: held.enter_context(exclusively(out)))
         ranks.broadcast_from_main(lambda: check_new(out, kept))  # another process may just have ended
         shown = monitor(config, out, ranks)
-        trainer = Trainer(task, out=out, ranks=ranks, provenance=provenance, checkpoints=kept, monitor=shown)
+        options: dict[str, Any] = {"provenance": provenance, "checkpoints": kept, "monitor": shown}
+        trainer = Trainer(task, out=out, ranks=ranks, lanes=optional(config, "num_lanes"), **options)
         last = trainer.fit()[-1]
         if ranks.is_main:
             print(f"loss {last['loss']:.4f}, accuracy {last['accuracy']:.3f}; {kind}: {out}")

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ames.errors import AmesError
+from ames.lanes import Lanes
 from ames.precision import AUTOCAST
 from ames.training.distributed import SyncedBatchNorm
+from ames.training.gradients import in_lanes, separable
 from ames.training.task import Task
 
 
 class Learner:
     """Learns a batch at a time; ``state`` and ``restore`` carry everything that the next batch depends on."""
 
-    def __init__(self, task: Task[Any, Any]) -> None:
+    def __init__(self, task: Task[Any, Any], lanes: int | None = None) -> None:
         self.task, self.recipe, self.ranks, self.model = task, task.recipe, task.ranks, task.model
         if self.ranks.count > 1:
             # What was fitted to data may differ between machines, be it in a sign.
@@ -38,6 +40,8 @@ class Learner:
             average = get_ema_multi_avg_fn(self.recipe.ema)
             self.averaged = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True)
         self._loss = torch.compile(task.loss, dynamic=True) if self.recipe.compile else task.loss
+        whole = self.recipe.compile or self.scaler.is_enabled() or not separable(self.model)
+        self.lanes = Lanes(lanes) if self.ranks.device.type == "cpu" and not whole else None
 
     @property
     def result(self) -> nn.Module:
@@ -49,17 +53,43 @@ class Learner:
 
         Returns the task's losses of the whole batch, over all processes, and the number of its items.
         """
-        dtype = AUTOCAST[self.recipe.autocast]
-        with torch.autocast(self.ranks.device.type, dtype, enabled=dtype is not None):
-            losses = self._loss(self.model, batch)
+        parts = [batch] if self.lanes is None else self.task.parts(batch)
+        losses, backward = self._whole(batch) if len(parts) == 1 else self._in_lanes(parts)
         count = self.task.count(batch)
-        weighted = [count * float(x.detach()) for x in losses.values()]
-        total, *sums = self.ranks.all_reduce_sum([count, *weighted])
+        total, *sums = self.ranks.all_reduce_sum([count, *(count * x for x in losses.values())])
         means = {name: x / total for name, x in zip(losses, sums, strict=True)}
         if math.isfinite(means["loss"]):
             # Means over a process's items, weighted by its share of them, add up to those of the batch.
-            self.scaler.scale(losses["loss"] * (count / total / self.recipe.accumulate)).backward()
+            backward(count / total / self.recipe.accumulate)
         return means, int(total)
+
+    def _losses(self, batch: Any) -> Mapping[str, Tensor]:
+        dtype = AUTOCAST[self.recipe.autocast]
+        with torch.autocast(self.ranks.device.type, dtype, enabled=dtype is not None):  # of this thread
+            return self._loss(self.model, batch)
+
+    def _whole(self, batch: Any) -> tuple[dict[str, float], Callable[[float], None]]:
+        """The losses of a batch, and what adds their gradient, weighted."""
+        losses = self._losses(batch)
+
+        def backward(weight: float) -> None:
+            self.scaler.scale(losses["loss"] * weight).backward()
+
+        return {name: float(x.detach()) for name, x in losses.items()}, backward
+
+    def _in_lanes(self, parts: Sequence[Any]) -> tuple[dict[str, float], Callable[[float], None]]:
+        """As ``_whole``, from the parts of a batch."""
+        assert self.lanes is not None
+        learning = [x for x in self.model.parameters() if x.requires_grad]
+        counts = [self.task.count(part) for part in parts]
+        losses, gradient = in_lanes(self._losses, parts, counts, learning, self.lanes)
+
+        def backward(weight: float) -> None:
+            for x, new in zip(learning, gradient, strict=True):
+                if new is not None:
+                    x.grad = new * weight if x.grad is None else x.grad.add_(new, alpha=weight)
+
+        return losses, backward
 
     def gradients_are_finite(self) -> bool:
         """Join the processes' gradients and clip them; False where they are not finite.

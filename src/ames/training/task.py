@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -66,6 +66,14 @@ class Task(ABC, Generic[Model, Batch]):
     @abstractmethod
     def count(self, batch: Batch) -> int:
         """The number of items of this process's part of a batch: its weight among all processes."""
+
+    def parts(self, batch: Batch) -> Sequence[Batch]:
+        """A batch in parts that a CPU's threads compute at once; the whole as one part by default.
+
+        The means of ``loss`` over the parts, weighted by ``count``, must be those of the batch, and the parts
+        must depend on the batch alone.
+        """
+        return [batch]
 
     def problem(self, batch: Batch) -> str | None:
         """Why a batch must not reach the model, in one line; None if it may."""

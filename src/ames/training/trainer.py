@@ -79,6 +79,8 @@ class Trainer:
         the weights then equal those of an uninterrupted training, bit for bit. SIGTERM writes the state and
         ends the process (status 143), Ctrl-C writes it and raises KeyboardInterrupt.
     monitor: the progress bar, the log and the journal.
+    lanes: threads that share the parts of a batch on a CPU (``ames.lanes``); None: one per usable core. The
+        weights do not depend on it.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Trainer:
         provenance: dict[str, Any] | None = None,
         checkpoints: Checkpoints | None = None,
         monitor: TrainingMonitor | None = None,
+        lanes: int | None = None,
     ) -> None:
         # Other files are named after it without its ending: those of lr0.1 and lr0.2 would be the same.
         if out is not None and Path(out).suffix not in (".pt", ".pth"):
@@ -102,7 +105,7 @@ class Trainer:
             self.provenance["autocast"] = task.recipe.autocast
         self.recipe = task.recipe
         task.start(self.ranks)
-        self.learner = Learner(task)
+        self.learner = Learner(task, lanes)
         self.progress = Progress()
         self._started = time.perf_counter()
 

@@ -75,6 +75,25 @@ class TripletBatch:
         """
         return self if size == self.longest else self._changed(lambda x: x.trim(size).pad(size))
 
+    def part(self, first: int, last: int) -> TripletBatch:
+        """Its triplets ``first`` ... ``last`` - 1."""
+        B = self.images.shape[1]
+        rows = (np.arange(len(self.images) - 2)[:, None] * B + np.arange(first, last)).reshape(-1)
+        return replace(
+            self,
+            images=self.images[:, first:last],
+            anchor=self.anchor[first:last],
+            positive=self.positive[first:last],
+            negatives=self.negatives[torch.from_numpy(rows)],
+            first=self.first + first,
+            triplets=B if self.triplets is None else self.triplets,
+        )
+
+    def without_padding(self) -> TripletBatch:
+        """The same, cut off after the last real descriptor of all its images."""
+        sides = (self.anchor, self.positive, self.negatives)
+        return self.trimmed(max(1, *(int(x.lengths.max()) for x in sides)))
+
     def to(self, device: Any) -> TripletBatch:
         """Features on another device."""
         return self._changed(lambda x: x.to(device))

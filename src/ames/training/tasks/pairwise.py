@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +22,9 @@ from ames.training.distributed import Ranks
 from ames.training.losses import Losses, distillation_losses, pair_losses
 from ames.training.recipe import Recipe, check_choice
 from ames.training.task import Task, Validation
+
+# Tokens that a lane learns from together on a CPU: two pairs of 200 x 200 descriptors (docs/performance.md).
+_PART_TOKENS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +120,25 @@ class PairwiseTask(Task[PairSimilarity, CountedBatch]):
 
     def count(self, batch: CountedBatch) -> int:
         return batch.triplets.images[1:].size
+
+    def parts(self, batch: CountedBatch) -> Sequence[CountedBatch]:
+        """A few triplets each. Padding is left out, except in distillation, whose MSE counts it."""
+        triplets, counts = batch
+        blocks, B = len(triplets.images) - 1, triplets.images.shape[1]
+        each = counts.reshape(2, blocks, B) if counts.ndim > 1 else None
+        read = int(np.minimum(counts.reshape(2, -1).max(1), triplets.longest).sum()) + 1  # tokens of a pair
+        step = max(1, _PART_TOKENS // (blocks * read))
+        found = []
+        for first in range(0, B, step):
+            last = min(first + step, B)
+            part = triplets.part(first, last)
+            found.append(
+                CountedBatch(
+                    part if self.teacher is not None else part.without_padding(),
+                    counts if each is None else each[:, :, first:last].reshape(2, -1),
+                )
+            )
+        return found
 
     def report(self, batch: CountedBatch) -> dict[str, Any]:
         anchors, positives, *negatives = self.ranks.all_gather(batch.triplets.images).tolist()
