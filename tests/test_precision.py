@@ -75,15 +75,34 @@ def test_a_processor_without_bf16():
         "import ames.precision, torch\n"
         "assert ComputeConfig(precision='bf16').precision == 'fp32'\n"
         "assert ComputeConfig(precision='fp16').precision == 'fp32'\n"
+        "assert ComputeConfig(precision='int8').precision == 'fp32'\n"
     )
     old = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-c", code]
     done = subprocess.run(words, env=os.environ | old, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     said = done.stderr.splitlines()
-    assert len(said) == 2
+    assert len(said) == 3
+    assert said[2] == (
+        "precision=int8: this processor's products of 8-bit integers overflow; fp32 is taken instead"
+    )
     assert said[0].startswith("precision=bf16: this processor reaches ")
     assert said[0].endswith(" in fp32; fp32 is taken instead")
+
+
+@pytest.mark.parametrize(("wanted", "taken"), [(219e9, "fp32"), (221e9, "int8")])
+def test_int8_is_taken_where_its_products_are_twice_as_fast(monkeypatch, caplog, wanted, taken):
+    formats._say.cache_clear()
+    monkeypatch.setattr(formats, "measured", lambda dtype: Rates(wanted, 110e9))
+    monkeypatch.setattr(formats, "int8_is_exact", lambda: True)
+    assert ComputeConfig(precision="int8").precision == taken
+    said = "precision=int8: this processor reaches 219 billion operations per second and core in int8, "
+    assert lines(caplog) == ([said + "110 in fp32; fp32 is taken instead"] if taken == "fp32" else [])
+
+
+def test_the_measurement_of_int8():
+    rates = MEASURED.__wrapped__(torch.int8)
+    assert 1e7 < rates.wanted < 1e14
 
 
 def test_one_line_names_both_rates(imitated, caplog):

@@ -82,7 +82,8 @@ def matrix_rate(dtype: torch.dtype, device: str = "cpu", repeats: int = 9) -> fl
     """Operations per second of a large matrix product, two per multiply-add: the median of the rounds."""
     n = 2048 if device == "cpu" else 8192
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
-    seconds = alternate({"product": lambda: a @ b}, repeats, device)["product"]
+    product = torch._int_mm if dtype == torch.int8 else torch.matmul
+    seconds = alternate({"product": lambda: product(a, b)}, repeats, device)["product"]
     return 2 * n**3 / statistics.median(seconds)
 
 

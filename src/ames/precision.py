@@ -21,8 +21,10 @@ SLOWER = 4.0
 _SHAPE = (512, 128, 128)  # of the products: some hundred tokens of AMES through a layer
 _PATIENCE = 0.1  # seconds of measuring after which no further round begins
 _BESIDE = 10  # products in fp32 for each in the format, which may take as long as all of them
+# int8 is taken where its products are faster than those of fp32 by this: their input has to be rounded first.
+INT8_FASTER = 2.0
 AUTOCAST = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}  # None: fp32 throughout
-_NAMES = {dtype: name for name, dtype in AUTOCAST.items() if dtype is not None}
+_NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.int8: "int8"}
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +64,11 @@ def _why_not(dtype: torch.dtype, device: torch.device) -> str | None:
     name = _NAMES.get(dtype)
     if name is None:
         return None
+    if dtype == torch.int8 and not int8_is_exact():
+        return "this processor's products of 8-bit integers overflow"
     if device.type == "cpu":
         rates = measured(dtype)
-        if rates.slow:
+        if rates.wanted < INT8_FASTER * rates.fp32 if dtype == torch.int8 else rates.slow:
             return (
                 f"this processor reaches {rates.wanted / 1e9:.3g} billion operations per second and core in "
                 f"{name}, {rates.fp32 / 1e9:.3g} in fp32"
@@ -79,6 +83,13 @@ def _why_not(dtype: torch.dtype, device: torch.device) -> str | None:
 @functools.cache
 def _say(asked: str, why: str) -> None:
     log.warning("%s: %s; fp32 is taken instead", asked, why)
+
+
+@functools.cache
+def int8_is_exact() -> bool:
+    """Whether sums of products of 8-bit integers are right: processors without VNNI add pairs in 16 bits."""
+    a, b = torch.full((64, 512), 127, dtype=torch.int8), torch.full((512, 64), -127, dtype=torch.int8)
+    return bool((torch._int_mm(a, b) == -127 * 127 * 512).all())
 
 
 @functools.cache
@@ -111,5 +122,8 @@ def measured(dtype: torch.dtype) -> Rates:
 
 def _seconds(a: torch.Tensor, b: torch.Tensor) -> float:
     begun = time.perf_counter()
-    a @ b
+    if a.dtype == torch.int8:
+        torch._int_mm(a, b)
+    else:
+        a @ b
     return time.perf_counter() - begun

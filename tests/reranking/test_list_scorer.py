@@ -7,6 +7,7 @@ import torch
 from ames.errors import AmesError, NotFiniteError
 from ames.features import LocalFeatures
 from ames.reranking.list_scorer import ListScorer
+from ames.reranking.scorer import ComputeConfig
 from helpers.listwise import ToyList
 
 
@@ -60,3 +61,9 @@ def test_what_is_refused(lists):
     with pytest.raises(NotFiniteError) as caught:
         scorer.score(queries, broken)
     assert caught.value.image == 2 + 4 + 2
+
+
+def test_int8_is_refused(monkeypatch):
+    monkeypatch.setattr("ames.reranking.scorer.usable", lambda *_, **__: True)
+    with pytest.raises(AmesError, match="int8 is for pair-wise models: give bf16 or fp16"):
+        ListScorer(ToyList(window=4), ComputeConfig(precision="int8"))

@@ -104,6 +104,14 @@ class Slow(Chamfer):
         return super().score_encoded(query, database)
 
 
+def test_lanes_change_no_score():
+    one, two = (Reranker(model(), FUSION, lanes=count) for count in (1, 2))
+    assert np.array_equal(one.score(QUERY, CANDIDATES), two.score(QUERY, CANDIDATES))
+    assert two.scorer.compute.lanes == 2
+    with pytest.raises(AmesError, match="lanes 0 is below 1"):
+        Reranker(model(), lanes=0)
+
+
 def test_a_budget_of_time_ends_the_scoring_in_the_order_of_the_first_search():
     many = array(64, 3, 8, seed=5)
     similarities = np.random.default_rng(0).permutation(64) / 64

@@ -8,6 +8,7 @@ from ames.errors import AmesError, NotFiniteError
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
+from ames.precision import Rates, int8_is_exact
 from ames.reranking import scorer as scoring
 from ames.reranking.scorer import PRECISIONS, ComputeConfig, PairScorer, _split
 from golden import rebuild
@@ -109,6 +110,18 @@ def test_codes_score_as_the_descriptors_that_they_came_from(model):
         codes = scorer.model.compress(local)
     expected = scorer.score(queries, local, *PAIRS)
     np.testing.assert_array_equal(scorer.score(queries, codes, *PAIRS), expected)
+
+
+@pytest.mark.skipif(not int8_is_exact(), reason="8-bit products overflow on this processor")
+def test_int8_is_near_fp32_and_scores_a_pair_as_it_does_many(monkeypatch):
+    monkeypatch.setattr("ames.precision.measured", lambda dtype: Rates(8e11, 1e11))
+    found, exact = scores(made(), precision="int8"), scores(made())
+    assert 0 < np.abs(found - exact).max() < 0.02
+    for pair in (0, 5):
+        alone = scores(made(), precision="int8", pairs=PAIRS[:, pair : pair + 1])
+        assert alone[0] == pytest.approx(found[pair], abs=1e-5)
+    lanes = [scores(made(), precision="int8", lanes=count) for count in (1, 4)]
+    assert np.array_equal(*lanes)
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
@@ -261,7 +274,8 @@ def test_an_image_that_is_not_finite_is_named_by_its_number(monkeypatch, model, 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "fp8"}, "precision 'fp8' is none of fp32, tf32, bf16, fp16"),
+        ({"precision": "fp8"}, "precision 'fp8' is none of fp32, tf32, bf16, fp16, int8"),
+        ({"precision": "int8", "devices": ("cpu", "cuda")}, "int8 is for CPUs: give bf16 or fp16 on a GPU"),
         ({"devices": ()}, "no device given"),
         ({"batch_size": 0}, "batch_size 0 is below 1"),
         ({"lanes": 0}, "lanes 0 is below 1"),
@@ -273,7 +287,7 @@ def test_options_that_make_no_sense(options, message):
 
 
 def test_precisions_are_those_that_the_configuration_names():
-    assert set(PRECISIONS) == {"fp32", "tf32", "bf16", "fp16"}
+    assert set(PRECISIONS) == {"fp32", "tf32", "bf16", "fp16", "int8"}
 
 
 @pytest.mark.slow
@@ -282,7 +296,7 @@ def test_compiled_scores_are_the_same():
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("precision", sorted(PRECISIONS))
+@pytest.mark.parametrize("precision", sorted(PRECISIONS.keys() - {"int8"}))
 def test_a_gpu_scores_as_the_cpu(precision):
     found = scores(made(), devices=("cuda",), precision=precision)
     np.testing.assert_allclose(found, one_by_one(made()), atol=1e-4 if precision == "fp32" else 0.03)

@@ -31,7 +31,7 @@ def register(commands: Any) -> None:
     add("--temp", type=float, default=1.0, help="gamma for checkpoints without their own (1)")
     add("--protocol", nargs="+", default=[], metavar="NAME", help="(default: those for the ground truth)")
     add("--extra-bytes", type=natural, default=0, help="bytes per image beside local descriptors (0)")
-    add("--precision", default="fp32", help="fp32, tf32, bf16, fp16 (fp32)")
+    add("--precision", default="fp32", help="fp32, tf32, bf16, fp16, int8 (fp32)")
     add_device(curve)
     add("--workers", type=natural, default=0, help="threads that read ahead (0)")
     add("-o", "--out", type=Path, required=True, help="OUT.json and OUT.png are written")

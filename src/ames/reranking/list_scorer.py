@@ -20,6 +20,8 @@ class ListScorer:
     def __init__(self, model: Similarity, compute: ComputeConfig | None = None) -> None:
         assert model.window is not None, "a pair-wise model is scored by PairScorer"
         self.compute = compute or ComputeConfig()
+        if self.compute.precision == "int8":
+            raise AmesError("precision int8 is for pair-wise models: give bf16 or fp16 for a list-wise one")
         self.device = torch.device(self.compute.devices[0])
         self.model = model.eval().to(self.device)
         self.window = model.window

@@ -62,10 +62,10 @@ class Reranker:
     """Scores and ranks candidate images of a query by their local descriptors.
 
     model: a name of ``list_models``, a checkpoint's path, or a model. fusion: lambda and gamma of the final
-    score (None: what the model brings). device: torch's name. precision: fp32, tf32, bf16 or fp16. desc_num:
-    the strongest descriptors that are used of a query and of a candidate (None: those that a model of the
-    table is used with, ``ames models``; of other models all). windows: of a list-wise model whose list is
-    shorter than the candidates.
+    score (None: what the model brings). device: torch's name. precision, lanes: as in ``ComputeConfig``.
+    desc_num: the strongest descriptors that are used of a query and of a candidate (None: those that a model
+    of the table is used with, ``ames models``; of other models all). windows: of a list-wise model whose list
+    is shorter than the candidates.
 
     A query is one image: ``Extractor``'s features, ``LocalFeatures`` [N, D], or an array or tensor [N, D].
     Candidates are K images: a batch of these ([K, M, D]), or a list of single ones with unequal numbers of
@@ -82,6 +82,7 @@ class Reranker:
         precision: str = "fp32",
         desc_num: tuple[int, int] | None = None,
         windows: Windows | None = None,
+        lanes: int | None = None,
     ) -> None:
         if fusion is not None and not isinstance(fusion, Fusion):
             raise AmesError(f"fusion is a {type(fusion).__name__}: give ames.Fusion(lamb, gamma)")
@@ -95,7 +96,7 @@ class Reranker:
             self.fusion = fusion or Fusion.from_checkpoint(found.about, source=found.name)
             if found.entry is not None and desc_num is None:
                 self.desc_num = found.entry.query_desc_num, found.entry.db_desc_num
-        compute = ComputeConfig(devices=(device,), precision=precision)
+        compute = ComputeConfig(devices=(device,), precision=precision, lanes=lanes)
         self.model = model
         self.scorer: PairScorer | ListScorer
         if isinstance(model, PairSimilarity):

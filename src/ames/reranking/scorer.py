@@ -24,11 +24,18 @@ from ames.models.base import PairSimilarity, Similarity
 from ames.precision import has_tf32, usable
 
 # tf32: fp32 whose products a GPU rounds to 10 bits of mantissa; elsewhere the same as fp32.
-PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# int8: the feed-forward layers on a CPU; all else is fp32.
+PRECISIONS = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "int8": torch.int8,
+}
 
 # Tokens per chunk. On a CPU the tensors between two layers should stay in its caches; a GPU must be full, and
 # more than that only takes memory (docs/performance.md).
-_CPU_TOKENS = {torch.float32: 1280, torch.bfloat16: 6144, torch.float16: 6144}
+_CPU_TOKENS = {torch.float32: 1280, torch.bfloat16: 6144, torch.float16: 6144, torch.int8: 1280}
 _GPU_TOKENS = 1 << 19
 _GPU_PROBE = 1 << 13  # of the first chunk, from which the memory of a token is known
 _GPU_SHARE = 0.6  # of the free memory
@@ -66,6 +73,8 @@ class ComputeConfig:
             raise AmesError(f"batch_size {self.batch_size} is below 1")
         if self.lanes is not None and self.lanes < 1:
             raise AmesError(f"lanes {self.lanes} is below 1")
+        if self.precision == "int8" and any(torch.device(x).type != "cpu" for x in self.devices):
+            raise AmesError("precision int8 is for CPUs: give bf16 or fp16 on a GPU")
         tf32_nowhere = self.precision == "tf32" and not any(map(has_tf32, self.devices))
         dtype, asked = PRECISIONS[self.precision], f"precision={self.precision}"
         if tf32_nowhere or not usable(dtype, self.devices, asked=asked):

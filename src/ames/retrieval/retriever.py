@@ -113,12 +113,13 @@ class Retriever:
         fusion: Fusion | None = None,
         device: str = "cpu",
         precision: str = "fp32",
+        lanes: int | None = None,
     ) -> Retriever:
         """Open a collection that ``build`` made, or any database (``ames compress``) with its model.
 
         fusion: None: what the collection was built with, or what the model brings. Of a query, as many local
-        descriptors are used as its model is used with (``ames models``), else 600. AmesError where the model
-        did not make the database.
+        descriptors are used as its model is used with (``ames models``), else 600. precision, lanes: as in
+        ``ames.reranking.scorer.ComputeConfig``. AmesError where the model did not make the database.
         """
         folder = check_folder(folder)
         built = Collection.load(folder)
@@ -140,6 +141,7 @@ class Retriever:
             device=device,
             precision=precision,
             desc_num=(query, max(database.slots, 1)),
+            lanes=lanes,
         )
         config = None if built is None else replace(built.extraction, device=device)
         return cls(database, reranker, config=config)

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ames.models.layers.int8 import Int8Linear
+
 # Up to this many scores per head the CPU is faster without the fused kernel, whose calls are costly; in half
 # precision it always is (docs/performance.md).
 _SMALL = 256 * 256
@@ -146,6 +148,7 @@ class PairLayer(nn.Module):
         self.cross_attn = PairAttention(dim, heads)
         self.linear1 = nn.Linear(dim, dim_feedforward)
         self.linear2 = nn.Linear(dim_feedforward, dim)
+        self.feed_forward_dtype = torch.float32  # of what enters it
         self.norm1, self.norm2, self.norm3 = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.activation_name = activation
         self.pre_norm = pre_norm
@@ -185,6 +188,21 @@ class PairLayer(nn.Module):
         token = self._after(self.norm2, x[:, n], self.cross_attn.read(before[:, n], before, mask))
         return self._feed_forward(token)
 
+    def set_compute_dtype(self, dtype: torch.dtype, *, match_only: bool) -> None:
+        """As ``PairDecoder.set_compute_dtype``; match_only: of the self-attention alone."""
+        if dtype == torch.int8:
+            # In attention, 8 bits change logits ten times as much as here (docs/performance.md).
+            if not match_only:
+                self.register_module("linear1", Int8Linear(self.linear1))
+                self.register_module("linear2", Int8Linear(self.linear2))
+            return
+        self.self_attn.to(dtype)
+        if not match_only:
+            self.feed_forward_dtype = dtype
+            self.cross_attn.to(dtype)
+            self.linear1.to(dtype)
+            self.linear2.to(dtype)
+
     def _before(self, norm: nn.Module, x: Tensor) -> Tensor:
         return norm(x) if self.pre_norm else x
 
@@ -194,7 +212,7 @@ class PairLayer(nn.Module):
         return total if self.pre_norm else norm(total)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        hidden = self.linear1(self._before(self.norm3, x).to(self.linear1.weight.dtype))
+        hidden = self.linear1(self._before(self.norm3, x).to(self.feed_forward_dtype))
         hidden = hidden.relu_() if self.activation_name == "relu" else F.gelu(hidden)
         return self._after(self.norm3, x, self.linear2(hidden))
 
@@ -223,17 +241,13 @@ class PairDecoder(nn.Module):
         return x if self.norm is None else self.norm(x)
 
     def set_compute_dtype(self, dtype: torch.dtype) -> None:
-        """Compute products in another number format, in place.
+        """Compute products in another number format, in place; int8: those of the feed-forward layers alone.
 
         Tokens, residuals and norms keep theirs, and are rounded where a product takes them. So does the last
         layer of ``match``, which concerns the match token alone and costs almost nothing.
         """
         for layer in self.stack:
-            layer.self_attn.to(dtype)
-            if layer is not self.stack[-1]:
-                layer.cross_attn.to(dtype)
-                layer.linear1.to(dtype)
-                layer.linear2.to(dtype)
+            layer.set_compute_dtype(dtype, match_only=layer is self.stack[-1])
 
     def encode(self, x: Tensor, token: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Compute what one image contributes to every pair.
