@@ -21,7 +21,7 @@ from torch import Tensor
 
 # The arrays with an axis of descriptor slots, and the number of axes after it.
 _AXES_AFTER_SLOTS = {"descriptors": 1, "valid": 0, "positions": 1, "scale": 0, "weight": 0}
-_ARRAYS = (*_AXES_AFTER_SLOTS, "summary")
+_ARRAYS = (*_AXES_AFTER_SLOTS, "summary", "vector")
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,11 @@ class LocalFeatures:
         published ``forward`` use the opposite polarity (1 = padding), which is inverted only where
         they are read.
     positions: float [..., N, 2] location (row, col) in [0, 1] of the image's height and width, or None.
-    scale: float [..., N] keypoint size as a share of the image's long side, or None.
+    scale: float [..., N] keypoint size as a share of the image's long side, or, from a network that reads an
+        image at several sizes, the index of the size; or None.
     weight: float [..., N] detector weight, descending, or None.
     summary: float [..., e] a model's summary of the whole image, or None.
+    vector: float [..., G] the global descriptor of the image, for models that read one, or None.
     coded: the descriptors are a model's codes (``Similarity.compress``), as a database stores them.
     """
 
@@ -45,6 +47,7 @@ class LocalFeatures:
     scale: Tensor | None = None
     weight: Tensor | None = None
     summary: Tensor | None = None
+    vector: Tensor | None = None
     coded: bool = False
 
     def __post_init__(self) -> None:

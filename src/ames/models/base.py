@@ -29,12 +29,17 @@ class Similarity(nn.Module):
     ``local_dim``: width of the descriptors, None if any. ``code_bytes``: storage of one database descriptor,
     2 d unless a model has codes of its own.
     ``code_bits``: its bits where codes are packed, one per dimension; None where they are numbers.
+    ``reads_vector``, ``reads_scale``: ``tokens`` needs the image's ``vector``, the descriptors' ``scale``.
+    ``extra_slots``: slots that tokens and codes have before those of the descriptors (1: a global token).
     ``arguments``: the constructor's, which a checkpoint holds and which rebuild the model.
     """
 
     window: int | None = None
     learned: ClassVar[bool] = True  # it has weights, so that evaluation needs a checkpoint
     local_dim: int | None = None
+    reads_vector: bool = False
+    reads_scale: bool = False
+    extra_slots: int = 0
     code_bytes: int
     code_bits: int | None = None
     arguments: dict[str, Any]
@@ -113,6 +118,12 @@ class PairSimilarity(Similarity):
     def score_encoded(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
         """``encode`` of P query images and of P database images -> logits [P]."""
         raise NotImplementedError
+
+    def training_logits(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
+        """What training compares with labels, for pairs as in ``pairs``: their scores, unless a model learns
+        from another quantity.
+        """
+        return self.pairs(query, database)
 
     def set_compute_dtype(self, dtype: torch.dtype) -> None:
         """Compute ``encode`` and ``score_encoded`` in another format, in place; both take and give fp32."""

@@ -27,7 +27,7 @@ def pair_losses(
     model: PairSimilarity, query: LocalFeatures, database: LocalFeatures, labels: Tensor
 ) -> Losses:
     """Binary cross-entropy on the logits: query [P, N, D], database [P, M, D], labels float [P] in {0, 1}."""
-    logits = model.pairs(query, database).float()
+    logits = model.training_logits(query, database).float()
     bce = F.binary_cross_entropy_with_logits(logits, labels)
     return Losses(bce, bce.detach(), bce.new_zeros(()), _accuracy(logits, labels))
 
