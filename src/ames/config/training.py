@@ -75,9 +75,15 @@ def read_recipe(kind: type[R], *trees: DictConfig, start_from: nn.Module | None,
 
 
 def triplets(
-    config: DictConfig, folder: DatasetFolder, descriptors: DescriptorFile, ranks: Ranks
+    config: DictConfig,
+    folder: DatasetFolder,
+    descriptors: DescriptorFile,
+    ranks: Ranks,
+    *,
+    scales: bool = False,
 ) -> TripletLoader:
     """Batches of ``train_dataset``, whose folder and descriptors are open; says how many there are.
+    scales: as ``TripletLoader`` reads them.
 
     One process looks through all images for valid anchors and tells the others.
     """
@@ -100,6 +106,7 @@ def triplets(
         count=min(whole(data, "desc_num"), descriptors.slots),
         seed=whole(config, "seed", least=0),
         workers=whole(config, "num_workers", least=0),
+        scales=scales,
     )
     if ranks.is_main:
         print(f"{describe(loader.sampler.statistics)}; {len(loader)} batches per epoch")

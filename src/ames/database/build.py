@@ -123,7 +123,7 @@ def compress(
             f"{source.local.path}: holds {source.local.slots} descriptors per image, {desc_num} asked for"
         )
     manifest = Manifest(
-        slots=desc_num,
+        slots=desc_num + model.extra_slots,
         code_bytes=model.code_bytes,
         codes="float16" if model.code_bits is None else "bits",
         global_bytes=0,
@@ -243,13 +243,17 @@ def batches(
     """Yield images as a database stores them, at most ``slots`` descriptors each."""
     assert source.names is not None
     model = model.to(device).eval()
+    count = slots - model.extra_slots
     step = max(1, _BATCH_SLOTS // slots)
     for start in range(rows.start, rows.stop, step):
         part = range(start, min(start + step, rows.stop))
-        local = source.local.read(part, min(slots, source.local.slots), locations=False)
-        local = _real_first(local).pad(slots)
+        local = source.local.read(part, min(count, source.local.slots), locations=model.reads_scale)
+        if model.reads_vector and source.vectors is not None:
+            local = replace(local, vector=torch.from_numpy(source.vectors.gather(np.array(part))))
+        local = _real_first(local).pad(count)
         with naming(source.describe_descriptors, lambda image, start=start: start + image):  # type: ignore[misc]
             codes = local if source.local.packed else model.compress(local.to(device)).to("cpu")
+        codes = codes.trim(slots).pad(slots)  # some models read a number of descriptors of their own
         stored = codes.descriptors.numpy()
         stored = np.ascontiguousarray(stored).view(np.uint8).reshape(*stored.shape[:2], -1)
         stored = np.where(codes.valid.numpy()[..., None], stored, 0).astype(np.uint8)
@@ -267,13 +271,17 @@ def batches(
 def _check_source(source: Source, model: Similarity) -> None:
     check_codes(model, source.local)
     check_backbone(source.local, width=model.local_dim, backbone=None)
+    if model.reads_vector and source.vectors is None and not source.local.packed:
+        raise AmesError(f"{type(model).__name__} reads a global descriptor of each image: give --global")
     if not source.local.packed:
         check_storable(model, source.local.width)
 
 
 def check_storable(model: Similarity, width: int) -> None:
     """AmesError unless a database can hold the codes that a model makes of descriptors of ``width``."""
-    nothing = LocalFeatures.from_descriptors(torch.zeros(1, 1, width, device=model.device))
+    nothing = LocalFeatures.from_descriptors(
+        torch.zeros(1, 1, width), scale=torch.zeros(1, 1), vector=torch.zeros(1, model.global_dim or 1)
+    ).to(model.device)
     kind = model.compress(nothing).descriptors.dtype
     if kind not in (torch.uint8, torch.float16):
         made = f"{type(model).__name__} makes codes of {kind}"
@@ -285,8 +293,11 @@ def _real_first(local: LocalFeatures) -> LocalFeatures:
     order = torch.argsort(~local.valid, dim=1, stable=True)
     if bool((order[:, 1:] > order[:, :-1]).all()):
         return local
-    moved = torch.take_along_dim(local.descriptors, order[..., None], 1)
-    return LocalFeatures(moved, torch.take_along_dim(local.valid, order, 1))
+    moved = {"descriptors": torch.take_along_dim(local.descriptors, order[..., None], 1)}
+    if local.scale is not None:
+        moved["scale"] = torch.take_along_dim(local.scale, order, 1)
+    valid = torch.take_along_dim(local.valid, order, 1)
+    return LocalFeatures(valid=valid, vector=local.vector, coded=local.coded, **moved)
 
 
 def _fit(source: Source, factory: str) -> GlobalCodec | None:

@@ -70,7 +70,7 @@ class DescriptorFile:
     ``len(file)`` images of up to ``slots`` descriptors of ``width`` dimensions; ``provenance`` is what
     the writer recorded ({} for published files). A ``packed`` file holds a binary model's codes: ``read``
     gives uint8 [..., width / 8], the input of ``Similarity.expand``. ``bytes_read`` counts the stored bytes
-    that ``read`` has gathered in this process.
+    that ``read`` has gathered in this process. ``with_vectors`` adds the images' global descriptors.
 
     Each process opens the file on first use, so worker processes, spawned or forked, may get the object.
     Threads may share it.
@@ -88,6 +88,7 @@ class DescriptorFile:
             self._place = find_place(features)
             self._stored = features.dtype, features.shape
         self.bytes_read = 0
+        self.vectors: GlobalFile | None = None
         self._said_few = False
         self._rows: Any = None
         self._process = os.getpid()
@@ -103,6 +104,15 @@ class DescriptorFile:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _memory=Memory())
+
+    def with_vectors(self, path: Path | str) -> DescriptorFile:
+        """Return this file, whose ``read`` also gives each image's global descriptor as ``vector``, float32
+        [n, G] as stored. AmesError where the files are not of the same number of images.
+        """
+        self.vectors = GlobalFile(path)
+        if len(self.vectors) != len(self):
+            raise AmesError(f"{path}: {len(self.vectors)} images, but {len(self)} in {self.path}")
+        return self
 
     def _features(self) -> Any:
         if self._place is None and self._process != os.getpid():
@@ -154,15 +164,16 @@ class DescriptorFile:
         if not data.flags.aligned or any(stride % data.itemsize for stride in data.strides):
             data = data.copy()  # records of an odd size, which torch does not take
         descriptors = torch.from_numpy(data)
+        vector = None if self.vectors is None else torch.from_numpy(self.vectors.gather(rows))
         if metadata is None:
-            return LocalFeatures.from_descriptors(descriptors, coded=self.packed)
+            return LocalFeatures.from_descriptors(descriptors, coded=self.packed, vector=vector)
         padding = np.ascontiguousarray(metadata[..., PADDING]) != 0
         # Padding may hold anything, and 0 * NaN is NaN: masks alone would not keep it out of a score.
         if padding.any():
             data[padding] = 0
         valid = torch.from_numpy(~padding)
         if not locations:
-            return LocalFeatures(descriptors, valid, coded=self.packed)
+            return LocalFeatures(descriptors, valid, coded=self.packed, vector=vector)
         # Copied first, then converted: rows are far apart in memory, and each is fetched only once.
         table = torch.from_numpy(np.ascontiguousarray(metadata).astype(np.float32))
         return LocalFeatures(
@@ -171,6 +182,7 @@ class DescriptorFile:
             positions=table[..., ROW_COL],
             scale=table[..., SCALE],
             weight=table[..., WEIGHT],
+            vector=vector,
             coded=self.packed,
         )
 
@@ -265,6 +277,13 @@ class GlobalFile:
         if self._place is None or not self.images:
             return None
         return np.memmap(self._place.path, self._stored, "r", self._place.offset, (self.images, self.width))
+
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        """float32 [n, D] of rows in any order, repeated or not."""
+        wanted, place = np.unique(rows, return_inverse=True)
+        stored = self.mapped()
+        found = self.read(wanted) if stored is None else stored[wanted].astype(np.float32)
+        return found[place.reshape(-1)]
 
     def read(self, rows: range | np.ndarray | None = None) -> np.ndarray:
         """float32 [n, D] of ascending rows (None: all)."""

@@ -53,6 +53,10 @@ def open_test_set(
     shortlist_file = folder.find_shortlist(shortlist) if searched is None else searched.path / NAME
     queries = DescriptorFile(folder.local("query"))
     gallery = DescriptorFile(folder.local("gallery")) if held is None else held
+    if model.reads_vector:
+        queries.with_vectors(folder.vectors("query"))
+        if isinstance(gallery, DescriptorFile):
+            gallery.with_vectors(folder.vectors("gallery"))
     truth = load_ground_truth(truth_file)
     if not truth.imlist:  # GLDv2's file names no images
         truth = load_ground_truth(truth_file, gallery_size=len(gallery), query_size=len(queries))

@@ -29,7 +29,8 @@ class Similarity(nn.Module):
     ``local_dim``: width of the descriptors, None if any. ``code_bytes``: storage of one database descriptor,
     2 d unless a model has codes of its own.
     ``code_bits``: its bits where codes are packed, one per dimension; None where they are numbers.
-    ``reads_vector``, ``reads_scale``: ``tokens`` needs the image's ``vector``, the descriptors' ``scale``.
+    ``reads_vector``, ``reads_scale``: ``tokens`` needs the image's ``vector`` (``global_dim`` wide), the
+    descriptors' ``scale``.
     ``extra_slots``: slots that tokens and codes have before those of the descriptors (1: a global token).
     ``arguments``: the constructor's, which a checkpoint holds and which rebuild the model.
     """
@@ -37,6 +38,7 @@ class Similarity(nn.Module):
     window: int | None = None
     learned: ClassVar[bool] = True  # it has weights, so that evaluation needs a checkpoint
     local_dim: int | None = None
+    global_dim: int | None = None
     reads_vector: bool = False
     reads_scale: bool = False
     extra_slots: int = 0
@@ -58,7 +60,8 @@ class Similarity(nn.Module):
         """[..., M, D] -> codes [..., M, bytes or halves]: exactly what a database stores. Unless a model has
         codes of its own, they are its tokens as fp16, the rounding of AMES' evaluation.
         """
-        return local.with_descriptors(self.tokens(local).descriptors.half(), coded=True)
+        tokens = self.tokens(local)
+        return tokens.with_descriptors(tokens.descriptors.half(), coded=True)
 
     def expand(self, codes: LocalFeatures) -> LocalFeatures:
         """codes -> tokens [..., M, d], as scoring reads them. AmesError for codes of another form."""

@@ -37,8 +37,11 @@ class ListSource:
         """Return logits float32 [L, K] of lists of one length."""
         table = np.array(lists, np.int64)
         rows, ids = table[:, 0], table[:, 1:]
+        count = self.database_count
+        if count is not None and (isinstance(self.gallery, Database) or self.gallery.packed):
+            count += self.scorer.model.extra_slots
         queries = self.queries.read(rows, self.query_count)
-        images = self.gallery.read(ids.reshape(-1), self.database_count).reshape(*ids.shape)
+        images = self.gallery.read(ids.reshape(-1), count).reshape(*ids.shape)
 
         def describe(image: int) -> str:
             if image < len(rows):

@@ -265,7 +265,7 @@ class Reranker:
         if isinstance(given, ImageFeatures):
             if given.backbone and self.backbone and given.backbone != self.backbone:
                 raise AmesError(f"{what}: made by {given.backbone}, but {self.name} takes {self.backbone}")
-            given = given.local
+            given = _with_vector(given) if self.model.reads_vector else given.local
         if isinstance(given, LocalFeatures):
             codes = given.descriptors.dtype == torch.uint8
             return given if given.coded or not codes else replace(given, coded=True)
@@ -296,6 +296,14 @@ def _counts(desc_num: tuple[int, int] | None) -> tuple[int, int] | None:
     if not (isinstance(query, int) and isinstance(candidate, int)) or min(query, candidate) < 1:
         raise AmesError(f"desc_num {desc_num!r}: give two whole numbers, of a query and of a candidate")
     return query, candidate
+
+
+def _with_vector(image: ImageFeatures) -> LocalFeatures:
+    """The local features of an image, or of several, with what a model reads of the global one."""
+    if image.vector is None:
+        return image.local
+    vector = torch.from_numpy(np.asarray(image.vector, np.float32)).to(image.local.descriptors.device)
+    return replace(image.local, vector=vector)
 
 
 def _plain(local: LocalFeatures) -> LocalFeatures:

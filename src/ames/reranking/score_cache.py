@@ -139,7 +139,10 @@ def scores_key(
         settings.append((name, type(module).__name__, plain))
     digest.update(repr(settings).encode())
     add_tensors(digest, scorer.model.state_dict())
-    for file in files:
-        status = (file.path / NAME if file.path.is_dir() else file.path).stat()
-        digest.update(f"{file.path.resolve()} {status.st_size} {status.st_mtime_ns}".encode())
+    read = [file.path / NAME if file.path.is_dir() else file.path for file in files]
+    read += [file.vectors.path for file in files if isinstance(file, DescriptorFile) and file.vectors]
+    for path in read:
+        status = path.stat()
+        place = path.parent if path.name == NAME else path
+        digest.update(f"{place.resolve()} {status.st_size} {status.st_mtime_ns}".encode())
     return digest.hexdigest()[:16]

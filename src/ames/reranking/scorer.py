@@ -182,7 +182,7 @@ class _DeviceScorer:
 
     def encode(self, local: LocalFeatures, *, database: bool) -> LocalFeatures:
         """Images [I, N, ...] -> ``PairSimilarity.encode`` of them, on the device."""
-        local = LocalFeatures(local.descriptors, local.valid, coded=local.coded).trim_padding()
+        local = _read_by(self.model, local).trim_padding()
         step = max(1, self.tokens // (local.size + 1))
 
         @torch.inference_mode()
@@ -306,6 +306,13 @@ def _unless_out_of_memory(run: Callable[[np.ndarray], np.ndarray], pairs: np.nda
         if not _out_of_memory(error):
             raise
         return None
+
+
+def _read_by(model: Similarity, local: LocalFeatures) -> LocalFeatures:
+    """Without what the model does not read of an image."""
+    scale = local.scale if model.reads_scale else None
+    vector = local.vector if model.reads_vector else None
+    return LocalFeatures(local.descriptors, local.valid, scale=scale, vector=vector, coded=local.coded)
 
 
 def encode_side(model: Similarity, local: LocalFeatures, *, database: bool) -> LocalFeatures:

@@ -50,10 +50,12 @@ def score_shortlist(
     if cache is not None:
         logits[wanted] = cache.get(shortlist.ids)[wanted]
         wanted = wanted & np.isnan(logits)
+    if database_count is not None and (isinstance(gallery, Database) or gallery.packed):
+        database_count += scorer.model.extra_slots
     block_images = max(1, _BLOCK_SLOTS // (database_count or gallery.slots))
 
     def read(block: _Pairs) -> LocalFeatures:
-        return gallery.read(block.images, database_count, locations=False)
+        return gallery.read(block.images, database_count, locations=scorer.model.reads_scale)
 
     with progress("score", int(wanted.sum()), "pairs") as tick:
         for rows, encoded in _encoded(scorer, queries, wanted, query_count):

@@ -239,6 +239,8 @@ class Retriever:
         """
         _check_counts(k, num_rerank)
         vectors, queries = _batch(vectors, queries)
+        if self.reranker.model.reads_vector and queries.vector is None:
+            queries = replace(queries, vector=torch.from_numpy(np.asarray(vectors, np.float32)))
         found: Shortlist = self._index.search(vectors, num_rerank)
         assert self.reranker.fusion is not None
         if isinstance(self.reranker.scorer, ListScorer):

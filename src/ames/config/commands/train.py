@@ -40,7 +40,9 @@ def build(config: DictConfig, ranks: Ranks) -> tuple[PairwiseTask, dict[str, Any
         raise AmesError(f"{type(model).__name__} has no weights to train")
     teacher, first = _given(config, "teacher", AMES), _given(config, "start_from", type(model))
     check_backbone(descriptors, width=model.local_dim, backbone=config.desc_name)
-    loader = training.triplets(config, folder, descriptors, ranks)
+    if model.reads_vector:
+        descriptors.with_vectors(folder.vectors())
+    loader = training.triplets(config, folder, descriptors, ranks, scales=model.reads_scale)
     _initialize(model, descriptors, config.seed, first)
     recipe = training.read_recipe(
         PairwiseRecipe, config, config.train_dataset, start_from=first, max_desc=loader.count

@@ -107,7 +107,8 @@ class TripletLoader:
     """Batches of triplets with their descriptors.
 
     count: descriptors read per image. workers: threads that read ahead of the model; at most workers + 1
-    batches are in memory. The same seed gives the same batches, whatever the workers; every epoch differs.
+    batches are in memory. scales: of the descriptors, too, for models that read them. The same seed gives the
+    same batches, whatever the workers; every epoch differs.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class TripletLoader:
         count: int,
         seed: int = 0,
         workers: int = 0,
+        scales: bool = False,
     ) -> None:
         if len(descriptors) != sampler.images:
             raise AmesError(
@@ -128,7 +130,7 @@ class TripletLoader:
             raise AmesError(f"{descriptors.path}: holds packed bits; training needs descriptors")
         self.sampler, self.descriptors = sampler, descriptors
         self.triplets = min(triplets, len(sampler.anchors))
-        self.count, self.workers, self.seed = count, workers, seed
+        self.count, self.workers, self.seed, self.scales = count, workers, seed, scales
 
     def __len__(self) -> int:
         return len(self.sampler.anchors) // self.triplets
@@ -160,12 +162,13 @@ class TripletLoader:
     def _sample(self) -> int:
         """A checksum of some images' descriptors, which shows another file of the same name."""
         rows = np.unique(np.linspace(0, len(self.descriptors) - 1, _SAMPLED).astype(int))
-        found = self.descriptors.read(rows, self.count, locations=False).descriptors
-        return zlib.crc32(np.ascontiguousarray(found.numpy()).tobytes())
+        found = self.descriptors.read(rows, self.count, locations=False)
+        digest = zlib.crc32(np.ascontiguousarray(found.descriptors.numpy()).tobytes())
+        return digest if found.vector is None else zlib.crc32(found.vector.numpy().tobytes(), digest)
 
     def _read(self, images: np.ndarray, part: np.ndarray) -> TripletBatch:
         images, B = images[:, part], len(part)
-        local = self.descriptors.read(images.reshape(-1), self.count, locations=False)
+        local = self.descriptors.read(images.reshape(-1), self.count, locations=self.scales)
         # One trim for all of them: the distillation compares tokens slot by slot.
         local = local.trim_padding()
         return TripletBatch(
