@@ -6,8 +6,9 @@ import torch.nn.functional as F
 
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
-from ames.training.losses import distillation_losses, pair_losses
+from ames.training.losses import distillation_losses, list_losses, pair_losses
 from golden import rebuild
+from helpers.listwise import ToyList
 
 CASES = rebuild.cases("train_step.json")
 
@@ -109,3 +110,21 @@ def test_a_perfect_model_is_right_about_every_pair(monkeypatch):
     worst = pair_losses(model, query, database, labels)
     assert worst.accuracy == 0
     torch.testing.assert_close(worst.loss, F.softplus(torch.tensor(20.0)))
+
+
+def test_the_loss_of_a_list_is_the_mean_over_all_logits_of_its_candidates():
+    torch.manual_seed(0)
+    query = LocalFeatures.from_descriptors(torch.randn(3, 5, 8))
+    candidates = LocalFeatures.from_descriptors(torch.randn(3, 4, 5, 8))
+    labels, model = torch.tensor([[1, 0, 0, 1], [0, 0, 0, 0], [1, 1, 0, 0]]).float(), ToyList()
+    scores = model.score(query, candidates)
+    losses = list_losses(model, query, candidates, labels)
+    sign = 1 - 2 * labels
+    torch.testing.assert_close(losses.loss, F.softplus(sign * scores).mean())
+    torch.testing.assert_close(losses.accuracy, (sign * scores < 0).float().mean())
+    # Two logits of a candidate, as of two tokens: the paper's two-class cross-entropy over both.
+    model.list_logits = lambda *_: torch.stack((scores, 2 * scores), -1)
+    both = torch.stack((scores, 2 * scores), -1)
+    classes = torch.stack((torch.zeros_like(both), both), -1).reshape(-1, 2)
+    expected = F.cross_entropy(classes, labels[..., None].expand_as(both).reshape(-1).long())
+    torch.testing.assert_close(list_losses(model, query, candidates, labels).loss, expected)

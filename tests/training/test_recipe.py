@@ -236,3 +236,20 @@ def load_epoch(folder, epoch):
 def test_options_that_mean_nothing(store, changes, message):
     with pytest.raises(AmesError, match=message):
         fit(made(), loader(store), replace(RECIPE, **changes))
+
+
+def test_the_rate_stays_constant_after_its_warm_up(store):
+    def trained(**changes):
+        learner = Learner(PairwiseTask(made(), loader(store), replace(RECIPE, warmup=3, **changes)))
+        rates = []
+        for done in range(8):
+            learner.step(done, 8)
+            rates.append(learner.lr / RECIPE.lr)
+        return rates
+
+    seen = trained(schedule="constant")
+    assert seen == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 1, 1])
+    assert trained()[:3] == seen[:3]
+    assert trained()[-1] < 0.1
+    with pytest.raises(AmesError, match="schedule 'linear' is none of cosine, constant"):
+        replace(RECIPE, schedule="linear")

@@ -21,6 +21,7 @@ from ames.io.hashing import weights_digest
 from ames.io.locks import exclusively
 from ames.training import Recipe, Task, Trainer
 from ames.training.data.candidates import Candidates, LabelledNeighbours
+from ames.training.data.lists import ListLoader, ListSampler
 from ames.training.data.loader import TripletLoader
 from ames.training.data.neighbours import Neighbours
 from ames.training.data.pairs import ListedPairs, read_pairs
@@ -103,16 +104,57 @@ def triplets(
         TripletSampler(candidates, **options, summary=summary),
         descriptors,
         triplets=size // images,
-        count=min(whole(data, "desc_num"), descriptors.slots),
-        seed=whole(config, "seed", least=0),
-        workers=whole(config, "num_workers", least=0),
         scales=scales,
+        **_reading(config, descriptors),
     )
     if ranks.is_main:
         print(f"{describe(loader.sampler.statistics)}; {len(loader)} batches per epoch")
         if used != size:
             print(f"batch_size {size}: a triplet has {images} images, so that a batch has {used}")
     return loader
+
+
+def lists(
+    config: DictConfig,
+    folder: DatasetFolder,
+    descriptors: DescriptorFile,
+    ranks: Ranks,
+    *,
+    length: int,
+    scales: bool = False,
+) -> ListLoader:
+    """As ``triplets``: batches of lists of ``length`` candidates."""
+    data = config.train_dataset
+    for key, usual in (("negatives", 1), ("min_negatives", None), ("hard_negative_fraction", 1.0)):
+        if data[key] != usual:
+            raise AmesError(
+                f"{key} {data[key]} is of triplets, and this model learns from lists: leave it out"
+            )
+    size = whole(data, "batch_size")
+    if size <= length:
+        raise AmesError(
+            f"batch_size {size}: a list has {1 + length} images, its query among them; give at least as many"
+        )
+    candidates = _candidates(data, folder)
+    least = optional(data, "min_positives") or 0
+    sampler = ListSampler(
+        candidates, length=length, min_positives=least, scan=ranks.broadcast_from_main(candidates.scan)
+    )
+    loader = ListLoader(
+        sampler, descriptors, lists=size // (1 + length), scales=scales, **_reading(config, descriptors)
+    )
+    if ranks.is_main:
+        print(f"{sampler.describe()}; {len(loader)} batches of {loader.size} lists per epoch")
+    return loader
+
+
+def _reading(config: DictConfig, descriptors: DescriptorFile) -> dict[str, int]:
+    """How a ``BatchLoader`` reads."""
+    return {
+        "count": min(whole(config.train_dataset, "desc_num"), descriptors.slots),
+        "seed": whole(config, "seed", least=0),
+        "workers": whole(config, "num_workers", least=0),
+    }
 
 
 def _candidates(data: DictConfig, folder: DatasetFolder) -> Candidates:

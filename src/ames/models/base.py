@@ -56,6 +56,12 @@ class Similarity(nn.Module):
         _check_sides(query, candidates, listed=True)
         return self.score_tokens(self.tokens(query), self.tokens(candidates))
 
+    def list_logits(self, query: LocalFeatures, candidates: LocalFeatures) -> Tensor:
+        """Return what training on lists compares with a candidate's label: query [B, N, D], candidates
+        [B, K, M, D] -> logits [B, K, T], T of each candidate. Here its score; LOCORE has one per token.
+        """
+        return self.score(query, candidates)[..., None]
+
     def compress(self, local: LocalFeatures) -> LocalFeatures:
         """[..., M, D] -> codes [..., M, bytes or halves]: exactly what a database stores. Unless a model has
         codes of its own, they are its tokens as fp16, the rounding of AMES' evaluation.
@@ -108,6 +114,11 @@ class Similarity(nn.Module):
         """As ``score``, from tokens: query [B, N, d], candidates [B, K, M, d] -> logits [B, K]."""
         raise NotImplementedError
 
+    def fit_projection(self, descriptors: Tensor, *, seed: int = 0) -> None:
+        """Start what depends on the data, before training, from real descriptors float [n, D]. By default
+        nothing does.
+        """
+
 
 class PairSimilarity(Similarity):
     """A model that reads one pair. Subclasses write the projections, ``score_encoded`` and, where part of the
@@ -133,11 +144,6 @@ class PairSimilarity(Similarity):
 
     def compile_pairs(self) -> None:
         """Compile what ``score_encoded`` computes, in place (``torch.compile``), where that is much."""
-
-    def fit_projection(self, descriptors: Tensor, *, seed: int = 0) -> None:
-        """Start what depends on the data, before training, from real descriptors float [n, D]. By default
-        nothing does.
-        """
 
     def pairs_tokens(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
         """query [P, N, d], database [P, M, d] -> logits [P]."""

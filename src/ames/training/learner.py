@@ -110,7 +110,7 @@ class Learner:
     def step(self, done: int, total: int) -> None:
         """Change the weights at batch ``done`` of ``total``."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.lr * lr_factor(done, total, self.recipe.warmup)
+            group["lr"] = self.recipe.lr * lr_factor(done, total, self.recipe.warmup, self.recipe.schedule)
         if any(x.grad is not None for x in self.model.parameters()):
             self.scaler.step(self.optimizer)
             self.scaler.update()
@@ -134,10 +134,12 @@ class Learner:
             part.load_state_dict(state[name])
 
 
-def lr_factor(step: int, steps: int, warmup: int) -> float:
-    """Linear warm-up, then a cosine to 0 over the remaining steps."""
+def lr_factor(step: int, steps: int, warmup: int, schedule: str = "cosine") -> float:
+    """Linear warm-up, then a cosine to 0 over the remaining steps, or 1."""
     if step < warmup:
         return (step + 1) / (warmup + 1)
+    if schedule == "constant":
+        return 1.0
     progress = (step - warmup) / max(steps - warmup, 1)
     # math, not numpy: the optimizer keeps the rate, and a checkpoint holds plain numbers only
     return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))

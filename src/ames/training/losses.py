@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
-from ames.models.base import PairSimilarity
+from ames.models.base import PairSimilarity, Similarity
 
 
 class Losses(NamedTuple):
-    """loss is what is minimized; bce and mse are its parts, accuracy the share of pairs on the right side."""
+    """loss is what is minimized; bce and mse are its parts; accuracy: share of logits on the right side."""
 
     loss: Tensor
     bce: Tensor
@@ -28,6 +28,16 @@ def pair_losses(
 ) -> Losses:
     """Binary cross-entropy on the logits: query [P, N, D], database [P, M, D], labels float [P] in {0, 1}."""
     logits = model.training_logits(query, database).float()
+    bce = F.binary_cross_entropy_with_logits(logits, labels)
+    return Losses(bce, bce.detach(), bce.new_zeros(()), _accuracy(logits, labels))
+
+
+def list_losses(model: Similarity, query: LocalFeatures, candidates: LocalFeatures, labels: Tensor) -> Losses:
+    """Binary cross-entropy over all logits of all candidates, each with its candidate's label (LOCORE, CVPR
+    2025): query [B, N, D], candidates [B, K, M, D], labels float [B, K] in {0, 1}.
+    """
+    logits = model.list_logits(query, candidates).float()
+    labels = labels[..., None].expand_as(logits)
     bce = F.binary_cross_entropy_with_logits(logits, labels)
     return Losses(bce, bce.detach(), bce.new_zeros(()), _accuracy(logits, labels))
 

@@ -18,8 +18,8 @@ R = TypeVar("R", bound="Recipe")
 class Recipe:
     """The fields of every task; a task adds its own in a subclass. AmesError for values that train nothing.
 
-    lr, weight_decay: of AdamW; the learning rate follows a cosine to 0. warmup: batches in which it first
-        rises from 0.
+    lr, weight_decay: of AdamW. schedule: the learning rate follows a "cosine" to 0, or is "constant".
+        warmup: batches in which it first rises from 0.
     accumulate: batches per step of the optimizer. clip: bound of the gradient norm (None: none).
     freeze: parameters whose names begin so are not trained.
     ema: decay of an exponential average of the weights, which is then validated and saved (None: none).
@@ -34,6 +34,7 @@ class Recipe:
     epochs: int = 15
     lr: float = 2e-4
     weight_decay: float = 5e-4
+    schedule: str = "cosine"
     warmup: int = 0
     clip: float | None = None
     accumulate: int = 1
@@ -56,6 +57,7 @@ class Recipe:
             raise AmesError(f"accumulate {self.accumulate} must be at least 1")
         if self.ema is not None and not 0 < self.ema < 1:
             raise AmesError(f"ema {self.ema} is not between 0 and 1: 0.999 averages about 1000 steps")
+        check_choice("schedule", self.schedule, ("cosine", "constant"))
         check_choice("non_finite", self.non_finite, ("stop", "skip"))
         check_choice("autocast", self.autocast, AUTOCAST)
 

@@ -18,37 +18,47 @@ from ames.config.values import several, whole
 from ames.descriptors.local import DescriptorFile, check_backbone
 from ames.errors import AmesError
 from ames.models.ames import AMES
-from ames.models.base import PairSimilarity
+from ames.models.base import PairSimilarity, Similarity
 from ames.models.load import load
 from ames.training import Validation
 from ames.training.distributed import Ranks
+from ames.training.tasks.listwise import ListwiseRecipe, ListwiseTask
 from ames.training.tasks.pairwise import PairwiseRecipe, PairwiseTask
 from ames.weights.files import load_state
 
 log = logging.getLogger(__name__)
-M = TypeVar("M", bound=PairSimilarity)
+M = TypeVar("M", bound=Similarity)
 
 
-def build(config: DictConfig, ranks: Ranks) -> tuple[PairwiseTask, dict[str, Any]]:
+def build(config: DictConfig, ranks: Ranks) -> tuple[PairwiseTask | ListwiseTask, dict[str, Any]]:
     folder, descriptors = training.training_set(config)
     if OmegaConf.is_interpolation(config, "dim_local_features") and config.desc_name not in config.local_dims:
         config.dim_local_features = descriptors.width  # of a backbone that the configuration does not know
     model = build_model(config)
-    if not isinstance(model, PairSimilarity):
-        raise AmesError(f"{type(model).__name__} is list-wise: there is no training for it")
     if not model.learned:
         raise AmesError(f"{type(model).__name__} has no weights to train")
     teacher, first = _given(config, "teacher", AMES), _given(config, "start_from", type(model))
     check_backbone(descriptors, width=model.local_dim, backbone=config.desc_name)
     if model.reads_vector:
         descriptors.with_vectors(folder.vectors())
-    loader = training.triplets(config, folder, descriptors, ranks, scales=model.reads_scale)
+    provenance = {"backbone": config.desc_name, "seed": config.seed}
+    files = (config, folder, descriptors, ranks)
+    if not isinstance(model, PairSimilarity):
+        if teacher is not None:
+            raise AmesError(f"{type(model).__name__} cannot be distilled from AMES: leave the teacher out")
+        if model.window is None:
+            raise AmesError(f"{type(model).__name__} has no window, the length of its lists: set one")
+        lists = training.lists(*files, length=model.window, scales=model.reads_scale)
+        _initialize(model, descriptors, config.seed, first)
+        list_recipe = training.read_recipe(ListwiseRecipe, config, start_from=first)
+        return ListwiseTask(model, lists, list_recipe, _validation(config, model)), provenance
+    triplets = training.triplets(*files, scales=model.reads_scale)
     _initialize(model, descriptors, config.seed, first)
     recipe = training.read_recipe(
-        PairwiseRecipe, config, config.train_dataset, start_from=first, max_desc=loader.count
+        PairwiseRecipe, config, config.train_dataset, start_from=first, max_desc=triplets.count
     )
-    task = PairwiseTask(model, loader, recipe, teacher=teacher, validate=_validation(config, model))
-    return task, {"backbone": config.desc_name, "seed": config.seed}
+    task = PairwiseTask(model, triplets, recipe, teacher=teacher, validate=_validation(config, model))
+    return task, provenance
 
 
 def _given(config: DictConfig, key: str, kind: type[M]) -> M | None:
@@ -62,9 +72,7 @@ def _given(config: DictConfig, key: str, kind: type[M]) -> M | None:
     return model
 
 
-def _initialize(
-    model: PairSimilarity, descriptors: DescriptorFile, seed: int, first: PairSimilarity | None
-) -> None:
+def _initialize(model: Similarity, descriptors: DescriptorFile, seed: int, first: Similarity | None) -> None:
     """Start the model from another one's weights, or from the data: a thousand images, the 60 strongest
     descriptors of each.
     """
@@ -85,7 +93,7 @@ def _initialize(
         raise AmesError(f"model: {error}") from error
 
 
-def _validation(config: DictConfig, model: PairSimilarity) -> Callable[[PairSimilarity], Validation] | None:
+def _validation(config: DictConfig, model: Similarity) -> Callable[[Similarity], Validation] | None:
     """What is measured between epochs: mAP on val_dataset with the fusion that is best there."""
     val = config.val_dataset
     ks = several(val, "num_rerank") if isinstance(val, DictConfig) else []
@@ -97,7 +105,7 @@ def _validation(config: DictConfig, model: PairSimilarity) -> Callable[[PairSimi
         return None
     door.say_idle_gpus(config)
 
-    def validate(trained: PairSimilarity) -> Validation:
+    def validate(trained: Similarity) -> Validation:
         found = choose(trained)
         fusion = found.fusion.to_keys()
         return Validation({**found.metrics, **fusion}, found.metrics["val_map"], {"blend": fusion})

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -103,20 +104,40 @@ class TripletBatch:
         return replace(self, anchor=anchor, positive=positive, negatives=negatives)
 
 
-class TripletLoader:
-    """Batches of triplets with their descriptors.
+B = TypeVar("B")
+
+
+class Sampler(Protocol):
+    """What is drawn: ``anchors``, of a list of ``images`` images."""
+
+    @property
+    def images(self) -> int: ...
+    @property
+    def anchors(self) -> np.ndarray: ...
+
+    def epoch(self, batch: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        """Batches [..., batch] of what is drawn."""
+
+    def settings(self) -> dict[str, Any]:
+        """What the draws depend on, apart from the files."""
+
+
+class BatchLoader(ABC, Generic[B]):
+    """Batches of ``size`` anchors, and what is drawn for them, with their descriptors.
 
     count: descriptors read per image. workers: threads that read ahead of the model; at most workers + 1
     batches are in memory. scales: of the descriptors, too, for models that read them. The same seed gives the
     same batches, whatever the workers; every epoch differs.
     """
 
+    unit = "items"
+
     def __init__(
         self,
-        sampler: TripletSampler,
+        sampler: Sampler,
         descriptors: DescriptorFile,
         *,
-        triplets: int,
+        size: int,
         count: int,
         seed: int = 0,
         workers: int = 0,
@@ -129,34 +150,42 @@ class TripletLoader:
         if descriptors.packed:
             raise AmesError(f"{descriptors.path}: holds packed bits; training needs descriptors")
         self.sampler, self.descriptors = sampler, descriptors
-        self.triplets = min(triplets, len(sampler.anchors))
+        self.size = min(size, len(sampler.anchors))
         self.count, self.workers, self.seed, self.scales = count, workers, seed, scales
 
     def __len__(self) -> int:
-        return len(self.sampler.anchors) // self.triplets
+        return len(self.sampler.anchors) // self.size
 
-    def epoch(self, number: int, start: int = 0, ranks: Ranks | None = None) -> Iterator[TripletBatch]:
+    def epoch(self, number: int, start: int = 0, ranks: Ranks | None = None) -> Iterator[B]:
         """Epoch ``number`` (from 0), from its batch ``start`` on: the same batches whatever came before.
 
         All ``ranks`` (None: this process alone) draw the same global batches, of which each reads its part
         (``np.array_split``). AmesError where one would have none.
         """
         ranks = ranks or Ranks()
-        if self.triplets < ranks.count:
+        if self.size < ranks.count:
             raise AmesError(
-                f"a batch of {self.triplets} triplets cannot be shared by {ranks.count} ranks: give a "
+                f"a batch of {self.size} {self.unit} cannot be shared by {ranks.count} ranks: give a "
                 "larger one"
             )
-        part = np.array_split(np.arange(self.triplets), ranks.count)[ranks.rank]
+        part = np.array_split(np.arange(self.size), ranks.count)[ranks.rank]
         rng = np.random.default_rng([self.seed, 11, number])
-        # Triplets are drawn where the batches are used, one after the other: threads only read.
-        triplets = islice(self.sampler.epoch(self.triplets, rng), start, None)
-        return ahead(partial(self._read, part=part), triplets, self.workers)
+        # They are drawn where the batches are used, one after the other: threads only read.
+        drawn = islice(self.sampler.epoch(self.size, rng), start, None)
+        return ahead(partial(self._read, part=part), drawn, self.workers)
 
     def settings(self) -> dict[str, object]:
         """What the batches depend on."""
-        own = {"seed": self.seed, "triplets": self.triplets, "count": self.count, "descriptors": self._sample}
+        own = {"seed": self.seed, self.unit: self.size, "count": self.count, "descriptors": self._sample}
         return own | self.sampler.settings()
+
+    @abstractmethod
+    def _read(self, drawn: np.ndarray, part: np.ndarray) -> B:
+        """A batch of the places ``part`` of what was drawn, [..., size]."""
+
+    def _local(self, images: np.ndarray) -> LocalFeatures:
+        """The features of images, trimmed to one size."""
+        return self.descriptors.read(images, self.count, locations=self.scales).trim_padding()
 
     @cached_property
     def _sample(self) -> int:
@@ -166,11 +195,22 @@ class TripletLoader:
         digest = zlib.crc32(np.ascontiguousarray(found.descriptors.numpy()).tobytes())
         return digest if found.vector is None else zlib.crc32(found.vector.numpy().tobytes(), digest)
 
-    def _read(self, images: np.ndarray, part: np.ndarray) -> TripletBatch:
-        images, B = images[:, part], len(part)
-        local = self.descriptors.read(images.reshape(-1), self.count, locations=self.scales)
+
+class TripletLoader(BatchLoader[TripletBatch]):
+    """Batches of triplets with their descriptors (``BatchLoader``)."""
+
+    unit = "triplets"
+    sampler: TripletSampler
+
+    def __init__(
+        self, sampler: TripletSampler, descriptors: DescriptorFile, *, triplets: int, **options: Any
+    ) -> None:
+        super().__init__(sampler, descriptors, size=triplets, **options)
+
+    def _read(self, drawn: np.ndarray, part: np.ndarray) -> TripletBatch:
+        images, B = drawn[:, part], len(part)
         # One trim for all of them: the distillation compares tokens slot by slot.
-        local = local.trim_padding()
+        local = self._local(images.reshape(-1))
         return TripletBatch(
-            images, local[:B], local[B : 2 * B], local[2 * B :], first=int(part[0]), triplets=self.triplets
+            images, local[:B], local[B : 2 * B], local[2 * B :], first=int(part[0]), triplets=self.size
         )

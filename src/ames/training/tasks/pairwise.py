@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from ames.errors import AmesError
 from ames.io.hashing import weights_digest
 from ames.models.ames import AMES
 from ames.models.base import PairSimilarity
-from ames.models.checkpoints import describe_model, save_checkpoint
 from ames.training.data.loader import TripletBatch, TripletLoader
 from ames.training.distributed import Ranks
 from ames.training.losses import Losses, distillation_losses, pair_losses
 from ames.training.recipe import Recipe, check_choice
-from ames.training.task import Task, Validation
+from ames.training.task import Validation
+from ames.training.tasks.reranker import RerankerTask
 
 # Tokens that a lane learns from together on a CPU: two pairs of 200 x 200 descriptors (docs/performance.md).
 _PART_TOKENS = 1000
@@ -67,12 +65,13 @@ class CountedBatch(NamedTuple):
     counts: np.ndarray
 
 
-class PairwiseTask(Task[PairSimilarity, CountedBatch]):
+class PairwiseTask(RerankerTask[PairSimilarity, CountedBatch]):
     """Cross-entropy on pairs of triplets, for any pair-wise model; with ``teacher`` (frozen, full precision)
     AMES is distilled, too.
     """
 
     unit = "pairs"
+    loader: TripletLoader
     recipe: PairwiseRecipe
 
     def __init__(
@@ -84,8 +83,8 @@ class PairwiseTask(Task[PairSimilarity, CountedBatch]):
         teacher: AMES | None = None,
         validate: Callable[[PairSimilarity], Validation] | None = None,
     ) -> None:
-        super().__init__(model, recipe, validate)
-        self.loader, self.teacher = loader, teacher
+        super().__init__(model, loader, recipe, validate)
+        self.teacher = teacher
         if teacher is None:
             return
         if not isinstance(model, AMES):
@@ -106,9 +105,6 @@ class PairwiseTask(Task[PairSimilarity, CountedBatch]):
         super().start(ranks)
         if self.teacher is not None:
             self.teacher.to(ranks.device)
-
-    def __len__(self) -> int:
-        return len(self.loader)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[CountedBatch]:
         for place, batch in enumerate(self.loader.epoch(number, start, self.ranks), start):
@@ -147,12 +143,7 @@ class PairwiseTask(Task[PairSimilarity, CountedBatch]):
 
     def identity(self) -> dict[str, Any]:
         teacher = None if self.teacher is None else weights_digest(self.teacher)
-        return {"loader": self.loader.settings(), "teacher": teacher, **describe_model(self.model)}
-
-    def save(
-        self, path: Path, model: PairSimilarity, optimizer: Optimizer, epoch: int, about: dict[str, Any]
-    ) -> None:
-        save_checkpoint(path, model, optimizer=optimizer, epoch=epoch, provenance=about)
+        return super().identity() | {"teacher": teacher}
 
 
 def descriptor_counts(recipe: PairwiseRecipe, epoch: int, number: int, batch: TripletBatch) -> np.ndarray:
