@@ -53,6 +53,11 @@ class Similarity(nn.Module):
     arguments: dict[str, Any]
 
     @property
+    def reads_locations(self) -> bool:
+        """Whether it reads where descriptors are, or how large."""
+        return self.reads_scale or self.reads_positions
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are; the CPU without any."""
         return next((x.device for x in self.state_dict().values()), torch.device("cpu"))

@@ -42,7 +42,7 @@ def build(config: DictConfig, ranks: Ranks) -> tuple[PairwiseTask, dict[str, Any
     check_backbone(descriptors, width=model.local_dim, backbone=config.desc_name)
     if model.reads_vector:
         descriptors.with_vectors(folder.vectors())
-    loader = training.triplets(config, folder, descriptors, ranks, scales=model.reads_scale)
+    loader = training.triplets(config, folder, descriptors, ranks, scales=model.reads_locations)
     _initialize(model, descriptors, config.seed, first)
     recipe = training.read_recipe(
         PairwiseRecipe, config, config.train_dataset, start_from=first, max_desc=loader.count
