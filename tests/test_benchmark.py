@@ -1,6 +1,9 @@
 """scripts/benchmark.py: all parts in one command; scoring without other libraries."""
 
+import importlib
 import json
+
+import numpy as np
 
 from helpers.commands import ROOT, run_process, run_script
 
@@ -42,3 +45,12 @@ def test_no_part_begins_after_the_given_minutes(tmp_path):
     done = run_script(SCRIPT, "all", "--minutes", -1, "--folder", "data", cwd=tmp_path)
     assert done.returncode == 0
     assert done.stdout.count("left out, -1 minutes are over") == 5
+
+
+def test_rrt_scores_as_its_twin(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    rrt = importlib.import_module("benchmarks.rrt")
+    same = ((12, 9), 3, "cpu", 0)
+    scores, twin = rrt.scorer_call(*same, "fp32")(), rrt.twin_call(*same)()
+    assert np.abs(scores - twin).max() < 2e-5
+    assert np.ptp(twin) > 1e-3

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
-from ames.training.losses import distillation_losses, list_losses, pair_losses
-from golden import rebuild
+from ames.training.losses import contrastive_loss, distillation_losses, list_losses, pair_losses
+from golden import rebuild, rrt
 from helpers.listwise import ToyList
 
 CASES = rebuild.cases("train_step.json")
@@ -128,3 +128,27 @@ def test_the_loss_of_a_list_is_the_mean_over_all_logits_of_its_candidates():
     classes = torch.stack((torch.zeros_like(both), both), -1).reshape(-1, 2)
     expected = F.cross_entropy(classes, labels[..., None].expand_as(both).reshape(-1).long())
     torch.testing.assert_close(list_losses(model, query, candidates, labels).loss, expected)
+
+
+@pytest.mark.parametrize("case", rrt.CASES["contrastive"], ids=lambda case: str(case["temperature"]))
+def test_figures_of_the_released_contrastive_loss(case):
+    raw = rebuild.descriptors((case["batch"], case["dim"]), case["seed"])
+    features = F.normalize(raw, dim=-1).requires_grad_()
+    loss = contrastive_loss(features, torch.arange(case["batch"]) // 2, case["temperature"])
+    assert loss.item() == pytest.approx(case["loss"], rel=1e-4)
+    loss.backward()
+    assert features.grad.norm().item() == pytest.approx(case["grad_norm"], rel=1e-4)
+
+
+def test_the_contrastive_loss_by_hand_and_images_without_a_positive():
+    features = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [-1.0, 0.0]], requires_grad=True)
+    loss = contrastive_loss(features, torch.tensor([3, 3, 5, 7]), 0.5)
+    e = torch.tensor([1.2, 0.0, -2.0, 1.6, -1.2]).exp()  # cosines of pairs 01, 02, 03, 12, 13, / 0.5
+    expected = -((e[0] / (1 + e[0] + e[1] + e[2])).log() + (e[0] / (1 + e[0] + e[3] + e[4])).log()) / 4
+    torch.testing.assert_close(loss.detach(), expected)
+    loss.backward()
+    assert features.grad.isfinite().all()
+    alone = contrastive_loss(features, torch.arange(4))
+    assert alone == 0
+    alone.backward()
+    assert features.grad.isfinite().all()

@@ -247,7 +247,7 @@ def batches(
     step = max(1, _BATCH_SLOTS // slots)
     for start in range(rows.start, rows.stop, step):
         part = range(start, min(start + step, rows.stop))
-        local = source.local.read(part, min(count, source.local.slots), locations=model.reads_scale)
+        local = source.local.read(part, min(count, source.local.slots), locations=model.reads_locations)
         if model.reads_vector and source.vectors is not None:
             local = replace(local, vector=torch.from_numpy(source.vectors.gather(np.array(part))))
         local = _real_first(local).pad(count)

@@ -16,7 +16,7 @@ from ames.errors import AmesError, unknown
 if TYPE_CHECKING:
     from ames.models.base import Similarity
 
-CLASSES = {"AMES": "ames.models.ames", "Chamfer": "ames.models.chamfer"}
+CLASSES = {"AMES": "ames.models.ames", "Chamfer": "ames.models.chamfer", "RRT": "ames.models.rrt"}
 
 SHIPPED = "shipped"  # ``ModelEntry.weights``: the file is part of the package
 
@@ -27,15 +27,17 @@ class ModelEntry:
 
     kind: of ``CLASSES``. arguments: of the constructor, where they differ from the defaults. weights:
     ``SHIPPED``, a file below the address of the released ones (``ames.weights.released``), or None: it has
-    none. backbone: whose descriptors it takes, None: any. extraction: options of
-    ``ames.extraction.config.ExtractionConfig`` that its descriptors were made with; a detector is the name of
-    a released file. fusion: ``lamb`` and ``temp``. query_desc_num, db_desc_num: descriptors per image, as it
-    is used. licence: of the weights.
+    none. home: where its authors have that file, which is not downloaded: it must lie in the folder of
+    weights (``ames.weights.released.given``). backbone: whose descriptors it takes, None: any. extraction:
+    options of ``ames.extraction.config.ExtractionConfig`` that its descriptors were made with; a detector is
+    the name of a released file. fusion: ``lamb`` and ``temp``. query_desc_num, db_desc_num: descriptors per
+    image, as it is used. licence: of the weights.
     """
 
     kind: str = "AMES"
     arguments: Mapping[str, Any] = field(default_factory=dict)
     weights: str | None = None
+    home: str | None = None
     backbone: str | None = None
     extraction: Mapping[str, Any] = field(default_factory=dict)
     fusion: Mapping[str, float] | None = None
@@ -73,6 +75,37 @@ def _released(name: str, binarized: bool, lamb: float, temp: float) -> ModelEntr
     )
 
 
+_RRT_AUTHORS = "https://github.com/uvavision/RerankingTransformer"
+_RRT_PRODUCTS = "https://huggingface.co/fwtan/rrt_sop_data"
+
+
+def _rrt_landmarks(features: str) -> ModelEntry:
+    """For descriptors of DELG, which no backbone here makes. Its authors rank by the logit alone."""
+    return ModelEntry(
+        kind="RRT",
+        weights=f"RRT_GLD/rrt_gld_ckpts/{features}.pt",
+        home=_RRT_AUTHORS,
+        fusion={"lamb": 0.0, "temp": 1.0},
+        query_desc_num=500,
+        db_desc_num=500,
+        licence="GPL-3.0",
+    )
+
+
+def _rrt_products(recipe: str) -> ModelEntry:
+    """For the 7 x 7 cells of the network in the same file. Its authors rank by the logit alone."""
+    return ModelEntry(
+        kind="RRT",
+        arguments={"variant": "sop"},
+        weights=f"rrt_sop_ckpts/rrt_r50_sop_{recipe}.pt",
+        home=_RRT_PRODUCTS,
+        fusion={"lamb": 0.0, "temp": 1.0},
+        query_desc_num=49,
+        db_desc_num=49,
+        licence="not stated",
+    )
+
+
 MODELS = {
     "rootsift_ames": _rootsift(False, 0.45, 0.1),
     "rootsift_ames_dist": _rootsift(True, 0.40, 0.2),
@@ -80,6 +113,12 @@ MODELS = {
     "dinov2_ames_dist": _released("dinov2_ames_dist", True, 0.35, 0.10),
     "cvnet_ames": _released("cvnet_ames", False, 0.85, 0.80),
     "cvnet_ames_dist": _released("cvnet_ames_dist", True, 0.65, 0.20),
+    "rrt_gld_r50_gldv1": _rrt_landmarks("r50_gldv1"),
+    "rrt_gld_r50_gldv2": _rrt_landmarks("r50_gldv2"),
+    "rrt_gld_r101_gldv1": _rrt_landmarks("r101_gldv1"),
+    "rrt_gld_r101_gldv2": _rrt_landmarks("r101_gldv2"),
+    "rrt_sop_r50_frozen": _rrt_products("rerank_frozen"),
+    "rrt_sop_r50_finetune": _rrt_products("rerank_finetune"),
     "chamfer": ModelEntry(kind="Chamfer", fusion={"lamb": 0.5, "temp": 0.2}),
 }
 
@@ -107,7 +146,7 @@ def shipped_for(backbone: str | None, *, binarized: bool) -> str | None:
 
 def released_files() -> dict[str, list[str]]:
     """Name -> paths of released models, below ``ames.weights.released.BASE``."""
-    released = {name: entry.weights for name, entry in MODELS.items()}
+    released = {name: entry.weights for name, entry in MODELS.items() if entry.home is None}
     return {name: [path] for name, path in released.items() if path not in (None, SHIPPED)}
 
 

@@ -55,7 +55,7 @@ def score_shortlist(
     block_images = max(1, _BLOCK_SLOTS // (database_count or gallery.slots))
 
     def read(block: _Pairs) -> LocalFeatures:
-        return gallery.read(block.images, database_count, locations=scorer.model.reads_scale)
+        return gallery.read(block.images, database_count, locations=scorer.model.reads_locations)
 
     with progress("score", int(wanted.sum()), "pairs") as tick:
         for rows, encoded in _encoded(scorer, queries, wanted, query_count):

@@ -82,6 +82,20 @@ def distillation_losses(
     return Losses(bce + beta * mse, bce.detach(), mse.detach(), _accuracy(logits, labels))
 
 
+def contrastive_loss(features: Tensor, labels: Tensor, temperature: float = 0.05) -> Tensor:
+    """Return the loss of RRT's global stage for products: features float [B, d] of unit length, labels [B].
+
+    For each image that has a positive, -log of the share of its positives (other images of its label) in the
+    sum of e^(cosine / temperature) over all other images, to which the released code adds 1. The result is
+    the sum over these images / B.
+    """
+    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    positive = (labels[:, None] == labels) & ~itself
+    scaled = (features @ features.mT / temperature).masked_fill(itself, 0)  # e^0: the added 1
+    share = scaled.masked_fill(~positive, -torch.inf).logsumexp(1) - scaled.logsumexp(1)
+    return -share[positive.any(1)].sum() / len(labels)
+
+
 def _mean_over_read(tokens: Tensor, target: Tensor, *sides: tuple[int, int | np.ndarray]) -> Tensor:
     """Squared error of [P, 1 + N + M, d] over match token and each pair's first tokens of a side, as
     (slots, count): first a mean within each pair, then over pairs.

@@ -48,11 +48,11 @@ def build(config: DictConfig, ranks: Ranks) -> tuple[PairwiseTask | ListwiseTask
             raise AmesError(f"{type(model).__name__} cannot be distilled from AMES: leave the teacher out")
         if model.window is None:
             raise AmesError(f"{type(model).__name__} has no window, the length of its lists: set one")
-        lists = training.lists(*files, length=model.window, scales=model.reads_scale)
+        lists = training.lists(*files, length=model.window, scales=model.reads_locations)
         _initialize(model, descriptors, config.seed, first)
         list_recipe = training.read_recipe(ListwiseRecipe, config, start_from=first)
         return ListwiseTask(model, lists, list_recipe, _validation(config, model)), provenance
-    triplets = training.triplets(*files, scales=model.reads_scale)
+    triplets = training.triplets(*files, scales=model.reads_locations)
     _initialize(model, descriptors, config.seed, first)
     recipe = training.read_recipe(
         PairwiseRecipe, config, config.train_dataset, start_from=first, max_desc=triplets.count
