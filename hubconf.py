@@ -49,7 +49,8 @@ def _entry_point(name, entry):
     taken = f"{entry.backbone} descriptors" if entry.backbone else "any descriptors"
     has = {None: "it has no weights", "shipped": "its weights are in the clone (safetensors)"}
     load.__name__ = load.__qualname__ = name
-    weights = has.get(entry.weights, "downloads the released weights")
+    fetched = "downloads the released weights" if entry.home is None else "reads a file of the weights folder"
+    weights = has.get(entry.weights, fetched)
     load.__doc__ = f"{entry.kind} for {taken}. pretrained: {weights}."
     return load
 

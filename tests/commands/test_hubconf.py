@@ -6,8 +6,11 @@ import textwrap
 import pytest
 import torch
 
+from ames.errors import AmesError
+from ames.models import registry
 from ames.models.ames import AMES
-from ames.models.load import build_model
+from ames.models.load import build_model, load_model
+from ames.models.registry import ModelEntry
 from ames.weights import released
 from helpers.commands import ROOT, run_process
 from helpers.servers import serve
@@ -139,3 +142,21 @@ def test_what_is_no_such_model_is_refused(hub, monkeypatch):
         load("cvnet_ames", monkeypatch)
     with pytest.raises(ValueError, match="model 'other' does not exist; choose one of rootsift_ames, "):
         build_model("other")
+
+
+def test_weights_that_are_not_downloaded_are_read_from_the_folder(tmp_path, monkeypatch):
+    sizes = {"local_dim": 8, "model_dim": 8, "num_encoder_layers": 1, "dim_feedforward": 8}
+    row = ModelEntry(arguments=sizes, weights="published/mine.pt", home="https://example.org/authors")
+    monkeypatch.setitem(registry.MODELS, "mine", row)
+    with pytest.raises(AmesError) as error:
+        load_model("mine", folder=tmp_path)
+    where = f"no file {tmp_path / 'mine.pt'}: take published/mine.pt from https://example.org/authors and put"
+    assert str(error.value) == f"mine: {where} it there, or give its path"
+    assert "mine" not in registry.released_files()
+    model = build_model("mine")
+    torch.save({"state": model.state_dict()}, tmp_path / "mine.pt")
+    assert torch.equal(load_model("mine", folder=tmp_path).mtc_token, model.mtc_token)
+    torch.save({"state": AMES(**sizes | {"local_dim": 9}).state_dict()}, tmp_path / "mine.pt")
+    found = r"remap_local.0.weight is \(8, 9\), this model's is \(8, 8\)"
+    with pytest.raises(AmesError, match=f"mine.pt: not the weights of mine: {found}"):
+        load_model("mine", folder=tmp_path)

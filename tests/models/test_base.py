@@ -8,7 +8,7 @@ import torch
 from ames.errors import AmesError, NotFiniteError
 from ames.features import LocalFeatures
 from ames.models.ames import AMES
-from ames.models.base import Similarity, constructor_arguments
+from ames.models.base import FromZero, Similarity, constructor_arguments
 from ames.models.chamfer import Chamfer
 
 WIDTH = 16
@@ -89,6 +89,31 @@ def test_a_whole_number_may_be_as_small_as_its_default_and_none_where_that_is_al
     ):
         with pytest.raises(AmesError, match=message):
             Model(**arguments)
+
+
+def test_a_whole_number_may_be_none_at_all_where_its_type_says_so():
+    class Model(Similarity):
+        def __init__(self, *, scales: FromZero = 7) -> None:
+            arguments = constructor_arguments(locals())
+            super().__init__()
+            self.arguments = arguments
+
+    assert Model(scales=0).arguments == {"scales": 0}
+    for value in (-1, True, 1.0):
+        with pytest.raises(AmesError, match=f"^scales is {value}: give a whole number of at least 0$"):
+            Model(scales=value)
+
+
+@torch.inference_mode()
+def test_plain_descriptors_keep_their_lengths_and_are_checked_too():
+    model, local = made("chamfer"), images()
+    assert torch.equal(model.plain(local, torch.float32), local.descriptors)
+    padding = spoiled(local, 2, 4, float("nan"))
+    assert model.plain(padding, torch.float32).isfinite().all()
+    with pytest.raises(NotFiniteError, match="the descriptors of image 2 hold"):
+        model.plain(spoiled(local, 2, 1, float("nan")), torch.float32)
+    with pytest.raises(AmesError, match="descriptors are 8-d, this model takes 16-d"):
+        model.plain(LocalFeatures.from_descriptors(torch.ones(4, 5, 8)), torch.float32)
 
 
 @models

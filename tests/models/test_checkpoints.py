@@ -11,6 +11,8 @@ from safetensors.torch import save_file
 
 from ames.backbones.detector import read_detector
 from ames.errors import AmesError
+from ames.inspection.convert import convert
+from ames.inspection.inspect import inspect
 from ames.models import registry
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
@@ -163,6 +165,49 @@ class Wide(Chamfer):
         super().__init__(local_dim=local_dim)
         self.arguments = {"local_dim": local_dim, "factor": factor}
         self.scale = torch.nn.Parameter(torch.tensor(float(factor)))
+
+
+class Part(Wide):
+    """Published inside a network, under other names than AMES'."""
+
+    part = "matcher."
+
+    @classmethod
+    def arguments_of(cls, state):
+        return {"local_dim": 3, "factor": 5} if set(state) == {"scale"} else None
+
+
+@pytest.mark.parametrize("name", ["part.pt", "part.safetensors"])
+def test_a_class_is_recognized_by_its_tensors(tmp_path, monkeypatch, caplog, name):
+    monkeypatch.setitem(registry.CLASSES, "Part", __name__)
+    own = {"scale": torch.tensor(7.0)}
+    network = {"matcher.scale": own["scale"], "conv1.weight": torch.zeros(3), "fc.bias": torch.zeros(1)}
+    save = (
+        save_file if name.endswith("safetensors") else lambda state, path: torch.save({"state": state}, path)
+    )
+    for state, said in ((own, ""), (network, f"{name}: only its tensors matcher.* are read, not 2 others")):
+        caplog.clear()
+        save(state, tmp_path / name)
+        found = load_model(tmp_path / name)
+        assert type(found) is Part
+        assert (found.arguments["factor"], found.scale.item()) == (5, 7)
+        assert caplog.text.count(said or "only") == bool(said)
+        assert inspect(tmp_path / name)["kind"] == "checkpoint of Part"
+    with pytest.raises(AmesError, match="its factor is 5, not 2"):
+        load_model(tmp_path / name, factor=2)
+    if name.endswith(".pt"):
+        described, _ = convert(tmp_path / name, tmp_path / "described.safetensors")
+        assert list(read_weights(described).state) == ["scale"]
+        assert load_model(described).arguments == {"local_dim": 3, "factor": 5}
+
+
+def test_ames_is_the_default_among_classes(tmp_path, monkeypatch):
+    monkeypatch.setitem(registry.CLASSES, "Part", __name__)
+    torch.save({"state": made().state_dict()}, tmp_path / "x.pt")
+    assert type(load_model(tmp_path / "x.pt")) is AMES
+    torch.save({"state": {"matcher.other": torch.zeros(1)}}, tmp_path / "x.pt")
+    with pytest.raises(AmesError, match="no weights of AMES: it lacks mtc_token"):
+        load_model(tmp_path / "x.pt")
 
 
 def test_what_is_no_ames(tmp_path):

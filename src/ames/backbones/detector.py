@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ames.errors import AmesError
-from ames.weights.files import check_shapes, read_weights, save_content, weights_for
+from ames.weights.files import read_weights, save_content, weights_for
+from ames.weights.tensor_names import check_shapes
 
 DETECTOR_INPUTS = ("network", "normalized")
 _COUNT = "bn.num_batches_tracked"

@@ -21,7 +21,8 @@ from torch import Tensor
 from ames.backbones.base import MapBackbone
 from ames.errors import AmesError, first_line, installing
 from ames.io.hashing import sha256
-from ames.weights.files import check_shapes, read_as_written
+from ames.weights.files import read_as_written
+from ames.weights.tensor_names import check_shapes
 
 PUBLISHED = "published"  # weights that the authors released; fetched if missing
 

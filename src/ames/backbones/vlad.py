@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ames.weights.files import check_shapes, read_as_written
+from ames.weights.files import read_as_written
+from ames.weights.tensor_names import check_shapes
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from ames.models.checkpoints import build_from_weights
 from ames.models.load import load
 from ames.models.registry import CLASSES, MODELS, model_class, shipped_for
 from ames.weights.files import load_state, weights_for
+from ames.weights.tensor_names import own_tensors
 
 
 def build_model(config: DictConfig) -> Similarity:
@@ -104,5 +105,5 @@ def trained_model(config: DictConfig, path: Path | str | None) -> Trained:
         _check_given(config, model, str(path))
     else:
         model = build_model(config)
-        load_state(model, weights.state, source=str(path))
+        load_state(model, own_tensors(weights.state, model.part)[0], source=str(path))
     return Trained(model.eval(), Path(path).name, Fusion.from_checkpoint(weights.about, source=str(path)))

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from ames.datasets.ground_truth import parse_ground_truth, save_ground_truth
 from ames.errors import AmesError
 from ames.global_search.shortlist import Shortlist
 from ames.io.pickles import load_pickle
-from ames.models.checkpoints import read_arguments
-from ames.weights.files import read_weights, save_state
+from ames.models.checkpoints import read_arguments, recognize
+from ames.weights.files import Weights, read_weights, save_state
 
 
 def convert(
@@ -31,13 +33,22 @@ def convert(
     if path.suffix in (".pt", ".pth"):
         weights = read_weights(path)
         target = _target(path, out, ".safetensors")
-        about: dict[str, Any] = dict(weights.about)
-        if "mtc_token" in weights.state and "model" not in about:
-            about["model"] = read_arguments(weights.state, source=str(path))
+        about, state = _described(weights, str(path))
         about["converted_from"] = path.name
-        what = f"weights, {len(weights.state)} tensors"
-        return target, what + _written(target, path, lambda place: save_state(place, weights.state, about))
+        what = f"weights, {len(state)} tensors"
+        return target, what + _written(target, path, lambda place: save_state(place, state, about))
     raise AmesError(f"{path}: only .pkl, .pt and .pth files are converted")
+
+
+def _described(weights: Weights, source: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return what is known of weights, with the model that tensors show, and the model's own tensors."""
+    about, state = dict(weights.about), weights.state
+    found = None if "model" in about else recognize(state, source=source)
+    if found:
+        return about | {"class": found.kind, "model": found.arguments}, found.state
+    if "mtc_token" in state and "model" not in about:
+        about["model"] = read_arguments(state, source=source)
+    return about, state
 
 
 def _pickle(path: Path, out: Path | str | None, columns: int | None) -> tuple[Path, str]:

@@ -19,7 +19,7 @@ from ames.global_search.shortlist import Shortlist, count_repeated
 from ames.io.archives import reading_npz
 from ames.io.hdf5 import find_features, open_hdf5
 from ames.io.pickles import load_pickle
-from ames.models.checkpoints import read_arguments
+from ames.models.checkpoints import read_arguments, recognize
 from ames.models.layers.binarization import read_itq
 from ames.weights.files import Weights, read_as_written, with_plain_names
 
@@ -287,12 +287,13 @@ def about_weights(path: Path, weights: Weights) -> dict[str, Any]:
         "parameters": sum(x.numel() for x in state.values()),
         "nan_tensors": sum(not bool(torch.isfinite(x).all()) for x in state.values()),
     }
-    if "mtc_token" in state or "class" in weights.about:
-        described = weights.about.get("model")
-        model = described or read_arguments(state, source=str(path))
+    described = weights.about.get("model")
+    found = None if described else recognize(state, source=str(path))
+    if found or "mtc_token" in state or "class" in weights.about:
+        model = described or (found.arguments if found else read_arguments(state, source=str(path)))
         rest = {key: value for key, value in weights.about.items() if key not in ("class", "model")}
         read = "the file" if described else "names and shapes (nhead and activation cannot be seen)"
-        kind = {"kind": f"checkpoint of {weights.about.get('class', 'AMES')}"}
+        kind = {"kind": f"checkpoint of {found.kind if found else weights.about.get('class', 'AMES')}"}
         return kind | sizes | {"model": model, "model_from": read, "about": rest}
     if "conv2.weight" in state and "conv1.weight" in state:
         width = len(read_detector(path)["conv1.bias"])

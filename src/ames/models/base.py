@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from inspect import signature
-from typing import Any, ClassVar, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from ames.errors import AmesError, NotFiniteError
 from ames.features import LocalFeatures
 from ames.io.hashing import add_tensors
+
+FromZero = Annotated[int, 0]  # of a constructor: a whole number that may be 0
 
 
 class Similarity(nn.Module):
@@ -30,17 +33,20 @@ class Similarity(nn.Module):
     2 d unless a model has codes of its own.
     ``code_bits``: its bits where codes are packed, one per dimension; None where they are numbers.
     ``reads_vector``, ``reads_scale``: ``tokens`` needs the image's ``vector`` (``global_dim`` wide), the
-    descriptors' ``scale``.
+    descriptors' ``scale``. ``reads_positions``: it takes ``positions`` where they are given.
     ``extra_slots``: slots that tokens and codes have before those of the descriptors (1: a global token).
     ``arguments``: the constructor's, which a checkpoint holds and which rebuild the model.
+    ``part``: the prefix of this model's tensors in published files that hold a whole network; else "".
     """
 
     window: int | None = None
     learned: ClassVar[bool] = True  # it has weights, so that evaluation needs a checkpoint
+    part: ClassVar[str] = ""
     local_dim: int | None = None
     global_dim: int | None = None
     reads_vector: bool = False
     reads_scale: bool = False
+    reads_positions: bool = False
     extra_slots: int = 0
     code_bytes: int
     code_bits: int | None = None
@@ -80,14 +86,23 @@ class Similarity(nn.Module):
 
     def normalized(self, local: LocalFeatures, dtype: torch.dtype, *, checked: bool = True) -> Tensor:
         """L2-normalized descriptors [..., N, D], those of padding finite, too (unless not ``checked``)."""
-        if local.coded:
-            raise AmesError("these are a model's codes: give descriptors, or expand the codes")
-        if self.local_dim is not None and local.width != self.local_dim:
-            raise AmesError(f"descriptors are {local.width}-d, this model takes {self.local_dim}-d")
+        self._check_descriptors(local)
         values = local.descriptors.to(dtype)
         length = values.norm(dim=-1, keepdim=True)
         values = values / length.clamp_min(1e-12)  # as F.normalize, whose lengths show what is not finite
         return values if self.training or not checked else sound(values, length[..., 0], local.valid)
+
+    def plain(self, local: LocalFeatures, dtype: torch.dtype, *, checked: bool = True) -> Tensor:
+        """As ``normalized``, of the lengths that they have."""
+        self._check_descriptors(local)
+        values = local.descriptors.to(dtype)
+        return values if self.training or not checked else sound(values, values.norm(dim=-1), local.valid)
+
+    def _check_descriptors(self, local: LocalFeatures) -> None:
+        if local.coded:
+            raise AmesError("these are a model's codes: give descriptors, or expand the codes")
+        if self.local_dim is not None and local.width != self.local_dim:
+            raise AmesError(f"descriptors are {local.width}-d, this model takes {self.local_dim}-d")
 
     def projection(self) -> dict[str, Tensor]:
         """The weights on which ``compress`` and ``expand`` depend, by name."""
@@ -99,6 +114,13 @@ class Similarity(nn.Module):
         digest = hashlib.sha256(form.encode())
         add_tensors(digest, self.projection())
         return digest.hexdigest()
+
+    @classmethod
+    def arguments_of(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+        """Return the constructor's arguments that the tensors of a published file show by names and shapes,
+        without the prefix ``part``; None: they are no weights of this class.
+        """
+        return None
 
     def tokens(self, local: LocalFeatures) -> LocalFeatures:
         """[..., N, D] -> tokens [..., N, d] at full precision (the query side)."""
@@ -159,11 +181,12 @@ class PairSimilarity(Similarity):
 def constructor_arguments(scope: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments among ``locals()`` at the top of a constructor, checked by its annotations.
 
-    AmesError for one of another type. Whole numbers are at least 1, or their default where that is less.
+    AmesError for one of another type. Whole numbers are at least 1, or their default where that is less;
+    those of type ``FromZero`` at least 0.
     """
     given = {name: value for name, value in scope.items() if name not in ("self", "__class__")}
     constructor = scope.get("__class__", type(scope["self"])).__init__
-    kinds, parameters = get_type_hints(constructor), signature(constructor).parameters
+    kinds, parameters = get_type_hints(constructor, include_extras=True), signature(constructor).parameters
     for name in given.keys() & kinds.keys() & parameters.keys():
         _check_argument(name, given[name], kinds[name], parameters[name].default)
     return given
@@ -175,6 +198,8 @@ def _check_argument(name: str, value: Any, kind: Any, default: Any) -> None:
             return
         kind = next(x for x in get_args(kind) if x is not type(None))
     least = min(1, default) if type(default) is int else 1
+    if get_origin(kind) is Annotated:
+        kind, least = get_args(kind)
     expected = {
         bool: (type(value) is bool, "true or false"),
         int: (type(value) is int and value >= least, f"a whole number of at least {least}"),

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from ames.errors import AmesError, first_line
 from ames.models.base import Similarity
-from ames.models.registry import model_class
+from ames.models.registry import CLASSES, model_class
 from ames.weights.files import Weights, load_state, read_weights, save_content, save_state
+from ames.weights.tensor_names import own_tensors
 
 S = TypeVar("S", bound=Similarity)
-_DEFAULT = "AMES"  # of files that do not name their class: the published ones and the shipped ones
+log = logging.getLogger(__name__)
+_DEFAULT = "AMES"  # of files that do not name their class and are not recognized: the shipped ones
+
+
+class Recognized(NamedTuple):
+    """What tensors show: the model's class, the arguments of its constructor, and its own tensors."""
+
+    kind: str
+    arguments: dict[str, Any]
+    state: dict[str, Tensor]
 
 
 def describe_model(model: Similarity) -> dict[str, Any]:
@@ -49,17 +60,20 @@ def save_weights(
 def load_model(path: Path | str, **overrides: Any) -> Any:
     """Return the model that the file describes, in evaluation mode; ``overrides`` are constructor arguments.
 
-    A file without a description (a published checkpoint) is AMES. Its arguments follow from the tensors,
-    except nhead, activation and init, which are the paper's unless given. AmesError names an override that
-    contradicts the file.
+    The tensors of a file without a description (a published checkpoint) show its class (``recognize``) and
+    its arguments, except what no tensor shows, such as nhead, activation and init of AMES: these are the
+    defaults unless given. AmesError names an override that contradicts the file.
     """
     return build_from_weights(read_weights(path), source=str(path), **overrides)
 
 
 def build_from_weights(weights: Weights, *, source: str, **overrides: Any) -> Any:
     """As ``load_model``, from what ``read_weights`` returned."""
-    kind = model_class(weights.about.get("class", _DEFAULT), source=source)
-    known = weights.about.get("model") or read_arguments(weights.state, source=source)
+    kind, known, state = weights.about.get("class"), weights.about.get("model"), weights.state
+    if not known:
+        found = recognize(state, source=source, kinds=CLASSES if kind is None else (kind,))
+        kind, known, state = found or (kind, read_arguments(state, source=source), state)
+    made = model_class(_DEFAULT if kind is None else kind, source=source)
     if not isinstance(known, dict):
         raise AmesError(f"{source}: describes a model that cannot be built (its arguments are no object)")
     for name, value in overrides.items():
@@ -67,11 +81,29 @@ def build_from_weights(weights: Weights, *, source: str, **overrides: Any) -> An
             other = f"its {name} is {known[name]!r}, not {value!r}"
             raise AmesError(f"{source}: weights of another model: {other}")
     try:
-        model = kind(**known | overrides)
+        model = made(**known | overrides)
     except (TypeError, ValueError, RuntimeError) as error:
         raise AmesError(f"{source}: describes a model that cannot be built ({first_line(error)})") from error
-    load_state(model, weights.state, source=source)
+    load_state(model, state, source=source)
     return model.eval()
+
+
+def recognize(
+    state: Mapping[str, Tensor], *, source: str = "the state", kinds: Iterable[object] = CLASSES
+) -> Recognized | None:
+    """Return the class among ``kinds`` whose published files have these tensors (``arguments_of``), or None.
+
+    Where a class is part of a network (``part``), tensors of the rest are left out, which is logged.
+    """
+    for name in kinds:
+        kind = model_class(name, source=source)
+        own, left = own_tensors(state, kind.part)
+        arguments = kind.arguments_of(own)
+        if arguments is not None:
+            if left:
+                log.warning("%s: only its tensors %s* are read, not %d others", source, kind.part, left)
+            return Recognized(kind.__name__, arguments, own)
+    return None
 
 
 def read_arguments(state: Mapping[str, Tensor], *, source: str = "the state") -> dict[str, Any]:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from ames.errors import AmesError, first_line, unknown
 from ames.models.base import Similarity
 from ames.models.registry import MODELS, SHIPPED, ModelEntry, model_class, model_entry
 from ames.weights import shipped_path
-from ames.weights.released import fetch
-from ames.weights.tensor_names import plain_names
+from ames.weights.released import fetch, given
+from ames.weights.tensor_names import check_shapes, own_tensors, plain_names
 
 FILES = (".pt", ".pth", ".safetensors")
 
@@ -82,10 +83,26 @@ def _weighted(name: str, entry: ModelEntry, folder: Path | str | None) -> Simila
         from ames.models.checkpoints import load_model  # needs safetensors
 
         return load_model(shipped_path(name))
-    path, model = fetch(entry.weights, folder), build_model(name)
+    if entry.home is None:
+        path = fetch(entry.weights, folder)
+    else:
+        path = given(entry.weights, folder, home=entry.home, name=name)
+    model = build_model(name)
+    state, _ = own_tensors(_state(path, name), model.part)
+    wanted = {key: tuple(x.shape) for key, x in model.state_dict().items()}
+    check_shapes(state, wanted, source=str(path), complaint=f"not the weights of {name}")
+    model.load_state_dict(state)
+    return model
+
+
+def _state(path: Path, name: str) -> dict[str, Tensor]:
+    """Return the tensors of a released file; one that is no safetensors needs torch alone."""
+    if path.suffix == ".safetensors":
+        from ames.weights.files import read_weights  # needs safetensors
+
+        return read_weights(path).state
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        model.load_state_dict(plain_names(content["state"], source=str(path))[0])
+        return plain_names(content.get("state", content), source=str(path))[0]
     except Exception as error:  # a file that is no checkpoint can stop the unpickler in any way
         raise AmesError(f"{path}: not the weights of {name} ({first_line(error)})") from error
-    return model

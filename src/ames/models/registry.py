@@ -27,15 +27,17 @@ class ModelEntry:
 
     kind: of ``CLASSES``. arguments: of the constructor, where they differ from the defaults. weights:
     ``SHIPPED``, a file below the address of the released ones (``ames.weights.released``), or None: it has
-    none. backbone: whose descriptors it takes, None: any. extraction: options of
-    ``ames.extraction.config.ExtractionConfig`` that its descriptors were made with; a detector is the name of
-    a released file. fusion: ``lamb`` and ``temp``. query_desc_num, db_desc_num: descriptors per image, as it
-    is used. licence: of the weights.
+    none. home: where its authors have that file, which is not downloaded: it must lie in the folder of
+    weights (``ames.weights.released.given``). backbone: whose descriptors it takes, None: any. extraction:
+    options of ``ames.extraction.config.ExtractionConfig`` that its descriptors were made with; a detector is
+    the name of a released file. fusion: ``lamb`` and ``temp``. query_desc_num, db_desc_num: descriptors per
+    image, as it is used. licence: of the weights.
     """
 
     kind: str = "AMES"
     arguments: Mapping[str, Any] = field(default_factory=dict)
     weights: str | None = None
+    home: str | None = None
     backbone: str | None = None
     extraction: Mapping[str, Any] = field(default_factory=dict)
     fusion: Mapping[str, float] | None = None
@@ -107,7 +109,7 @@ def shipped_for(backbone: str | None, *, binarized: bool) -> str | None:
 
 def released_files() -> dict[str, list[str]]:
     """Name -> paths of released models, below ``ames.weights.released.BASE``."""
-    released = {name: entry.weights for name, entry in MODELS.items()}
+    released = {name: entry.weights for name, entry in MODELS.items() if entry.home is None}
     return {name: [path] for name, path in released.items() if path not in (None, SHIPPED)}
 
 

@@ -312,7 +312,8 @@ def _read_by(model: Similarity, local: LocalFeatures) -> LocalFeatures:
     """Without what the model does not read of an image."""
     scale = local.scale if model.reads_scale else None
     vector = local.vector if model.reads_vector else None
-    return LocalFeatures(local.descriptors, local.valid, scale=scale, vector=vector, coded=local.coded)
+    positions = local.positions if model.reads_positions else None
+    return LocalFeatures(local.descriptors, local.valid, positions, scale, vector=vector, coded=local.coded)
 
 
 def encode_side(model: Similarity, local: LocalFeatures, *, database: bool) -> LocalFeatures:

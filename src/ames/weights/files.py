@@ -22,7 +22,7 @@ from torch import Tensor
 from ames.errors import AmesError, first_line
 from ames.io.atomic import atomic_path
 from ames.io.claims import check_zip, parsed
-from ames.weights.tensor_names import plain_names
+from ames.weights.tensor_names import check_shapes, plain_names
 
 # What optimizer states of published files may hold beside tensors: numpy's numbers, under both of its names.
 _SCALARS: list[Any] = [
@@ -125,25 +125,6 @@ def load_state(model: torch.nn.Module, state: Mapping[str, Tensor], *, source: s
     """Load strictly; AmesError names the first tensor that does not fit."""
     check_shapes(state, {name: tuple(x.shape) for name, x in model.state_dict().items()}, source=source)
     model.load_state_dict(state)
-
-
-def check_shapes(
-    state: Mapping[str, Tensor],
-    wanted: Mapping[str, tuple[int, ...]],
-    *,
-    source: str,
-    complaint: str = "weights of another model",
-) -> None:
-    """AmesError, "SOURCE: COMPLAINT: ...", names the first tensor that is missing, misshapen or extra."""
-    for name, shape in wanted.items():
-        if name not in state:
-            raise AmesError(f"{source}: {complaint}: it lacks {name} {shape}")
-        found = tuple(state[name].shape)
-        if found != shape:
-            raise AmesError(f"{source}: {complaint}: {name} is {found}, this model's is {shape}")
-    for name, x in state.items():
-        if name not in wanted:
-            raise AmesError(f"{source}: {complaint}: {name} {tuple(x.shape)} has no place in this one")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from ames.errors import AmesError
 from ames.io.download import download, pinned
 
 BASE = "http://ptak.felk.cvut.cz/personal/sumapave/public/ames/"
@@ -43,13 +44,30 @@ def fetch(place: str, folder: Path | str | None = None) -> Path:
 
     place: below ``BASE``. The digest of a first download is shown; AmesError if a later one differs.
     """
-    if folder is None:
-        import torch  # the table alone does not need it
-
-        folder = Path(torch.hub.get_dir()) / "checkpoints"
-    path = Path(folder) / Path(place).name
+    path = _in_folder(place, folder)
     size = download(BASE + place, path)
     digest, first = pinned(path)
     if first:
         print(f"{path}: {size} bytes, SHA-256 {digest}", file=sys.stderr)
     return path
+
+
+def given(place: str, folder: Path | str | None, *, home: str, name: str) -> Path:
+    """As ``fetch``, of a file that is not downloaded: AmesError unless it lies there already.
+
+    home: where its authors have it, ``place`` there; name: of the model that it is for.
+    """
+    path = _in_folder(place, folder)
+    if not path.is_file():
+        raise AmesError(
+            f"{name}: no file {path}: take {place} from {home} and put it there, or give its path"
+        )
+    return path
+
+
+def _in_folder(place: str, folder: Path | str | None) -> Path:
+    if folder is None:
+        import torch  # the table alone does not need it
+
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+    return Path(folder) / Path(place).name

@@ -1,10 +1,12 @@
-"""Names of tensors without the prefixes that training programs add."""
+"""Names of tensors: without the prefixes that training programs add, and beside those that a model has."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from typing import TypeVar
+
+from torch import Tensor
 
 from ames.errors import AmesError
 
@@ -38,6 +40,33 @@ def plain_names(state: Mapping[str, T], *, source: str) -> tuple[dict[str, T], t
             if new.startswith(prefix) and new.removeprefix(prefix) in written:
                 raise _clash(written[new.removeprefix(prefix)], old, source)
     return {new: state[old] for old, new in names.items()}, tuple(taken)
+
+
+def own_tensors(state: Mapping[str, T], part: str) -> tuple[dict[str, T], int]:
+    """Return the tensors whose names begin with ``part``, without it, and the number of all others; without
+    any such name (or with ``part`` ""), all tensors and 0.
+    """
+    own = {name.removeprefix(part): x for name, x in state.items() if name.startswith(part)}
+    return (own, len(state) - len(own)) if own else (dict(state), 0)
+
+
+def check_shapes(
+    state: Mapping[str, Tensor],
+    wanted: Mapping[str, tuple[int, ...]],
+    *,
+    source: str,
+    complaint: str = "weights of another model",
+) -> None:
+    """AmesError, "SOURCE: COMPLAINT: ...", names the first tensor that is missing, misshapen or extra."""
+    for name, shape in wanted.items():
+        if name not in state:
+            raise AmesError(f"{source}: {complaint}: it lacks {name} {shape}")
+        found = tuple(state[name].shape)
+        if found != shape:
+            raise AmesError(f"{source}: {complaint}: {name} is {found}, this model's is {shape}")
+    for name, x in state.items():
+        if name not in wanted:
+            raise AmesError(f"{source}: {complaint}: {name} {tuple(x.shape)} has no place in this one")
 
 
 def _all_begin(names: Mapping[str, str], prefix: str) -> bool:
