@@ -16,7 +16,11 @@ from ames.errors import AmesError, unknown
 if TYPE_CHECKING:
     from ames.models.base import Similarity
 
-CLASSES = {"AMES": "ames.models.ames", "Chamfer": "ames.models.chamfer"}
+CLASSES = {
+    "AMES": "ames.models.ames",
+    "Chamfer": "ames.models.chamfer",
+    "Locore": "ames.models.locore",
+}
 
 SHIPPED = "shipped"  # ``ModelEntry.weights``: the file is part of the package
 
@@ -82,6 +86,16 @@ MODELS = {
     "dinov2_ames_dist": _released("dinov2_ames_dist", True, 0.35, 0.10),
     "cvnet_ames": _released("cvnet_ames", False, 0.85, 0.80),
     "cvnet_ames_dist": _released("cvnet_ames_dist", True, 0.65, 0.20),
+    "locore_dinov2_base": ModelEntry(
+        kind="Locore",
+        weights="model.safetensors",
+        home="https://huggingface.co/vislang/locore_dinov2_base",
+        backbone="dinov2",
+        fusion={"lamb": 0.5, "temp": 0.1},
+        query_desc_num=48,
+        db_desc_num=48,
+        licence="not stated",
+    ),
     "chamfer": ModelEntry(kind="Chamfer", fusion={"lamb": 0.5, "temp": 0.2}),
 }
 
