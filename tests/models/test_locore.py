@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 
 from ames.errors import AmesError, NotFiniteError
 from ames.features import LocalFeatures
+from ames.models import registry
 from ames.models.checkpoints import load_model as load_file
 from ames.models.load import load_model
 from ames.models.locore import MODES, Locore
@@ -339,10 +341,21 @@ def test_a_published_file_is_recognized(tmp_path):
         load_file(tmp_path / "other.safetensors", window=6, local_count=5)
 
 
-def test_the_published_base_is_not_downloaded(tmp_path):
+def test_the_published_base_is_taken_from_the_folder_of_weights(tmp_path, monkeypatch):
+    name, case = "locore_dinov2_base", CASES[4]
+    row = registry.MODELS[name]
     message = "take model.safetensors from https://huggingface.co/vislang/locore_dinov2_base"
     with pytest.raises(AmesError, match=re.escape(message)):
-        load_model("locore_dinov2_base", folder=tmp_path)
+        load_model(name, folder=tmp_path)
+    save_state(tmp_path / "model.safetensors", golden.state(case), {})
+    monkeypatch.setitem(registry.MODELS, name, replace(row, arguments=golden.arguments(case)))
+    model = load_model(name, folder=tmp_path)
+    close(model(**golden.inputs(case))[1][:, :, -2, 1], case["scores"]["max-end"], atol=1e-4)
+    other = golden.arguments(case) | {"hidden": 64}
+    monkeypatch.setitem(registry.MODELS, name, replace(row, arguments=other))
+    message = r"not the weights of locore_dinov2_base: .*sep_embedding is \(32,\), this model's is \(64,\)"
+    with pytest.raises(AmesError, match=message):
+        load_model(name, folder=tmp_path)
 
 
 def text_model(prefix="longformer."):

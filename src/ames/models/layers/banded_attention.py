@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 # Rows that share a slice of keys, by measurement: more of them waste products outside the band, fewer of them
 # cost calls.
-_CHUNK = {"cpu": 256}
+_CHUNK = {"cpu": 128}
 _GPU_CHUNK = 512
 
 

@@ -113,7 +113,7 @@ class Longformer(nn.Module):
         """
         own = {name: x for name, x in self.state_dict().items() if not name.endswith("_embedding")}
         layers = len(self.layers)
-        found = {re.sub(r"^(roberta|longformer)\.", "", name): x for name, x in state.items()}
+        found = {name.removeprefix("longformer."): x for name, x in state.items()}
         taken = {name: x for name, x in found.items() if _of_encoder(name, layers)}
         table = "embeddings.position_embeddings.weight"
         if table in taken:
