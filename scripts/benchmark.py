@@ -1,6 +1,6 @@
 """Measure the library beside twins of the released code, in one run on one machine.
 
-    python scripts/benchmark.py scoring|evaluate|loader|train|database|search|rrt [--json OUT] [--device cuda]
+    python scripts/benchmark.py scoring|evaluate|loader|train|database|search|rrt|locore [--json OUT]
     python scripts/benchmark.py all --device cuda [--markdown OUT.md] [--minutes 8]
 
 "all" measures scoring, training, search, evaluation and reads, in this order, and begins none of them after
@@ -31,7 +31,7 @@ from ames.io.console import OneLineParser, positive, run_script
 from ames.reporting.tables import format_table, table_cells
 
 PARTS = ("scoring", "train", "search", "evaluate", "loader")
-MORE = ("database", "rrt")  # that "all" leaves out
+MORE = ("database", "rrt", "locore")  # that "all" leaves out
 
 
 def main() -> None:
@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="rounds, of which the median counts")
     parser.add_argument("--pairs", type=int, default=16, help="scoring, rrt: database images of the query")
     parser.add_argument("--sizes", nargs="+", help="scoring, rrt: query x database descriptors, as 600x50")
+    parser.add_argument("--candidates", type=positive, default=100, help="locore: images of the list (100)")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], help="scoring")
     parser.add_argument("--images", type=positive, help="made-up images: database (1000000), search (100000)")
     parser.add_argument("--global-factory", default="PCA64,SQ8", help="database: FAISS factory")
@@ -115,6 +116,7 @@ def measure(args: argparse.Namespace, part: str) -> list[dict[str, Any]]:
             "repeats": args.repeats,
         },
         "search": {"images": args.images or 100_000, **usual},
+        "locore": {"candidates": args.candidates, **usual},
     }
     return import_module(f"benchmarks.{part}").run(**options[part])
 

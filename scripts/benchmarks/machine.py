@@ -34,11 +34,13 @@ def _processor() -> str:
 
 
 def alternate(
-    functions: dict[str, Callable[[], Any]], repeats: int, device: str = "cpu"
+    functions: dict[str, Callable[[], Any]], repeats: int, device: str = "cpu", *, warm: bool = True
 ) -> dict[str, list[float]]:
-    """Seconds of each function, called in turn so that noise affects all alike; round one only warms up."""
+    """Seconds of each function, called in turn so that noise affects all alike; if ``warm``, round one only
+    warms up.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for round_ in range(repeats + 1):
+    for round_ in range(0 if warm else 1, repeats + 1):
         for name, function in functions.items():
             _wait(device)
             start = time.perf_counter()

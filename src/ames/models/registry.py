@@ -16,7 +16,12 @@ from ames.errors import AmesError, unknown
 if TYPE_CHECKING:
     from ames.models.base import Similarity
 
-CLASSES = {"AMES": "ames.models.ames", "Chamfer": "ames.models.chamfer", "RRT": "ames.models.rrt"}
+CLASSES = {
+    "AMES": "ames.models.ames",
+    "RRT": "ames.models.rrt",
+    "Locore": "ames.models.locore",
+    "Chamfer": "ames.models.chamfer",
+}
 
 SHIPPED = "shipped"  # ``ModelEntry.weights``: the file is part of the package
 
@@ -119,6 +124,16 @@ MODELS = {
     "rrt_gld_r101_gldv2": _rrt_landmarks("r101_gldv2"),
     "rrt_sop_r50_frozen": _rrt_products("rerank_frozen"),
     "rrt_sop_r50_finetune": _rrt_products("rerank_finetune"),
+    "locore_dinov2_base": ModelEntry(
+        kind="Locore",
+        weights="model.safetensors",
+        home="https://huggingface.co/vislang/locore_dinov2_base",
+        backbone="dinov2",
+        fusion={"lamb": 0.5, "temp": 0.1},
+        query_desc_num=48,
+        db_desc_num=48,
+        licence="not stated",
+    ),
     "chamfer": ModelEntry(kind="Chamfer", fusion={"lamb": 0.5, "temp": 0.2}),
 }
 

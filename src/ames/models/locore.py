@@ -1,0 +1,288 @@
+"""LOCORE: a long-context re-ranker that reads a query and a whole list of candidates at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ames.errors import AmesError
+from ames.features import LocalFeatures
+from ames.models.base import FromZero, Similarity, constructor_arguments, sound
+from ames.models.layers.longformer import FIRST, Longformer
+
+MODES = ("max-start", "max-end", "max-sum", "max-prod")
+_ENCODER = "language_model.longformer."
+
+
+class Locore(Similarity):
+    """List-wise re-ranker on a Longformer; parameters carry the names of the published files.
+
+    The sequence has the query first, then the candidates in their order: of each image the global token (none
+    if ``global_dim`` is None), ``local_count`` descriptors and a separator. All tokens of the query and all
+    separators are global in attention: they see everything, and everything sees them. A linear head gives two
+    logits of every token; ``score_mode`` makes a score of those of class 1 of an image, separators left out:
+    the first token's (max-start), the last one's (max-end), their sum or their product. Positions are
+    absolute: scores depend on the order of the candidates and of the descriptors.
+
+    A descriptor's token is its projection, without L2, plus a vector of its scale (``scales`` 0: without). A
+    projection exists where its width is not ``hidden``, or with ``bottleneck``, which makes two of it.
+    A missing descriptor is padding: no token sees it. As in the released code it keeps its place, with the
+    token of a descriptor of zeros of scale 0, which max-end reads of an image that has fewer.
+
+    ``window``: candidates that a list has at most. ``nhead`` None: 12 heads of a width of 768, else one per
+    32. ``activation_checkpointing``: training keeps no activations within a layer.
+    """
+
+    def __init__(
+        self,
+        *,
+        local_dim: int = 768,
+        global_dim: int | None = 768,
+        hidden: int = 768,
+        num_layers: int = 12,
+        nhead: int | None = None,
+        intermediate: int = 3072,
+        local_count: int = 48,
+        window: int = 100,
+        attention_window: int = 512,
+        max_position_embeddings: int = 5122,
+        bottleneck: int | None = None,
+        scales: FromZero = 3,
+        layer_norm_eps: float = 1e-5,
+        score_mode: str = "max-end",
+        activation_checkpointing: bool = False,
+    ) -> None:
+        arguments = constructor_arguments(locals())
+        super().__init__()
+        self.arguments = arguments
+        heads = nhead or (12 if hidden == 768 else max(hidden // 32, 1))
+        self.local_dim, self.global_dim, self.hidden, self.window = local_dim, global_dim, hidden, window
+        self.local_count, self.scales, self.score_mode = local_count, scales, score_mode
+        self.reads_vector, self.reads_scale = global_dim is not None, scales > 0
+        self.extra_slots = int(self.reads_vector)
+        self.code_bytes, self.reach = 2 * hidden, attention_window // 2
+        self._check(heads, attention_window, max_position_embeddings)
+        sizes = (hidden, heads, num_layers, intermediate, max_position_embeddings)
+        longformer = Longformer(*sizes, eps=layer_norm_eps)
+        longformer.checkpointing = activation_checkpointing
+        self.language_model = nn.ModuleDict({"longformer": longformer, "classifier": nn.Linear(hidden, 2)})
+        self.scale_encoder = nn.Embedding(scales, hidden) if scales else None
+        self.local_to_lm = _projection(local_dim, hidden, bottleneck)
+        self.global_to_lm = None if global_dim is None else _projection(global_dim, hidden, bottleneck)
+
+    def _check(self, heads: int, attention_window: int, positions: int) -> None:
+        if self.score_mode not in MODES:
+            raise AmesError(f"score_mode {self.score_mode!r} is none of {', '.join(MODES)}")
+        if self.hidden % heads:
+            raise AmesError(f"hidden {self.hidden} is not a multiple of nhead {heads}")
+        if attention_window % 2:
+            raise AmesError(f"attention_window {attention_window} is odd: give an even one, half to a side")
+        self._check_length(self.window or 0, positions)
+
+    def _check_length(self, candidates: int, positions: int) -> None:
+        needed = FIRST + (candidates + 1) * (self.slots + 1)
+        if needed > positions:
+            images = f"a list of {candidates} candidates of {self.slots} tokens"
+            raise AmesError(f"{images} needs {needed} positions, max_position_embeddings is {positions}")
+
+    @property
+    def longformer(self) -> Longformer:
+        """The encoder."""
+        return cast(Longformer, self.language_model["longformer"])
+
+    @property
+    def slots(self) -> int:
+        """Tokens of an image, the separator left out."""
+        return self.extra_slots + self.local_count
+
+    # ---- tokens ---------------------------------------------------------------------------------
+
+    def tokens(self, local: LocalFeatures) -> LocalFeatures:
+        """[..., N, D] -> [..., slots, hidden]: the global token, then ``local_count`` descriptors, the rest
+        padding.
+        """
+        values = self.plain(local, self._dtype)
+        self._check_others(local)
+        real = local.valid.unsqueeze(-1)
+        scale = None if local.scale is None else local.scale.where(local.valid, 0)
+        return self._tokens(replace(local, descriptors=values.where(real, 0), scale=scale))
+
+    def _tokens(self, local: LocalFeatures) -> LocalFeatures:
+        local = local.trim(self.local_count).pad(self.local_count)
+        values, valid = _apply(self.local_to_lm, local.descriptors.to(self._dtype)), local.valid
+        if self.scale_encoder is not None:
+            values = values + self.scale_encoder(cast(Tensor, local.scale).long())
+        if self.reads_vector:
+            vector = cast(Tensor, local.vector).to(self._dtype).unsqueeze(-2)
+            values = torch.cat((_apply(self.global_to_lm, vector), values), -2)
+            valid = F.pad(valid, (1, 0), value=True)
+        return LocalFeatures(values, valid)
+
+    def _check_others(self, local: LocalFeatures) -> None:
+        """AmesError unless the global descriptor and the scales are there and fit."""
+        if self.reads_vector:
+            if local.vector is None:
+                given = "none was given (LocalFeatures.vector)"
+                raise AmesError(f"Locore reads a global descriptor of each image: {given}")
+            if local.vector.shape[-1] != self.global_dim:
+                width = f"global descriptors are {local.vector.shape[-1]}-d"
+                raise AmesError(f"{width}, this model takes {self.global_dim}-d")
+            if not self.training:
+                one = torch.ones_like(local.vector[..., :1], dtype=torch.bool)
+                sound(local.vector.unsqueeze(-2), local.vector.float().norm(dim=-1, keepdim=True), one)
+        if self.reads_scale:
+            if local.scale is None:
+                raise AmesError(
+                    "Locore reads the scale of each descriptor: none was given (LocalFeatures.scale)"
+                )
+            scale = local.scale[local.valid]
+            bad = scale[~((scale >= 0) & (scale < self.scales) & (scale == scale.floor()))]
+            if len(bad):
+                known = f"one of 0 ... {self.scales - 1}"
+                raise AmesError(
+                    f"scale {float(bad[0]):g} of a descriptor is no index of a scale: give {known}"
+                )
+
+    def projection(self) -> dict[str, Tensor]:
+        parts = ("local_to_lm.", "global_to_lm.", "scale_encoder.")
+        return {name: x for name, x in self.state_dict().items() if name.startswith(parts)}
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.longformer.sep_embedding.dtype
+
+    # ---- similarity -----------------------------------------------------------------------------
+
+    def score_tokens(self, query: LocalFeatures, candidates: LocalFeatures) -> Tensor:
+        read = {"max-start": slice(0, 1), "max-end": slice(self.slots - 1, self.slots)}
+        slots = read.get(self.score_mode, slice(0, self.slots))
+        logits = self._logits(self._filled(query), self._filled(candidates), slots)[..., 1]
+        return logits.prod(-1) if self.score_mode == "max-prod" else logits.sum(-1)
+
+    def token_logits(self, query: LocalFeatures, candidates: LocalFeatures) -> Tensor:
+        """query [B, n, hidden], candidates [B, K, m, hidden], tokens -> logits of both classes of every token
+        of each candidate, its separator last: [B, K, slots + 1, 2].
+        """
+        return self._logits(self._filled(query), self._filled(candidates), slice(0, self.slots + 1))
+
+    def list_logits(self, query: LocalFeatures, candidates: LocalFeatures) -> Tensor:
+        """query [B, N, D], candidates [B, K, M, D], descriptors -> [B, K, slots + 1]: of every token of each
+        candidate, its separator and its padding included, the logit of class 1 minus that of class 0.
+
+        Binary cross-entropy with these, averaged over all, is LOCORE's loss of two classes.
+        """
+        logits = self.token_logits(self.tokens(query), self.tokens(candidates))
+        return logits[..., 1] - logits[..., 0]
+
+    def forward(
+        self,
+        locals_: tuple[Tensor, Tensor],
+        masks: tuple[Tensor, Tensor] | None = None,
+        scales: tuple[Tensor, Tensor] | None = None,
+        globals_: tuple[Tensor, Tensor] | None = None,
+        labels: Tensor | None = None,
+    ) -> tuple[Tensor | None, Tensor]:
+        """As published: each argument is of the query and of the candidates; descriptors [B, L, D] and [B, K,
+        L, D], masks bool [B, L] and [B, K, L], **True = padding**, indices of scales alike (None: 0), global
+        descriptors [B, G] and [B, K, G], labels [B, K] in {0, 1} -> (loss, or None without labels; logits of
+        both classes of every token of each candidate, [B, K, slots + 1, 2]).
+
+        Padded descriptors keep the tokens of what they hold, as in the published code.
+        """
+        sides = []
+        for i, x in enumerate(locals_):
+            valid = None if masks is None else ~masks[i].bool()
+            scale = torch.zeros_like(x[..., 0]) if scales is None else scales[i]
+            vector = None if globals_ is None else globals_[i]
+            sides.append(self._tokens(LocalFeatures.from_descriptors(x, valid, scale=scale, vector=vector)))
+        logits = self._logits(sides[0], sides[1], slice(0, self.slots + 1))
+        if labels is None:
+            return None, logits
+        repeated = labels.long().unsqueeze(-1).expand(logits.shape[:-1])
+        return F.cross_entropy(logits.flatten(0, 2), repeated.flatten()), logits
+
+    def _filled(self, tokens: LocalFeatures) -> LocalFeatures:
+        """All slots, with the token of padding where there is no descriptor."""
+        tokens = LocalFeatures(tokens.descriptors, tokens.valid).trim(self.slots).pad(self.slots)
+        missing = _apply(
+            self.local_to_lm, torch.zeros(self.local_dim or 0, device=self.device, dtype=self._dtype)
+        )
+        if self.scale_encoder is not None:
+            missing = missing + self.scale_encoder.weight[0]
+        return tokens.with_descriptors(tokens.descriptors.where(tokens.valid.unsqueeze(-1), missing))
+
+    def _logits(self, query: LocalFeatures, candidates: LocalFeatures, slots: slice) -> Tensor:
+        """Return logits of both classes of these slots (the separator is the last) of each candidate:
+        [B, K, slots, 2].
+        """
+        B, K = candidates.valid.shape[:2]
+        self._check_length(K, self.longformer.embeddings.position_embeddings.num_embeddings)
+        sep = self.longformer.sep_embedding
+        images = torch.cat((query.descriptors.unsqueeze(1), candidates.descriptors), 1)
+        x = torch.cat((images, sep.to(images.dtype).expand(B, K + 1, 1, -1)), 2).flatten(1, 2)
+        valid = torch.cat((query.valid.unsqueeze(1), candidates.valid), 1)
+        padded = None if bool(valid.all()) else F.pad(valid, (0, 1), value=True).flatten(1)
+        anchored, wanted = torch.zeros(2, K + 1, self.slots + 1, dtype=torch.bool, device=x.device)
+        anchored[0], anchored[:, -1], wanted[1:, slots] = True, True, True
+        found = self.longformer(x, padded, anchored.flatten(), wanted.flatten(), self.reach)
+        return cast(Tensor, self.language_model["classifier"](found)).unflatten(1, (K, -1))
+
+    # ---- weights of others ----------------------------------------------------------------------
+
+    def start_from_longformer(self, state: Mapping[str, Tensor], *, source: str = "the state") -> None:
+        """Start the encoder from a text model, such as longformer-base-4096 (``Longformer.start_from``).
+
+        What a text model lacks stays as it is: projections, scales, separator and head.
+        """
+        self.longformer.start_from(state, source=source)
+
+    @classmethod
+    def arguments_of(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+        """Return the arguments that a published file shows; not those of ``nhead``, ``local_count``,
+        ``window``, ``attention_window``, ``layer_norm_eps``, which no tensor shows.
+
+        Without a ``global_to_lm`` tensors do not tell a global token of width ``hidden`` from none: there is
+        none if the descriptors have a projection.
+        """
+        table, sep = (_ENCODER + x for x in ("embeddings.position_embeddings.weight", "sep_embedding"))
+        feed_forward = _ENCODER + "encoder.layer.0.intermediate.dense.weight"
+        if any(
+            name not in state or state[name].ndim != n
+            for name, n in ((table, 2), (sep, 1), (feed_forward, 2))
+        ):
+            return None
+        hidden = len(state[sep])
+        numbers = [re.match(re.escape(_ENCODER) + r"encoder\.layer\.(\d+)\.", name) for name in state]
+        found: dict[str, Any] = {
+            "hidden": hidden,
+            "num_layers": 1 + max(int(x[1]) for x in numbers if x),
+            "intermediate": len(state[feed_forward]),
+            "max_position_embeddings": len(state[table]),
+            "scales": len(state.get("scale_encoder.weight", ())),
+        }
+        widths = {}
+        for name in ("local_to_lm", "global_to_lm"):
+            first = state.get(f"{name}.0.weight", state.get(f"{name}.weight"))
+            if first is not None and first.ndim == 2:
+                widths[name] = first.shape[1]
+        if "local_to_lm.0.weight" in state:
+            found["bottleneck"] = len(state["local_to_lm.0.weight"])
+        found["local_dim"] = widths.get("local_to_lm", hidden)
+        found["global_dim"] = widths.get("global_to_lm", None if "local_to_lm" in widths else hidden)
+        return found
+
+
+def _projection(inputs: int, hidden: int, bottleneck: int | None) -> nn.Module | None:
+    if bottleneck is not None:
+        return nn.Sequential(nn.Linear(inputs, bottleneck), nn.Linear(bottleneck, hidden))
+    return None if inputs == hidden else nn.Linear(inputs, hidden)
+
+
+def _apply(projection: nn.Module | None, x: Tensor) -> Tensor:
+    return x if projection is None else cast(Tensor, projection(x))
