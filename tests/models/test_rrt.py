@@ -216,6 +216,17 @@ def test_scales_and_the_global_vector_count_and_its_length_does_not():
     near(without.pairs(replace(query, scale=None), database), without.pairs(query, database), 0)
 
 
+@pytest.mark.parametrize("variant", ["gld", "sop"])
+def test_what_decides_codes_is_in_the_fingerprint(variant):
+    model = made(variant)
+    known = model.fingerprint()
+    with torch.no_grad():
+        model.seg_encoder.weight.add_(1)  # of scoring alone
+    assert model.fingerprint() == known
+    other = made(variant, map_size=[2, 6]) if variant == "sop" else made(scales=6)
+    assert other.fingerprint() != known
+
+
 # ---- what is refused --------------------------------------------------------------------------------
 
 

@@ -1,5 +1,7 @@
 """A model that reads a global vector and scales gets them, wherever images come from."""
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from ames.evaluation.sweep import Grid
 from ames.evaluation.test_set import open_test_set
 from ames.features import LocalFeatures
 from ames.global_search.shortlist import Shortlist
+from ames.models.rrt import RRT
 from ames.reranking.fusion import Fusion
 from ames.reranking.reranker import Reranker
 from ames.reranking.score_cache import scores_key
@@ -166,3 +169,30 @@ def test_training_reads_vectors_and_scales(tmp_path, spread):
     assert not same(before, weights(model))
     other = DescriptorFile(path)
     assert TripletLoader(triplets.sampler, other, triplets=8, count=SLOTS).settings() != triplets.settings()
+
+
+@pytest.mark.parametrize("variant", ["gld", "sop"])
+def test_rrt_from_files_databases_and_in_training(tmp_path, variant):
+    torch.manual_seed(0)
+    size = {"local_dim": D, "global_dim": D, "model_dim": 16, "num_layers": 2, "dim_feedforward": 32}
+    model = RRT(variant=variant, **size, map_size=[2, 3]).eval()
+    query, local = (
+        replace(x, positions=(torch.randint(0, 3, (*x.valid.shape, 2)) + 0.5) / torch.tensor([2, 3]) % 1)
+        for x in (images(3, 1), images(32))
+    )
+    path, vectors = write(tmp_path, "g", local)
+    gallery = DescriptorFile(path).with_vectors(vectors)
+    queries = DescriptorFile(write(tmp_path, "q", query)[0]).with_vectors(tmp_path / "q_global.hdf5")
+    shortlist = Shortlist(np.tile(np.arange(32), (3, 1)), np.zeros((3, 32), np.float32))
+    database = compress(Source(DescriptorFile(path), GlobalFile(vectors)), model, tmp_path / "db", desc_num=3)
+    assert (database.slots, database.manifest.code_bytes) == (3 + (variant == "gld"), 32)
+    scorer, expected = PairScorer(model), direct(model, query, local)
+    assert expected.std() > 1e-2
+    np.testing.assert_allclose(score_shortlist(scorer, queries, gallery, shortlist), expected, atol=1e-5)
+    scores = score_shortlist(scorer, queries, database, shortlist, database_count=3)
+    np.testing.assert_allclose(scores, direct(model, query, local.trim(3)), atol=1e-5)
+    sampler = loader(gallery).sampler
+    triplets = TripletLoader(sampler, gallery, triplets=8, count=SLOTS, scales=model.reads_locations)
+    before = weights(model)
+    fit(model, triplets, PairwiseRecipe(epochs=1, lr=0.01, min_desc=2, max_desc=SLOTS))
+    assert not same(before, weights(model))

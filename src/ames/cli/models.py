@@ -39,7 +39,8 @@ def _models(_: argparse.Namespace) -> None:
 
     rows = []
     for name, entry in MODELS.items():
-        where = {None: "none", SHIPPED: "in the package"}.get(entry.weights, "downloaded")
+        elsewhere = "downloaded" if entry.home is None else "at its authors'"
+        where = {None: "none", SHIPPED: "in the package"}.get(entry.weights, elsewhere)
         blend = entry.fusion or {}
         rows.append(
             {
