@@ -220,7 +220,7 @@ def test_padding_is_a_descriptor_of_zeros_whatever_it_holds():
 @torch.inference_mode()
 def test_a_list_may_be_shorter_and_not_longer():
     model, query = made(), images(1)
-    for count in (1, 3):
+    for count in (0, 1, 3):
         assert model.score(query, images(1, count, seed=1)).shape == (1, count)
     with pytest.raises(AmesError, match="a list of 5 is longer than the model's 4"):
         ListScorer(model).score(query, images(1, 5, seed=1))
@@ -320,6 +320,16 @@ def test_the_arguments_of_a_published_file(case):
     assert {name: found[name] for name in names} == {name: shown[name] for name in names}
     assert (found.get("bottleneck"), found["scales"]) == (shown["bottleneck"], 3)
     assert Locore.arguments_of({"mtc_token": torch.zeros(3)}) is None
+
+
+def test_heads_and_a_global_token_that_no_tensor_shows():
+    with torch.device("meta"):
+        base = Locore()
+        found = Locore.arguments_of(base.state_dict())
+    assert (found["local_dim"], found["hidden"], found["num_layers"]) == (768, 768, 12)
+    assert not {"global_dim", "nhead"} & set(found)
+    assert base.arguments["nhead"] == 12
+    assert Locore(**SMALL | {"hidden": 64, "nhead": None}).arguments["nhead"] == 2
 
 
 def test_a_published_file_is_recognized(tmp_path):

@@ -60,8 +60,8 @@ class Locore(Similarity):
     ) -> None:
         arguments = constructor_arguments(locals())
         super().__init__()
-        self.arguments = arguments
         heads = nhead or (12 if hidden == 768 else max(hidden // 32, 1))
+        self.arguments = arguments | {"nhead": heads}
         self.local_dim, self.global_dim, self.hidden, self.window = local_dim, global_dim, hidden, window
         self.local_count, self.scales, self.score_mode = local_count, scales, score_mode
         self.reads_vector, self.reads_scale = global_dim is not None, scales > 0
@@ -223,6 +223,8 @@ class Locore(Similarity):
         """
         B, K = candidates.valid.shape[:2]
         self._check_length(K, self.longformer.embeddings.position_embeddings.num_embeddings)
+        if K == 0:
+            return candidates.descriptors.new_zeros(B, 0, slots.stop - slots.start, 2)
         sep = self.longformer.sep_embedding
         images = torch.cat((query.descriptors.unsqueeze(1), candidates.descriptors), 1)
         x = torch.cat((images, sep.to(images.dtype).expand(B, K + 1, 1, -1)), 2).flatten(1, 2)
@@ -244,18 +246,20 @@ class Locore(Similarity):
 
     @classmethod
     def arguments_of(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """Return the arguments that a published file shows; not those of ``nhead``, ``local_count``,
-        ``window``, ``attention_window``, ``layer_norm_eps``, which no tensor shows.
+        """Return the arguments that a published file shows; no tensor shows ``nhead``, ``local_count``,
+        ``window``, ``attention_window`` and ``layer_norm_eps``.
 
-        Without a ``global_to_lm`` tensors do not tell a global token of width ``hidden`` from none: there is
-        none if the descriptors have a projection.
+        Without a projection of global descriptors there are none if local ones have a projection; else
+        tensors do not tell, and they are as wide as ``hidden``. At 768 that is left to the default, so that a
+        caller may say None.
         """
         table, sep = (_ENCODER + x for x in ("embeddings.position_embeddings.weight", "sep_embedding"))
         feed_forward = _ENCODER + "encoder.layer.0.intermediate.dense.weight"
-        if any(
-            name not in state or state[name].ndim != n
-            for name, n in ((table, 2), (sep, 1), (feed_forward, 2))
-        ):
+        firsts = [f"{name}{x}" for name in ("local_to_lm", "global_to_lm") for x in (".0.weight", ".weight")]
+        axes = dict.fromkeys((table, feed_forward, *firsts, "scale_encoder.weight"), 2) | {sep: 1}
+        if not {table, sep, feed_forward} <= set(state):
+            return None
+        if any(state[name].ndim != axes[name] for name in axes.keys() & state.keys()):
             return None
         hidden = len(state[sep])
         numbers = [re.match(re.escape(_ENCODER) + r"encoder\.layer\.(\d+)\.", name) for name in state]
@@ -266,15 +270,12 @@ class Locore(Similarity):
             "max_position_embeddings": len(state[table]),
             "scales": len(state.get("scale_encoder.weight", ())),
         }
-        widths = {}
-        for name in ("local_to_lm", "global_to_lm"):
-            first = state.get(f"{name}.0.weight", state.get(f"{name}.weight"))
-            if first is not None and first.ndim == 2:
-                widths[name] = first.shape[1]
+        widths = {name.split(".")[0]: state[name].shape[1] for name in firsts if name in state}
         if "local_to_lm.0.weight" in state:
             found["bottleneck"] = len(state["local_to_lm.0.weight"])
         found["local_dim"] = widths.get("local_to_lm", hidden)
-        found["global_dim"] = widths.get("global_to_lm", None if "local_to_lm" in widths else hidden)
+        if widths or hidden != 768:
+            found["global_dim"] = widths.get("global_to_lm") if widths else hidden
         return found
 
 
