@@ -11,6 +11,7 @@ from ames.models.ames import AMES
 from ames.models.base import PairSimilarity
 from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import load_model, save_checkpoint, save_weights
+from ames.models.elvis import ELViS
 from ames.precision import AUTOCAST
 from ames.reranking.list_scorer import ListScorer
 from ames.reranking.reranker import Reranker
@@ -25,6 +26,7 @@ torch.manual_seed(0)
 MODELS = {
     "AMES": [AMES(**SMALL), AMES(**SMALL, binarized=True)],
     "Chamfer": [Chamfer(local_dim=D), Chamfer(local_dim=D, symmetric=True)],
+    "ELViS": [ELViS(local_dim=D), ELViS(local_dim=D, binarized=True)],
     "ToyList": [ToyList(local_dim=D, window=6)],
 }
 ALL = [

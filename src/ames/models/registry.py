@@ -16,7 +16,11 @@ from ames.errors import AmesError, unknown
 if TYPE_CHECKING:
     from ames.models.base import Similarity
 
-CLASSES = {"AMES": "ames.models.ames", "Chamfer": "ames.models.chamfer"}
+CLASSES = {
+    "AMES": "ames.models.ames",
+    "Chamfer": "ames.models.chamfer",
+    "ELViS": "ames.models.elvis",
+}
 
 SHIPPED = "shipped"  # ``ModelEntry.weights``: the file is part of the package
 
