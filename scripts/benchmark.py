@@ -1,6 +1,6 @@
 """Measure the library beside twins of the released code, in one run on one machine.
 
-    python scripts/benchmark.py scoring|evaluate|loader|train|database|search [--json OUT] [--device cuda]
+    python scripts/benchmark.py scoring|evaluate|loader|train|database|search|elvis [--json OUT]
     python scripts/benchmark.py all --device cuda [--markdown OUT.md] [--minutes 8]
 
 "all" measures scoring, training, search, evaluation and reads, in this order, and begins none of them after
@@ -31,17 +31,18 @@ from ames.io.console import OneLineParser, positive, run_script
 from ames.reporting.tables import format_table, table_cells
 
 PARTS = ("scoring", "train", "search", "evaluate", "loader")
+MORE = ("database", "elvis")  # that "all" leaves out
 
 
 def main() -> None:
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("what", choices=("all", *PARTS, "database"))
+    parser.add_argument("what", choices=("all", *PARTS, *MORE))
     parser.add_argument("--json", type=Path, help="file for the rows and the machine")
     parser.add_argument("--device", default="cpu", help="torch's name (default: cpu)")
     parser.add_argument("--threads", type=int, help="of the CPU (default: as torch finds them)")
     parser.add_argument("--repeats", type=int, default=5, help="rounds, of which the median counts")
-    parser.add_argument("--pairs", type=int, default=16, help="scoring: database images of the query")
-    parser.add_argument("--sizes", nargs="+", help="scoring: query x database descriptors, as 600x50")
+    parser.add_argument("--pairs", type=int, default=16, help="scoring, elvis: database images of the query")
+    parser.add_argument("--sizes", nargs="+", help="scoring, elvis: query x database descriptors, as 600x50")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], help="scoring")
     parser.add_argument("--images", type=positive, help="made-up images: database (1000000), search (100000)")
     parser.add_argument("--global-factory", default="PCA64,SQ8", help="database: FAISS factory")
@@ -95,13 +96,14 @@ def markdown(tables: dict[str, list[dict[str, Any]]]) -> str:
 
 def measure(args: argparse.Namespace, part: str) -> list[dict[str, Any]]:
     usual = {"repeats": args.repeats, "device": args.device}
+    scoring = {
+        "sizes": args.sizes and [parse_size(text) for text in args.sizes],
+        "pairs": args.pairs,
+        **usual,
+    }
     options: dict[str, dict[str, Any]] = {
-        "scoring": {
-            "sizes": args.sizes and [parse_size(text) for text in args.sizes],
-            "precisions": args.precisions,
-            "pairs": args.pairs,
-            **usual,
-        },
+        "scoring": scoring | {"precisions": args.precisions},
+        "elvis": scoring,
         "evaluate": {"folder": args.folder, "device": args.device},
         "loader": {"folder": args.folder, "images": 2000, "seed": 0},
         "train": usual,

@@ -433,7 +433,7 @@ EVALUATE_ERRORS = [
     (["data_root=null"], "data_root is missing"),
     (["data_root=/nowhere"], "/nowhere/landmarks-test: no such folder"),
     (["tset_dataset.lamb=[0]"], "Could not override 'tset_dataset.lamb'"),
-    (["model=ams"], "Could not find 'model/ams': choose one of ames, chamfer, rootsift"),
+    (["model=ams"], "Could not find 'model/ams': choose one of ames, chamfer, "),
     (["test_dataset.lamb=[0"], "no viable alternative"),
     (["test_dataset.lamb=[0"], "test_dataset.lamb=[0: cannot be read"),
     (["test_dataset.lamb=[0"], "close the bracket, or quote what is text: 'test_dataset.lamb=\"[0\"'"),

@@ -9,9 +9,15 @@ import torch.nn.functional as F
 
 from ames.errors import AmesError
 from ames.features import LocalFeatures
+from ames.models.checkpoints import load_model
 from ames.models.elvis import ELViS
+from ames.models.load import load
+from ames.models.registry import MODELS, released_files
 from ames.training.losses import pair_losses
+from ames.weights import released
 from golden import rebuild
+from helpers.servers import serve
+from twins.released_elvis import ReleasedELViS
 
 GOLDEN = json.loads((Path(rebuild.__file__).parent / "elvis.json").read_text())
 PADDING = GOLDEN["padding"]
@@ -83,6 +89,17 @@ def test_votes_of_the_released_code(case):
 def test_a_published_state_loads_strictly(case):
     model = ELViS(**model_of(case).arguments)
     assert {name: tuple(x.shape) for name, x in model.state_dict().items()} == shapes(case)
+
+
+@pytest.mark.parametrize("case", GOLDEN["cases"], ids=by_name)
+@torch.inference_mode()
+def test_the_twin_of_the_benchmark_computes_as_the_released_code(case):
+    (query, database), masks = inputs(case), paddings(case)
+    masks = [
+        x.new_zeros(x.shape[:2], dtype=torch.bool) if m is None else m
+        for x, m in zip((query, database), masks, strict=True)
+    ]
+    close(ReleasedELViS(model_of(case))(query, masks[0], database, masks[1]), case["vote_score"])
 
 
 @pytest.mark.parametrize(("width", "parameters"), [(768, 115_604), (1024, 148_372), (1152, 164_756)])
@@ -253,6 +270,53 @@ def test_tensors_show_the_arguments(binarized):
     found = ELViS.arguments_of(model.state_dict())
     assert ELViS(**found).arguments == model.arguments
     assert ELViS.arguments_of({"mtc_token": torch.zeros(8)}) is None
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A server with the models' folder beside that of AMES; two models are there, one under a wrong name."""
+    model = ELViS(local_dim=1024)
+    folder = tmp_path / "site" / "public" / "elvis" / "networks"
+    folder.mkdir(parents=True)
+    content = {"state": model.state_dict(), "optim": {}, "epoch": 9}
+    for name in ("dinov3_elvis_gld", "siglip2_elvis_gld"):
+        torch.save(content, folder / f"{name}.pt")
+    with serve(tmp_path / "site") as found:
+        monkeypatch.setattr(released, "BASE", f"{found.url}public/ames/")
+        yield model
+
+
+def test_released_weights_lie_beside_those_of_ames(server, tmp_path):
+    found = load("dinov3_elvis_gld", folder=tmp_path / "weights", backbone="dinov3")
+    assert found.about == {"backbone": "dinov3-l", "blend": {"lamb": 0.5, "temp": 0.5}}
+    files = (
+        tmp_path / "weights" / "dinov3_elvis_gld.pt",
+        tmp_path / "site/public/elvis/networks/dinov3_elvis_gld.pt",
+    )
+    for same in (found.model, *map(load_model, files)):
+        assert isinstance(same, ELViS)
+        assert all(torch.equal(x, server.state_dict()[name]) for name, x in same.state_dict().items())
+
+
+def test_a_file_of_another_variant_is_one_line(server, tmp_path):
+    complaint = r"remap_local.0.weight is \(128, 1024\), this model's is \(128, 1152\)"
+    with pytest.raises(AmesError, match=f"not the weights of siglip2_elvis_gld: {complaint}"):
+        load("siglip2_elvis_gld", folder=tmp_path / "weights")
+    with pytest.raises(AmesError, match="trained on dinov3-l descriptors, not on dinov2"):
+        load("dinov3_elvis_gld", folder=tmp_path / "weights", backbone="dinov2")
+
+
+def test_the_rows_of_the_table():
+    rows = {name: row for name, row in MODELS.items() if row.kind == "ELViS"}
+    assert {name: row.arguments["local_dim"] for name, row in rows.items()} == {
+        "dinov2_elvis_gld": 768,
+        "dinov2_elvis_sop": 768,
+        "dinov3_elvis_gld": 1024,
+        "siglip2_elvis_gld": 1152,
+    }
+    for name, row in rows.items():
+        assert released_files()[name] == [f"../elvis/networks/{name}.pt"]
+        assert (row.query_desc_num, row.db_desc_num, row.licence) == (600, 600, "Apache-2.0")
 
 
 @pytest.mark.parametrize(
