@@ -1,6 +1,6 @@
 """Measure the library beside twins of the released code, in one run on one machine.
 
-    python scripts/benchmark.py scoring|evaluate|loader|train|database|search|rrt|locore [--json OUT]
+    python scripts/benchmark.py scoring|evaluate|loader|train|database|search|elvis|rrt|locore [--json OUT]
     python scripts/benchmark.py all --device cuda [--markdown OUT.md] [--minutes 8]
 
 "all" measures scoring, training, search, evaluation and reads, in this order, and begins none of them after
@@ -31,7 +31,7 @@ from ames.io.console import OneLineParser, positive, run_script
 from ames.reporting.tables import format_table, table_cells
 
 PARTS = ("scoring", "train", "search", "evaluate", "loader")
-MORE = ("database", "rrt", "locore")  # that "all" leaves out
+MORE = ("database", "elvis", "rrt", "locore")  # that "all" leaves out
 
 
 def main() -> None:
@@ -41,8 +41,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="torch's name (default: cpu)")
     parser.add_argument("--threads", type=int, help="of the CPU (default: as torch finds them)")
     parser.add_argument("--repeats", type=int, default=5, help="rounds, of which the median counts")
-    parser.add_argument("--pairs", type=int, default=16, help="scoring, rrt: database images of the query")
-    parser.add_argument("--sizes", nargs="+", help="scoring, rrt: query x database descriptors, as 600x50")
+    pairs = "scoring, elvis, rrt"
+    parser.add_argument("--pairs", type=int, default=16, help=f"{pairs}: database images of the query")
+    parser.add_argument("--sizes", nargs="+", help=f"{pairs}: query x database descriptors, as 600x50")
     parser.add_argument("--candidates", type=positive, default=100, help="locore: images of the list (100)")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], help="scoring")
     parser.add_argument("--images", type=positive, help="made-up images: database (1000000), search (100000)")
@@ -99,13 +100,13 @@ def measure(args: argparse.Namespace, part: str) -> list[dict[str, Any]]:
     usual = {"repeats": args.repeats, "device": args.device}
     scoring = {
         "sizes": args.sizes and [parse_size(text) for text in args.sizes],
-        "precisions": args.precisions,
         "pairs": args.pairs,
         **usual,
     }
     options: dict[str, dict[str, Any]] = {
-        "scoring": scoring,
-        "rrt": scoring,
+        "scoring": scoring | {"precisions": args.precisions},
+        "elvis": scoring,
+        "rrt": scoring | {"precisions": args.precisions},
         "evaluate": {"folder": args.folder, "device": args.device},
         "loader": {"folder": args.folder, "images": 2000, "seed": 0},
         "train": usual,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path, PurePosixPath
+from urllib.parse import urljoin
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
@@ -43,7 +44,7 @@ def main() -> None:
         raise AmesError(unknown("file", missing[0], known))
     base = args.base.rstrip("/") + "/"
     for place in dict.fromkeys(place for name in args.names for place in known[name]):
-        fetch(base + place, args.dest / PurePosixPath(place.removeprefix("networks/")))
+        fetch(urljoin(base, place), args.dest / PurePosixPath(place.rpartition("networks/")[2]))
 
 
 def fetch(url: str, path: Path) -> None:

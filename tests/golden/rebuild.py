@@ -65,17 +65,17 @@ def state(wanted, seed):
     made = {}
     for i, name in enumerate(sorted(wanted)):
         shape = wanted[name]
-        drawn = np.random.default_rng([seed, i]).standard_normal(shape).astype(np.float32)
-        if len(shape) == 2:
-            inputs = shape[0] if name.endswith(".W") else shape[1]
-            drawn = drawn * np.float32(1.5 / math.sqrt(inputs))
+        drawn = np.random.default_rng([seed, i]).standard_normal(shape or (1,)).astype(np.float32)
+        if name.endswith("weight") and len(shape) == 1:  # of a LayerNorm
+            drawn = 1 + np.float32(0.1) * drawn
         elif name.endswith("bias"):
             drawn = np.float32(0.1) * drawn
         elif name == "mtc_token":
             drawn = np.float32(0.5) * drawn
-        else:  # the weight of a LayerNorm
-            drawn = 1 + np.float32(0.1) * drawn
-        made[name] = torch.from_numpy(drawn)
+        else:
+            inputs = drawn.shape[0 if name.endswith(".W") else -1]
+            drawn = drawn * np.float32(1.5 / math.sqrt(inputs))
+        made[name] = torch.from_numpy(drawn).reshape(shape)
     return made
 
 

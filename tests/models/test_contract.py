@@ -13,6 +13,7 @@ from ames.models.ames import AMES
 from ames.models.base import PairSimilarity
 from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import load_model, save_checkpoint, save_weights
+from ames.models.elvis import ELViS
 from ames.models.locore import Locore
 from ames.models.rrt import RRT
 from ames.precision import AUTOCAST
@@ -46,6 +47,7 @@ MODELS = {
         Locore(**LISTS, global_dim=D),
         Locore(**LISTS, global_dim=None, scales=0, score_mode="max-sum", bottleneck=8),
     ],
+    "ELViS": [ELViS(local_dim=D), ELViS(local_dim=D, binarized=True)],
     "ToyList": [ToyList(local_dim=D, window=6)],
 }
 ORDERED = {"Locore"}  # classes whose tokens have positions, as those of words

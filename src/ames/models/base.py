@@ -150,7 +150,11 @@ class Similarity(nn.Module):
 class PairSimilarity(Similarity):
     """A model that reads one pair. Subclasses write the projections, ``score_encoded`` and, where part of the
     work concerns one image alone, ``encode``.
+
+    ``cpu_tokens``: descriptors that a CPU best scores together; None: as many as of AMES.
     """
+
+    cpu_tokens: ClassVar[int | None] = None
 
     def encode(self, tokens: LocalFeatures) -> LocalFeatures:
         """tokens [..., N, d] -> what one image contributes to every pair, computed once per image."""

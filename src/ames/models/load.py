@@ -17,6 +17,8 @@ from ames.weights.released import fetch, given
 from ames.weights.tensor_names import check_shapes, own_tensors, plain_names
 
 FILES = (".pt", ".pth", ".safetensors")
+# Names of published descriptor files (ELViS), which do not tell the size of the backbone.
+_PUBLISHED = {"dinov3": "dinov3-l", "siglip2": "siglip2-so400m"}
 
 
 class Loaded(NamedTuple):
@@ -72,7 +74,7 @@ def load(
 
 
 def _check_backbone(source: str, trained_on: str | None, wanted: str | None) -> None:
-    if trained_on is not None and wanted not in (None, trained_on):
+    if trained_on is not None and wanted is not None and _PUBLISHED.get(wanted, wanted) != trained_on:
         raise AmesError(f"{source}: trained on {trained_on} descriptors, not on {wanted}")
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 CLASSES = {
     "AMES": "ames.models.ames",
+    "ELViS": "ames.models.elvis",
     "RRT": "ames.models.rrt",
     "Locore": "ames.models.locore",
     "Chamfer": "ames.models.chamfer",
@@ -111,6 +112,20 @@ def _rrt_products(recipe: str) -> ModelEntry:
     )
 
 
+def _elvis(backbone: str, local_dim: int, trained_on: str, **extraction: Any) -> ModelEntry:
+    """lambda and gamma are those of its authors' configuration. What the score is: ``ames.models.elvis``."""
+    name = f"{backbone.split('-')[0]}_elvis_{trained_on}"
+    return ModelEntry(
+        kind="ELViS",
+        arguments={"local_dim": local_dim},
+        weights=f"../elvis/networks/{name}.pt",
+        backbone=backbone,
+        extraction={"desc_num": 700, **extraction},
+        fusion={"lamb": 0.5, "temp": 0.5},
+        db_desc_num=600,
+    )
+
+
 MODELS = {
     "rootsift_ames": _rootsift(False, 0.45, 0.1),
     "rootsift_ames_dist": _rootsift(True, 0.40, 0.2),
@@ -134,6 +149,10 @@ MODELS = {
         db_desc_num=48,
         licence="not stated",
     ),
+    "dinov2_elvis_gld": _elvis("dinov2", 768, "gld", detector="dinov2_detector"),
+    "dinov2_elvis_sop": _elvis("dinov2", 768, "sop", detector="dinov2_detector"),
+    "dinov3_elvis_gld": _elvis("dinov3-l", 1024, "gld", long_side=768),
+    "siglip2_elvis_gld": _elvis("siglip2-so400m", 1152, "gld", long_side=768),
     "chamfer": ModelEntry(kind="Chamfer", fusion={"lamb": 0.5, "temp": 0.2}),
 }
 
@@ -160,7 +179,7 @@ def shipped_for(backbone: str | None, *, binarized: bool) -> str | None:
 
 
 def released_files() -> dict[str, list[str]]:
-    """Name -> paths of released models, below ``ames.weights.released.BASE``."""
+    """Name -> paths of released models, from ``ames.weights.released.BASE`` (``../``: beside it)."""
     released = {name: entry.weights for name, entry in MODELS.items() if entry.home is None}
     return {name: [path] for name, path in released.items() if path not in (None, SHIPPED)}
 

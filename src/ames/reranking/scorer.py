@@ -177,7 +177,8 @@ class _DeviceScorer:
             self.scorer.compile_pairs()
         self.batch_size = compute.batch_size
         self.lanes = Lanes(compute.lanes) if self.device.type == "cpu" else None
-        self.tokens = _CPU_TOKENS[dtype] if self.device.type == "cpu" else _GPU_PROBE
+        on_cpu = self.model.cpu_tokens or _CPU_TOKENS[dtype]
+        self.tokens = on_cpu if self.device.type == "cpu" else _GPU_PROBE
         self._probed = False
 
     def encode(self, local: LocalFeatures, *, database: bool) -> LocalFeatures:

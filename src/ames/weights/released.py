@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from urllib.parse import urljoin
 
 from ames.errors import AmesError
 from ames.io.download import download, pinned
@@ -42,10 +43,11 @@ def files() -> dict[str, list[str]]:
 def fetch(place: str, folder: Path | str | None = None) -> Path:
     """Return a file's path in ``folder`` (None: torch hub's cache); it is downloaded unless it exists there.
 
-    place: below ``BASE``. The digest of a first download is shown; AmesError if a later one differs.
+    place: from ``BASE``; "../elvis/x.pt" is beside it. The digest of a first download is shown; AmesError if
+    a later one differs.
     """
     path = _in_folder(place, folder)
-    size = download(BASE + place, path)
+    size = download(urljoin(BASE, place), path)
     digest, first = pinned(path)
     if first:
         print(f"{path}: {size} bytes, SHA-256 {digest}", file=sys.stderr)
