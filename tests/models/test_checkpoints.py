@@ -135,7 +135,7 @@ def test_the_arguments_of_golden_checkpoints_are_found(tmp_path, case):
 @pytest.mark.parametrize(
     ("about", "message"),
     [
-        ({"class": "LoCoRe", "model": {}}, "class 'LoCoRe' is none of AMES, Chamfer"),
+        ({"class": "LoCoRe", "model": {}}, "class 'LoCoRe' is none of AMES, ELViS, RRT, Locore, Chamfer"),
         ({"class": ["AMES"], "model": {}}, r"class \['AMES'\] is none of"),
         ({"model": [1]}, "describes a model that cannot be built"),
         ({"model": TINY | {"width": 3}}, "describes a model that cannot be built .*width"),
