@@ -151,7 +151,7 @@ def choose(
     columns(protocols)
     scores, cache = scoring(model, test, protocols, num_rerank)
     reranked = Reranked(test.shortlist, scores, test.ground_truth, protocols)
-    found = {k: choose_fusion(reranked, k) for k in num_rerank}
+    found = {k: choose_fusion(reranked, k, unit=model.score_unit) for k in num_rerank}
     k = max(found, key=lambda k: round(found[k][1], 9))
     fusion, reached = found[k]
     own = validation_metrics(reranked.evaluate(k, fusion))

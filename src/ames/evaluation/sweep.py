@@ -210,17 +210,20 @@ def sweep(reranked: Reranked, grid: Grid) -> list[dict[str, Any]]:
     ]
 
 
-def choose_fusion(reranked: Reranked, num_rerank: int, *, slack: float = 0.5) -> tuple[Fusion, float]:
+def choose_fusion(
+    reranked: Reranked, num_rerank: int, *, slack: float = 0.5, unit: float = 1.0
+) -> tuple[Fusion, float]:
     """Return the fusion that a validation split chooses from ``Grid``'s, and its mean mAP over the protocols.
     Protocols under which no query has a positive are left out; AmesError if these are all.
+    unit: of the scores (``Similarity.score_unit``); gammas of the grid are divided by it.
 
     mAP is flat around its best. Of all fusions within ``slack`` points of it, the one that trusts the
     global similarity most is taken (the largest lambda / ((1 - lambda) gamma), the ratio of the slopes of
     the two terms): a local score learned on one domain is the part that transfers worse to another.
     """
     maps = {
-        fusion: validation_metrics(reranked.evaluate(k, fusion))["val_map"]
-        for k, fusion in Grid([num_rerank]).combinations()
+        fusion: validation_metrics(reranked.evaluate(num_rerank, fusion))["val_map"]
+        for fusion in starmap(Fusion, product(Grid.lamb, [gamma / unit for gamma in Grid.temp]))
     }
     good = max(maps.values()) - slack
     chosen = max(

@@ -35,6 +35,8 @@ class Similarity(nn.Module):
     ``reads_vector``, ``reads_scale``: ``tokens`` needs the image's ``vector`` (``global_dim`` wide), the
     descriptors' ``scale``. ``reads_positions``: it takes ``positions`` where they are given.
     ``extra_slots``: slots that tokens and codes have before those of the descriptors (1: a global token).
+    ``score_unit``: the size of a difference of scores that is worth a logit's 1, by which a validation divides
+    the gammas that it tries.
     ``arguments``: the constructor's, which a checkpoint holds and which rebuild the model.
     ``part``: the prefix of this model's tensors in published files that hold a whole network; else "".
     """
@@ -48,6 +50,7 @@ class Similarity(nn.Module):
     reads_scale: bool = False
     reads_positions: bool = False
     extra_slots: int = 0
+    score_unit: float = 1.0
     code_bytes: int
     code_bits: int | None = None
     arguments: dict[str, Any]
