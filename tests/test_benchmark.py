@@ -41,6 +41,15 @@ def test_all_parts_in_one_command_and_scoring_without_other_libraries(tmp_path):
     assert (tmp_path / "out.md").read_text().startswith("### scoring\n\n| query x database | precision |")
 
 
+def test_elvis_scores_as_its_twin(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    elvis = importlib.import_module("benchmarks.elvis")
+    (row,) = elvis.run(sizes=[(12, 9)], pairs=3, repeats=1)
+    assert row["without fp16 codes"] < 1e-5 < row["score"]
+    assert row["max difference"] < 1e-3
+    assert np.isfinite(row["ratio"])
+
+
 def test_no_part_begins_after_the_given_minutes(tmp_path):
     done = run_script(SCRIPT, "all", "--minutes", -1, "--folder", "data", cwd=tmp_path)
     assert done.returncode == 0

@@ -22,6 +22,8 @@ NAMES = (
     "cvnet_ames_dist",
     "rootsift_ames",
     "rootsift_ames_dist",
+    "dinov3_elvis_gld",
+    "siglip2_elvis_gld",
 )
 
 ALONE = """
@@ -41,7 +43,8 @@ ALONE = """
         model = torch.hub.load(CLONE, name, source="local", pretrained=False)
         assert not model.training
         assert model.binarized == name.endswith("_dist")
-        width = {"dinov2": 768, "cvnet": 1024, "rootsift": 128}[name.split("_")[0]]
+        widths = {"dinov2": 768, "cvnet": 1024, "rootsift": 128, "dinov3": 1024, "siglip2": 1152}
+        width = widths[name.split("_")[0]]
         logit = model(src_local=torch.randn(1, 100, width), tgt_local=torch.randn(1, 100, width))
         assert logit.shape == (1,) and torch.isfinite(logit).all()
     assert src.MINE

@@ -128,6 +128,15 @@ def test_the_script(site, tmp_path, capsys):
     assert (tmp_path / "mine" / "dinov2_ames.pt").read_bytes() == CONTENT
 
 
+def test_weights_that_lie_beside_those_of_ames(tmp_path):
+    (tmp_path / "site" / "elvis" / "networks").mkdir(parents=True)
+    (tmp_path / "site" / "elvis" / "networks" / "dinov2_elvis_gld.pt").write_bytes(CONTENT)
+    with serve(tmp_path / "site") as server:
+        words = ["dinov2_elvis_gld", "--dest", "mine/weights", "--base", f"{server.url}ames"]
+        assert run_script(SCRIPT, *words, cwd=tmp_path).returncode == 0
+    assert (tmp_path / "mine" / "weights" / "dinov2_elvis_gld.pt").read_bytes() == CONTENT
+
+
 def test_the_list(tmp_path, capsys):
     assert run_script(SCRIPT, "--list", cwd=tmp_path).returncode == 0
     listed = capsys.readouterr().out
@@ -139,7 +148,7 @@ def test_the_list(tmp_path, capsys):
     ("words", "message"),
     [
         ([], "no name given; --list shows them"),
-        (["dinov2_ams"], "file 'dinov2_ams' does not exist; did you mean dinov2_ames or dinov2_ames_dist?"),
+        (["dinov2_ams"], "file 'dinov2_ams' does not exist; did you mean dinov2_ames or dinov2_ames_dist"),
         (["--to", "x"], "unrecognized arguments: --to"),
     ],
 )

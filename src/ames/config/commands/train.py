@@ -86,8 +86,8 @@ def _initialize(model: Similarity, descriptors: DescriptorFile, seed: int, first
     try:
         model.fit_projection(finite, seed=seed)
         if first is not None:
-            assert isinstance(model, AMES), "the codes of other models have one form"
-            assert isinstance(first, AMES)
+            if not (isinstance(model, AMES) and isinstance(first, AMES)):
+                raise ValueError("start_from has codes of another form; only AMES starts from such a model")
             model.start_from(first, finite)
     except ValueError as error:
         raise AmesError(f"model: {error}") from error
