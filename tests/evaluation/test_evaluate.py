@@ -438,3 +438,11 @@ def test_one_call_gives_the_figures_of_the_long_way(tmp_path):
         evaluate_folder(folder.path, model, fusion=Fusion(0.2, 3.0))
     with pytest.raises(AmesError, match="'rootsift_am' does not exist; did you mean rootsift_ames"):
         evaluate_folder(folder.path, "rootsift_am")
+
+
+def test_scores_in_another_unit_have_gammas_in_it():
+    shortlist, logits, truth = made_up()
+    plain, larger = (Reranked(shortlist, x, truth, REVISITED) for x in (logits, 8 * logits))
+    fusion, reached = choose_fusion(plain, num_rerank=25)
+    found, same = choose_fusion(larger, num_rerank=25, unit=8)
+    assert (found.lamb, found.gamma, same) == (fusion.lamb, fusion.gamma / 8, reached)

@@ -234,9 +234,12 @@ def test_a_list_may_be_shorter_and_not_longer():
         ({"vector": None}, "Locore reads a global descriptor of each image: none was given"),
         ({"vector": torch.zeros(1, 9)}, "global descriptors are 9-d, this model takes 10-d"),
         ({"scale": None}, "Locore reads the scale of each descriptor: none was given"),
-        ({"scale": torch.full((1, 5), 3)}, r"scale 3 of a descriptor is no index .* give one of 0 \.\.\. 2"),
-        ({"scale": torch.full((1, 5), 0.5)}, r"scale 0\.5 of a descriptor is no index"),
-        ({"scale": torch.full((1, 5), torch.nan)}, "scale nan of a descriptor is no index"),
+        (
+            {"scale": torch.full((1, 5), 3)},
+            r"a descriptor has scale 3: give the index of a scale, 0 \.\.\. 2",
+        ),
+        ({"scale": torch.full((1, 5), 0.5)}, r"a descriptor has scale 0\.5: give"),
+        ({"scale": torch.full((1, 5), torch.nan)}, "a descriptor has scale nan: give"),
     ],
 )
 def test_what_else_an_image_needs(broken, message):

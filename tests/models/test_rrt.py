@@ -235,7 +235,7 @@ def test_what_a_landmark_matcher_reads_must_be_there():
     for changed, said in (
         ({"vector": None}, "RRT reads a global descriptor of each image: none was given"),
         ({"vector": local.vector[:, :9]}, "global descriptors are 9-d, this model takes 24-d"),
-        ({"scale": None}, "RRT reads a scale of each descriptor: none was given"),
+        ({"scale": None}, "RRT reads the scale of each descriptor: none was given"),
         ({"scale": local.scale + 7}, r"a descriptor has scale \d+: give the index of a scale, 0 ... 6"),
         ({"scale": local.scale - 7}, r"a descriptor has scale -\d+: give the index"),
         ({"scale": local.scale + 0.25}, r"a descriptor has scale \d.25: give the index"),

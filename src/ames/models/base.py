@@ -35,8 +35,7 @@ class Similarity(nn.Module):
     ``reads_vector``, ``reads_scale``: ``tokens`` needs the image's ``vector`` (``global_dim`` wide), the
     descriptors' ``scale``. ``reads_positions``: it takes ``positions`` where they are given.
     ``extra_slots``: slots that tokens and codes have before those of the descriptors (1: a global token).
-    ``score_unit``: the size of a difference of scores that is worth a logit's 1, by which a validation divides
-    the gammas that it tries.
+    ``score_unit``: a logit's 1 in this model's scores. A validation divides the gammas that it tries by it.
     ``arguments``: the constructor's, which a checkpoint holds and which rebuild the model.
     ``part``: the prefix of this model's tensors in published files that hold a whole network; else "".
     """
@@ -111,6 +110,33 @@ class Similarity(nn.Module):
         self._check_descriptors(local)
         values = local.descriptors.to(dtype)
         return values if self.training or not checked else sound(values, values.norm(dim=-1), local.valid)
+
+    def vector_of(self, local: LocalFeatures, dtype: torch.dtype, *, checked: bool = True) -> Tensor:
+        """Global descriptors [..., G] of the images; AmesError without one, or of another width."""
+        if local.vector is None:
+            kind = type(self).__name__
+            raise AmesError(f"{kind} reads a global descriptor of each image: none was given (vector)")
+        vector = local.vector.to(dtype)
+        if vector.shape[-1] != self.global_dim:
+            width = vector.shape[-1]
+            raise AmesError(f"global descriptors are {width}-d, this model takes {self.global_dim}-d")
+        if self.training or not checked:
+            return vector
+        real = torch.ones_like(vector[..., :1], dtype=torch.bool)
+        return sound(vector.unsqueeze(-2), vector.norm(dim=-1, keepdim=True), real).squeeze(-2)
+
+    def scale_of(self, local: LocalFeatures, scales: int) -> Tensor:
+        """Indices of scales, int64 [..., N], 0 of padding; AmesError without, or for one that is no index."""
+        if local.scale is None:
+            kind = type(self).__name__
+            raise AmesError(f"{kind} reads the scale of each descriptor: none was given (scale)")
+        scale = local.scale.masked_fill(~local.valid, 0)
+        index = scale.long()
+        wrong = (index != scale) | (index < 0) | (index >= scales)
+        if bool(wrong.any()):
+            value = f"{scale[wrong][0].item():g}"
+            raise AmesError(f"a descriptor has scale {value}: give the index of a scale, 0 ... {scales - 1}")
+        return index
 
     def _check_descriptors(self, local: LocalFeatures) -> None:
         if local.coded:

@@ -37,6 +37,7 @@ class ELViS(PairSimilarity):
 
     # For small images many calls cost more than the caches save; for large ones it makes no difference.
     cpu_tokens = 5120
+    score_unit = 10.0  # votes
 
     def __init__(
         self,

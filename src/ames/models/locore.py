@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from ames.errors import AmesError
 from ames.features import LocalFeatures
-from ames.models.base import FromZero, Similarity, constructor_arguments, sound
+from ames.models.base import FromZero, Similarity, constructor_arguments
 from ames.models.layers.longformer import FIRST, Longformer
 
 MODES = ("max-start", "max-end", "max-sum", "max-prod")
@@ -107,11 +106,10 @@ class Locore(Similarity):
         """[..., N, D] -> [..., slots, hidden]: the global token, then ``local_count`` descriptors, the rest
         padding.
         """
-        values = self.plain(local, self._dtype)
-        self._check_others(local)
-        real = local.valid.unsqueeze(-1)
-        scale = None if local.scale is None else local.scale.where(local.valid, 0)
-        return self._tokens(replace(local, descriptors=values.where(real, 0), scale=scale))
+        values = self.plain(local, self._dtype).where(local.valid.unsqueeze(-1), 0)
+        vector = self.vector_of(local, self._dtype) if self.reads_vector else None
+        scale = self.scale_of(local, self.scales) if self.reads_scale else None
+        return self._tokens(LocalFeatures(values, local.valid, scale=scale, vector=vector))
 
     def _tokens(self, local: LocalFeatures) -> LocalFeatures:
         local = local.trim(self.local_count).pad(self.local_count)
@@ -123,31 +121,6 @@ class Locore(Similarity):
             values = torch.cat((_apply(self.global_to_lm, vector), values), -2)
             valid = F.pad(valid, (1, 0), value=True)
         return LocalFeatures(values, valid)
-
-    def _check_others(self, local: LocalFeatures) -> None:
-        """AmesError unless the global descriptor and the scales are there and fit."""
-        if self.reads_vector:
-            if local.vector is None:
-                given = "none was given (LocalFeatures.vector)"
-                raise AmesError(f"Locore reads a global descriptor of each image: {given}")
-            if local.vector.shape[-1] != self.global_dim:
-                width = f"global descriptors are {local.vector.shape[-1]}-d"
-                raise AmesError(f"{width}, this model takes {self.global_dim}-d")
-            if not self.training:
-                one = torch.ones_like(local.vector[..., :1], dtype=torch.bool)
-                sound(local.vector.unsqueeze(-2), local.vector.float().norm(dim=-1, keepdim=True), one)
-        if self.reads_scale:
-            if local.scale is None:
-                raise AmesError(
-                    "Locore reads the scale of each descriptor: none was given (LocalFeatures.scale)"
-                )
-            scale = local.scale[local.valid]
-            bad = scale[~((scale >= 0) & (scale < self.scales) & (scale == scale.floor()))]
-            if len(bad):
-                known = f"one of 0 ... {self.scales - 1}"
-                raise AmesError(
-                    f"scale {float(bad[0]):g} of a descriptor is no index of a scale: give {known}"
-                )
 
     def projection(self) -> dict[str, Tensor]:
         parts = ("local_to_lm.", "global_to_lm.", "scale_encoder.")
@@ -164,6 +137,10 @@ class Locore(Similarity):
         slots = read.get(self.score_mode, slice(0, self.slots))
         logits = self._logits(self._filled(query), self._filled(candidates), slots)[..., 1]
         return logits.prod(-1) if self.score_mode == "max-prod" else logits.sum(-1)
+
+    @property
+    def score_unit(self) -> float:  # type: ignore[override]
+        return float(self.slots) if self.score_mode == "max-sum" else 1.0
 
     def token_logits(self, query: LocalFeatures, candidates: LocalFeatures) -> Tensor:
         """query [B, n, hidden], candidates [B, K, m, hidden], tokens -> logits of both classes of every token

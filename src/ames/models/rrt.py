@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ames.errors import AmesError
 from ames.features import LocalFeatures
-from ames.models.base import FromZero, PairSimilarity, constructor_arguments, sound
+from ames.models.base import FromZero, PairSimilarity, constructor_arguments
 from ames.models.layers.encoder import Encoder
 from ames.models.layers.positions import cells_of, sine_positions
 
@@ -117,33 +117,10 @@ class RRT(PairSimilarity):
         x = self.normalized(local, self._dtype, checked=checked)
         x = x if self.remap_local is None else F.normalize(self.remap_local(x), dim=-1)
         if self.scale_encoder is not None:
-            x = x + self.scale_encoder(self._scale_of(local))
-        whole = F.normalize(self.remap(self._vector_of(local)), dim=-1)[..., None, :]
-        if checked:
-            whole = sound(whole, whole.sum(-1), whole.new_ones(whole.shape[:-1], dtype=torch.bool))
+            x = x + self.scale_encoder(self.scale_of(local, self.arguments["scales"]))
+        vector = self.vector_of(local, self._dtype, checked=checked)
+        whole = F.normalize(self.remap(vector), dim=-1)[..., None, :]
         return LocalFeatures(torch.cat((whole, x), -2), F.pad(local.valid, (1, 0), value=True))
-
-    def _vector_of(self, local: LocalFeatures) -> Tensor:
-        if local.vector is None:
-            raise AmesError(
-                "RRT reads a global descriptor of each image: none was given (LocalFeatures.vector)"
-            )
-        if local.vector.shape[-1] != self.global_dim:
-            width = local.vector.shape[-1]
-            raise AmesError(f"global descriptors are {width}-d, this model takes {self.global_dim}-d")
-        return local.vector.to(self._dtype)
-
-    def _scale_of(self, local: LocalFeatures) -> Tensor:
-        """int64 [..., N], 0 of padding."""
-        if local.scale is None:
-            raise AmesError("RRT reads a scale of each descriptor: none was given (LocalFeatures.scale)")
-        count, scale = self.arguments["scales"], local.scale.masked_fill(~local.valid, 0)
-        index = scale.long()
-        wrong = (index != scale) | (index < 0) | (index >= count)
-        if bool(wrong.any()):
-            value = f"{scale[wrong][0].item():g}"
-            raise AmesError(f"a descriptor has scale {value}: give the index of a scale, 0 ... {count - 1}")
-        return index
 
     def _cells_of(self, local: LocalFeatures) -> Tensor:
         """int64 [..., N] or [N], any cell for padding."""
