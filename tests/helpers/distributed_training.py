@@ -14,12 +14,21 @@ from ames.training import Trainer, Validation
 from ames.training.distributed import Ranks, init_distributed
 from ames.training.resuming import Checkpoints
 from ames.training.tasks.pairwise import PairwiseTask
-from helpers.small_training import RECIPE, detector_task, documented_task, loader, made, slow_down
+from helpers.small_training import (
+    RECIPE,
+    RERANKERS,
+    detector_task,
+    documented_task,
+    loader,
+    made,
+    reranker_task,
+    slow_down,
+)
 
 DEFAULTS = {"task": "pairwise", "recipe": {}, "pause": 0, "store": "local.hdf5", "seed": 0}
 
 
-def made_task(options, data, validate):
+def made_task(options, data, validate, path):
     """The task that the options name, whose batches take ``pause`` seconds."""
     common, seed = (
         {"epochs": 3, "clip": 0.5, **options["recipe"]},
@@ -28,6 +37,8 @@ def made_task(options, data, validate):
     if options["task"] == "documented":
         task = documented_task(seed, **common)
         task.validate = validate
+    elif options["task"] in RERANKERS:
+        task = reranker_task(options["task"], path, seed, validate, **common)
     elif options["task"] == "detector":
         task = detector_task(data, seed, validate, **common)
     else:
@@ -50,7 +61,7 @@ def train(folder, ranks=None, **options):
 
     try:
         history = Trainer(
-            made_task(options, data, validate),
+            made_task(options, data, validate, folder / options["store"]),
             ranks=ranks,
             out=out,
             checkpoints=Checkpoints(folder / f"{out.name}-state", every=1, resume=True),

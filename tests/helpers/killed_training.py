@@ -10,7 +10,7 @@ from ames.descriptors.local import DescriptorFile
 from ames.training import Trainer
 from ames.training.resuming import Checkpoints
 from ames.training.tasks.pairwise import PairwiseTask
-from helpers.small_training import RECIPE, detector_task, loader, made, slow_down
+from helpers.small_training import RECIPE, RERANKERS, detector_task, loader, made, reranker_task, slow_down
 
 
 def train(folder, name, task="pairwise", pause=0.0):
@@ -18,6 +18,8 @@ def train(folder, name, task="pairwise", pause=0.0):
     data = loader(DescriptorFile(folder / "local.hdf5"))
     if task == "detector":
         made_task = detector_task(data, epochs=5, ema=0.9)
+    elif task in RERANKERS:
+        made_task = reranker_task(task, folder / "local.hdf5", epochs=5)
     else:
         made_task = PairwiseTask(made(), data, replace(RECIPE, epochs=5))
     slow_down(made_task, pause)

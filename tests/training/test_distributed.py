@@ -20,7 +20,7 @@ from ames.training.resuming import TERMINATED
 from ames.weights.files import read_weights
 from helpers.commands import ROOT
 from helpers.distributed_training import train
-from helpers.small_training import loader, write_store
+from helpers.small_training import RERANKERS, loader, write_store
 
 SCRIPT = ROOT / "tests" / "helpers" / "distributed_training.py"
 
@@ -53,6 +53,7 @@ OPTIONS = {
     "distilled": {"task": "distilled", "store": "unequal.hdf5"},
     "documented": {"task": "documented", "recipe": {"accumulate": 2}},
     "detector": {"task": "detector", "recipe": {"accumulate": 2, "ema": 0.9}, "store": "unequal.hdf5"},
+    **{name: {"task": name, "store": "unequal.hdf5"} for name in RERANKERS},
 }
 
 
@@ -96,7 +97,9 @@ def test_two_processes_train_what_one_trains(shared, name):
     # Not weight by weight: a bias of keys changes nothing, so that its gradient is rounding alone, which Adam
     # blows up to full steps. So with the detector's bias before batch normalization, in training mode.
     torch.manual_seed(0)
-    query, database = (LocalFeatures.from_descriptors(torch.randn(20, 8, 16)) for _ in range(2))
+    query, database = (
+        LocalFeatures.from_descriptors(torch.randn(20, 8, 16), vector=torch.randn(20, 16)) for _ in range(2)
+    )
     paths = [shared / f"{name}{n}.pt" for n in (1, 2)]
     if name == "documented":
         whole, parts = (read_weights(path).state["weight"] for path in paths)
@@ -104,8 +107,16 @@ def test_two_processes_train_what_one_trains(shared, name):
         models = [load_detector(path).train() for path in paths]
         whole, parts = (model.locations(query.descriptors)[1] for model in models)
     else:
-        whole, parts = (load_model(path).pairs(query, database) for path in paths)
+        models = [load_model(path) for path in paths]
+        whole, parts = (scores(model, query, database) for model in models)
     torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-4)
+
+
+def scores(model, query, database):
+    """Of 20 pairs, or of 4 lists of 5 images."""
+    if model.window is None:
+        return model.pairs(query, database)
+    return model.score(query[:4], database.reshape(4, 5))
 
 
 def test_all_start_from_the_weights_of_the_first(shared):

@@ -17,7 +17,18 @@ from ames.training import Trainer, resuming
 from ames.training.resuming import TERMINATED, Checkpoints, Interruption
 from helpers.commands import ROOT
 from helpers.killed_training import train
-from helpers.small_training import RECIPE, detector_task, fit, loader, made, same, weights, write_store
+from helpers.small_training import (
+    RECIPE,
+    RERANKERS,
+    detector_task,
+    fit,
+    loader,
+    made,
+    reranker_task,
+    same,
+    weights,
+    write_store,
+)
 
 LONGER = replace(RECIPE, epochs=4, warmup=3, clip=1.0)
 
@@ -77,6 +88,28 @@ def test_a_student_and_accumulated_steps_too(store, tmp_path):
     with pytest.raises(Interrupted):
         trained(6, checkpoints=Checkpoints(tmp_path, every=1))
     assert same(whole, trained(checkpoints=Checkpoints(tmp_path, resume=True)))
+
+
+@pytest.mark.parametrize("name", RERANKERS)
+def test_every_reranker_resumes(name, store, tmp_path):
+    whole, broken = (reranker_task(name, store.path, epochs=2) for _ in range(2))
+    first = weights(whole.model)
+    Trainer(whole).fit()
+    assert not same(first, weights(whole.model))
+    epoch = broken.epoch
+
+    def failing(number, start=0):
+        for place, batch in enumerate(epoch(number, start)):
+            if (number, place) == (1, 2):
+                raise Interrupted
+            yield batch
+
+    broken.epoch = failing
+    with pytest.raises(Interrupted):
+        Trainer(broken, checkpoints=Checkpoints(tmp_path, every=1)).fit()
+    resumed = reranker_task(name, store.path, seed=7, epochs=2)
+    Trainer(resumed, checkpoints=Checkpoints(tmp_path, resume=True)).fit()
+    assert same(weights(whole.model), weights(resumed.model))
 
 
 def test_a_state_is_there_before_the_first_model(store, tmp_path, monkeypatch):
@@ -291,6 +324,7 @@ def wait_for_states(folder, number):
     [
         ("pairwise", {2: signal.SIGKILL, 9: signal.SIGTERM, 14: signal.SIGINT}),
         ("detector", {6: signal.SIGKILL}),
+        ("locore", {6: signal.SIGKILL}),
     ],
 )
 def test_kill_sigterm_and_ctrl_c_cost_nothing(one_thread, tmp_path, task, signals):
