@@ -12,9 +12,12 @@ from ames.features import LocalFeatures
 from ames.models.base import PairSimilarity, constructor_arguments
 from ames.models.layers.attention import PairDecoder
 from ames.models.layers.binarization import Binarize, fit_itq, pack_bits, unpack_bits
-from ames.models.layers.initialization import identical_attention, matching, pca_projection
-
-INITS = ("paper", "matching")
+from ames.models.layers.initialization import (
+    check_init,
+    identical_attention,
+    matching,
+    pca_projection,
+)
 
 
 class AMES(PairSimilarity):
@@ -49,8 +52,7 @@ class AMES(PairSimilarity):
         self.arguments = arguments
         if activation not in ("relu", "gelu"):
             raise ValueError(f"activation {activation!r} is none of relu, gelu")
-        if init not in INITS:
-            raise ValueError(f"init {init!r} is none of {', '.join(INITS)}")
+        check_init(init)
         if binarized and model_dim % 8:
             raise ValueError(f"a binarized model packs bits into bytes: model_dim {model_dim} % 8 != 0")
         self.local_dim, self.model_dim, self.binarized = local_dim, model_dim, binarized

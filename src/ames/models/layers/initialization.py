@@ -19,6 +19,12 @@ from ames.models.layers.attention import PairDecoder, PairLayer
 SHARPNESS, THRESHOLD, QUIET = 1.2, 0.5, 0.1
 
 
+def check_init(name: str) -> None:
+    """ValueError unless ``name`` is a way to start a model: as published, or as a soft matcher."""
+    if name not in ("paper", "matching"):
+        raise ValueError(f"init {name!r} is none of paper, matching")
+
+
 @torch.no_grad()
 def identical_attention(decoder: PairDecoder) -> None:
     """Start all layers from the first one's weights (the released code copies one layer)."""
