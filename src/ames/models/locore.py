@@ -37,9 +37,9 @@ class Locore(Similarity):
     token of a descriptor of zeros of scale 0, which max-end reads of an image that has fewer.
 
     ``window``: candidates that a list has at most. ``nhead`` None: 12 heads of a width of 768, else one per
-    32. ``activation_checkpointing``: training keeps no activations within a layer. ``init``: "paper" starts as
-    text models do; "matching", the library's own, as a soft matcher (``ames.models.layers.soft_matcher``),
-    which learns many times faster.
+    32. ``activation_checkpointing``: training keeps no activations within a layer.
+    ``init``: "paper" starts as text models do; "matching", the library's own, as a soft matcher
+    (``ames.models.layers.soft_matcher``), which learns many times faster.
     """
 
     def __init__(
