@@ -64,6 +64,8 @@ class RRT(PairSimilarity):
         super().__init__()
         size = _check(variant, activation, model_dim, map_size)
         check_init(init)
+        if init == "matching" and variant != "gld":
+            raise ValueError("init 'matching' is for landmarks, variant gld")
         self.arguments = arguments | {"map_size": list(size)}
         self.variant, self.local_dim, self.code_bytes = variant, local_dim, 2 * model_dim
         if variant == "gld":
@@ -204,8 +206,7 @@ class RRT(PairSimilarity):
     def fit_projection(self, descriptors: Tensor, *, seed: int = 0) -> None:
         """With ``init`` "matching": start ``remap_local``, if there is one, by PCA of descriptors [n, D]."""
         if self.remap_local is not None and self.arguments["init"] == "matching":
-            scaled = descriptors.to(self._dtype)
-            pca_projection(self.remap_local, scaled if self.variant == "sop" else F.normalize(scaled, dim=-1))
+            pca_projection(self.remap_local, F.normalize(descriptors.to(self._dtype), dim=-1))
 
     def _flat(self, maps: Tensor) -> Tensor:
         """[B, D, rows, columns] -> [B, cells, D]."""
