@@ -2,21 +2,19 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 
 from ames.cli.main import main
 from ames.descriptors.local import create_local
 from ames.features import LocalFeatures
-from ames.global_search.shortlist import Shortlist
 from ames.io.locks import exclusively
 from ames.reranking.fusion import Fusion
 from ames.training.logging.journal import read_journal
 from ames.weights.files import read_weights
 from helpers.commands import ROOT, run_process, run_script
+from helpers.training_data import IMAGES, SLOTS, WIDTH, write_training_data
 
-IMAGES, WIDTH, SLOTS = 24, 24, 12
 WORDS = ["desc_name=mine", "train_dataset.batch_size=12", "train_dataset.min_desc=4", "print_freq=1"]
 WORDS += ["train_dataset.min_positives=2", "train_dataset.min_negatives=2", "epochs=2", "cpu=true"]
 WORDS += ["model.model_dim=16", "model.num_encoder_layers=1", "model.dim_feedforward=16", "tracker=null"]
@@ -24,36 +22,7 @@ WORDS += ["model.model_dim=16", "model.num_encoder_layers=1", "model.dim_feedfor
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """data_root with a training set and a test set of a backbone that nobody knows, 24-d."""
-    root = tmp_path_factory.mktemp("data")
-    generator = torch.Generator().manual_seed(0)
-    prototypes = torch.randn(6, SLOTS, WIDTH, generator=generator)
-
-    def write(path, rows):
-        with create_local(path, images=len(rows), slots=SLOTS, width=WIDTH) as write_row:
-            for i, kind in enumerate(rows):
-                noise = torch.randn(SLOTS, WIDTH, generator=generator)
-                write_row(i, LocalFeatures.from_descriptors(prototypes[kind] + 0.3 * noise))
-
-    def nearest(queries, gallery):
-        ids = np.stack([np.roll(np.arange(gallery), -i) for i in range(queries)])
-        return Shortlist(ids, np.linspace(1, 0.5, gallery, dtype=np.float32) * np.ones((queries, 1)))
-
-    train, test = root / "gldv2", root / "roxford5k"
-    train.mkdir()
-    test.mkdir()
-    kinds = np.arange(IMAGES) % 6
-    write(train / "mine_local.hdf5", kinds)
-    (train / "train.txt").write_text("\n".join(f"{i}.jpg,{kind}" for i, kind in enumerate(kinds)))
-    nearest(IMAGES, IMAGES).save(train / "nn_mine.npz")
-    write(test / "mine_query_local.hdf5", [0, 1])
-    write(test / "mine_gallery_local.hdf5", kinds)
-    names = [f"{i}.jpg" for i in range(IMAGES)]
-    truth = [{"bbx": [0, 0, 9, 9], "easy": [0 + i, 6 + i], "hard": [12 + i], "junk": []} for i in range(2)]
-    content = {"imlist": names, "qimlist": ["a.jpg", "b.jpg"], "gnd": truth}
-    (test / "gnd_roxford5k.json").write_text(json.dumps(content))
-    nearest(2, IMAGES).save(test / "nn_mine.npz")
-    return root
+    return write_training_data(tmp_path_factory.mktemp("data"))
 
 
 def call(script, data, *words, cwd, processes=None):
