@@ -95,9 +95,13 @@ def test_datasets_compose(dataset):
 
 @pytest.mark.parametrize("experiment", names("experiment"))
 def test_experiments_compose(experiment):
-    command = "train" if experiment.endswith("train") else "test"
+    command = "train" if "-train" in experiment else "test"
     config = composed(command, f"experiment={experiment}", "data_root=x")
-    assert build_model(config).binarized == config.model.binarized
+    arguments = build_model(config).arguments
+    asked = OmegaConf.to_container(config.model, resolve=True)
+    assert {key: arguments[key] for key in asked.keys() - {"_target_"}} == {
+        key: value for key, value in asked.items() if key != "_target_"
+    }
     if "roxford" in experiment or "rparis" in experiment:
         name, dataset = experiment.removesuffix("-cls").split("-")
         assert config.model_path == f"{name}.pt"
