@@ -56,6 +56,9 @@ class LocalFeatures:
                 f"valid must be bool {tuple(self.descriptors.shape[:-1])}, "
                 f"is {self.valid.dtype} {tuple(self.valid.shape)}"
             )
+        if self.vector is not None and self.vector.shape[:-1] != self.valid.shape[:-1]:
+            images = f"{tuple(self.valid.shape[:-1])} images"
+            raise ValueError(f"vector is {tuple(self.vector.shape)}: give one for each of {images}")
 
     @classmethod
     def from_descriptors(cls, descriptors: Tensor, valid: Tensor | None = None, **rest: Any) -> LocalFeatures:
@@ -117,6 +120,15 @@ class LocalFeatures:
         kept = self.trim(largest)
         slots = torch.arange(kept.size, device=self.valid.device)
         return replace(kept, valid=kept.valid & (slots < wanted.to(slots.device)[..., None]))
+
+    def real_first(self) -> LocalFeatures:
+        """Real descriptors in front, in their order, and padding behind them."""
+        order = torch.argsort(~self.valid, dim=-1, stable=True)
+        if bool((order.diff(dim=-1) > 0).all()):
+            return self
+        return self._map_slots(
+            lambda x, after: torch.take_along_dim(x, order.unsqueeze(-1) if after else order, -1 - after)
+        )
 
     def trim_padding(self) -> LocalFeatures:
         """Remove trailing slots that are padding in every image; at least one slot stays, if one exists."""

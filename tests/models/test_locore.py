@@ -75,6 +75,12 @@ def close(found, expected, atol=1e-5, rtol=1e-5):
     torch.testing.assert_close(found, expected, atol=atol, rtol=rtol)
 
 
+def last_real(logits, candidates, extra):
+    """[B, K]: of logits [B, K, slots, ...] those of each candidate's last descriptor."""
+    place = (candidates.lengths + extra - 1).clamp(min=0)
+    return logits.gather(2, place[..., None])[..., 0]
+
+
 # ---- figures of the released code -----------------------------------------------------------------
 
 
@@ -134,16 +140,22 @@ def test_scores_are_the_published_ones_of_padding_of_zeros(case):
     given = golden.inputs(case)
     masks = given.get("masks") or [torch.zeros(x.shape[:-1], dtype=torch.bool) for x in given["locals_"]]
     scales = given.get("scales") or [torch.zeros(x.shape) for x in masks]
-    given["locals_"] = [x.masked_fill(m[..., None], 0) for x, m in zip(given["locals_"], masks, strict=True)]
-    given["scales"] = [x.masked_fill(m, 0) for x, m in zip(scales, masks, strict=True)]
     vectors = given.get("globals_") or (None, None)
-    sides = [
-        LocalFeatures(x, ~mask, scale=scale.float(), vector=vector)
-        for x, mask, scale, vector in zip(given["locals_"], masks, given["scales"], vectors, strict=True)
+    sides = [  # as files hold them: padding, zeros, behind the descriptors
+        LocalFeatures(
+            x.masked_fill(mask[..., None], 0), ~mask, scale=scale.masked_fill(mask, 0).float(), vector=vector
+        ).real_first()
+        for x, mask, scale, vector in zip(given["locals_"], masks, scales, vectors, strict=True)
     ]
+    given["locals_"], given["scales"] = (
+        [getattr(x, name) for x in sides] for name in ("descriptors", "scale")
+    )
+    given["masks"] = [~x.valid for x in sides]
     with torch.inference_mode():
-        logits = golden_model(case)(**given)[1][:, :, :-1, 1]
-        expected = logits[..., 0], logits[..., -1], logits.sum(-1), logits.prod(-1)
+        model = golden_model(case)
+        logits = model(**given)[1][:, :, :-1, 1]
+        last = last_real(logits, sides[1], model.extra_slots)
+        expected = logits[..., 0], last, logits.sum(-1), logits.prod(-1)
         for mode, figures in zip(MODES, expected, strict=True):
             model = golden_model(case, score_mode=mode)
             close(model.score(*sides), figures, atol=1e-4, rtol=1e-4)
@@ -181,7 +193,8 @@ def test_bands_are_dense_attention(candidates, padded):
     expected = ReleasedLocore(model)(*sides)
     close(model.token_logits(*sides), expected)
     assert expected[..., 1].std() > 0.1
-    for mode, found in zip(MODES, (expected[:, :, 0, 1], expected[:, :, -2, 1]), strict=False):
+    last = last_real(expected[..., 1], many, 1)
+    for mode, found in zip(MODES, (expected[:, :, 0, 1], last), strict=False):
         model.score_mode = mode
         close(model.score(query, many), found)
 
@@ -214,7 +227,21 @@ def test_padding_is_a_descriptor_of_zeros_whatever_it_holds():
             strict=True,
         )
     )
-    close(expected, published[1][:, :, -2, 1])
+    close(expected, last_real(published[1][..., 1], many, 1))
+
+
+@torch.inference_mode()
+def test_the_last_place_of_an_image_with_few_descriptors_says_nothing_of_it():
+    model, query, many = made(), images(1), images(1, 4, seed=1)
+    many.valid[0, 1, 3:] = False
+    other = replace(many, descriptors=torch.randn_like(many.descriptors))
+    places = [model.token_logits(model.tokens(query), model.tokens(x))[0, 1, -2, 1] for x in (many, other)]
+    vectors = replace(other, vector=torch.randn_like(other.vector))
+    third = model.token_logits(model.tokens(query), model.tokens(vectors))[0, 1, -2, 1]
+    close(places[1], places[0])  # what the released code scores by
+    close(third, places[0])
+    scores = [model.score(query, x)[0, 1] for x in (many, other, vectors)]
+    assert min((scores[i] - scores[j]).abs() for i, j in ((0, 1), (0, 2), (1, 2))) > 0.01
 
 
 @torch.inference_mode()

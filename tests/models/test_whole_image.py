@@ -10,6 +10,7 @@ import torch
 from ames.backbones.base import ImageFeatures
 from ames.database.build import Source, compress
 from ames.descriptors.local import DescriptorFile, GlobalFile, create_local, write_globals
+from ames.descriptors.merge import merge_parts
 from ames.errors import AmesError
 from ames.evaluation.evaluate import Scoring, evaluate_test_set
 from ames.evaluation.protocols import REVISITED
@@ -17,6 +18,7 @@ from ames.evaluation.sweep import Grid
 from ames.evaluation.test_set import open_test_set
 from ames.features import LocalFeatures
 from ames.global_search.shortlist import Shortlist
+from ames.models.locore import Locore
 from ames.models.rrt import RRT
 from ames.reranking.fusion import Fusion
 from ames.reranking.reranker import Reranker
@@ -196,3 +198,117 @@ def test_rrt_from_files_databases_and_in_training(tmp_path, variant):
     before = weights(model)
     fit(model, triplets, PairwiseRecipe(epochs=1, lr=0.01, min_desc=2, max_desc=SLOTS))
     assert not same(before, weights(model))
+
+
+# ---- what files and codes hold ---------------------------------------------------------------------------
+
+
+def pair_matcher(variant="gld"):
+    torch.manual_seed(0)
+    sizes = {"local_dim": D, "global_dim": D, "model_dim": D, "nhead": 2, "num_layers": 2}
+    model = RRT(**sizes, dim_feedforward=8, scales=0, variant=variant, map_size=[2, 3])
+    return model.eval()
+
+
+def list_matcher(**changes):
+    torch.manual_seed(0)
+    sizes = {"hidden": D, "num_layers": 2, "nhead": 2, "intermediate": 8, "attention_window": 8}
+    inputs = {"local_dim": D, "global_dim": D, "local_count": 3, "window": 9, "scales": 0}
+    model = Locore(**sizes | inputs | changes)
+    return model.eval()
+
+
+@pytest.mark.parametrize("made", [pair_matcher, list_matcher])
+def test_a_number_of_descriptors_does_not_count_the_global_token(made):
+    model, query, database = made(), images(1, 5)[0], images()
+    plain = Reranker(model, desc_num=(3, 2))
+    codes = model.compress(database)
+    expected = plain.score(query, database)
+    assert plain.score(query, codes).tolist() == pytest.approx(expected.tolist(), abs=3e-3)
+    assert np.abs(Reranker(model, desc_num=(3, 1)).score(query, codes) - expected).max() > 3e-3
+
+
+def test_a_file_without_positions_has_none(tmp_path):
+    local = images()
+    path = tmp_path / "x_local.hdf5"
+    with create_local(path, images=IMAGES, slots=SLOTS, width=D, dtype="float32") as put:
+        for row in range(IMAGES):
+            put(row, replace(local[row], scale=None, weight=None, vector=None))
+    file = DescriptorFile(path)
+    assert file.missing == {"positions", "scale", "weight"}
+    read = file.read(range(IMAGES))
+    assert (read.positions, read.scale, read.weight) == (None, None, None)
+    scorer = PairScorer(pair_matcher("sop"))
+    with torch.no_grad():
+        expected = [scorer.model.pairs(read[i : i + 1], read[:1]).item() for i in range(IMAGES)]
+    found = score_shortlist(scorer, file, file, Shortlist(np.zeros((IMAGES, 1), int), np.ones((IMAGES, 1))))
+    assert found[:, 0].tolist() == pytest.approx(expected, abs=1e-3)
+
+
+def test_merged_files_keep_what_is_missing(tmp_path):
+    for number, scale in enumerate((True, False)):
+        with create_local(tmp_path / f"x_local_{number}.hdf5", images=1, slots=SLOTS, width=D) as put:
+            local = images(1)[0]
+            put(0, local if scale else replace(local, scale=None))
+    for copy in (False, True):
+        target = tmp_path / "x_local.hdf5"
+        target.unlink(missing_ok=True)
+        merge_parts(target, [tmp_path / f"x_local_{i}.hdf5" for i in (0, 1)], copy=copy)
+        assert DescriptorFile(target).missing == {"positions", "scale"}
+
+
+def test_global_descriptors_of_other_images_are_refused(tmp_path):
+    local, vectors = write(tmp_path, "a", images(2))
+    for path, names in ((local, "ab"), (vectors, "ba")):
+        with h5py.File(path, "a") as file:
+            file.create_dataset("names", data=list(names))
+    with pytest.raises(AmesError, match=r"not of the images of .*: image 0 is 'b', there 'a'"):
+        DescriptorFile(local).with_vectors(vectors)
+    write_globals(vectors, images(2).vector.numpy())
+    with pytest.raises(AmesError, match=r"a_global\.hdf5: global descriptors are 8-d, the model takes 5-d"):
+        DescriptorFile(local).with_vectors(vectors, width=5)
+
+
+@pytest.mark.parametrize("made", [lambda: pair_matcher("sop"), list_matcher])
+def test_padding_between_descriptors_changes_no_score(made, tmp_path):
+    model, local = made(), images(2)
+    local = replace(local, valid=torch.ones_like(local.valid), positions=torch.rand(2, SLOTS, 2))
+    gap = local.valid.clone()
+    gap[0, 1] = False
+    with_gap = replace(local, valid=gap)
+    moved = with_gap.real_first()
+    assert moved.valid.tolist() == [[True] * 3 + [False], [True] * 4]
+    assert torch.equal(moved.positions[0, :3], local.positions[0, [0, 2, 3]])
+    assert torch.equal(moved.positions[1], local.positions[1])
+    scores = [Reranker(model).score(local[1], x) for x in (with_gap, moved)]
+    assert scores[0].tolist() == pytest.approx(scores[1].tolist(), abs=1e-5)
+
+
+def test_candidates_are_alike():
+    query, (one, other) = images(1)[0], images(2)
+    rerank = Reranker(pair_matcher())
+    with pytest.raises(AmesError, match="candidate 1 and candidate 0: one of them has vector"):
+        rerank.score(query, [one, replace(other, vector=None)])
+    with pytest.raises(AmesError, match="candidate 1 has a global descriptor of width 3, candidate 0 8"):
+        rerank.score(query, [one, replace(other, vector=torch.zeros(3))])
+    with pytest.raises(ValueError, match=r"vector is \(3, 8\): give one for each of \(2,\) images"):
+        replace(images(2), vector=torch.zeros(3, 8))
+
+
+def test_positions_are_shares():
+    local = replace(images(2), positions=torch.full((2, SLOTS, 2), 300.0))
+    with pytest.raises(AmesError, match=r"positions are not all in \[0, 1\]: give shares"):
+        pair_matcher("sop").tokens(local)
+
+
+def test_a_cache_and_a_fingerprint_know_the_arguments(tmp_path):
+    file = DescriptorFile(write(tmp_path, "a", images(2))[0])
+    keys = set()
+    for size in ([2, 3], [3, 2]):
+        model = RRT(variant="sop", local_dim=D, model_dim=D, nhead=2, num_layers=1, map_size=size)
+        model.load_state_dict(RRT(**model.arguments | {"map_size": [2, 3]}).state_dict())
+        keys.add(scores_key(PairScorer(model), (file, file), (None, None)))
+    assert len(keys) == 2
+    models = [list_matcher(global_dim=width, max_position_embeddings=80) for width in (None, D)]
+    models[1].load_state_dict(models[0].state_dict())
+    assert models[0].fingerprint() != models[1].fingerprint()

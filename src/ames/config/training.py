@@ -19,6 +19,7 @@ from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError
 from ames.io.hashing import weights_digest
 from ames.io.locks import exclusively
+from ames.models.base import Similarity
 from ames.training import Recipe, Task, Trainer
 from ames.training.data.candidates import Candidates, LabelledNeighbours
 from ames.training.data.lists import ListLoader, ListSampler
@@ -120,16 +121,15 @@ def lists(
     descriptors: DescriptorFile,
     ranks: Ranks,
     *,
-    length: int,
-    scales: bool = False,
+    model: Similarity,
 ) -> ListLoader:
-    """As ``triplets``: batches of lists of ``length`` candidates."""
+    """As ``triplets``: batches of lists of the candidates that a list-wise model reads."""
+    length = model.window or 0
     data = config.train_dataset
-    for key, usual in (("negatives", 1), ("min_negatives", None), ("hard_negative_fraction", 1.0)):
+    for key, usual in _OF_TRIPLETS.items():
         if data[key] != usual:
-            raise AmesError(
-                f"{key} {data[key]} is of triplets, and this model learns from lists: leave it out"
-            )
+            told = f"{key} {data[key]} is of triplets"
+            raise AmesError(f"{told}, and this model learns from lists: leave it out")
     size = whole(data, "batch_size")
     if size <= length:
         raise AmesError(
@@ -141,17 +141,32 @@ def lists(
         candidates, length=length, min_positives=least, scan=ranks.broadcast_from_main(candidates.scan)
     )
     loader = ListLoader(
-        sampler, descriptors, lists=size // (1 + length), scales=scales, **_reading(config, descriptors)
+        sampler,
+        descriptors,
+        lists=size // (1 + length),
+        scales=model.reads_locations,
+        **_reading(config, descriptors, model.most),
     )
     if ranks.is_main:
         print(f"{sampler.describe()}; {len(loader)} batches of {loader.size} lists per epoch")
     return loader
 
 
-def _reading(config: DictConfig, descriptors: DescriptorFile) -> dict[str, int]:
-    """How a ``BatchLoader`` reads."""
+# Keys of training sets that lists have no use for, and their values in conf/dataset.
+_OF_TRIPLETS = {
+    "negatives": 1,
+    "min_negatives": None,
+    "hard_negative_fraction": 1.0,
+    "query_desc": None,
+    "database_desc": None,
+    "desc_num_sampling": "batch",
+}
+
+
+def _reading(config: DictConfig, descriptors: DescriptorFile, most: int | None = None) -> dict[str, int]:
+    """How a ``BatchLoader`` reads. most: descriptors of an image that the model reads."""
     return {
-        "count": min(whole(config.train_dataset, "desc_num"), descriptors.slots),
+        "count": min(whole(config.train_dataset, "desc_num"), descriptors.slots, most or descriptors.slots),
         "seed": whole(config, "seed", least=0),
         "workers": whole(config, "num_workers", least=0),
     }

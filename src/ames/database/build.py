@@ -19,7 +19,7 @@ from ames.database.segment import Batch
 from ames.database.store import Database, check_codes, read_file
 from ames.database.writer import Writer, check_free, remove_orphans, writer_lock, writing
 from ames.datasets.lists import list_digest
-from ames.descriptors.local import DescriptorFile, GlobalFile, check_backbone
+from ames.descriptors.local import DescriptorFile, GlobalFile, check_backbone, check_same_images
 from ames.descriptors.unit_length import say_normalized, unit
 from ames.errors import AmesError, naming
 from ames.features import LocalFeatures
@@ -52,18 +52,9 @@ class Source:
         twice or cannot be stored.
         """
         images = len(self.local)
-        if self.vectors is not None and len(self.vectors) != images:
-            raise AmesError(
-                f"{self.vectors.path}: {len(self.vectors)} images, but {images} in {self.local.path}"
-            )
-        own, others = self.local.names, None if self.vectors is None else self.vectors.names
-        if self.vectors is not None and own and others and own != others:
-            row = next((i for i, (a, b) in enumerate(zip(own, others, strict=False)) if a != b), 0)
-            raise AmesError(
-                f"{self.vectors.path}: not of the images of {self.local.path}: image {row} is "
-                f"{others[row]!r}, there {own[row]!r}"
-            )
-        names = self.names or own or [str(row) for row in range(images)]
+        if self.vectors is not None:
+            check_same_images(self.vectors, self.local)
+        names = self.names or self.local.names or [str(row) for row in range(images)]
         if len(names) != images:
             raise AmesError(f"{len(names)} names for the {images} images of {self.local.path}")
         if len(set(names)) != images:
@@ -250,7 +241,7 @@ def batches(
         local = source.local.read(part, min(count, source.local.slots), locations=model.reads_locations)
         if model.reads_vector and source.vectors is not None:
             local = replace(local, vector=torch.from_numpy(source.vectors.gather(np.array(part))))
-        local = _real_first(local).pad(count)
+        local = local.real_first().pad(count)
         with naming(source.describe_descriptors, lambda image, start=start: start + image):  # type: ignore[misc]
             codes = local if source.local.packed else model.compress(local.to(device)).to("cpu")
         codes = codes.trim(slots).pad(slots)  # some models read a number of descriptors of their own
@@ -286,18 +277,6 @@ def check_storable(model: Similarity, width: int) -> None:
     if kind not in (torch.uint8, torch.float16):
         made = f"{type(model).__name__} makes codes of {kind}"
         raise AmesError(f"{made}: a database holds packed bits or float16; take another model")
-
-
-def _real_first(local: LocalFeatures) -> LocalFeatures:
-    """Move padding between descriptors to the end: a database stores counts, not masks."""
-    order = torch.argsort(~local.valid, dim=1, stable=True)
-    if bool((order[:, 1:] > order[:, :-1]).all()):
-        return local
-    moved = {"descriptors": torch.take_along_dim(local.descriptors, order[..., None], 1)}
-    if local.scale is not None:
-        moved["scale"] = torch.take_along_dim(local.scale, order, 1)
-    valid = torch.take_along_dim(local.valid, order, 1)
-    return LocalFeatures(valid=valid, vector=local.vector, coded=local.coded, **moved)
 
 
 def _fit(source: Source, factory: str) -> GlobalCodec | None:

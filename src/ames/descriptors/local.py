@@ -23,7 +23,13 @@ import torch
 
 from ames.descriptors.encoding import LocalRows
 from ames.descriptors.layouts import PADDING, ROW_COL, SCALE, WEIGHT, find_layout
-from ames.descriptors.metadata import Description, describe, read_description
+from ames.descriptors.metadata import (
+    Description,
+    describe,
+    read_description,
+    read_missing,
+    write_missing,
+)
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.io.atomic import atomic_path
@@ -32,6 +38,9 @@ from ames.io.hdf5 import find_features, find_place, open_hdf5, reading
 
 _log = logging.getLogger(__name__)
 _BLOCK = 1 << 26  # bytes of a file that are read through HDF5 at a time
+
+
+_OPTIONAL = ("positions", "scale", "weight")  # what an image may lack
 
 
 @contextmanager
@@ -48,8 +57,10 @@ def create_local(
     """A file of local descriptors; yield a function that writes the features [N, D] of one row.
 
     The file appears at the end of a block without an error. slots: K; a shorter image is padded, a longer one
-    cut to its strongest. Rows that are never written are padding; metadata that an image lacks is zero.
+    cut to its strongest. Rows that are never written are padding. Positions, scale or weight that an image
+    lacks are zeros, and the file notes that they are missing.
     """
+    missing: set[str] = set()
     rows = LocalRows(slots, width, dtype)
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         features = file.create_dataset("features", (images, *rows.shape), rows.stored)
@@ -60,8 +71,10 @@ def create_local(
 
         def write(row: int, local: LocalFeatures) -> None:
             features[row] = rows.encode([local])[0]
+            missing.update(name for name in _OPTIONAL if getattr(local, name) is None)
 
         yield write
+        write_missing(file, missing)
 
 
 class DescriptorFile:
@@ -85,6 +98,7 @@ class DescriptorFile:
             self.width, self.dtype = self.layout.width, self.layout.dtype
             self.packed = self.layout.packed
             self.names, self.provenance = read_description(file, features)
+            self.missing = read_missing(file)
             self._place = find_place(features)
             self._stored = features.dtype, features.shape
         self.bytes_read = 0
@@ -105,13 +119,15 @@ class DescriptorFile:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _memory=Memory())
 
-    def with_vectors(self, path: Path | str) -> DescriptorFile:
+    def with_vectors(self, path: Path | str, *, width: int | None = None) -> DescriptorFile:
         """Return this file, whose ``read`` also gives each image's global descriptor as ``vector``, float32
-        [n, G] as stored. AmesError where the files are not of the same number of images.
+        [n, G] as stored. AmesError where the files are not of the same images, or G is not ``width``.
         """
-        self.vectors = GlobalFile(path)
-        if len(self.vectors) != len(self):
-            raise AmesError(f"{path}: {len(self.vectors)} images, but {len(self)} in {self.path}")
+        vectors = GlobalFile(path)
+        check_same_images(vectors, self)
+        if width is not None and vectors.width != width:
+            raise AmesError(f"{path}: global descriptors are {vectors.width}-d, the model takes {width}-d")
+        self.vectors = vectors
         return self
 
     def _features(self) -> Any:
@@ -143,7 +159,8 @@ class DescriptorFile:
 
         [len(rows), count, D] float16 or float32 as stored (wider floats as float32), or uint8 codes
         [len(rows), count, D / 8] of a packed file; padding is zero. positions, scale and weight are float32;
-        without ``locations`` they are left out, which is faster. A file of fewer descriptors per image
+        without ``locations`` they are left out, which is faster, and so are those that the writer did not
+        have (``missing``). A file of fewer descriptors per image
         returns all of them, and warns once. AmesError for rows that the file does not have.
         """
         if count is not None and count > self.slots and not self._said_few:
@@ -176,14 +193,13 @@ class DescriptorFile:
             return LocalFeatures(descriptors, valid, coded=self.packed, vector=vector)
         # Copied first, then converted: rows are far apart in memory, and each is fetched only once.
         table = torch.from_numpy(np.ascontiguousarray(metadata).astype(np.float32))
+        columns: Any = zip(_OPTIONAL, (ROW_COL, SCALE, WEIGHT), strict=True)
         return LocalFeatures(
             descriptors=descriptors,
             valid=valid,
-            positions=table[..., ROW_COL],
-            scale=table[..., SCALE],
-            weight=table[..., WEIGHT],
             vector=vector,
             coded=self.packed,
+            **{name: table[..., at] for name, at in columns if name not in self.missing},
         )
 
     def _mapped(self, rows: np.ndarray, count: int) -> list[np.ndarray]:
@@ -244,6 +260,21 @@ def check_backbone(file: Any, *, width: int | None, backbone: str | None) -> Non
         raise AmesError(f"{file.path}: made by backbone {found!r}, but the model was trained on {backbone!r}")
     if width is not None and not file.packed and file.width != width:
         raise AmesError(f"{file.path}: descriptors are {file.width}-d, but the model takes {width}-d")
+
+
+def check_same_images(vectors: Any, local: DescriptorFile) -> None:
+    """AmesError unless a file of global descriptors (``GlobalFile`` or ``Vectors``) is of the images of the
+    local ones, by number and, where both have them, by name.
+    """
+    if len(vectors) != len(local):
+        raise AmesError(f"{vectors.path}: {len(vectors)} images, but {len(local)} in {local.path}")
+    own, others = local.names, vectors.names
+    if own and others and own != others:
+        row = next((i for i, (a, b) in enumerate(zip(own, others, strict=False)) if a != b), 0)
+        raise AmesError(
+            f"{vectors.path}: not of the images of {local.path}: image {row} is {others[row]!r}, there "
+            f"{own[row]!r}"
+        )
 
 
 def recorded(path: Path | str) -> Description:

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from ames.datasets.lists import list_digest
-from ames.descriptors.metadata import describe, read_description
+from ames.descriptors.metadata import describe, read_description, read_missing, write_missing
 from ames.descriptors.provenance import Provenance
 from ames.errors import AmesError
 from ames.io.atomic import atomic_path
@@ -29,6 +29,7 @@ class _Part(NamedTuple):
     dtype: np.dtype[Any]
     names: list[str] | None
     provenance: Provenance
+    missing: frozenset[str]
 
 
 def find_parts(target: Path, *, expected: int | None = None) -> list[Path]:
@@ -101,6 +102,7 @@ def merge_parts(target: Path, parts: Sequence[Path], *, copy: bool = False) -> i
         else:
             file.create_virtual_dataset("features", _virtual(read, shape))
         describe(file, names if len(names) == images else None, about.to_dict())
+        write_missing(file, frozenset[str]().union(*(part.missing for part in read)))
     return images
 
 
@@ -147,7 +149,8 @@ def _inspect(path: Path) -> _Part:
     with open_hdf5(path) as file:
         features = find_features(file)
         names, provenance = read_description(file, features)
-        return _Part(path, features.shape, features.dtype, names, Provenance.from_dict(provenance))
+        about = Provenance.from_dict(provenance)
+        return _Part(path, features.shape, features.dtype, names, about, read_missing(file))
 
 
 def _common(parts: Sequence[_Part]) -> Provenance:

@@ -7,7 +7,7 @@ damaged heap makes HDF5 loop forever. So the heap is checked before such text is
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +36,20 @@ def describe(file: h5py.File, names: Sequence[str] | None, provenance: dict[str,
     text = json.dumps({"ames": __version__} | (provenance or {})).encode()
     fixed_text = h5py.string_dtype("utf-8", len(text))
     file.attrs.create("provenance", text, dtype=fixed_text if len(text) <= _LONG else h5py.string_dtype())
+
+
+def write_missing(file: h5py.File, missing: Iterable[str]) -> None:
+    """Note which of positions, scale and weight the images do not have: their columns are zeros."""
+    text = ",".join(sorted(missing))
+    if text:
+        file.attrs.create("missing", text, dtype=h5py.string_dtype("utf-8", len(text)))
+
+
+def read_missing(file: h5py.File) -> frozenset[str]:
+    """Return what ``write_missing`` noted; nothing of files by others."""
+    found = file.attrs.get("missing", "")
+    text = found.decode(errors="replace") if isinstance(found, bytes) else str(found)
+    return frozenset(text.split(",")) - {""}
 
 
 class Description(NamedTuple):

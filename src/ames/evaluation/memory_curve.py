@@ -81,7 +81,7 @@ def curve(
     for one, scoring in product(contenders, dict.fromkeys(scorings)):
         results, _, seconds = score_once(scoring, one.model, test, protocols, num_rerank, one.fusion)
         count = scoring.database_count
-        size = count * one.model.code_bytes + extra_bytes
+        size = one.model.slots_of(count, coded=True) * one.model.code_bytes + extra_bytes
         point = _point(one.name, one.kind, count, size, one.fusion)
         rows.append(point | _with_mean(results) | {"seconds": round(seconds, 4)})
     return rows
@@ -120,6 +120,7 @@ def _check(
         if not one.model.code_bytes:
             raise AmesError(f"{one.name}: does not say what it stores of a descriptor (code_bytes is 0)")
         Grid([num_rerank], [one.fusion.lamb], [one.fusion.gamma]).check(test.shortlist)
+        test.give_vectors(one.model)
         for file in (test.queries, test.gallery):
             check_backbone(file, width=one.model.local_dim, backbone=None)
             check_codes(one.model, file)

@@ -31,6 +31,15 @@ class TestSet:
     queries: DescriptorFile
     gallery: DescriptorFile | Database
 
+    def give_vectors(self, model: Similarity) -> None:
+        """Open the global descriptors of both sides for a model that reads them; a database has them in its
+        codes.
+        """
+        if model.reads_vector:
+            for split, file in (("query", self.queries), ("gallery", self.gallery)):
+                if isinstance(file, DescriptorFile):
+                    file.with_vectors(self.folder.vectors(split), width=model.global_dim)
+
 
 def open_test_set(
     folder: DatasetFolder,
@@ -53,10 +62,6 @@ def open_test_set(
     shortlist_file = folder.find_shortlist(shortlist) if searched is None else searched.path / NAME
     queries = DescriptorFile(folder.local("query"))
     gallery = DescriptorFile(folder.local("gallery")) if held is None else held
-    if model.reads_vector:
-        queries.with_vectors(folder.vectors("query"))
-        if isinstance(gallery, DescriptorFile):
-            gallery.with_vectors(folder.vectors("gallery"))
     truth = load_ground_truth(truth_file)
     if not truth.imlist:  # GLDv2's file names no images
         truth = load_ground_truth(truth_file, gallery_size=len(gallery), query_size=len(queries))
@@ -84,4 +89,6 @@ def open_test_set(
         raise AmesError(
             f"{shortlist_file}: {len(entries.ids)} queries, but {len(truth.queries)} in the ground truth"
         )
-    return TestSet(folder, truth_file, shortlist_file, truth, entries, queries, gallery)
+    test = TestSet(folder, truth_file, shortlist_file, truth, entries, queries, gallery)
+    test.give_vectors(model)
+    return test

@@ -292,7 +292,7 @@ def about_weights(path: Path, weights: Weights) -> dict[str, Any]:
     if found or "mtc_token" in state or "class" in weights.about:
         model = described or (found.arguments if found else read_arguments(state, source=str(path)))
         rest = {key: value for key, value in weights.about.items() if key not in ("class", "model")}
-        read = "the file" if described else "names and shapes (nhead and activation cannot be seen)"
+        read = "the file" if described else "names and shapes (others cannot be seen: defaults)"
         kind = {"kind": f"checkpoint of {found.kind if found else weights.about.get('class', 'AMES')}"}
         return kind | sizes | {"model": model, "model_from": read, "about": rest}
     if "conv2.weight" in state and "conv1.weight" in state:

@@ -35,6 +35,7 @@ class Similarity(nn.Module):
     ``reads_vector``, ``reads_scale``: ``tokens`` needs the image's ``vector`` (``global_dim`` wide), the
     descriptors' ``scale``. ``reads_positions``: it takes ``positions`` where they are given.
     ``extra_slots``: slots that tokens and codes have before those of the descriptors (1: a global token).
+    ``most``: descriptors of an image that it reads at most; None: all.
     ``score_unit``: a logit's 1 in this model's scores. A validation divides the gammas that it tries by it.
     ``arguments``: the constructor's, which a checkpoint holds and which rebuild the model.
     ``part``: the prefix of this model's tensors in published files that hold a whole network; else "".
@@ -49,6 +50,7 @@ class Similarity(nn.Module):
     reads_scale: bool = False
     reads_positions: bool = False
     extra_slots: int = 0
+    most: int | None = None
     score_unit: float = 1.0
     code_bytes: int
     code_bits: int | None = None
@@ -96,6 +98,10 @@ class Similarity(nn.Module):
             form = f"{width} bytes (uint8)" if packed else f"{width} numbers"
             kind = f"{codes.descriptors.dtype} of width {codes.width}"
             raise AmesError(f"codes are {kind}; this model's are {form} each")
+
+    def slots_of(self, count: int, *, coded: bool) -> int:
+        """Return the slots that ``count`` descriptors of an image take, or their codes."""
+        return count + (self.extra_slots if coded else 0)
 
     def normalized(self, local: LocalFeatures, dtype: torch.dtype, *, checked: bool = True) -> Tensor:
         """L2-normalized descriptors [..., N, D], those of padding finite, too (unless not ``checked``)."""
@@ -151,6 +157,7 @@ class Similarity(nn.Module):
     def fingerprint(self) -> str:
         """Return the SHA-256 of what decides the codes: class, their form, weights of the projection."""
         form = f"{type(self).__name__} {self.local_dim} {self.code_bytes} {self.code_bits}"
+        form += f" {self.extra_slots}" if self.extra_slots else ""
         digest = hashlib.sha256(form.encode())
         add_tensors(digest, self.projection())
         return digest.hexdigest()

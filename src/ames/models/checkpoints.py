@@ -72,6 +72,9 @@ def build_from_weights(weights: Weights, *, source: str, **overrides: Any) -> An
     kind, known, state = weights.about.get("class"), weights.about.get("model"), weights.state
     if not known:
         found = recognize(state, source=source, kinds=CLASSES if kind is None else (kind,))
+        if found is None and "mtc_token" not in state:
+            known_kinds = ", ".join(x for x in CLASSES if model_class(x).learned)
+            raise AmesError(f"{source}: no weights of a known model ({known_kinds}), or not all of them")
         kind, known, state = found or (kind, read_arguments(state, source=source), state)
     made = model_class(_DEFAULT if kind is None else kind, source=source)
     if not isinstance(known, dict):
@@ -98,7 +101,10 @@ def recognize(
     for name in kinds:
         kind = model_class(name, source=source)
         own, left = own_tensors(state, kind.part)
-        arguments = kind.arguments_of(own)
+        try:
+            arguments = kind.arguments_of(own)
+        except (IndexError, TypeError, ValueError):  # known names on tensors of another number of axes
+            arguments = None
         if arguments is not None:
             if left:
                 log.warning("%s: only its tensors %s* are read, not %d others", source, kind.part, left)

@@ -137,7 +137,8 @@ class ELViS(PairSimilarity):
 
     def logits(self, score: Tensor) -> Tensor:
         """g: sums of votes [P] -> the logits [P] that training compares with labels."""
-        return cast(Tensor, self.g(score.unsqueeze(-1))).squeeze(-1)
+        with torch.autocast(score.device.type, enabled=False):  # 200.3 and 200.4 votes are one bfloat16
+            return cast(Tensor, self.g(score.unsqueeze(-1))).squeeze(-1)
 
     def forward(
         self,

@@ -33,8 +33,9 @@ class Locore(Similarity):
 
     A descriptor's token is its projection, without L2, plus a vector of its scale (``scales`` 0: without). A
     projection exists where its width is not ``hidden``, or with ``bottleneck``, which makes two of it.
-    A missing descriptor is padding: no token sees it. As in the released code it keeps its place, with the
-    token of a descriptor of zeros of scale 0, which max-end reads of an image that has fewer.
+    A missing descriptor is padding: it keeps its place, with the token of a descriptor of zeros of scale 0,
+    which sees no token, nor does any see it. max-end reads the last real descriptor of an image; the released
+    code reads the last place, whose token says nothing of an image with fewer descriptors.
 
     ``window``: candidates that a list has at most. ``nhead`` None: 12 heads of a width of 768, else one per
     32. ``activation_checkpointing``: training keeps no activations within a layer.
@@ -68,6 +69,7 @@ class Locore(Similarity):
         self.arguments = arguments | {"nhead": heads}
         self.local_dim, self.global_dim, self.hidden, self.window = local_dim, global_dim, hidden, window
         self.local_count, self.scales, self.score_mode = local_count, scales, score_mode
+        self.most = local_count
         self.reads_vector, self.reads_scale = global_dim is not None, scales > 0
         self.extra_slots = int(self.reads_vector)
         self.code_bytes, self.reach = 2 * hidden, attention_window // 2
@@ -82,7 +84,9 @@ class Locore(Similarity):
         check_init(init)
         if init == "matching":
             if not isinstance(self.local_to_lm, nn.Linear):
-                need = "one projection of the descriptors: set a hidden other than local_dim"
+                need = (
+                    "one projection of the descriptors: set a hidden other than local_dim, and no bottleneck"
+                )
                 raise AmesError(f"init 'matching' needs {need}")
             match_list(longformer, self.local_to_lm, self.slots + 1)
 
@@ -117,6 +121,7 @@ class Locore(Similarity):
         """[..., N, D] -> [..., slots, hidden]: the global token, then ``local_count`` descriptors, the rest
         padding.
         """
+        local = local.real_first()  # as a database stores them
         values = self.plain(local, self._dtype).where(local.valid.unsqueeze(-1), 0)
         vector = self.vector_of(local, self._dtype) if self.reads_vector else None
         scale = self.scale_of(local, self.scales) if self.reads_scale else None
@@ -144,9 +149,14 @@ class Locore(Similarity):
     # ---- similarity -----------------------------------------------------------------------------
 
     def score_tokens(self, query: LocalFeatures, candidates: LocalFeatures) -> Tensor:
-        read = {"max-start": slice(0, 1), "max-end": slice(self.slots - 1, self.slots)}
-        slots = read.get(self.score_mode, slice(0, self.slots))
-        logits = self._logits(self._filled(query), self._filled(candidates), slots)[..., 1]
+        query, candidates = self._filled(query), self._filled(candidates)
+        last = self.slots - 1
+        full = bool(candidates.valid[..., last].all())
+        read = {"max-start": slice(0, 1), "max-end": slice(last if full else 0, self.slots)}
+        logits = self._logits(query, candidates, read.get(self.score_mode, slice(0, self.slots)))[..., 1]
+        if self.score_mode == "max-end":
+            place = candidates.lengths.clamp(min=1) - 1 if not full else torch.zeros_like(candidates.lengths)
+            return logits.gather(-1, place.unsqueeze(-1)).squeeze(-1)
         return logits.prod(-1) if self.score_mode == "max-prod" else logits.sum(-1)
 
     @property

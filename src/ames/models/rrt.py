@@ -119,7 +119,6 @@ class RRT(PairSimilarity):
         return self._tokens(local)
 
     def _tokens(self, local: LocalFeatures, *, checked: bool = True) -> LocalFeatures:
-        checked = checked and not self.training
         if self.variant == "sop":
             x = self.plain(local, self._dtype, checked=checked)
             x = x if self.remap_local is None else self.remap_local(x)
@@ -135,6 +134,9 @@ class RRT(PairSimilarity):
     def _cells_of(self, local: LocalFeatures) -> Tensor:
         """int64 [..., N] or [N], any cell for padding."""
         if local.positions is not None:
+            places = local.positions[local.valid]
+            if not bool(((places >= 0) & (places <= 1)).all()):
+                raise AmesError("positions are not all in [0, 1]: give shares of height and width")
             return cells_of(local.positions, *self.map_size)
         count, cells = int(local.lengths.max()) if local.valid.numel() else 0, len(self.cells)
         if count > cells:

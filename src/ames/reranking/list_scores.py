@@ -38,8 +38,9 @@ class ListSource:
         table = np.array(lists, np.int64)
         rows, ids = table[:, 0], table[:, 1:]
         count = self.database_count
-        if count is not None and (isinstance(self.gallery, Database) or self.gallery.packed):
-            count += self.scorer.model.extra_slots
+        if count is not None:
+            coded = isinstance(self.gallery, Database) or self.gallery.packed
+            count = self.scorer.model.slots_of(count, coded=coded)
         queries = self.queries.read(rows, self.query_count)
         images = self.gallery.read(ids.reshape(-1), count).reshape(*ids.shape)
 

@@ -252,13 +252,17 @@ class Reranker:
             for i, single in enumerate(singles):
                 if (single.width, single.coded) != (singles[0].width, singles[0].coded):
                     raise AmesError(f"candidate {i} is {single.width} wide, candidate 0 {singles[0].width}")
+                _check_like(single, singles[0], f"candidate {i}")
             many = LocalFeatures.stack([_plain(x) for x in singles])
         if many.valid.ndim != 2:
             raise AmesError(f"candidates are {list(many.descriptors.shape)}; expected [K, M, D]")
         if not len(many.valid):
             raise AmesError("no candidates: give at least one")
         if self.desc_num is not None:
-            one, many = one.trim(self.desc_num[0]), many.trim(self.desc_num[1])
+            one, many = (
+                x.trim(self.model.slots_of(count, coded=x.coded))
+                for x, count in zip((one, many), self.desc_num, strict=True)
+            )
         return one, many
 
     def _local(self, given: Features, what: str) -> LocalFeatures:
@@ -304,6 +308,18 @@ def _with_vector(image: ImageFeatures) -> LocalFeatures:
         return image.local
     vector = torch.from_numpy(np.asarray(image.vector, np.float32)).to(image.local.descriptors.device)
     return replace(image.local, vector=vector)
+
+
+def _check_like(local: LocalFeatures, first: LocalFeatures, what: str) -> None:
+    """AmesError where one candidate has what another lacks: a batch would go without it."""
+    for name in ("vector", "positions", "scale"):
+        one, other = getattr(local, name), getattr(first, name)
+        if (one is None) != (other is None):
+            raise AmesError(f"{what} and candidate 0: one of them has {name}, the other none")
+    if local.vector is not None and first.vector is not None:
+        widths = local.vector.shape[-1], first.vector.shape[-1]
+        if widths[0] != widths[1]:
+            raise AmesError(f"{what} has a global descriptor of width {widths[0]}, candidate 0 {widths[1]}")
 
 
 def _plain(local: LocalFeatures) -> LocalFeatures:

@@ -133,7 +133,8 @@ def scores_key(
     both files, of queries and gallery (by name, size and time of change), and how many descriptors are used.
     """
     digest = hashlib.sha256()
-    settings: list[object] = [__version__, scorer.compute.precision, *counts]
+    arguments = sorted(getattr(scorer.model, "arguments", {}).items())
+    settings: list[object] = [__version__, scorer.compute.precision, *counts, arguments]
     for name, module in scorer.model.named_modules():
         plain = {k: v for k, v in sorted(vars(module).items()) if isinstance(v, (int, float, str))}
         settings.append((name, type(module).__name__, plain))

@@ -50,8 +50,9 @@ def score_shortlist(
     if cache is not None:
         logits[wanted] = cache.get(shortlist.ids)[wanted]
         wanted = wanted & np.isnan(logits)
-    if database_count is not None and (isinstance(gallery, Database) or gallery.packed):
-        database_count += scorer.model.extra_slots
+    if database_count is not None:
+        coded = isinstance(gallery, Database) or gallery.packed
+        database_count = scorer.model.slots_of(database_count, coded=coded)
     block_images = max(1, _BLOCK_SLOTS // (database_count or gallery.slots))
 
     def read(block: _Pairs) -> LocalFeatures:

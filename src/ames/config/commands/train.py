@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import hydra
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from ames.config import evaluation as door
 from ames.config import training
@@ -20,11 +22,13 @@ from ames.errors import AmesError
 from ames.models.ames import AMES
 from ames.models.base import PairSimilarity, Similarity
 from ames.models.load import load
+from ames.models.locore import Locore
+from ames.models.registry import MODELS
 from ames.training import Validation
 from ames.training.distributed import Ranks
 from ames.training.tasks.listwise import ListwiseRecipe, ListwiseTask
 from ames.training.tasks.pairwise import PairwiseRecipe, PairwiseTask
-from ames.weights.files import load_state
+from ames.weights.files import load_state, read_weights
 
 log = logging.getLogger(__name__)
 M = TypeVar("M", bound=Similarity)
@@ -37,10 +41,12 @@ def build(config: DictConfig, ranks: Ranks) -> tuple[PairwiseTask | ListwiseTask
     model = build_model(config)
     if not model.learned:
         raise AmesError(f"{type(model).__name__} has no weights to train")
-    teacher, first = _given(config, "teacher", AMES), _given(config, "start_from", type(model))
+    text = _text_weights(config, model)
+    teacher = _given(config, "teacher", AMES)
+    first = None if text else _given(config, "start_from", type(model))
     check_backbone(descriptors, width=model.local_dim, backbone=config.desc_name)
     if model.reads_vector:
-        descriptors.with_vectors(folder.vectors())
+        descriptors.with_vectors(folder.vectors(), width=model.global_dim)
     provenance = {"backbone": config.desc_name, "seed": config.seed}
     files = (config, folder, descriptors, ranks)
     if not isinstance(model, PairSimilarity):
@@ -48,9 +54,12 @@ def build(config: DictConfig, ranks: Ranks) -> tuple[PairwiseTask | ListwiseTask
             raise AmesError(f"{type(model).__name__} cannot be distilled from AMES: leave the teacher out")
         if model.window is None:
             raise AmesError(f"{type(model).__name__} has no window, the length of its lists: set one")
-        lists = training.lists(*files, length=model.window, scales=model.reads_locations)
+        lists = training.lists(*files, model=model)
         _initialize(model, descriptors, config.seed, first)
-        list_recipe = training.read_recipe(ListwiseRecipe, config, start_from=first)
+        if text is not None and isinstance(model, Locore):
+            model.start_from_longformer(text, source=str(config.start_from))
+        started = model if text else first
+        list_recipe = training.read_recipe(ListwiseRecipe, config, start_from=started)
         return ListwiseTask(model, lists, list_recipe, _validation(config, model)), provenance
     triplets = training.triplets(*files, scales=model.reads_locations)
     _initialize(model, descriptors, config.seed, first)
@@ -59,6 +68,14 @@ def build(config: DictConfig, ranks: Ranks) -> tuple[PairwiseTask | ListwiseTask
     )
     task = PairwiseTask(model, triplets, recipe, teacher=teacher, validate=_validation(config, model))
     return task, provenance
+
+
+def _text_weights(config: DictConfig, model: Similarity) -> Mapping[str, Tensor] | None:
+    """The tensors under ``start_from`` if they are a text model's, from which LOCORE can start."""
+    if config.start_from is None or not isinstance(model, Locore) or str(config.start_from) in MODELS:
+        return None
+    state = read_weights(Path(str(config.start_from))).state
+    return state if any(name.endswith("embeddings.word_embeddings.weight") for name in state) else None
 
 
 def _given(config: DictConfig, key: str, kind: type[M]) -> M | None:
