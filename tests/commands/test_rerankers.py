@@ -108,8 +108,12 @@ def test_a_database_stores_its_codes_and_scores_as_the_files_do(data, trained, t
             [*LOCORE, "model.window=24", "train_dataset.batch_size=99"],
             "no list of 24 images: an image has at most 23",
         ),
+        ([*LOCORE, "train_dataset.query_desc=3"], "query_desc 3 is of triplets"),
         ([*LOCORE, "model.window=900"], "needs 7210 positions, max_position_embeddings is 5122"),
-        ([*RRT, *PAIRS, "model.global_dim=7"], "global descriptors are 5-d, this model takes 7-d"),
+        (
+            [*RRT, *PAIRS, "model.global_dim=7"],
+            "mine_global.hdf5: global descriptors are 5-d, the model takes 7-d",
+        ),
     ],
 )
 def test_what_training_refuses(data, tmp_path, words, said):

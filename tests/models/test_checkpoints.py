@@ -206,14 +206,14 @@ def test_ames_is_the_default_among_classes(tmp_path, monkeypatch):
     torch.save({"state": made().state_dict()}, tmp_path / "x.pt")
     assert type(load_model(tmp_path / "x.pt")) is AMES
     torch.save({"state": {"matcher.other": torch.zeros(1)}}, tmp_path / "x.pt")
-    with pytest.raises(AmesError, match="no weights of AMES: it lacks mtc_token"):
+    with pytest.raises(AmesError, match="no weights of a known model"):
         load_model(tmp_path / "x.pt")
 
 
 def test_what_is_no_ames(tmp_path):
     path = tmp_path / "model.pt"
     torch.save({"state": {"conv1.weight": torch.zeros(3)}}, path)
-    with pytest.raises(AmesError, match="no weights of AMES: it lacks mtc_token"):
+    with pytest.raises(AmesError, match="no weights of a known model"):
         load_model(path)
     torch.save({"state": made().state_dict() | {"mtc_token": torch.zeros(2, 2)}}, path)
     with pytest.raises(AmesError, match=r"no weights of AMES: mtc_token is \(2, 2\)"):
@@ -482,3 +482,19 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch, save, fail
     one_line(error, path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"seg_encoder.weight": (6,), "encoder.layers.0.linear1.weight": (8, 8)},
+        {"seg_encoder.weight": (6, 8), "encoder.layers.0.linear1.weight": (), "remap.weight": (8,)},
+        {"dust_bin": (), "dust_bin_mlp.0.weight": (8, 8), "f.0.weight": (), "g.0.weight": ()},
+        {"dust_bin": (), "f.0.weight": (4, 1), "remap_local.0.weight": (8, 8)},
+    ],
+)
+def test_names_of_a_known_model_on_odd_tensors(tmp_path, state):
+    path = tmp_path / "model.pt"
+    torch.save({"state": {name: torch.zeros(shape) for name, shape in state.items()}}, path)
+    with pytest.raises(AmesError, match="no weights of a known model"):
+        load_model(path)

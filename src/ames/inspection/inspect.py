@@ -103,6 +103,9 @@ def _storage(features: h5py.Dataset) -> str:
     return f"chunks {features.chunks}" + (f", {features.compression}" if features.compression else "")
 
 
+_SHOWN = {"positions": "locations", "scale": "scales", "weight": "weights_fall"}
+
+
 def about_local(file: DescriptorFile, sample: int | None = SAMPLE) -> dict[str, Any]:
     """Return layout, sizes and provenance of a file of local descriptors, and statistics of a sample."""
     found = {
@@ -126,12 +129,13 @@ def about_local(file: DescriptorFile, sample: int | None = SAMPLE) -> dict[str, 
         local = file.read(rows)
         counts.append(local.counts.numpy())
         parts.append(about_rows(local.descriptors[local.valid].numpy()))
-        if local.positions is not None and local.scale is not None and local.weight is not None:
+        if local.weight is not None:
             both = local.valid[:, 1:] & local.valid[:, :-1]
             falling &= not bool((local.weight.diff(dim=1) > 0)[both].any())
-            if bool(local.valid.any()):
-                extent = max(extent, float(local.positions[local.valid].max()))
-                scales |= set(local.scale[local.valid].unique().tolist())
+        if local.positions is not None and bool(local.valid.any()):
+            extent = max(extent, float(local.positions[local.valid].max()))
+        if local.scale is not None:
+            scales |= set(local.scale[local.valid].unique().tolist())
     count = np.concatenate(counts)
     found |= {
         "images_read": n,
@@ -145,6 +149,7 @@ def about_local(file: DescriptorFile, sample: int | None = SAMPLE) -> dict[str, 
             "scales": len(scales),
             "weights_fall": falling,
         }
+        found |= dict.fromkeys((_SHOWN[name] for name in file.missing & _SHOWN.keys()), "not in the file")
     return found | _joined(parts)
 
 
