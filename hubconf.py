@@ -46,7 +46,7 @@ def _entry_point(name, entry):
             models = importlib.import_module("ames.models.load")
             return models.load_model(name) if pretrained else models.build_model(name)
 
-    taken = f"{entry.backbone} descriptors" if entry.backbone else "any descriptors"
+    taken = f"{entry.backbone or entry.takes or 'any'} descriptors"
     has = {None: "it has no weights", "shipped": "its weights are in the clone (safetensors)"}
     load.__name__ = load.__qualname__ = name
     fetched = "downloads the released weights" if entry.home is None else "reads a file of the weights folder"

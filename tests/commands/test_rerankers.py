@@ -3,12 +3,14 @@
 import json
 
 import pytest
+import torch
 
 from ames.cli.main import main
 from ames.database.store import Database
 from ames.models.ames import AMES
 from ames.models.checkpoints import save_checkpoint
-from ames.weights.files import read_weights
+from ames.models.locore import Locore
+from ames.weights.files import read_weights, save_state
 from helpers.commands import ROOT, run_script
 from helpers.training_data import GLOBAL_WIDTH, WIDTH, write_training_data
 
@@ -158,3 +160,25 @@ def test_a_checkpoint_of_another_class_starts_nothing(data, trained, tmp_path):
         cwd=tmp_path,
     )
     assert "is a RRT: give a checkpoint of ELViS" in done.stderr
+
+
+def test_locore_starts_from_a_text_model(data, tmp_path):
+    torch.manual_seed(1)
+    sizes = {"hidden": 32, "nhead": 2, "num_layers": 3, "intermediate": 32, "max_position_embeddings": 66}
+    model = Locore(**sizes, local_dim=WIDTH, local_count=3, window=4)
+    own = model.longformer.state_dict()
+    text = {f"longformer.{name}": x for name, x in own.items() if not name.endswith("_embedding")}
+    text |= {"longformer.embeddings.word_embeddings.weight": torch.zeros(9, 32)}
+    save_state(tmp_path / "text.safetensors", {name: x.contiguous() for name, x in text.items()}, {})
+    words = [*COMMON, *LOCORE, "start_from=text.safetensors", "model_path=x.pt", "lr=1e-9", "epochs=1"]
+    done = call("train.py", data, *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    state = read_weights(tmp_path / "x.pt").state
+    name = "encoder.layer.1.attention.self.key.weight"
+    trained, given = state[f"language_model.longformer.{name}"], text[f"longformer.{name}"]
+    torch.testing.assert_close(trained, given, atol=1e-5, rtol=0)
+    del text["longformer.embeddings.LayerNorm.bias"]
+    save_state(tmp_path / "text.safetensors", {name: x.contiguous() for name, x in text.items()}, {})
+    done = call("train.py", data, *words, "model_path=y.pt", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "text.safetensors: no Longformer of this size" in done.stderr

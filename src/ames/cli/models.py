@@ -46,7 +46,7 @@ def _models(_: argparse.Namespace) -> None:
             {
                 "name": name,
                 "class": entry.kind,
-                "backbone": entry.backbone or "any",
+                "backbone": entry.backbone or entry.takes or "any",
                 "query x database": f"{entry.query_desc_num} x {entry.db_desc_num}",
                 "lamb": f"{blend['lamb']:g}" if blend else "-",
                 "temp": f"{blend['temp']:g}" if blend else "-",

@@ -31,14 +31,15 @@ class TestSet:
     queries: DescriptorFile
     gallery: DescriptorFile | Database
 
-    def give_vectors(self, model: Similarity) -> None:
-        """Open the global descriptors of both sides for a model that reads them; a database has them in its
-        codes.
+    def with_vectors_for(self, model: Similarity) -> TestSet:
+        """Return this set, with the global descriptors of both sides open if the model reads them; a database
+        has them in its codes.
         """
         if model.reads_vector:
             for split, file in (("query", self.queries), ("gallery", self.gallery)):
                 if isinstance(file, DescriptorFile):
                     file.with_vectors(self.folder.vectors(split), width=model.global_dim)
+        return self
 
 
 def open_test_set(
@@ -90,5 +91,4 @@ def open_test_set(
             f"{shortlist_file}: {len(entries.ids)} queries, but {len(truth.queries)} in the ground truth"
         )
     test = TestSet(folder, truth_file, shortlist_file, truth, entries, queries, gallery)
-    test.give_vectors(model)
-    return test
+    return test.with_vectors_for(model)

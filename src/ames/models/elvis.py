@@ -30,7 +30,8 @@ class ELViS(PairSimilarity):
 
     Masses count real descriptors alone: a pair is scored as if both images were trimmed to theirs, and an
     image without any has score 0. ``forward`` counts slots, as published.
-    A database descriptor is stored as 256 bytes (128 fp16), or 16 (``binarized``).
+    A database descriptor is stored as 256 bytes (128 fp16), or 16 (``binarized``). Scores are computed in
+    fp32 whatever format is asked for: sums of exponentials need it.
 
     sinkhorn_iterations, regularization: of the transport (the authors' ``sh_iter`` and 1 / ``sh_temp``).
     """

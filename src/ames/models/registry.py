@@ -34,7 +34,8 @@ class ModelEntry:
     kind: of ``CLASSES``. arguments: of the constructor, where they differ from the defaults. weights:
     ``SHIPPED``, a file below the address of the released ones (``ames.weights.released``), or None: it has
     none. home: where its authors have that file, which is not downloaded: it must lie in the folder of
-    weights (``ames.weights.released.given``). backbone: whose descriptors it takes, None: any. extraction:
+    weights (``ames.weights.released.given``). backbone: whose descriptors it takes, None: any, or those that
+    ``takes`` names, which no backbone here makes. extraction:
     options of ``ames.extraction.config.ExtractionConfig`` that its descriptors were made with; a detector is
     the name of a released file. fusion: ``lamb`` and ``temp``. query_desc_num, db_desc_num: descriptors per
     image, as it is used. licence: of the weights.
@@ -44,6 +45,7 @@ class ModelEntry:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     weights: str | None = None
     home: str | None = None
+    takes: str | None = None
     backbone: str | None = None
     extraction: Mapping[str, Any] = field(default_factory=dict)
     fusion: Mapping[str, float] | None = None
@@ -89,6 +91,7 @@ def _rrt_landmarks(features: str) -> ModelEntry:
     """For descriptors of DELG, which no backbone here makes. Its authors rank by the logit alone."""
     return ModelEntry(
         kind="RRT",
+        takes="DELG",
         weights=f"RRT_GLD/rrt_gld_ckpts/{features}.pt",
         home=_RRT_AUTHORS,
         fusion={"lamb": 0.0, "temp": 1.0},
@@ -103,6 +106,7 @@ def _rrt_products(recipe: str) -> ModelEntry:
     return ModelEntry(
         kind="RRT",
         arguments={"variant": "sop"},
+        takes="its own network",
         weights=f"rrt_sop_ckpts/rrt_r50_sop_{recipe}.pt",
         home=_RRT_PRODUCTS,
         fusion={"lamb": 0.0, "temp": 1.0},

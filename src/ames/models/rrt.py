@@ -31,8 +31,9 @@ class RRT(PairSimilarity):
 
     ``variant`` "gld" (landmarks): an image is its global descriptor, by a linear layer and L2-normalized, and
     its L2-normalized local descriptors, each plus the embedding of its scale (``LocalFeatures.scale``, an
-    index below ``scales``). "sop" (products): an image is the cells of a feature map, as they are, plus sine
-    embeddings of their places. A descriptor's place is the cell of ``map_size`` (rows, columns) in which
+    index below ``scales``; published weights count DELG's 1 / image scale, so that 0 is the most enlarged
+    image). "sop" (products): an image is the cells of a feature map, as they are, plus sine embeddings of
+    their places. A descriptor's place is the cell of ``map_size`` (rows, columns) in which
     ``LocalFeatures.positions`` lie; without positions, descriptors are the cells row by row.
 
     Options that the published models do not have: ``scales`` 0, no embedding of scales; ``local_dim`` other
