@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from benchmarks.machine import alternate, peak_memory, ratio
+from benchmarks.scoring import forward_call
 
 from ames.features import LocalFeatures
 from ames.models.elvis import ELViS
@@ -80,16 +81,7 @@ def inputs(n: int, m: int, pairs: int, seed: int) -> tuple[ELViS, torch.Tensor, 
 
 def twin_call(n: int, m: int, pairs: int, device: str, seed: int) -> Callable[[], np.ndarray]:
     model, query, database = inputs(n, m, pairs, seed)
-    twin = ReleasedELViS(model).eval().to(device)
-    repeated = query.expand(pairs, -1, -1).contiguous()
-    masks = [torch.zeros(pairs, count, dtype=torch.bool) for count in (n, m)]
-
-    @torch.no_grad()
-    def call() -> np.ndarray:
-        x = [t.to(device) for t in (repeated, masks[0], database, masks[1])]
-        return twin(*x).cpu().numpy()
-
-    return call
+    return forward_call(ReleasedELViS(model), query, database, device)
 
 
 def scorer_call(n: int, m: int, pairs: int, device: str, seed: int) -> Callable[[], np.ndarray]:

@@ -108,7 +108,14 @@ def inputs(n: int, m: int, pairs: int, seed: int) -> tuple[AMES, torch.Tensor, t
 
 def twin_call(n: int, m: int, pairs: int, device: str, seed: int) -> Callable[[], np.ndarray]:
     model, query, database = inputs(n, m, pairs, seed)
-    twin = ReleasedAMES(model).eval().to(device)
+    return forward_call(ReleasedAMES(model), query, database, device)
+
+
+def forward_call(
+    twin: torch.nn.Module, query: torch.Tensor, database: torch.Tensor, device: str
+) -> Callable[[], np.ndarray]:
+    """Score all pairs in one batch by the published ``forward``, without padding."""
+    twin, (pairs, m), n = twin.eval().to(device), database.shape[:2], query.shape[1]
     repeated = query.expand(pairs, -1, -1).contiguous()
     masks = [torch.zeros(pairs, count, dtype=torch.bool) for count in (n, m)]
 

@@ -139,7 +139,30 @@ def _scores(query: Tensor, key: Tensor) -> Tensor:
     return (query.float() * query.shape[-1] ** -0.5) @ key.float().transpose(-1, -2)
 
 
-class PairLayer(nn.Module):
+class ResidualLayer(nn.Module):
+    """What layers share: a residual around each part, with a norm before (pre-norm) or after it."""
+
+    linear1: nn.Linear
+    linear2: nn.Linear
+    feed_forward_dtype: torch.dtype  # of what enters it
+    activation_name: str
+    pre_norm: bool
+
+    def _before(self, norm: nn.Module, x: Tensor) -> Tensor:
+        return norm(x) if self.pre_norm else x
+
+    def _after(self, norm: nn.Module, x: Tensor, read: Tensor) -> Tensor:
+        # ``read`` is new memory that nothing else uses: the sum is in place if the format allows.
+        total = read.add_(x) if read.dtype == x.dtype else x + read
+        return total if self.pre_norm else norm(total)
+
+    def _feed_forward(self, norm: nn.Module, x: Tensor) -> Tensor:
+        hidden = self.linear1(self._before(norm, x).to(self.feed_forward_dtype))
+        hidden = hidden.relu_() if self.activation_name == "relu" else F.gelu(hidden)
+        return self._after(norm, x, self.linear2(hidden))
+
+
+class PairLayer(ResidualLayer):
     """Self-attention, cross-attention and feed-forward, each with a residual; post-norm or pre-norm."""
 
     def __init__(self, dim: int, heads: int, dim_feedforward: int, activation: str, pre_norm: bool) -> None:
@@ -148,7 +171,7 @@ class PairLayer(nn.Module):
         self.cross_attn = PairAttention(dim, heads)
         self.linear1 = nn.Linear(dim, dim_feedforward)
         self.linear2 = nn.Linear(dim_feedforward, dim)
-        self.feed_forward_dtype = torch.float32  # of what enters it
+        self.feed_forward_dtype = torch.float32
         self.norm1, self.norm2, self.norm3 = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.activation_name = activation
         self.pre_norm = pre_norm
@@ -164,7 +187,7 @@ class PairLayer(nn.Module):
     def across(self, x: Tensor, n: int, mask: Tensor | None) -> Tensor:
         """What follows self-attention; x: [B, N + 1 + M, d] -> the same shape."""
         x = self._after(self.norm2, x, self.cross_attn(self._before(self.norm2, x), n, mask, cross=True))
-        return self._feed_forward(x)
+        return self._feed_forward(self.norm3, x)
 
     def within(self, x: Tensor, token: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Self-attention of one image [I, N, d] and the match token [d]: its descriptors, [I, N, d], and its
@@ -186,7 +209,7 @@ class PairLayer(nn.Module):
         """
         before = self._before(self.norm2, x)
         token = self._after(self.norm2, x[:, n], self.cross_attn.read(before[:, n], before, mask))
-        return self._feed_forward(token)
+        return self._feed_forward(self.norm3, token)
 
     def set_compute_dtype(self, dtype: torch.dtype, *, match_only: bool) -> None:
         """As ``PairDecoder.set_compute_dtype``; match_only: of the self-attention alone."""
@@ -202,19 +225,6 @@ class PairLayer(nn.Module):
             self.cross_attn.to(dtype)
             self.linear1.to(dtype)
             self.linear2.to(dtype)
-
-    def _before(self, norm: nn.Module, x: Tensor) -> Tensor:
-        return norm(x) if self.pre_norm else x
-
-    def _after(self, norm: nn.Module, x: Tensor, read: Tensor) -> Tensor:
-        # ``read`` is new memory that nothing else uses: the sum is in place if the format allows.
-        total = read.add_(x) if read.dtype == x.dtype else x + read
-        return total if self.pre_norm else norm(total)
-
-    def _feed_forward(self, x: Tensor) -> Tensor:
-        hidden = self.linear1(self._before(self.norm3, x).to(self.feed_forward_dtype))
-        hidden = hidden.relu_() if self.activation_name == "relu" else F.gelu(hidden)
-        return self._after(self.norm3, x, self.linear2(hidden))
 
 
 class PairDecoder(nn.Module):

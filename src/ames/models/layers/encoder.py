@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ames.models.layers.attention import PairAttention, attend
+from ames.models.layers.attention import PairAttention, ResidualLayer, attend
 
 
-class EncoderLayer(nn.Module):
+class EncoderLayer(ResidualLayer):
     """Self-attention of all tokens and feed-forward, each with a residual; post-norm or pre-norm.
 
     Parameters are named as those of ``nn.TransformerEncoderLayer``.
@@ -22,6 +21,7 @@ class EncoderLayer(nn.Module):
         self.self_attn = PairAttention(dim, heads)  # for its projections: here every token sees all others
         self.linear1 = nn.Linear(dim, dim_feedforward)
         self.linear2 = nn.Linear(dim_feedforward, dim)
+        self.feed_forward_dtype = torch.float32
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.activation_name = activation
         self.pre_norm = pre_norm
@@ -30,26 +30,13 @@ class EncoderLayer(nn.Module):
         """x: [B, S, d], mask: bool [B, 1, 1, S], True = may be attended, or None -> [B, S, d]."""
         query, key, value = self.self_attn.project(self._before(self.norm1, x))
         x = self._after(self.norm1, x, self.self_attn.merge(attend(query, key, value, mask)))
-        return self._feed_forward(x)
+        return self._feed_forward(self.norm2, x)
 
     def first(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Return the first token of ``forward``, without the others: [B, d]."""
         before = self._before(self.norm1, x)
         token = self._after(self.norm1, x[:, 0], self.self_attn.read(before[:, 0], before, mask))
-        return self._feed_forward(token)
-
-    def _before(self, norm: nn.Module, x: Tensor) -> Tensor:
-        return norm(x) if self.pre_norm else x
-
-    def _after(self, norm: nn.Module, x: Tensor, read: Tensor) -> Tensor:
-        # ``read`` is new memory that nothing else uses: the sum is in place if the format allows.
-        total = read.add_(x) if read.dtype == x.dtype else x + read
-        return total if self.pre_norm else norm(total)
-
-    def _feed_forward(self, x: Tensor) -> Tensor:
-        hidden = self.linear1(self._before(self.norm2, x).to(self.linear1.weight.dtype))
-        hidden = hidden.relu_() if self.activation_name == "relu" else F.gelu(hidden)
-        return self._after(self.norm2, x, self.linear2(hidden))
+        return self._feed_forward(self.norm2, token)
 
 
 class Encoder(nn.Module):
@@ -87,5 +74,6 @@ class Encoder(nn.Module):
         """
         if dtype.is_floating_point:
             for layer in self.stack[:-1]:
+                layer.feed_forward_dtype = dtype
                 for part in (layer.self_attn, layer.linear1, layer.linear2):
                     part.to(dtype)
