@@ -251,7 +251,7 @@ def test_a_list_may_be_shorter_and_not_longer():
         assert model.score(query, images(1, count, seed=1)).shape == (1, count)
     with pytest.raises(AmesError, match="a list of 5 is longer than the model's 4"):
         ListScorer(model).score(query, images(1, 5, seed=1))
-    with pytest.raises(AmesError, match=r"a list of 5 candidates of 6 tokens needs 44 positions, .* is 40"):
+    with pytest.raises(AmesError, match="a list of 5 candidates is longer than the model's 4: use windows"):
         model.score(query, images(1, 5, seed=1))
 
 

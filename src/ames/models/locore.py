@@ -97,12 +97,9 @@ class Locore(Similarity):
             raise AmesError(f"hidden {self.hidden} is not a multiple of nhead {heads}")
         if attention_window % 2:
             raise AmesError(f"attention_window {attention_window} is odd: give an even one, half to a side")
-        self._check_length(self.window or 0, positions)
-
-    def _check_length(self, candidates: int, positions: int) -> None:
-        needed = FIRST + (candidates + 1) * (self.slots + 1)
+        needed = FIRST + ((self.window or 0) + 1) * (self.slots + 1)
         if needed > positions:
-            images = f"a list of {candidates} candidates of {self.slots} tokens"
+            images = f"a list of {self.window} candidates of {self.slots} tokens"
             raise AmesError(f"{images} needs {needed} positions, max_position_embeddings is {positions}")
 
     @property
@@ -220,7 +217,8 @@ class Locore(Similarity):
         [B, K, slots, 2].
         """
         B, K = candidates.valid.shape[:2]
-        self._check_length(K, self.longformer.embeddings.position_embeddings.num_embeddings)
+        if K > (self.window or 0):
+            raise AmesError(f"a list of {K} candidates is longer than the model's {self.window}: use windows")
         if K == 0:
             return candidates.descriptors.new_zeros(B, 0, slots.stop - slots.start, 2)
         sep = self.longformer.sep_embedding
