@@ -217,7 +217,7 @@ class Locore(Similarity):
         [B, K, slots, 2].
         """
         B, K = candidates.valid.shape[:2]
-        if K > (self.window or 0):
+        if (self.window or 0) < K:
             raise AmesError(f"a list of {K} candidates is longer than the model's {self.window}: use windows")
         if K == 0:
             return candidates.descriptors.new_zeros(B, 0, slots.stop - slots.start, 2)
