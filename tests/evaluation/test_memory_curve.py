@@ -12,6 +12,7 @@ import torch
 from ames.cli.main import main
 from ames.datasets.ground_truth import GroundTruth, load_ground_truth, save_ground_truth
 from ames.datasets.layout import DatasetFolder
+from ames.descriptors.local import write_globals
 from ames.errors import AmesError
 from ames.evaluation.evaluate import Scoring, evaluate_test_set
 from ames.evaluation.memory_curve import Contender, curve, draw, load_contenders
@@ -29,6 +30,8 @@ from ames.evaluation.test_set import open_test_set
 from ames.models.ames import AMES
 from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import save_weights
+from ames.models.locore import Locore
+from ames.models.rrt import RRT
 from ames.reranking.fusion import Fusion
 from helpers.small_sets import made
 
@@ -300,3 +303,22 @@ def test_places_and_folders_that_do_not_fit(data, tmp_path, capsys):
     assert "no ground truth exists" in capsys.readouterr().err
     assert main(["curve", str(tmp_path), "--descriptors", "dinov2", "-o", str(tmp_path / "a")]) == 2
     assert "--models is missing: no weights for dinov2 descriptors are shipped" in capsys.readouterr().err
+
+
+def test_models_that_read_global_descriptors_stand_beside_others(data, test_set):
+    """A slot more for the global token, and no more descriptors than a model reads."""
+    for split, file in (("query", test_set.queries), ("gallery", test_set.gallery)):
+        rng = np.random.default_rng(len(file))
+        vectors = rng.standard_normal((len(file), 6)).astype(np.float32)
+        write_globals(test_set.folder.vectors(split), vectors, names=file.names)
+    torch.manual_seed(0)
+    pair = RRT(local_dim=8, global_dim=6, model_dim=8, nhead=2, num_layers=1, dim_feedforward=8, scales=0)
+    sizes = {"hidden": 16, "nhead": 2, "num_layers": 1, "intermediate": 8, "attention_window": 8}
+    listed = Locore(local_dim=8, global_dim=6, local_count=3, window=50, scales=0, **sizes)
+    models = {"plain": Chamfer(local_dim=8), "pair": pair, "list": listed}
+    lines = [Contender(name, model.eval(), FUSION) for name, model in models.items()]
+    rows = curve_at(test_set, lines, [MEDIUM], **COUNTS)
+    found = [(row["model"], row["bytes"]) for row in rows[1:]]
+    assert found == [
+        ("plain", 64), ("plain", 160), ("pair", 3 * 16), ("pair", 6 * 16), ("list", 3 * 32), ("list", 4 * 32)
+    ]  # fmt: skip

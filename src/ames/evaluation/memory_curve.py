@@ -81,7 +81,8 @@ def curve(
     for one, scoring in product(contenders, dict.fromkeys(scorings)):
         results, _, seconds = score_once(scoring, one.model, test, protocols, num_rerank, one.fusion)
         count = scoring.database_count
-        size = one.model.slots_of(count, coded=True) * one.model.code_bytes + extra_bytes
+        stored = one.model.slots_of(min(count, one.model.most or count), coded=True)
+        size = stored * one.model.code_bytes + extra_bytes
         point = _point(one.name, one.kind, count, size, one.fusion)
         rows.append(point | _with_mean(results) | {"seconds": round(seconds, 4)})
     return rows
