@@ -159,7 +159,7 @@ def test_a_checkpoint_of_another_class_starts_nothing(data, trained, tmp_path):
         "model_path=x.pt",
         cwd=tmp_path,
     )
-    assert "is a RRT: give a checkpoint of ELViS" in done.stderr
+    assert "is of class RRT: give a checkpoint of ELViS" in done.stderr
 
 
 def test_locore_starts_from_a_text_model(data, tmp_path):

@@ -84,7 +84,7 @@ def _given(config: DictConfig, key: str, kind: type[M]) -> M | None:
         return None
     model = load(config[key], backbone=config.desc_name).model
     if not isinstance(model, kind):
-        given = f"{key} {config[key]} is a {type(model).__name__}"
+        given = f"{key} {config[key]} is of class {type(model).__name__}"
         raise AmesError(f"{given}: give a checkpoint of {kind.__name__}")
     return model
 
