@@ -93,7 +93,7 @@ def killed_at_random(root, out, kills, seed, pause=0.02):
                 if (out / "x.partial.json").exists():
                     break
                 time.sleep(0.01)
-            time.sleep(rng.uniform(0, 0.25 * IMAGES * pause) + (3.0 if kill else 0))
+            time.sleep(rng.uniform(0, 0.08 * IMAGES * pause) + (3.0 if kill else 0))
             process.kill()
             seen += (out / "x.partial.json").exists()
         process.wait()
@@ -109,7 +109,7 @@ def test_killed_at_random_once(root, whole, tmp_path):
 
 @pytest.mark.slow
 def test_killed_at_random_ten_times(root, whole, tmp_path):
-    seen = killed_at_random(root, tmp_path / "out", 10, seed=1, pause=0.3)
+    seen = killed_at_random(root, tmp_path / "out", 10, seed=1, pause=1.0)  # two lanes at most
     assert seen >= 5
     assert content(tmp_path / "out") == whole
     assert names_of(tmp_path / "out") == FINISHED
