@@ -195,6 +195,11 @@ def _checked(folder: Path, file: File) -> bytes:
     return data
 
 
+def slots_read(model: Similarity, file: DescriptorFile | Database, count: int) -> int:
+    """Return the slots that ``count`` descriptors of an image take in a file, which may hold codes."""
+    return model.slots_of(count, coded=isinstance(file, Database) or file.packed)
+
+
 def check_codes(model: Similarity, file: DescriptorFile | Database) -> None:
     """Refuse a database or packed descriptors whose codes this model did not make; other files pass."""
     if isinstance(file, Database):

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from ames.database.store import Database
-from ames.descriptors.local import DescriptorFile
+from ames.database.store import slots_read
 from ames.errors import AmesError
 from ames.evaluation.protocols import Protocol, Result, query_counts
 from ames.evaluation.runs import RESULTS, Run
@@ -207,7 +206,7 @@ def evaluate_test_set(
         "db_desc_num": scoring.database_count,
         "desc_num_used": [
             min(scoring.query_count, test.queries.slots),
-            min(scoring.database_count, test.gallery.slots - _extra(model, test.gallery)),
+            min(scoring.database_count, test.gallery.slots - slots_read(model, test.gallery, 0)),
         ],
         "precision": scoring.compute.precision,
     }
@@ -254,11 +253,6 @@ def evaluate_run(
         most = max(run.about["num_rerank"])
         raise AmesError(f"{error}: the run scored what it re-ranks up to {most}; evaluate again") from error
     return [{"num_rerank": 0, "lamb": None, "temp": None} | initial, *rows]
-
-
-def _extra(model: Similarity, file: DescriptorFile | Database) -> int:
-    """Slots of a file that are no descriptors."""
-    return model.slots_of(0, coded=isinstance(file, Database) or file.packed)
 
 
 def counts_used(about: Mapping[str, Any]) -> str:

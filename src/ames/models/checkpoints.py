@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -15,7 +14,7 @@ from ames.errors import AmesError, first_line
 from ames.models.base import Similarity
 from ames.models.registry import CLASSES, model_class
 from ames.weights.files import Weights, load_state, read_weights, save_content, save_state
-from ames.weights.tensor_names import own_tensors
+from ames.weights.tensor_names import count_layers, own_tensors
 
 S = TypeVar("S", bound=Similarity)
 log = logging.getLogger(__name__)
@@ -125,11 +124,10 @@ def read_arguments(state: Mapping[str, Tensor], *, source: str = "the state") ->
             raise AmesError(f"{source}: no weights of AMES: it lacks {name}")
         if state[name].ndim != axes:
             raise AmesError(f"{source}: no weights of AMES: {name} is {tuple(state[name].shape)}")
-    layers = [re.match(r"decoder\.layers\.(\d+)\.", name) for name in state]
     return {
         "local_dim": state[first].shape[0 if binarized else 1],
         "model_dim": state["mtc_token"].shape[0],
-        "num_encoder_layers": 1 + max(int(found[1]) for found in layers if found),
+        "num_encoder_layers": count_layers(state, "decoder.layers"),
         "dim_feedforward": state[feed_forward].shape[0],
         "normalize_before": "decoder.norm.weight" in state,
         "binarized": binarized,

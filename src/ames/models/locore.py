@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -16,6 +15,7 @@ from ames.models.base import FromZero, Similarity, constructor_arguments
 from ames.models.layers.initialization import check_init
 from ames.models.layers.longformer import FIRST, Longformer
 from ames.models.layers.soft_matcher import fit_unit_projection, match_list
+from ames.weights.tensor_names import count_layers
 
 MODES = ("max-start", "max-end", "max-sum", "max-prod")
 _ENCODER = "language_model.longformer."
@@ -147,12 +147,12 @@ class Locore(Similarity):
 
     def score_tokens(self, query: LocalFeatures, candidates: LocalFeatures) -> Tensor:
         query, candidates = self._filled(query), self._filled(candidates)
-        last = self.slots - 1
-        full = bool(candidates.valid[..., last].all())
-        read = {"max-start": slice(0, 1), "max-end": slice(last if full else 0, self.slots)}
-        logits = self._logits(query, candidates, read.get(self.score_mode, slice(0, self.slots)))[..., 1]
+        full = bool(candidates.valid[..., -1].all())
+        first = self.slots - 1 if self.score_mode == "max-end" and full else 0
+        slots = slice(first, 1 if self.score_mode == "max-start" else self.slots)
+        logits = self._logits(query, candidates, slots)[..., 1]
         if self.score_mode == "max-end":
-            place = candidates.lengths.clamp(min=1) - 1 if not full else torch.zeros_like(candidates.lengths)
+            place = candidates.lengths.clamp(min=1) - 1 - first
             return logits.gather(-1, place.unsqueeze(-1)).squeeze(-1)
         return logits.prod(-1) if self.score_mode == "max-prod" else logits.sum(-1)
 
@@ -263,10 +263,9 @@ class Locore(Similarity):
         if any(state[name].ndim != axes[name] for name in axes.keys() & state.keys()):
             return None
         hidden = len(state[sep])
-        numbers = [re.match(re.escape(_ENCODER) + r"encoder\.layer\.(\d+)\.", name) for name in state]
         found: dict[str, Any] = {
             "hidden": hidden,
-            "num_layers": 1 + max(int(x[1]) for x in numbers if x),
+            "num_layers": count_layers(state, f"{_ENCODER}encoder.layer"),
             "intermediate": len(state[feed_forward]),
             "max_position_embeddings": len(state[table]),
             "scales": len(state.get("scale_encoder.weight", ())),

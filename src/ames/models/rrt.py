@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from ames.models.layers.encoder import Encoder
 from ames.models.layers.initialization import check_init, pca_projection
 from ames.models.layers.positions import cells_of, sine_positions
 from ames.models.layers.soft_matcher import match_pair
+from ames.weights.tensor_names import count_layers
 
 # Rows of the segment embedding: class token, separator, local tokens of query and database image and, where
 # there are global tokens, these.
@@ -96,12 +96,11 @@ class RRT(PairSimilarity):
         feed_forward = shapes.get("encoder.layers.0.linear1.weight")
         if variant is None or feed_forward is None:
             return None
-        layers = [re.match(r"encoder\.layers\.(\d+)\.", name) for name in state]
         found = {
             "variant": variant,
             "local_dim": shapes.get("remap_local.weight", (d, d))[1],
             "model_dim": d,
-            "num_layers": 1 + max(int(layer[1]) for layer in layers if layer),
+            "num_layers": count_layers(state, "encoder.layers"),
             "dim_feedforward": feed_forward[0],
             "normalize_before": "encoder.norm.weight" in state,
         }

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ames.database.store import Database, check_codes
+from ames.database.store import Database, check_codes, slots_read
 from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError, naming
 from ames.reranking.fusion import Fusion
@@ -39,8 +39,7 @@ class ListSource:
         rows, ids = table[:, 0], table[:, 1:]
         count = self.database_count
         if count is not None:
-            coded = isinstance(self.gallery, Database) or self.gallery.packed
-            count = self.scorer.model.slots_of(count, coded=coded)
+            count = slots_read(self.scorer.model, self.gallery, count)
         queries = self.queries.read(rows, self.query_count)
         images = self.gallery.read(ids.reshape(-1), count).reshape(*ids.shape)
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ames.database.store import Database, check_codes
+from ames.database.store import Database, check_codes, slots_read
 from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError, naming
 from ames.features import LocalFeatures
@@ -51,8 +51,7 @@ def score_shortlist(
         logits[wanted] = cache.get(shortlist.ids)[wanted]
         wanted = wanted & np.isnan(logits)
     if database_count is not None:
-        coded = isinstance(gallery, Database) or gallery.packed
-        database_count = scorer.model.slots_of(database_count, coded=coded)
+        database_count = slots_read(scorer.model, gallery, database_count)
     block_images = max(1, _BLOCK_SLOTS // (database_count or gallery.slots))
 
     def read(block: _Pairs) -> LocalFeatures:

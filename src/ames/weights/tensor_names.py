@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from torch import Tensor
@@ -48,6 +48,12 @@ def own_tensors(state: Mapping[str, T], part: str) -> tuple[dict[str, T], int]:
     """
     own = {name.removeprefix(part): x for name, x in state.items() if name.startswith(part)}
     return (own, len(state) - len(own)) if own else (dict(state), 0)
+
+
+def count_layers(names: Iterable[str], stack: str) -> int:
+    """Return how many layers ``stack`` has, whose tensors are named STACK.NUMBER.…; 0 without any."""
+    found = (re.match(rf"{re.escape(stack)}\.(\d+)\.", name) for name in names)
+    return max((1 + int(layer[1]) for layer in found if layer), default=0)
 
 
 def check_shapes(
