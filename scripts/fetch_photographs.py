@@ -27,7 +27,6 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
@@ -142,14 +141,8 @@ def reduced(content: bytes, name: str) -> bytes:
     if scale < 1:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return encoded(np.asarray(image), ".png" if cutout else ".jpg")
-
-
-def encoded(image: NDArray[np.generic], suffix: str) -> bytes:
-    """Return the bytes of an image file."""
-    options = [cv2.IMWRITE_JPEG_QUALITY, QUALITY] if suffix == ".jpg" else []
-    _, content = cv2.imencode(suffix, image, options)
-    return content.tobytes()
+    options = [] if cutout else [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
+    return cv2.imencode(".png" if cutout else ".jpg", image, options)[1].tobytes()
 
 
 # --- packages ---
