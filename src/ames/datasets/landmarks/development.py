@@ -9,6 +9,7 @@ from ames.datasets.landmarks import camera
 from ames.datasets.landmarks.textures import Array
 
 QUALITY = (55, 95)  # of JPEG files
+LEAST_MEAN = 60  # grey levels of a picture that is not taken in the dark
 
 
 def develop(rng: np.random.Generator, image: Array, at: dict[str, float]) -> Array:
@@ -22,8 +23,16 @@ def develop(rng: np.random.Generator, image: Array, at: dict[str, float]) -> Arr
     image = tinted(image, signs[1] * at["temperature"])
     image = vignetted(rng, image, at["vignette"])
     image = camera.lit(rng, image, at["gamma"] ** signs[2], at["gain"], at["shadow"])
+    image = exposed(image, at["gain"])
     image = camera.blurred(rng, image, at["defocus"] * unit, at["motion"] * unit)
     return camera.noisy(rng, image, at["noise"])
+
+
+def exposed(image: Array, gain: float) -> Array:
+    """Brighten a dark image: a camera's own exposure leaves none below ``LEAST_MEAN`` × gain."""
+    mean = float(image.mean())
+    wanted = LEAST_MEAN * min(1.0, gain)
+    return image if mean >= wanted else cv2.convertScaleAbs(image, alpha=min(4.0, wanted / max(mean, 1.0)))
 
 
 def contrasted(image: Array, amount: float) -> Array:

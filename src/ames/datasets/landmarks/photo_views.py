@@ -17,7 +17,8 @@ from ames.datasets.landmarks.textures import Array
 
 CONDITIONS: dict[str, tuple[views.Range, views.Range, views.Range]] = {
     **views.CONDITIONS,
-    "occlusion": ((0, 0.18), (0.3, 0.5), (0.78, 0.92)),  # photographed things hide more than drawn ones
+    "occlusion": ((-0.15, 0.18), (0.3, 0.5), (0.78, 0.92)),  # below 0: nothing is in front
+    "scale": ((0.5, 1.05), (0.28, 0.42), (0.1, 0.2)),
     "gamma": ((1, 1.25), (1.25, 1.7), (2.5, 3.5)),  # or its inverse
     "temperature": ((0, 0.08), (0.1, 0.22), (0.2, 0.3)),  # red up and blue down by this share, or reverse
     "gain": ((0.85, 1.2), (0.6, 0.85), (0.25, 0.45)),

@@ -27,6 +27,7 @@ SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}  # of the photographs, for ea
 FEWEST = 4  # photographs of a split, cut-outs not counted
 LONG_SIDE = 1280  # pixels of a reduced photograph
 SHORT_SIDE = 160  # a smaller photograph is left out: its parts would be a few pixels wide
+CUT_OUT_SIDE = 96  # the same for cut-outs, which are things as a whole
 KEPT = 48  # decoded photographs that a process keeps: at most 300 MB
 DETAIL = 12  # rows and columns of a photograph's map of detail
 _QUALITY = 95  # of reduced copies
@@ -112,8 +113,8 @@ def shelve(task: tuple[Path, Path]) -> Shot | str:
         image = np.dstack([image, alpha])[y : y + h, x : x + w]
     image = reduced(image)
     h, w = image.shape[:2]
-    if min(h, w) < SHORT_SIDE:
-        return f"too small ({image.shape[1]} x {image.shape[0]} pixels)"
+    if min(h, w) < (SHORT_SIDE if alpha is None else CUT_OUT_SIDE):
+        return f"too small: {w} x {h} pixels"
     path = target.with_suffix(".jpg" if alpha is None else ".png")
     written, coded = cv2.imencode(path.suffix, image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     if not written:

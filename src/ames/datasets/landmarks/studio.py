@@ -16,7 +16,8 @@ from ames.datasets.landmarks.roles import Part
 from ames.datasets.landmarks.textures import Array
 
 SOFT_SHARE = 0.35  # share of the backgrounds that are out of focus
-CUT_OUT_SHARE = 0.4  # of the occluders, where there are cut-outs
+BODY_SHARE = 0.75  # of the occluders; the others have the shape of poles, trees and people
+CUT_OUT_SHARE = 0.5  # of these bodies, where there are cut-outs
 OCCLUDER_TRIES = 24
 IDLE, BESIDE_SHARE = 0.02, 0.15  # of the things that hide less than 2 % of the landmark, some stay
 
@@ -92,7 +93,7 @@ class Studio:
         if whole == 0 or share <= 0.02:
             return
         for _ in range(OCCLUDER_TRIES):
-            layer, mask = (self.body if rng.random() < 0.65 else self.clad)(rng, visible.shape)
+            layer, mask = (self.body if rng.random() < BODY_SHARE else self.clad)(rng, visible.shape)
             left = cv2.bitwise_and(visible, cv2.bitwise_not(mask))
             hidden = 1 - cv2.countNonZero(left) / whole
             idle = cv2.countNonZero(visible) - cv2.countNonZero(left) < IDLE * whole
