@@ -24,7 +24,7 @@ CONDITIONS: dict[str, tuple[views.Range, views.Range, views.Range]] = {
     "gain": ((0.85, 1.2), (0.6, 0.85), (0.25, 0.45)),
     "shadow": ((0, 0.35), (0.4, 0.65), (0.6, 0.9)),
     "vignette": ((0, 0.2), (0.2, 0.45), (0.5, 0.8)),  # share of the light that the corners lose
-    "contrast": ((0, 0.25), (0.3, 0.6), (0.4, 0.7)),  # local contrast more or less by this share
+    "contrast": ((0, 0.25), (0.25, 0.5), (0.4, 0.7)),  # local contrast more or less by this share
 }
 LIGHT = ("gamma", "gain", "shadow", "noise", "temperature", "vignette", "contrast")
 TROUBLES = {**views.TROUBLES, "light": LIGHT}
@@ -42,6 +42,7 @@ BY_KIND: dict[str, dict[str, tuple[views.Range, views.Range, views.Range]]] = {
         "roll": ((0, 5), (8, 25), (0, 30)),
     },
 }
+FROM_ABOVE_SHARE = 0.7  # of the boxes, which stand below the eye; others are seen from either side
 SCENE_ANGLES = 0.6  # of a plane's: a photograph of a scene is not seen from behind its edge
 SCENE_ZOOM: dict[str, views.Range] = {"mild": (0.8, 1.35), "far": (0.55, 0.75), "close": (1.5, 2.0)}
 SCENE_OVERLAP = {"easy": 0.45, "hard": 0.3, "junk": 0.3}
@@ -78,6 +79,8 @@ def render(
     at, distance = conditions(rng, difficulty, subject.kind)
     signs = rng.choice((-1.0, 1.0), 5)
     angles = (signs[0] * at["yaw"], signs[1] * at["pitch"], signs[2] * at["roll"])
+    if subject.kind == "box" and rng.random() < FROM_ABOVE_SHARE:
+        angles = (angles[0], at["pitch"], angles[2])
     shift = (signs[3] * at["shift"], signs[4] * at["shift"])
     if subject.kind == "scene":
         assert isinstance(subject.body, Plane)
