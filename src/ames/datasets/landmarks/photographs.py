@@ -116,7 +116,8 @@ def shelve(task: tuple[Path, Path]) -> Shot | str:
     if min(h, w) < (SHORT_SIDE if alpha is None else CUT_OUT_SIDE):
         return f"too small: {w} x {h} pixels"
     path = target.with_suffix(".jpg" if alpha is None else ".png")
-    written, coded = cv2.imencode(path.suffix, image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    options = [cv2.IMWRITE_JPEG_QUALITY, _QUALITY] if alpha is None else []
+    written, coded = cv2.imencode(path.suffix, image, options)
     if not written:
         return "not an image that OpenCV can write"
     path.write_bytes(coded.tobytes())

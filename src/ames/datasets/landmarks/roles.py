@@ -18,11 +18,11 @@ from ames.datasets.landmarks.photographs import DETAIL, Shot
 
 KINDS = ("wall", "object", "box", "scene", "facade")
 MEMBERS = 3  # of a group
-BACKGROUND_SHARE = 0.25  # of the photographs: backgrounds, occluders and pictures without a landmark
-SINGLE_SHARE = 0.3  # of the other photographs: one landmark each; the others are divided
+BACKGROUND_SHARE = 0.2  # of the photographs: backgrounds, occluders and pictures without a landmark
+SINGLE_SHARE = 0.35  # of the other photographs: one landmark each; the others are divided
 # Kinds of landmarks that are one photograph, and of the groups that share one. Scenes need large parts.
 SINGLE_KINDS = {"wall": 0.25, "object": 0.2, "scene": 0.55}
-SHARED_KINDS = {"wall": 0.32, "object": 0.34, "box": 0.2, "scene": 0.14}
+SHARED_KINDS = {"wall": 0.24, "object": 0.24, "box": 0.24, "scene": 0.28}
 DRAWN_SHARE = 0.2  # of the groups: facades and printed packages, which need no photograph of their own
 DRAWN_KINDS = ("facade", "facade", "facade", "box")  # in turn
 LEAST_DETAIL, LEAST_COVER = 9, 0.35  # a part has a gradient of 9 grey levels on this share of its area

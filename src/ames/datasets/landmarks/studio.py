@@ -17,7 +17,7 @@ from ames.datasets.landmarks.textures import Array
 
 SOFT_SHARE = 0.35  # share of the backgrounds that are out of focus
 BODY_SHARE = 0.75  # of the occluders; the others have the shape of poles, trees and people
-CUT_OUT_SHARE = 0.5  # of these bodies, where there are cut-outs
+CUT_OUT_SHARE, EACH_SHARE = 0.5, 0.02  # of the bodies that are cut-outs: at most, and for each cut-out
 OCCLUDER_TRIES = 24
 IDLE, BESIDE_SHARE = 0.02, 0.15  # of the things that hide less than 2 % of the landmark, some stay
 
@@ -66,7 +66,7 @@ class Studio:
         """A thing before the landmark, anywhere in the view: image [h, w, 3] and mask [h, w]."""
         side = min(view) * rng.uniform(0.18, 0.6)
         size = (max(16, int(side * rng.uniform(0.6, 1.4))), max(16, int(side * rng.uniform(0.6, 1.4))))
-        if self.cut_outs and rng.random() < CUT_OUT_SHARE:
+        if rng.random() < min(CUT_OUT_SHARE, EACH_SHARE * len(self.cut_outs)):
             thing = read_shot(self.shelf / self.cut_outs[rng.integers(len(self.cut_outs))])
             factor = side / max(thing.shape[:2])
             thing = cv2.resize(thing, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
