@@ -20,8 +20,11 @@ def noise(seed, size=(200, 300)):
     return np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
 
 
-def shots(count, size=(600, 900), detail=50):
-    return [Shot(f"{i:06d}.jpg", size, bytes([detail]) * photographs.DETAIL**2, False) for i in range(count)]
+def shots(count, size=(600, 900), detail=50, variety=40.0):
+    return [
+        Shot(f"{i:06d}.jpg", size, bytes([detail]) * photographs.DETAIL**2, variety, False)
+        for i in range(count)
+    ]
 
 
 def test_every_photograph_has_one_split_and_shares_are_right():
@@ -54,6 +57,9 @@ def test_a_photograph_is_reduced_and_its_detail_is_where_it_is(tmp_path):
     shot = shelve((tmp_path / "large.png", tmp_path / "0"))
     assert shot.size == (640, 1280)
     assert not shot.cut_out
+    assert shot.variety < 8
+    image[:, 1000:] //= 2
+    assert photographs.variety_of(image) == pytest.approx(32, abs=2)
     assert cv2.imread(str(tmp_path / shot.name)).shape == (640, 1280, 3)
     assert not roles.detailed(shot, (0.0, 0.0, 0.45, 1.0))
     assert roles.detailed(shot, (0.55, 0.0, 1.0, 1.0))
@@ -133,7 +139,8 @@ def test_without_photographs_left_a_landmark_is_drawn():
     assert role.kind in ("facade", "box")
 
 
-def test_a_photograph_without_detail_is_only_a_background():
-    parts = roles.cast(np.random.default_rng(3), shots(8, detail=2))
+@pytest.mark.parametrize("poor", [{"detail": 2}, {"variety": 3.0}])
+def test_a_photograph_without_detail_or_of_a_texture_is_only_a_background(poor):
+    parts = roles.cast(np.random.default_rng(3), shots(8, **poor))
     assert len(parts.backgrounds) == 8
     assert parts.groups == ()

@@ -28,7 +28,7 @@ FEWEST = 4  # photographs of a split, cut-outs not counted
 LONG_SIDE = 1280  # pixels of a reduced photograph
 SHORT_SIDE = 160  # a smaller photograph is left out: its parts would be a few pixels wide
 CUT_OUT_SIDE = 96  # the same for cut-outs, which are things as a whole
-KEPT = 48  # decoded photographs that a process keeps: at most 300 MB
+KEPT = 44  # decoded photographs that a process keeps: at most 290 MB
 DETAIL = 12  # rows and columns of a photograph's map of detail
 _QUALITY = 95  # of reduced copies
 _NAMED = 5
@@ -49,6 +49,7 @@ class Shot(NamedTuple):
     name: str  # of its file
     size: tuple[int, int]  # (height, width) of the reduced copy
     detail: bytes  # DETAIL × DETAIL: mean gradient of each part, grey levels
+    variety: float  # how much the parts differ in colour, grey levels; see ``variety_of``
     cut_out: bool  # has an alpha channel that hides some of it
 
 
@@ -121,7 +122,8 @@ def shelve(task: tuple[Path, Path]) -> Shot | str:
     if not written:
         return "not an image that OpenCV can write"
     path.write_bytes(coded.tobytes())
-    return Shot(path.name, (h, w), detail_of(image[..., :3]), alpha is not None)
+    colours = image[..., :3]
+    return Shot(path.name, (h, w), detail_of(colours), variety_of(colours), alpha is not None)
 
 
 def alpha_of(data: bytes, size: tuple[int, ...]) -> Array | None:
@@ -151,6 +153,12 @@ def detail_of(image: Array) -> bytes:
     grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), (480, 480), interpolation=cv2.INTER_AREA)
     gradient = cv2.morphologyEx(grey, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
     return cv2.resize(gradient, (DETAIL, DETAIL), interpolation=cv2.INTER_AREA).tobytes()
+
+
+def variety_of(image: Array) -> float:
+    """Standard deviation of the mean colours of 4 × 4 parts: below 8 for grass, gravel or a brick wall."""
+    parts = cv2.resize(image, (4, 4), interpolation=cv2.INTER_AREA).reshape(16, 3)
+    return float(parts.astype(np.float64).std(axis=0).mean())
 
 
 def check_shots(found: Found, split: str, results: list[Shot | str]) -> tuple[list[Shot], list[str]]:

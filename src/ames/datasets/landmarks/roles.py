@@ -19,13 +19,16 @@ from ames.datasets.landmarks.photographs import DETAIL, Shot
 KINDS = ("wall", "object", "box", "scene", "facade")
 MEMBERS = 3  # of a group
 BACKGROUND_SHARE = 0.2  # of the photographs: backgrounds, occluders and pictures without a landmark
-SINGLE_SHARE = 0.35  # of the other photographs: one landmark each; the others are divided
+SINGLE_SHARE = 0.25  # of the other photographs: one landmark each; the others are divided
 # Kinds of landmarks that are one photograph, and of the groups that share one. Scenes need large parts.
 SINGLE_KINDS = {"wall": 0.25, "object": 0.2, "scene": 0.55}
-SHARED_KINDS = {"wall": 0.24, "object": 0.24, "box": 0.24, "scene": 0.28}
+SHARED_KINDS = {"wall": 0.21, "object": 0.21, "box": 0.25, "scene": 0.33}
+REST_KINDS = {"wall": 0.5, "object": 0.5}  # of parts that are left over
+FINE_SIDE = 700  # pixels of the shorter side of a photograph that may have nine parts
 DRAWN_SHARE = 0.2  # of the groups: facades and printed packages, which need no photograph of their own
 DRAWN_KINDS = ("facade", "facade", "facade", "box")  # in turn
 LEAST_DETAIL, LEAST_COVER = 9, 0.35  # a part has a gradient of 9 grey levels on this share of its area
+LEAST_VARIETY = 8  # of a photograph that shows things; parts of a mere texture cannot be told apart
 GAP = 0.01  # between parts of a photograph, share of its side
 
 
@@ -73,11 +76,15 @@ def cast(rng: np.random.Generator, shots: Sequence[Shot]) -> Cast:
     singles: list[Act] = [("object", (whole(shot),)) for shot in cut[before:]]
     groups: list[list[Act]] = []
     for shot in plain[behind:]:
-        shared = [] if rng.random() < SINGLE_SHARE else divided(rng, shot)
+        if shot.variety < LEAST_VARIETY:
+            backgrounds.append(shot.name)
+            continue
+        shared, single = divided(rng, shot) if rng.random() > SINGLE_SHARE else ([], [])
+        if not shared and not single and detailed(shot, (0, 0, 1, 1)):
+            single = [(_draw(rng, SINGLE_KINDS), (whole(shot),))]
         groups += shared
-        if not shared and detailed(shot, (0, 0, 1, 1)):
-            singles.append((_draw(rng, SINGLE_KINDS), (whole(shot),)))
-        elif not shared:
+        singles += single
+        if not shared and not single:
             backgrounds.append(shot.name)
     singles = [singles[i] for i in rng.permutation(len(singles))]
     groups += [singles[i : i + MEMBERS] for i in range(0, len(singles) - MEMBERS + 1, MEMBERS)]
@@ -88,27 +95,33 @@ def cast(rng: np.random.Generator, shots: Sequence[Shot]) -> Cast:
     return Cast(roles, tuple(backgrounds), tuple(shot.name for shot in cut[:before]))
 
 
-def divided(rng: np.random.Generator, shot: Shot) -> list[list[Act]]:
-    """Groups whose members are disjoint parts of one photograph; none if it has too little detail."""
+def divided(rng: np.random.Generator, shot: Shot) -> tuple[list[list[Act]], list[Act]]:
+    """Groups whose members are disjoint parts of one photograph, and the parts that are left over.
+
+    Only parts with detail count. A package needs a part of its own; those of a make share one more.
+    """
     kind = _draw(rng, SHARED_KINDS)
-    wide = shot.size[1] >= shot.size[0]
-    if kind == "scene":
-        rows, columns = (1, 2) if wide else (2, 1)
-    else:
-        rows, columns = (2, 3) if wide else (3, 2)
-        if kind != "box" and rng.random() < 0.5:
-            rows = columns = 2
-    cells = grid(rng, rows, columns)
+    cells = grid(rng, *division(rng, shot, kind))
     parts = [part_of(shot, cells[i]) for i in rng.permutation(len(cells)) if detailed(shot, cells[i])]
     if kind == "scene":
-        return [[("scene", (parts[0],)), ("scene", (parts[1],)), ("facade", ())]] if len(parts) == 2 else []
-    if kind == "box" and len(parts) > MEMBERS:
-        return [[("box", (parts[m], parts[MEMBERS])) for m in range(MEMBERS)]]
-    kind = "object" if kind == "box" else kind
-    return [
-        [(kind, (part,)) for part in parts[i : i + MEMBERS]]
-        for i in range(0, len(parts) - MEMBERS + 1, MEMBERS)
-    ]
+        acts: list[Act] = [("scene", (part,)) for part in parts]
+        return ([[*acts, ("facade", ())]], []) if len(acts) == 2 else ([], acts)
+    step = MEMBERS + (kind == "box")
+    chunks = [parts[i : i + step] for i in range(0, len(parts) - step + 1, step)]
+    rest: list[Act] = [(_draw(rng, REST_KINDS), (part,)) for part in parts[len(chunks) * step :]]
+    if kind == "box":
+        return [[("box", (part, chunk[-1])) for part in chunk[:-1]] for chunk in chunks], rest
+    return [[(kind, (part,)) for part in chunk] for chunk in chunks], rest
+
+
+def division(rng: np.random.Generator, shot: Shot, kind: str) -> tuple[int, int]:
+    """Rows and columns of the parts of a photograph: two halves for scenes, else 4, 6 or 9 parts."""
+    short, wide = min(shot.size), shot.size[1] >= shot.size[0]
+    if kind == "scene":
+        return (1, 2) if wide else (2, 1)
+    finest = 3 if short >= FINE_SIDE else 2
+    choice = int(rng.integers(1 if kind == "box" else 0, finest))
+    return ((2, 2), (2, 3) if wide else (3, 2), (3, 3))[choice]
 
 
 def grid(rng: np.random.Generator, rows: int, columns: int) -> list[tuple[float, float, float, float]]:
