@@ -8,6 +8,7 @@ from ames.datasets.landmarks import camera, photo_views
 from ames.datasets.landmarks.boxes import Box, Pose, face_homographies, see_box
 from ames.datasets.landmarks.packages import draw_make, draw_package
 from ames.datasets.landmarks.photo_subjects import Plane
+from ames.datasets.landmarks.relief import parallax
 from ames.datasets.landmarks.scenes import Conditions, fits, outline_of, overlap_of, scene_homography
 
 VIEW = (384, 512)
@@ -150,6 +151,28 @@ def test_a_scene_shows_the_photograph_where_the_homography_says():
     y, x = np.nonzero(seen[..., 0] > 170)
     expected = at(scene_homography((600, 900), VIEW, wanted), 470, 290)
     np.testing.assert_allclose((x.mean(), y.mean()), expected, atol=1.0)
+
+
+def test_a_near_marker_moves_against_a_far_one_as_the_camera_turns():
+    image = np.full((200, 300, 3), 90, np.uint8)
+    cv2.circle(image, (75, 100), 8, (255, 255, 255), -1)
+    cv2.circle(image, (225, 100), 8, (255, 255, 255), -1)
+    depth = np.full((48, 48), -0.04, np.float32)
+    depth[:, :24] = 0.04
+
+    def places(yaw, pitch):
+        moved = parallax(image, depth, (yaw, pitch, 0.0))[..., 0] > 170
+        return [np.argwhere(half).mean(0) for half in (moved[:, :150], moved[:, 150:])]
+
+    # A point before the plane by d, turned and seen from far, in units of the turned plane's own axes.
+    near = np.array([0, 0, -0.04 * 300])
+    move = (camera.rotation((20, 0, 0)) @ near)[0] / np.cos(np.radians(20))
+    rise = (camera.rotation((0, 20, 0)) @ near)[1] / np.cos(np.radians(20))
+    assert move < 0 < rise
+    straight, turned, tilted = places(0, 0), places(20, 0), places(0, 20)
+    np.testing.assert_allclose(turned[0] - straight[0], (0, move), atol=0.5)
+    np.testing.assert_allclose(turned[1] - straight[1], (0, -move), atol=0.5)
+    np.testing.assert_allclose(tilted[0] - straight[0], (rise, 0), atol=0.5)
 
 
 def test_overlap_is_the_share_of_the_smaller():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -12,6 +12,7 @@ from ames.datasets.landmarks.boxes import Box
 from ames.datasets.landmarks.facades import draw_landmark
 from ames.datasets.landmarks.outlines import draw_outline
 from ames.datasets.landmarks.packages import draw_make, draw_package
+from ames.datasets.landmarks.relief import draw_relief
 from ames.datasets.landmarks.roles import Role
 from ames.datasets.landmarks.studio import Studio
 from ames.datasets.landmarks.textures import Array
@@ -24,10 +25,14 @@ FACADE_SIZE = 560  # pixels of a facade's side, about
 
 @dataclass(frozen=True)
 class Plane:
-    """A flat landmark, or the photograph of a scene: image uint8 [H, W, 3], mask uint8 [H, W]."""
+    """A flat landmark, or the photograph of a scene: image uint8 [H, W, 3], mask uint8 [H, W].
+
+    relief: depth over it as ``relief.draw_relief`` draws it, None where it is a plane.
+    """
 
     image: Array
     mask: Array
+    relief: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -49,14 +54,15 @@ def make_subject(
         return Subject("facade", facade(rng, studio))
     pixels = studio.part(role.parts[0])
     if role.kind == "scene":
-        return Subject("scene", Plane(pixels, np.full(pixels.shape[:2], 255, np.uint8)))
+        return Subject("scene", Plane(pixels, np.full(pixels.shape[:2], 255, np.uint8), draw_relief(rng)))
     if role.kind == "wall":
         return Subject("wall", wall(crop(rng, pixels)))
     if pixels.shape[2] == 4:
-        return Subject("object", cut_out(pixels))
+        return Subject("object", replace(cut_out(pixels), relief=draw_relief(rng)))
     # Siblings have one outline: only their content tells them apart.
     shape = crop(rng, pixels)
-    return Subject("object", Plane(shape, inset(draw_outline(of_group(), shape.shape[:2]))))
+    outline = inset(draw_outline(of_group(), shape.shape[:2]))
+    return Subject("object", Plane(shape, outline, draw_relief(rng)))
 
 
 def crop(rng: np.random.Generator, pixels: Array) -> Array:

@@ -11,6 +11,7 @@ from ames.datasets.landmarks import blending, boxes, camera, development, scener
 from ames.datasets.landmarks.boxes import Box, Pose
 from ames.datasets.landmarks.motifs import Motif
 from ames.datasets.landmarks.photo_subjects import Plane, Subject
+from ames.datasets.landmarks.relief import parallax
 from ames.datasets.landmarks.scenes import Conditions, scene_homography
 from ames.datasets.landmarks.studio import Studio
 from ames.datasets.landmarks.textures import Array
@@ -111,7 +112,8 @@ def render_plain(studio: Studio, rng: np.random.Generator, size: tuple[int, int]
 def see_scene(scene: Plane, size: tuple[int, int], at: Conditions) -> Motif:
     """A perspective crop of a photograph, which fills the view."""
     homography = scene_homography(scene.mask.shape, size, at)
-    image, _ = camera.warp(scene.image, scene.mask, homography, size, 0.0)
+    source = scene.image if scene.relief is None else parallax(scene.image, scene.relief, at.angles)
+    image, _ = camera.warp(source, scene.mask, homography, size, 0.0)
     return image, np.full(size, 255, np.uint8)
 
 
@@ -122,8 +124,11 @@ def see(body: Plane | Box, rng: np.random.Generator, size: tuple[int, int], pose
         gains = {name: float(light) for name, light in zip(boxes.FACES, lights, strict=True)}
         return boxes.see_box(body, size, pose, gains)
     homography = camera.plane_homography(body.mask.shape, size, pose.angles, pose.scale, pose.shift)
+    image, mask = body.image, body.mask
+    if body.relief is not None:
+        image, mask = (parallax(layer, body.relief, pose.angles) for layer in (image, mask))
     bend = float(rng.uniform(-views.BEND, views.BEND)) if rng.random() < views.BEND_SHARE else 0.0
-    return camera.warp(body.image, body.mask, homography, size, bend)
+    return camera.warp(image, mask, homography, size, bend)
 
 
 def surroundings(
