@@ -61,8 +61,11 @@ def test_a_photograph_is_reduced_and_its_detail_is_where_it_is(tmp_path):
     image[:, 1000:] //= 2
     assert photographs.variety_of(image) == pytest.approx(32, abs=2)
     assert cv2.imread(str(tmp_path / shot.name)).shape == (640, 1280, 3)
-    assert not roles.detailed(shot, (0.0, 0.0, 0.45, 1.0))
-    assert roles.detailed(shot, (0.55, 0.0, 1.0, 1.0))
+    assert not roles.detailed(shot, (0.0, 0.0, 0.45, 1.0), "wall")
+    assert roles.detailed(shot, (0.55, 0.0, 1.0, 1.0), "wall")
+    # Half of it shows something, and a third of its middle.
+    assert roles.detailed(shot, (0.0, 0.0, 0.9, 1.0), "wall")
+    assert not roles.detailed(shot, (0.0, 0.0, 0.9, 1.0), "scene")
 
 
 def test_a_cut_out_keeps_its_mask_and_loses_its_empty_border(tmp_path):

@@ -27,7 +27,8 @@ REST_KINDS = {"wall": 0.5, "object": 0.5}  # of parts that are left over
 FINE_SIDE = 700  # pixels of the shorter side of a photograph that may have nine parts
 DRAWN_SHARE = 0.2  # of the groups: facades and printed packages, which need no photograph of their own
 DRAWN_KINDS = ("facade", "facade", "facade", "box")  # in turn
-LEAST_DETAIL, LEAST_COVER = 9, 0.35  # a part has a gradient of 9 grey levels on this share of its area
+LEAST_DETAIL = 9  # mean gradient, grey levels, of a place that shows something
+LEAST_COVER = (0.35, 0.55)  # share of such places in a part, and in the middle of a scene
 LEAST_VARIETY = 8  # of a photograph that shows things; parts of a mere texture cannot be told apart
 GAP = 0.01  # between parts of a photograph, share of its side
 
@@ -80,8 +81,9 @@ def cast(rng: np.random.Generator, shots: Sequence[Shot]) -> Cast:
             backgrounds.append(shot.name)
             continue
         shared, single = divided(rng, shot) if rng.random() > SINGLE_SHARE else ([], [])
-        if not shared and not single and detailed(shot, (0, 0, 1, 1)):
-            single = [(_draw(rng, SINGLE_KINDS), (whole(shot),))]
+        kind = _draw(rng, SINGLE_KINDS)
+        if not shared and not single and detailed(shot, (0, 0, 1, 1), kind):
+            single = [(kind, (whole(shot),))]
         groups += shared
         singles += single
         if not shared and not single:
@@ -102,7 +104,8 @@ def divided(rng: np.random.Generator, shot: Shot) -> tuple[list[list[Act]], list
     """
     kind = _draw(rng, SHARED_KINDS)
     cells = grid(rng, *division(rng, shot, kind))
-    parts = [part_of(shot, cells[i]) for i in rng.permutation(len(cells)) if detailed(shot, cells[i])]
+    order = [cells[i] for i in rng.permutation(len(cells))]
+    parts = [part_of(shot, cell) for cell in order if detailed(shot, cell, kind)]
     if kind == "scene":
         acts: list[Act] = [("scene", (part,)) for part in parts]
         return ([[*acts, ("facade", ())]], []) if len(acts) == 2 else ([], acts)
@@ -137,11 +140,18 @@ def grid(rng: np.random.Generator, rows: int, columns: int) -> list[tuple[float,
     ]
 
 
-def detailed(shot: Shot, cell: tuple[float, float, float, float]) -> bool:
-    """Return whether a cell (shares of the sides) shows enough to be told from others: no plain sky."""
+def detailed(shot: Shot, cell: tuple[float, float, float, float], kind: str) -> bool:
+    """Return whether a cell (shares of the sides) shows enough to be told from others: no plain sky.
+
+    Of a scene the middle counts, which all its views show.
+    """
     table = np.frombuffer(shot.detail, np.uint8).reshape(DETAIL, DETAIL)
-    left, top, right, bottom = (round(x * DETAIL) for x in cell)
-    return float((table[top:bottom, left:right] >= LEAST_DETAIL).mean()) >= LEAST_COVER
+    left, top, right, bottom = cell
+    if kind == "scene":
+        x, y = (right - left) / 4, (bottom - top) / 4
+        left, top, right, bottom = left + x, top + y, right - x, bottom - y
+    rows, columns = (slice(round(a * DETAIL), round(b * DETAIL)) for a, b in ((top, bottom), (left, right)))
+    return float((table[rows, columns] >= LEAST_DETAIL).mean()) >= LEAST_COVER[kind == "scene"]
 
 
 def part_of(shot: Shot, cell: tuple[float, float, float, float]) -> Part:
