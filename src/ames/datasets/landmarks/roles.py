@@ -22,11 +22,11 @@ BACKGROUND_SHARE = 0.2  # of the photographs: backgrounds, occluders and picture
 SINGLE_SHARE = 0.25  # of the other photographs: one landmark each; the others are divided
 # Kinds of landmarks that are one photograph, and of the groups that share one. Scenes need large parts.
 SINGLE_KINDS = {"wall": 0.25, "object": 0.2, "scene": 0.55}
-SHARED_KINDS = {"wall": 0.21, "object": 0.21, "box": 0.25, "scene": 0.33}
+SHARED_KINDS = {"wall": 0.2, "object": 0.2, "box": 0.3, "scene": 0.3}
 REST_KINDS = {"wall": 0.5, "object": 0.5}  # of parts that are left over
 FINE_SIDE = 700  # pixels of the shorter side of a photograph that may have nine parts
 DRAWN_SHARE = 0.2  # of the groups: facades and printed packages, which need no photograph of their own
-DRAWN_KINDS = ("facade", "facade", "facade", "box")  # in turn
+DRAWN_KINDS = ("facade", "facade", "box")  # in turn
 LEAST_DETAIL = 9  # mean gradient, grey levels, of a place that shows something
 LEAST_COVER = (0.35, 0.55)  # share of such places in a part, and in the middle of a scene
 LEAST_VARIETY = 8  # of a photograph that shows things; parts of a mere texture cannot be told apart
