@@ -8,7 +8,6 @@ import contextlib
 import json
 import pickle
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -24,7 +23,7 @@ from ames.database.store import Database
 from ames.datasets.boxes import read_boxes
 from ames.datasets.ground_truth import load_ground_truth
 from ames.datasets.images import UnreadableImage, read_image
-from ames.datasets.landmarks.build import Parameters, is_finished
+from ames.datasets.landmarks.build import Parameters, described, is_finished
 from ames.datasets.layout import DatasetFolder
 from ames.datasets.lists import read_list, read_training_list
 from ames.descriptors.local import DescriptorFile, GlobalFile, write_globals
@@ -355,7 +354,7 @@ def _unfinished(folder: Path) -> dict[str, list[Question]]:
         with contextlib.suppress(KeyboardInterrupt):
             _extract_by(images, Stopped)
     (folder / "set").mkdir(exist_ok=True)
-    (folder / "set" / "dataset.json").write_text(json.dumps(asdict(PARAMETERS)))
+    (folder / "set" / "dataset.json").write_text(json.dumps(described(PARAMETERS)))
 
     def go_on(path: Path) -> None:
         images = Images(path.parent, ["0.png", "1.png", "2.png"])

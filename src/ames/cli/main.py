@@ -106,6 +106,7 @@ def _register_landmarks(commands: Any) -> None:
     add("--junk", type=natural, default=2, help="junk views per landmark, not for train (2)")
     add("--distractors", type=natural, default=500, help="images of other landmarks or of none (500)")
     add("--seed", type=natural, default=0, help="another seed draws other landmarks (0)")
+    add("--photos", type=Path, metavar="FOLDER", help="make the pictures of the photographs in this folder")
     _add_workers(landmarks)
     landmarks.set_defaults(run=_landmarks)
 
@@ -156,7 +157,7 @@ def _landmarks(args: argparse.Namespace) -> None:
         distractors=args.distractors,
         seed=args.seed,
     )
-    path = make_landmarks(args.folder, parameters, workers=args.workers)
+    path = make_landmarks(args.folder, parameters, workers=args.workers, photos=args.photos)
     print(f"{path}: exists already, with the same parameters" if existed else path)
 
 

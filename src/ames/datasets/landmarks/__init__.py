@@ -1,1 +1,1 @@
-"""The generated data set: drawn landmarks from several viewpoints."""
+"""The generated data set: landmarks, drawn or made of photographs, from several viewpoints."""

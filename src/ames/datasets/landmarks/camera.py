@@ -10,8 +10,17 @@ from ames.datasets.landmarks.textures import Array, smooth_noise
 FOCAL = 1.1  # focal length in units of the image's longer side: a lens of about 50 degrees
 
 
+def rotation(angles: tuple[float, float, float]) -> Array:
+    """Rotation (float64 [3, 3]) by yaw, then pitch, then roll, degrees; x right, y down, z away."""
+    (cy, cp, cr), (sy, sp, sr) = np.cos(np.radians(angles)), np.sin(np.radians(angles))
+    turn_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    turn_x = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
+    turn_z = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
+    return turn_z @ turn_x @ turn_y
+
+
 def plane_homography(
-    canvas: tuple[int, int],
+    canvas: tuple[float, float],
     view: tuple[int, int],
     angles: tuple[float, float, float],
     scale: float,
@@ -24,11 +33,7 @@ def plane_homography(
     seen from the front, just fit into the view. shift: (x, y) in pixels from the view's centre to where the
     canvas's centre is seen.
     """
-    (cy, cp, cr), (sy, sp, sr) = np.cos(np.radians(angles)), np.sin(np.radians(angles))
-    turn_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    turn_x = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
-    turn_z = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
-    turn = turn_z @ turn_x @ turn_y
+    turn = rotation(angles)
     fit = scale * min(view[0] / canvas[0], view[1] / canvas[1])
     focal = FOCAL * max(view)
     plane = np.column_stack([turn[:, 0], turn[:, 1], [0, 0, focal / fit]])

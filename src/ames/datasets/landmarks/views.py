@@ -7,6 +7,7 @@ or blur, or two of these, rarely all at once.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,16 +68,21 @@ BEND_SHARE = 0.3  # share of the views whose plane is slightly curved
 BEND = 0.04  # most that it is curved, share of the landmark's height
 
 
-def draw_conditions(rng: np.random.Generator, difficulty: Difficulty) -> dict[str, float]:
-    """Draw one value per key of ``CONDITIONS``, unsigned."""
+def draw_conditions(
+    rng: np.random.Generator,
+    difficulty: Difficulty,
+    conditions: Mapping[str, tuple[Range, Range, Range]] = CONDITIONS,
+    kinds: Mapping[str, tuple[str, ...]] = TROUBLES,
+) -> dict[str, float]:
+    """Draw one value per key of ``conditions``, unsigned. kinds: which of them go wrong together."""
     count = int(rng.integers(*difficulty.count, endpoint=True))
     chosen = [str(name) for name in rng.permutation(difficulty.troubles)[:count]]
     if "far" in chosen and "close" in chosen:
         chosen.remove("close")  # they exclude each other
-    bad = {field for trouble in chosen for field in TROUBLES[trouble]}
+    bad = {field for trouble in chosen for field in kinds[trouble]}
     values = {
         field: float(rng.uniform(*ranges[difficulty.bad if field in bad else MILD]))
-        for field, ranges in CONDITIONS.items()
+        for field, ranges in conditions.items()
     }
     if "close" in chosen:
         values["scale"] = float(rng.uniform(*CLOSE_SCALE))
