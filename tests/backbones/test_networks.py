@@ -54,7 +54,7 @@ def fails(message, weights):
 
 
 def test_the_table_has_the_published_networks():
-    assert set(NETWORKS) == {*WIDTHS, "cvnet", "cvnet-r50"}
+    assert set(NETWORKS) == {*WIDTHS, "cvnet", "cvnet-r50", *LOCAL}
     assert ("rootsift", *NETWORKS) == NAMES
     for name, width in WIDTHS.items():
         config = getattr(transformers, NETWORKS[name]._config)(**NETWORKS[name].SIZES[name].config)

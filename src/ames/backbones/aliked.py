@@ -1,8 +1,8 @@
 """ALIKED (Zhao et al., TIM 2023) by kornia's network, its features computed at the keypoints alone.
 
 kornia's ``forward`` makes 128 channels of full size and normalizes all of them: most of its time. Upsampling
-and 1 x 1 convolutions are linear, so that the score needs eight such channels, and a descriptor the pixels around
-its keypoint. Values are those of ``forward`` but for rounding (``tests/backbones/test_aliked.py``).
+and 1 x 1 convolutions are linear, so that the score needs eight such channels, and a descriptor the pixels
+around its keypoint. Values are those of ``forward`` but for rounding (``tests/backbones/test_aliked.py``).
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class _Sampled:
     def between(self, places: Tensor) -> Tensor:
         """Features [n, D] at float [n, 2] (column, row), bilinear, 0 beyond the image."""
         column, row = places.unbind(1)
-        corners, shares = _corners(row, column, self.width)
+        _, shares = _corners(row, column, self.width)
         x0, y0 = column.floor().long(), row.floor().long()
         ys, xs = torch.stack([y0, y0, y0 + 1, y0 + 1], 1), torch.stack([x0, x0 + 1, x0, x0 + 1], 1)
         inside = (ys >= 0) & (ys < self.height) & (xs >= 0) & (xs < self.width)
@@ -126,7 +126,7 @@ class _Sampled:
         return (found * (shares * inside)[..., None]).sum(1)
 
     def patches(self, places: Tensor) -> Tensor:
-        """The 3 x 3 pixels around float [n, 2] (column, row), moved into the image: [n, 9 D], channel first."""
+        """The 3 x 3 pixels around float [n, 2] (column, row), inside the image: [n, 9 D], channel first."""
         last = places.new_tensor([self.width - _MARGIN, self.height - _MARGIN]).long()
         corner = torch.minimum((places.long() - 1).clamp(min=0), last)
         step = torch.arange(3, device=places.device)
@@ -137,7 +137,7 @@ class _Sampled:
 
 
 def _corners(rows: Tensor, columns: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Float places [n] of a map -> the pixels around them, by number, and their bilinear shares: [n, 4] each."""
+    """Float places [n] of a map -> the pixels around each, by number, and their shares: [n, 4] both."""
     y, x = rows.floor(), columns.floor()
     down, right = rows - y, columns - x
     first = y.long() * width + x.long()
@@ -147,7 +147,7 @@ def _corners(rows: Tensor, columns: Tensor, width: int) -> tuple[Tensor, Tensor]
 
 
 def _padded(images: Tensor) -> tuple[int, int, Tensor]:
-    """(rows above, columns left, images with sides in multiples of 32): the border repeated, as kornia does."""
+    """(rows above, columns left, images of sides in multiples of 32): the border repeated, as in kornia."""
     missing = [-side % _MULTIPLE for side in images.shape[2:]]
     (top, below), (left, right) = ((n // 2, n - n // 2) for n in missing)
     return top, left, F.pad(images, (left, right, top, below), mode="replicate")

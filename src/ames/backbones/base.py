@@ -95,7 +95,7 @@ class KeypointBackbone(ImageNetwork):
         """images float [B, 3, H, W], normalized -> the ``count`` points of the highest score, [B, n, D].
 
         Descriptors have unit length. positions: (row, col) in pixels of the input, edges counted: the middle
-        of the first pixel is (0.5, 0.5). weight: the score, highest first. n is that of the image with the most
-        points, ``count`` at most; the others are padded.
+        of the first pixel is (0.5, 0.5). weight: the score, highest first. n is that of the image with the
+        most points, ``count`` at most; the others are padded.
         """
         raise NotImplementedError

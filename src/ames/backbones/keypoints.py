@@ -26,8 +26,8 @@ class KorniaNetwork(KeypointBackbone):
     """A network of ``kornia.feature``, in evaluation mode; it can be pickled.
 
     name: one of ``SIZES``, whose values name the published weights. weights: their file, ``PUBLISHED``
-    (``ames.weights.published``), or None: random ones from ``seed``. AmesError names the first tensor that does
-    not fit.
+    (``ames.weights.published``), or None: random ones from ``seed``. AmesError names the first tensor that
+    does not fit.
     """
 
     SIZES: ClassVar[Mapping[str, str]]
@@ -86,7 +86,7 @@ class XFeat(KorniaNetwork):
         load_state(self.network.net, read_weights(path).state, source=str(path))
 
     def keypoints(self, images: Tensor, count: int) -> LocalFeatures:
-        """As the interface says; images RGB in 0 ... 1. The score is the heatmap's value times the reliability."""
+        """As the interface says; images RGB in 0 ... 1. The score is heatmap times reliability."""
         found = self.network.detectAndCompute(images, top_k=count, detection_threshold=0.0)
         return collected(
             [one["keypoints"].flip(1) + 0.5 for one in found],
@@ -96,7 +96,7 @@ class XFeat(KorniaNetwork):
 
 
 class Disk(KorniaNetwork):
-    """DISK (Tyszkiewicz et al., NeurIPS 2020): 128-d, the slowest; the score is a logit and may be negative."""
+    """DISK (Tyszkiewicz et al., NeurIPS 2020): 128-d, the slowest; the score is a logit, below 0 too."""
 
     SIZES: ClassVar = {"disk": "disk"}
     long_side = 320
@@ -123,7 +123,8 @@ def import_kornia() -> Any:
         return importlib.import_module("kornia")
     except ImportError as error:
         raise AmesError(
-            f"this backbone needs kornia, which cannot be loaded ({first_line(error)}): " + installing("local")
+            f"this backbone needs kornia, which cannot be loaded ({first_line(error)}): "
+            + installing("local")
         ) from error
 
 

@@ -1,7 +1,7 @@
 """Published weights of other people's networks: a table of files, and where each is looked for.
 
-In order: the cache of downloads, an installed package that carries the file (which is read as a file: none of its
-code runs), the address of its publisher. Every file has to have the SHA-256 of the table.
+In order: the cache of downloads, an installed package that carries the file (none of its code runs), the
+address of its publisher. Every file has to have the SHA-256 of the table.
 """
 
 from __future__ import annotations
