@@ -26,6 +26,8 @@ WIDTHS = {
     "siglip2-b": 768,
     "siglip2-so400m": 1152,
 }
+# Networks of which ``transformers`` knows nothing; their tests are test_keypoints.py and others.
+LOCAL = ("xfeat", "aliked", "aliked-t16", "aliked-n32", "disk", "efficientnet-lite0", "efficientnet-lite2")
 
 
 def tiny():

@@ -18,6 +18,7 @@ from ames.backbones.keypoints import KorniaNetwork, collected
 from ames.features import LocalFeatures
 
 _MULTIPLE = 32  # of the sides that the network computes with
+_LEAST = 1e-12  # of a length that is divided by
 _MARGIN = 4  # the last place of a 3 x 3 patch, from the end of an axis: kornia's, one pixel early
 
 
@@ -92,7 +93,7 @@ class Aliked(KorniaNetwork):
 
 
 class _Sampled:
-    """The normalized features of one image, at pixels. levels: [C, h, w] each, the first of the padded size.
+    """The features of one image, at pixels. levels: [C, h, w] each, the first of the padded size.
 
     top, left, height, width: of the image in it, in pixels.
     """
@@ -102,8 +103,8 @@ class _Sampled:
         self._shapes = [x.shape[1:] for x in levels]
         self._tables = [x.flatten(1).T.contiguous() for x in levels]
 
-    def at(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """Features [n, D] of unit length of whole pixels of the image, int64 [n]."""
+    def at(self, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """Features [n, D] of whole pixels of the image, int64 [n], and what makes their length 1, [n]."""
         rows, columns = rows + self.top, columns + self.left
         (height, width), full = self._shapes[0], self._tables[0]
         parts = [full[rows * width + columns]]
@@ -112,7 +113,8 @@ class _Sampled:
             places, shares = _corners(rows * ((h - 1) / (height - 1)), columns * ((w - 1) / (width - 1)), w)
             places = places.clamp(max=h * w - 1)  # beyond the last one with no share
             parts.append(F.embedding_bag(places, table, mode="sum", per_sample_weights=shares))
-        return F.normalize(torch.cat(parts, 1), dim=-1)
+        found = torch.cat(parts, 1)
+        return found, 1 / found.norm(dim=1).clamp(min=_LEAST)
 
     def between(self, places: Tensor) -> Tensor:
         """Features [n, D] at float [n, 2] (column, row), bilinear, 0 beyond the image."""
@@ -122,8 +124,9 @@ class _Sampled:
         ys, xs = torch.stack([y0, y0, y0 + 1, y0 + 1], 1), torch.stack([x0, x0 + 1, x0, x0 + 1], 1)
         inside = (ys >= 0) & (ys < self.height) & (xs >= 0) & (xs < self.width)
         ys, xs = ys.clamp(0, self.height - 1), xs.clamp(0, self.width - 1)
-        found = self.at(ys.flatten(), xs.flatten()).view(*ys.shape, -1)
-        return (found * (shares * inside)[..., None]).sum(1)
+        found, factors = self.at(ys.flatten(), xs.flatten())
+        shares = shares * inside * factors.view_as(shares)
+        return torch.bmm(shares[:, None], found.view(*ys.shape, -1))[:, 0]
 
     def patches(self, places: Tensor) -> Tensor:
         """The 3 x 3 pixels around float [n, 2] (column, row), inside the image: [n, 9 D], channel first."""
@@ -132,8 +135,8 @@ class _Sampled:
         step = torch.arange(3, device=places.device)
         rows = (corner[:, 1, None] + step)[:, :, None].expand(-1, 3, 3)
         columns = (corner[:, 0, None] + step)[:, None].expand(-1, 3, 3)
-        found = self.at(rows.flatten(), columns.flatten()).view(len(places), 9, -1)
-        return found.mT.flatten(1)
+        found, factors = self.at(rows.flatten(), columns.flatten())
+        return (found * factors[:, None]).view(len(places), 9, -1).mT.flatten(1)
 
 
 def _corners(rows: Tensor, columns: Tensor, width: int) -> tuple[Tensor, Tensor]:

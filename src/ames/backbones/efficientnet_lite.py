@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ames.backbones.base import FeatureMaps, MapBackbone
 from ames.backbones.pretrained import PUBLISHED, fingerprint
@@ -52,6 +53,8 @@ STAGES = (
 _STEM, _HEAD = 32, 1280
 _CLASSIFIER = "_fc."
 _EPS = 1e-3
+_OUTER = (("_conv_stem", "_bn0"), ("_conv_head", "_bn1"))  # a convolution and the normalization behind it
+_INNER = (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2"))
 _STRIDE = 32
 
 
@@ -88,13 +91,14 @@ class EfficientNetLite(MapBackbone):
             load_state(self, kept, source=str(path))
             self.weights = fingerprint(path)
         self.eval()
+        self._fuse()
 
     def maps(self, images: Tensor) -> FeatureMaps:
         """images float [B, 3, H, W], RGB -> map [B, 1280, ceil(H / 32), ceil(W / 32)], vector [B, 1280]."""
-        x = F.relu6(self._bn0(_same(self._conv_stem, images)))
+        x = F.relu6(_same(self._conv_stem, images), inplace=True)
         for block in self._blocks:
             x = block(x)
-        x = F.relu6(self._bn1(self._conv_head(x)))
+        x = F.relu6(self._conv_head(x), inplace=True)
         return FeatureMaps(x, x.mean((2, 3)), None)
 
     def centers(self, rows: int, columns: int, height: int, width: int) -> Tensor:
@@ -106,6 +110,11 @@ class EfficientNetLite(MapBackbone):
         """
         axes = (torch.arange(n) * float(_STRIDE) + _STRIDE - 0.5 for n in (rows, columns))
         return torch.cartesian_prod(*axes).reshape(rows, columns, 2)
+
+    def _fuse(self) -> None:
+        _fuse(self, _OUTER)
+        for block in self._blocks:
+            _fuse(block, _INNER)
 
     def provenance(self) -> dict[str, Any]:
         return {
@@ -132,9 +141,9 @@ class Block(nn.Module):
         self.adds = stage.stride == 1 and inputs == stage.width
 
     def forward(self, images: Tensor) -> Tensor:
-        x = F.relu6(self._bn0(self._expand_conv(images))) if self.expands else images
-        x = F.relu6(self._bn1(_same(self._depthwise_conv, x)))
-        x = self._bn2(self._project_conv(x))
+        x = F.relu6(self._expand_conv(images), inplace=True) if self.expands else images
+        x = F.relu6(_same(self._depthwise_conv, x), inplace=True)
+        x = self._project_conv(x)
         return x + images if self.adds else x
 
 
@@ -163,10 +172,21 @@ def _norm(width: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(width, eps=_EPS)
 
 
+def _fuse(module: nn.Module, pairs: tuple[tuple[str, str], ...]) -> None:
+    """Make each convolution do its normalization, too: a seventh of the time; values change by rounding."""
+    for convolution, norm in pairs:
+        if hasattr(module, convolution):
+            fused = fuse_conv_bn_eval(getattr(module, convolution), getattr(module, norm))
+            setattr(module, convolution, fused)
+            delattr(module, norm)
+
+
 def _same(convolution: nn.Conv2d, x: Tensor) -> Tensor:
     """The convolution with TensorFlow's "same" padding: ceil(side / stride) outputs, the odd pixel behind."""
-    pads: list[int] = []
-    for side, kernel, stride in zip(x.shape[2:], convolution.kernel_size, convolution.stride, strict=True):
-        missing = max((math.ceil(side / stride) - 1) * stride + kernel - side, 0)
-        pads = [missing // 2, missing - missing // 2, *pads]  # F.pad begins with the last axis
-    return convolution(F.pad(x, pads))
+    kernel, stride = convolution.kernel_size[0], convolution.stride[0]
+    missing = [max((math.ceil(side / stride) - 1) * stride + kernel - side, 0) for side in x.shape[2:]]
+    if any(n % 2 for n in missing):
+        (top, below), (left, right) = ((n // 2, n - n // 2) for n in missing)
+        x, missing = F.pad(x, (left, right, top, below)), [0, 0]
+    pads = [n // 2 for n in missing]
+    return F.conv2d(x, convolution.weight, convolution.bias, stride, pads, groups=convolution.groups)

@@ -48,6 +48,8 @@ class KorniaNetwork(KeypointBackbone):
             path = published(self.SIZES[name]) if weights == PUBLISHED else Path(weights).expanduser()
             self._load(path)
             self.weights = fingerprint(path)
+        # A tenth less time on a CPU.
+        self.network.to(memory_format=torch.channels_last)
         self.eval()
 
     def provenance(self) -> dict[str, Any]:
