@@ -92,6 +92,8 @@ class EfficientNetLite(MapBackbone):
             self.weights = fingerprint(path)
         self.eval()
         self._fuse()
+        # A third less time on a CPU. The stubs do not know the argument.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def maps(self, images: Tensor) -> FeatureMaps:
         """images float [B, 3, H, W], RGB -> map [B, 1280, ceil(H / 32), ceil(W / 32)], vector [B, 1280]."""
