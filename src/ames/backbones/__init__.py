@@ -109,7 +109,7 @@ def _composed(name: str, made_of: Composition, weights: str | Path | None, seed:
     for part, kind in zip(parts, (KeypointBackbone, MapBackbone), strict=True):
         fitting = [one for one, family in NETWORKS.items() if issubclass(family, kind)]
         if part not in fitting:
-            place = "local features" if kind is KeypointBackbone else "a global vector"
+            place = "local features" if kind is KeypointBackbone else "global vector"
             raise AmesError(f"backbone {name!r}: {part!r} gives no {place} here; take {', '.join(fitting)}")
     local, vector = (_network(part, weights, attention=False, seed=seed) for part in parts)
     assert isinstance(local, KeypointBackbone)

