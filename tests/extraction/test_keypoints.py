@@ -221,6 +221,19 @@ def test_options_of_maps_are_refused(root, tmp_path, capsys, options, message):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["xfeat", "aliked", "disk"])
+def test_a_gpu_finds_the_same_points(root, name):
+    first, second = (extracted(regions(root), made(name), device=device)[1] for device in ("cpu", "cuda"))
+    for one, other in zip(first, second, strict=True):
+        if isinstance(one, str):
+            continue
+        apart = torch.cdist(one.local.positions, other.local.positions)
+        assert (apart.amin(1) < 1e-3).float().mean() > 0.8  # the weakest can change places
+        cosine = (one.local.descriptors * other.local.descriptors[apart.argmin(1)]).sum(1)
+        assert cosine[apart.amin(1) < 1e-3].median() > 0.999
+
+
 class Stopping(XFeat):
     """Ends the program at the fifth image."""
 
