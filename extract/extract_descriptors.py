@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
-from ames.backbones import NAMES
+from ames.backbones import NAMES, is_backbone
 from ames.datasets.boxes import read_boxes
 from ames.datasets.layout import DatasetFolder
 from ames.datasets.lists import read_list
@@ -38,7 +38,7 @@ def parse() -> argparse.Namespace:
     add("--file_name", required=True, help="the list of images, in DATA_PATH or SAVE_PATH/DATASET")
     add("--desc_type", default="local,global", help="local, global, or local,global (default)")
     add("--pretrained", action="store_true", help="accepted; backbones always have their weights")
-    add("--desc_num", type=int, help="local descriptors per image (rootsift 400, networks 700)")
+    add("--desc_num", type=int, help="local descriptors per image (of keypoints 400, of maps 700)")
     add("--num_workers", type=int, default=0)
     add("--weights", help="of a network, a file or a folder (default: the published ones)")
     add("--detector", type=Path, help="a network's feature detector, <backbone>_detector.pt")
@@ -56,7 +56,7 @@ def main() -> None:
     kinds = set(args.desc_type.split(","))
     if not kinds <= {"local", "global"}:
         raise AmesError(f"--desc_type {args.desc_type!r}: give local, global or local,global")
-    if args.backbone not in NAMES:
+    if not is_backbone(args.backbone):
         raise AmesError(f"--backbone {args.backbone}: not there yet; there are: {', '.join(NAMES)}")
     config = ExtractionConfig(
         backbone=args.backbone,

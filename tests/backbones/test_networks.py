@@ -26,6 +26,8 @@ WIDTHS = {
     "siglip2-b": 768,
     "siglip2-so400m": 1152,
 }
+# Networks of which ``transformers`` knows nothing; their tests are test_keypoints.py and others.
+LOCAL = ("xfeat", "aliked", "aliked-t16", "aliked-n32", "disk", "efficientnet-lite0", "efficientnet-lite2")
 
 
 def tiny():
@@ -54,7 +56,7 @@ def fails(message, weights):
 
 
 def test_the_table_has_the_published_networks():
-    assert set(NETWORKS) == {*WIDTHS, "cvnet", "cvnet-r50"}
+    assert set(NETWORKS) == {*WIDTHS, "cvnet", "cvnet-r50", *LOCAL}
     assert ("rootsift", *NETWORKS) == NAMES
     for name, width in WIDTHS.items():
         config = getattr(transformers, NETWORKS[name]._config)(**NETWORKS[name].SIZES[name].config)

@@ -15,6 +15,7 @@ from ames.errors import AmesError
 from ames.extraction.base import ImageRegion
 from ames.extraction.batched import BatchedExtractor
 from ames.extraction.config import ExtractionConfig
+from ames.extraction.parts import MapPart
 from helpers import photos
 from helpers.brightness import Brightness
 from helpers.image_files import with_orientation
@@ -118,10 +119,10 @@ def test_pixels_are_those_of_the_interface(root):
 
     for network in (Rgb(), Brightness(14, 0)):
         image = photos.scene(3, size=(28, 42))
-        source = BatchedExtractor(network, ExtractionConfig(desc_num=5))
+        part = MapPart(network, ExtractionConfig(desc_num=5))
         ordered = image if network.channels == "bgr" else image[..., ::-1]
         expected = (ordered / 255 - np.array(network.mean)) / np.array(network.std)
-        found = source._pixels([image])[0].permute(1, 2, 0).double()
+        found = part.pixels([image])[0].permute(1, 2, 0).double()
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 

@@ -58,8 +58,8 @@ class Backbone:
         return {"backbone": self.name}
 
 
-class MapBackbone(Backbone, nn.Module):
-    """A network that maps images of one size to feature maps.
+class ImageNetwork(Backbone, nn.Module):
+    """A network that takes batches of images of one size.
 
     mean, std: of the channels, in 0 ... 1, in the order of ``channels`` ("rgb" or "bgr"). long_side: of an
     image in pixels, as published. multiple: what both sides are rounded to. scales: sizes relative to that,
@@ -73,10 +73,29 @@ class MapBackbone(Backbone, nn.Module):
     multiple: int = 1
     scales: tuple[float, ...] = (1.0,)
 
+
+class MapBackbone(ImageNetwork):
+    """A network that maps images of one size to feature maps."""
+
     def maps(self, images: Tensor) -> FeatureMaps:
         """images float [B, 3, H, W], normalized -> their maps."""
         raise NotImplementedError
 
     def centers(self, rows: int, columns: int, height: int, width: int) -> Tensor:
         """float [rows, columns, 2]: (row, col) of each cell's middle, in pixels of a height x width input."""
+        raise NotImplementedError
+
+
+class KeypointBackbone(ImageNetwork):
+    """A network that finds points in images of one size and describes them; it has no global descriptor."""
+
+    global_dim = None
+
+    def keypoints(self, images: Tensor, count: int) -> LocalFeatures:
+        """images float [B, 3, H, W], normalized -> the ``count`` points of the highest score, [B, n, D].
+
+        Descriptors have unit length. positions: (row, col) in pixels of the input, edges counted: the middle
+        of the first pixel is (0.5, 0.5). weight: the score, highest first. n is that of the image with the
+        most points, ``count`` at most; the others are padded.
+        """
         raise NotImplementedError

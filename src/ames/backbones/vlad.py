@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ames.backbones.whitening import principal_directions, unit
 from ames.weights.files import read_as_written
 from ames.weights.tensor_names import check_shapes
 
@@ -40,7 +41,7 @@ class Vlad:
         if len(descriptors) == 0:
             return np.zeros(self.dim, np.float32)
         raw = aggregate((descriptors - self.mean) @ self.pca, self.centroids)
-        return _unit((raw - self.vlad_mean) @ self.whiten)
+        return unit((raw - self.vlad_mean) @ self.whiten)
 
     @classmethod
     def fit(
@@ -61,13 +62,13 @@ class Vlad:
             raise ValueError(f"fitting {dim} dimensions needs more than {dim} images, got {len(images)}")
         pool = np.concatenate([x[rng.permutation(len(x))[:64]] for x in images])
         mean = pool.mean(0)
-        pca = _pca(pool - mean, reduced, whiten=0.25)
+        pca = principal_directions(pool - mean, reduced, whiten=0.25)
         kmeans = faiss.Kmeans(reduced, centroids, niter=25, seed=seed, max_points_per_centroid=4096)
         kmeans.train((pool - mean) @ pca)
         found = np.array(kmeans.centroids)
         raw = np.stack([aggregate((x - mean) @ pca, found) for x in images])
         vlad_mean = raw.mean(0)
-        return cls(mean, pca, found, vlad_mean, _pca(raw - vlad_mean, dim, whiten=0.25))
+        return cls(mean, pca, found, vlad_mean, principal_directions(raw - vlad_mean, dim, whiten=0.25))
 
     def save(self, path: Path | str) -> None:
         """safetensors, as fp16."""
@@ -94,19 +95,4 @@ def aggregate(x: np.ndarray, centroids: np.ndarray) -> np.ndarray:
     nearest = distance.argmin(1)
     residuals = np.zeros_like(centroids)
     np.add.at(residuals, nearest, x - centroids[nearest])
-    return _unit(_unit(residuals).ravel())
-
-
-def _unit(x: np.ndarray) -> np.ndarray:
-    return (x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)).astype(np.float32)
-
-
-def _pca(centred: np.ndarray, dim: int, *, whiten: float) -> np.ndarray:
-    """Main directions as columns [D, dim], each divided by its variance to the power ``whiten``."""
-    import faiss
-
-    pca = faiss.PCAMatrix(centred.shape[1], dim)
-    pca.train(np.ascontiguousarray(centred, np.float32))
-    basis = faiss.vector_to_array(pca.PCAMat).reshape(-1, centred.shape[1])[:dim].T
-    variance = faiss.vector_to_array(pca.eigenvalues)[:dim] / len(centred)
-    return (basis * np.maximum(variance, 1e-9) ** -whiten).astype(np.float32)
+    return unit(unit(residuals).ravel())

@@ -53,8 +53,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add the fields of ``ExtractionConfig``, which has the defaults: what is not given is left out."""
     add = partial(parser.add_argument, default=argparse.SUPPRESS)
-    add("--backbone", help="rootsift (default), or a network: dinov2, cvnet ...")
-    add("--desc-num", type=positive, help="local descriptors per image (rootsift 400, networks 700)")
+    add("--backbone", help="rootsift (default), or networks: aliked, dinov2, aliked+efficientnet-lite2 ...")
+    add("--desc-num", type=positive, help="local descriptors per image (of keypoints 400, of maps 700)")
     add("--dtype", choices=("float16", "float32"), help="of local descriptors (float16)")
     add("--overwrite", action="store_true", help="replace files, complete or partial, of other settings")
     add("--max-pixels", type=positive, help="larger images are left out (200,000,000)")

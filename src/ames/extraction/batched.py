@@ -11,28 +11,26 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import cv2
-import numpy as np
 import torch
 from torch import Tensor
 
-from ames.backbones.base import FeatureMaps, ImageFeatures, MapBackbone
+from ames.backbones.base import ImageFeatures, ImageNetwork
+from ames.backbones.composed import Composed
 from ames.backbones.detector import SpatialAttention
-from ames.backbones.selection import check, select
 from ames.datasets.images import UnreadableImage
 from ames.descriptors.provenance import Provenance
 from ames.errors import AmesError, first_line
 from ames.extraction.base import BaseExtractor, ExtractionResult, ImageRegion, is_finite
 from ames.extraction.config import ExtractionConfig
-from ames.extraction.preprocessing import NetworkInput, Sizing, network_inputs
+from ames.extraction.parts import make_parts
+from ames.extraction.preprocessing import NetworkInput, network_inputs
 from ames.features import LocalFeatures
-from ames.io.hashing import weights_digest
 from ames.io.prefetch import ahead
 from ames.lanes import Lanes
 from ames.precision import AUTOCAST, usable
 
 PUBLISHED_IN_PIXELS = ("cvnet",)  # backbones of whose published files locations are pixels, not shares
-_PROBED = 64  # pixels a side of the image with which the network is tried before the first real one
-_Prepared = list[NetworkInput]
+_Prepared = list[list[NetworkInput]]  # of each part, at each of its scales
 
 
 def check_autocast(config: ExtractionConfig) -> ExtractionConfig:
@@ -48,7 +46,7 @@ class BatchedExtractor(BaseExtractor):
 
     def __init__(
         self,
-        network: MapBackbone,
+        network: ImageNetwork | Composed,
         config: ExtractionConfig | None = None,
         detector: SpatialAttention | None = None,
     ) -> None:
@@ -56,45 +54,23 @@ class BatchedExtractor(BaseExtractor):
         self._device = torch.device(config.device)
         # On a CPU a batch is no faster than its images: each of them goes through a lane.
         self._lanes = Lanes() if self._device.type == "cpu" else None
-        self._network = network.to(self._device).eval()
-        self._detector = None if detector is None else detector.to(self._device).eval()
-        self._selection = config.selection("network" if detector is None else detector.input)
+        self._parts = make_parts(network, config, detector)
+        self._finish = network.finish if isinstance(network, Composed) else None
         self._pixels_stored = config.coordinates == "published" and network.name in PUBLISHED_IN_PIXELS
-        self._sizing = Sizing(
-            network.long_side if config.long_side is None else config.long_side,
-            network.multiple,
-            tuple(map(float, network.scales if config.scales is None else config.scales)),
-        )
-        self._mean, self._std = (
-            torch.tensor(x, device=self._device)[:, None, None] for x in (network.mean, network.std)
-        )
-        maps = probe(self._network, self._device)
-        check(self._selection, maps, self._detector)
-        with torch.inference_mode():
-            cells = [torch.zeros(*maps.local.shape[2:], 2)]
-            local, vector = select([maps], cells, self._selection, self._detector)
+        first, last = self._parts[0], self._parts[-1]
+        record = network.provenance() | first.record()
+        record |= {
+            "locations": "pixels" if self._pixels_stored else "normalized",
+            "autocast": config.autocast,
+            "opencv": cv2.__version__,
+        }
+        assert first.local_dim is not None
         super().__init__(
             network,
-            replace(config, desc_num=self._selection.desc_num),
-            local_dim=local.width,
-            global_dim=None if vector is None else vector.shape[-1],
-            made=self._made(config),
-        )
-
-    def _made(self, config: ExtractionConfig) -> Provenance:
-        taken = self._detector if self._selection.needs_detector else None
-        sizing = self._sizing
-        return Provenance.from_dict(
-            self._network.provenance()
-            | self._selection.provenance()
-            | {"long_side": sizing.long_side, "multiple": sizing.multiple, "scales": list(sizing.scales)}
-            | {
-                "locations": "pixels" if self._pixels_stored else "normalized",
-                "autocast": config.autocast,
-                # Another one's rows are never put beside these.
-                "detector": None if taken is None else weights_digest(taken),
-                "opencv": cv2.__version__,
-            }
+            replace(config, desc_num=record["descriptors"]),
+            local_dim=first.local_dim,
+            global_dim=last.global_dim if self._finish is None or last is first else network.global_dim,
+            made=Provenance.from_dict(record),
         )
 
     def chunks(
@@ -117,7 +93,7 @@ class BatchedExtractor(BaseExtractor):
     def _load(self, photo: ImageRegion) -> _Prepared | str:
         try:
             image = photo.read(self.config.max_pixels)
-            return network_inputs(image, self._sizing, photo.box)
+            return [network_inputs(image, part.sizing, photo.box) for part in self._parts]
         except (UnreadableImage, cv2.error) as error:
             return first_line(error)
 
@@ -125,7 +101,7 @@ class BatchedExtractor(BaseExtractor):
         self, loaded: Iterator[_Prepared | str], tick: Callable[[], object]
     ) -> list[ExtractionResult]:
         found: dict[int, ExtractionResult] = {}
-        waiting: dict[tuple, list[tuple[int, _Prepared]]] = {}  # by the shapes at all scales
+        waiting: dict[tuple, list[tuple[int, _Prepared]]] = {}  # by the shapes at all sizes
         running: deque[_Running] = deque()
 
         def compute(group: list[tuple[int, _Prepared]]) -> None:
@@ -145,7 +121,7 @@ class BatchedExtractor(BaseExtractor):
                 found[row] = item
                 tick()
                 continue
-            shapes = tuple(x.pixels.shape for x in item)
+            shapes = tuple(x.pixels.shape for part in item for x in part)
             group = waiting.setdefault(shapes, [])
             group.append((row, item))
             if len(group) == self.config.batch_size:
@@ -159,27 +135,22 @@ class BatchedExtractor(BaseExtractor):
     @torch.inference_mode()
     def _start(self, batch: list[_Prepared], rows: list[int]) -> _Running:
         """Start to compute images of equal shapes; on a GPU without waiting for it."""
-        scales, centers = [], []
-        dtype = AUTOCAST[self.config.autocast]
+        local = vectors = None
         try:
-            for level in range(len(self._sizing.scales)):
-                pixels = self._pixels([inputs[level].pixels for inputs in batch])
-                h, w = pixels.shape[2:]
-                with torch.autocast(self._device.type, dtype, enabled=dtype is not None):
-                    maps = self._network.maps(pixels)
-                down, across = maps.local.shape[2:]
-                grid = self._network.centers(down, across, h, w)
-                scales.append(maps)
-                centers.append(grid.to(self._device) / grid.new_tensor([h, w]).to(self._device))
-            local, vectors = select(scales, centers, self._selection, self._detector)
+            for number, part in enumerate(self._parts):
+                levels = range(len(part.sizing.scales))
+                scales = [part.pixels([x[number][level].pixels for x in batch]) for level in levels]
+                points, whole = part.features(scales)
+                local, vectors = points if local is None else local, whole if vectors is None else vectors
         except RuntimeError as error:  # a GPU's has a class of its own, a CPU's only its words
             if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
                 raise
-            shape = batch[0][0].pixels.shape
+            shape = batch[0][0][0].pixels.shape
             raise AmesError(
                 f"{len(batch)} images of {shape[0]} x {shape[1]} pixels do not fit {self._device}'s memory: "
                 "lower --batch-size or --long-side"
             ) from error
+        assert local is not None
         local = local.map(lambda x: x.to("cpu", non_blocking=True))
         vectors = None if vectors is None else vectors.to("cpu", non_blocking=True)
         done = None
@@ -187,16 +158,6 @@ class BatchedExtractor(BaseExtractor):
             done = torch.cuda.Event()
             done.record(torch.cuda.current_stream(self._device))
         return _Running(rows, batch, local, vectors, done)
-
-    def _pixels(self, images: list[np.ndarray]) -> Tensor:
-        """uint8 [h, w, 3] BGR each -> normalized float32 [B, 3, h, w]; bytes are sent to the device."""
-        stacked = torch.from_numpy(np.stack(images))
-        if self._device.type == "cuda":
-            stacked = stacked.pin_memory()
-        # Into planes while they are bytes, then in place: seven times faster than the same on strided floats.
-        planes = stacked.to(self._device, non_blocking=True).permute(0, 3, 1, 2).contiguous()
-        ordered = planes if self._network.channels == "bgr" else planes.flip(1)
-        return ordered.float().div_(255).sub_(self._mean).div_(self._std)
 
     def _fetch(self, running: _Running) -> Iterator[tuple[int, ExtractionResult]]:
         """Each image's row and features, locations in the original image."""
@@ -206,10 +167,12 @@ class BatchedExtractor(BaseExtractor):
             local = running.local[position]
             local = local.trim(int(local.counts))  # suppressed cells are last
             vector = None if running.vectors is None else running.vectors[position].numpy()
+            if vector is not None and self._finish is not None:
+                vector = self._finish(vector)
             if not is_finite(ImageFeatures(local, vector)):
                 yield row, "the network gave values that are not finite (fp16? take bf16)"
                 continue
-            placement = inputs[0].placement
+            placement = inputs[0][0].placement
             assert local.positions is not None
             places = local.positions.double() * torch.tensor([placement.input_height, placement.input_width])
             positions = placement.pixels(places) if self._pixels_stored else placement.normalized(places)
@@ -222,13 +185,6 @@ class _Running(NamedTuple):
     local: LocalFeatures
     vectors: Tensor | None
     done: Any  # an event after which the arrays above are complete; None: they are
-
-
-@torch.inference_mode()
-def probe(network: MapBackbone, device: torch.device | str = "cpu") -> FeatureMaps:
-    """The maps of a small black image: what the network offers, and how wide it is."""
-    side = -(-_PROBED // network.multiple) * network.multiple
-    return network.maps(torch.zeros(1, 3, side, side, device=device))
 
 
 def _call(start: Callable[[], _Running]) -> _Running:

@@ -17,6 +17,7 @@ _WORDS = {
     "autocast": ("bf16", "fp16", None),
 }
 _LOCATIONS = 700  # per image, as published
+KEYPOINTS = 400  # per image, of backbones that find points
 
 
 @dataclass(frozen=True, kw_only=True)

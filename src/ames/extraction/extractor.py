@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ames.backbones import NAMES
+from ames.backbones import NAMES, is_backbone
 from ames.backbones.base import ImageFeatures
 from ames.errors import AmesError, unknown
 from ames.extraction.base import BaseExtractor, ImageRegion
@@ -95,7 +95,7 @@ def preset_config(
         if entry.backbone is None:
             raise AmesError(f"model {name} takes any descriptors: name the backbone, such as rootsift")
         preset = {"backbone": entry.backbone, **entry.extraction}
-    elif name in NAMES:
+    elif is_backbone(name):
         preset = {"backbone": name}
     else:
         raise AmesError(unknown("backbone or model", name, [*NAMES, *MODELS]))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import fields
 from typing import Any
 
 from ames.backbones import make_backbone
-from ames.backbones.base import MapBackbone
+from ames.backbones.base import KeypointBackbone, MapBackbone
+from ames.backbones.composed import Composed
 from ames.backbones.cvnet import CvNet
 from ames.backbones.detector import load_detector
 from ames.errors import AmesError
@@ -21,6 +23,8 @@ _FOR_ALL = (
     *("backbone", "desc_num", "dtype", "overwrite", "max_pixels", "workers", "pack"),
     *("coordinates", "batch_size", "device"),
 )
+# Those of networks that find points. In 16 bits scores tie, and of points that tie none is the highest.
+_FOR_KEYPOINTS = (*_FOR_ALL, "weights", "long_side", "scales", "vector")
 
 
 def build_extractor(config: ExtractionConfig) -> BaseExtractor:
@@ -31,11 +35,13 @@ def build_extractor(config: ExtractionConfig) -> BaseExtractor:
     if config.weight_by == "attention":
         options["attention"] = True
     backbone = make_backbone(config.backbone, **options)
+    if isinstance(backbone, (KeypointBackbone, Composed)):
+        _check_options(config, _FOR_KEYPOINTS, "finds points in fp32, not cells of maps")
+        if config.vector not in ("cls", "none"):
+            raise AmesError(f"backbone {config.backbone}: global {config.vector}: take cls (its own) or none")
+        return BatchedExtractor(backbone, config)
     if not isinstance(backbone, MapBackbone):
-        for option in fields(config):
-            if option.name not in _FOR_ALL and getattr(config, option.name) != option.default:
-                word = "global" if option.name == "vector" else option.name.replace("_", "-")
-                raise AmesError(f"backbone {config.backbone}: is no network; leave {word} out")
+        _check_options(config, _FOR_ALL, "is no network")
         return PoolExtractor(backbone, config)
     if config.vector == "superglobal":
         if not isinstance(backbone, CvNet):
@@ -44,3 +50,11 @@ def build_extractor(config: ExtractionConfig) -> BaseExtractor:
         backbone.superglobal = True
     detector = None if config.detector is None else load_detector(config.detector, backbone=backbone.name)
     return BatchedExtractor(backbone, config, detector)
+
+
+def _check_options(config: ExtractionConfig, known: Collection[str], why: str) -> None:
+    """AmesError names the first option that is set and not ``known``."""
+    for option in fields(config):
+        if option.name not in known and getattr(config, option.name) != option.default:
+            word = "global" if option.name == "vector" else option.name.replace("_", "-")
+            raise AmesError(f"backbone {config.backbone}: {why}; leave {word} out")

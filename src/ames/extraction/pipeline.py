@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ames.backbones.base import Backbone, MapBackbone
+from ames.backbones.base import Backbone, ImageNetwork
+from ames.backbones.composed import Composed
 from ames.datasets.jpegs import unheard
 from ames.datasets.layout import vector_kind
 from ames.datasets.lists import check_all_exist, list_digest
@@ -104,7 +105,7 @@ def extract(
     if no image can be read. Existing files are replaced on success.
     """
     config = ExtractionConfig(backbone=backbone.name, desc_num=desc_num, workers=workers, overwrite=True)
-    if isinstance(backbone, MapBackbone):
+    if isinstance(backbone, (ImageNetwork, Composed)):
         extractor: BaseExtractor = BatchedExtractor(backbone, config)
     else:
         extractor = PoolExtractor(backbone, config)

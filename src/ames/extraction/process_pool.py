@@ -24,12 +24,11 @@ from ames.datasets.images import UnreadableImage
 from ames.descriptors.provenance import Provenance
 from ames.errors import AmesError
 from ames.extraction.base import BaseExtractor, ExtractionResult, ImageRegion
-from ames.extraction.config import ExtractionConfig
+from ames.extraction.config import KEYPOINTS, ExtractionConfig
 from ames.extraction.preprocessing import whole_pixels
 from ames.features import LocalFeatures
 from ames.io.prefetch import in_order
 
-_KEYPOINTS = 400  # per image, where nothing is said
 _TAKEN = 16  # images a worker takes at a time
 _AHEAD = 4  # times that many a worker are done, or begun, before they are asked for
 
@@ -43,7 +42,7 @@ class PoolExtractor(BaseExtractor):
 
     def __init__(self, backbone: Backbone, config: ExtractionConfig | None = None) -> None:
         config = config or ExtractionConfig()
-        config = replace(config, desc_num=config.desc_num or _KEYPOINTS)
+        config = replace(config, desc_num=config.desc_num or KEYPOINTS)
         made = Provenance.from_dict(backbone.provenance() | {"descriptors": config.desc_num})
         super().__init__(
             backbone, config, local_dim=backbone.local_dim, global_dim=backbone.global_dim, made=made

@@ -31,8 +31,9 @@ _SCALARS: list[Any] = [
     *{type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"},
 ]
 
-# Under what a file holds its state dict: ours and the released ones, pycls' and so CVNet's, others' habits.
-_WRAPPERS = ("state", "model_state", "state_dict", "model_state_dict")
+# Under what a file holds its state dict: ours and the released ones, pycls' and so CVNet's, others' habits,
+# and DISK's.
+_WRAPPERS = ("state", "model_state", "state_dict", "model_state_dict", "extractor")
 
 log = logging.getLogger(__name__)
 
