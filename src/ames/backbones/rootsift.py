@@ -13,6 +13,10 @@ from ames.backbones.sift_keypoints import strongest
 from ames.backbones.vlad import Vlad
 from ames.features import LocalFeatures
 
+# OpenCV doubles an image before it looks for keypoints, and blurs it to 1.6 pixels of that. Here it doubles
+# three quarters of the size, in half the time. The blur is the same in pixels of the image.
+_SAMPLING, _SIGMA = 0.75, 1.6
+
 
 class RootSift(Backbone):
     """128-d RootSIFT descriptors, strongest response first; global descriptor VLAD.
@@ -41,13 +45,15 @@ class RootSift(Backbone):
         return ImageFeatures(local, vector)
 
     def provenance(self) -> dict[str, Any]:
-        return {"backbone": self.name, "max_size": self.max_size, "opencv": cv2.__version__}
+        opencv = cv2.__version__
+        return {"backbone": self.name, "max_size": self.max_size, "sampling": _SAMPLING, "opencv": opencv}
 
 
 def _rootsift(gray: np.ndarray, count: int) -> LocalFeatures:
-    keypoints, sift_descriptors = strongest(gray, count)
+    height, width = (max(1, round(_SAMPLING * side)) for side in gray.shape)
+    sampled = cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA)
+    keypoints, sift_descriptors = strongest(sampled, count, sigma=_SAMPLING * _SIGMA)
     l1 = np.maximum(np.abs(sift_descriptors).sum(1, keepdims=True), 1e-12)
-    height, width = gray.shape
     rows = [(k.pt[1] / height, k.pt[0] / width, k.size / max(height, width), k.response) for k in keypoints]
     table = torch.from_numpy(np.array(rows, np.float32).reshape(-1, 4))
     return LocalFeatures.from_descriptors(
