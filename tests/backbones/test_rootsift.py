@@ -40,9 +40,22 @@ def test_fewer_are_the_first_of_many():
     backbone = RootSift()
     many, few = backbone.extract(texture(), 1000).local, backbone.extract(texture(), 20).local
     assert few.size == 20
-    # SIFT's own pyramid starts at the keypoints' lowest octave: rounding, not other descriptors.
-    torch.testing.assert_close(few.descriptors, many.trim(20).descriptors, atol=0.02, rtol=0)
-    torch.testing.assert_close(few.positions, many.trim(20).positions)
+    assert torch.equal(few.descriptors, many.trim(20).descriptors)
+    assert torch.equal(few.positions, many.trim(20).positions)
+
+
+def test_keypoints_are_near_those_of_opencv_at_the_full_size():
+    """Three quarters of the size, with the blur of the full one, give most of its keypoints."""
+    gray = cv2.cvtColor(texture(240, 320), cv2.COLOR_BGR2GRAY)
+    local = RootSift().extract(gray, 200).local
+    keypoints, described = cv2.SIFT_create(contrastThreshold=0.02).detectAndCompute(gray, None)
+    places = torch.tensor([(k.pt[1] / 240, k.pt[0] / 320, k.size / 320) for k in keypoints])
+    here = torch.cat((local.positions, local.scale[:, None]), 1)
+    full = torch.from_numpy(np.sqrt(described / described.sum(1, keepdims=True)))
+    near = torch.cdist(here, places) < 0.01  # three pixels
+    cosine = (local.descriptors @ full.T).masked_fill(~near, 0).amax(1)
+    assert (cosine > 0.95).float().mean() > 0.8
+    assert cosine.median() > 0.99
 
 
 def test_one_keypoint_a_location():

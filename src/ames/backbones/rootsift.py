@@ -9,11 +9,13 @@ import numpy as np
 import torch
 
 from ames.backbones.base import Backbone, ImageFeatures
+from ames.backbones.sift_keypoints import strongest
 from ames.backbones.vlad import Vlad
 from ames.features import LocalFeatures
 
-# Half of OpenCV's default: keypoints are ranked by response, and dark or hazy images need the weak ones.
-CONTRAST = 0.02
+# OpenCV doubles an image before it looks for keypoints, and blurs it to 1.6 pixels of that. Here it doubles
+# three quarters of the size, in half the time. The blur is the same in pixels of the image.
+_SAMPLING, _SIGMA = 0.75, 1.6
 
 
 class RootSift(Backbone):
@@ -43,30 +45,20 @@ class RootSift(Backbone):
         return ImageFeatures(local, vector)
 
     def provenance(self) -> dict[str, Any]:
-        return {"backbone": self.name, "max_size": self.max_size, "opencv": cv2.__version__}
+        opencv = cv2.__version__
+        return {"backbone": self.name, "max_size": self.max_size, "sampling": _SAMPLING, "opencv": opencv}
 
 
 def _rootsift(gray: np.ndarray, count: int) -> LocalFeatures:
-    sift = cv2.SIFT_create(contrastThreshold=CONTRAST)  # type: ignore[attr-defined]  # not in the stubs
-    keypoints = _strongest(sift.detect(gray, None), count)
-    if keypoints:
-        keypoints, sift_descriptors = sift.compute(gray, keypoints)
-    if not keypoints:
-        sift_descriptors = np.zeros((0, 128), np.float32)
+    height, width = (max(1, round(_SAMPLING * side)) for side in gray.shape)
+    sampled = cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA)
+    keypoints, sift_descriptors = strongest(sampled, count, sigma=_SAMPLING * _SIGMA)
     l1 = np.maximum(np.abs(sift_descriptors).sum(1, keepdims=True), 1e-12)
-    height, width = gray.shape
+    rows = [(k.pt[1] / height, k.pt[0] / width, k.size / max(height, width), k.response) for k in keypoints]
+    table = torch.from_numpy(np.array(rows, np.float32).reshape(-1, 4))
     return LocalFeatures.from_descriptors(
         torch.from_numpy(np.sqrt(sift_descriptors / l1).astype(np.float32)),
-        positions=torch.tensor([(k.pt[1] / height, k.pt[0] / width) for k in keypoints]).reshape(-1, 2),
-        scale=torch.tensor([k.size / max(height, width) for k in keypoints]).reshape(-1),
-        weight=torch.tensor([k.response for k in keypoints]).reshape(-1),
+        positions=table[:, :2].contiguous(),
+        scale=table[:, 2].contiguous(),
+        weight=table[:, 3].contiguous(),
     )
-
-
-def _strongest(keypoints: Any, count: int) -> list[Any]:
-    """The first ``count`` by falling response, one a location; ties in a fixed order."""
-    ordered = sorted(keypoints, key=lambda k: (-k.response, k.pt[1], k.pt[0], k.angle))
-    first: dict[tuple[float, float, float], Any] = {}
-    for keypoint in ordered:
-        first.setdefault((*keypoint.pt, keypoint.size), keypoint)
-    return list(first.values())[:count]
