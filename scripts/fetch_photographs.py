@@ -70,27 +70,31 @@ def main() -> None:
         print(f"{licence}: {count}")
     print(f"{args.out}: {len(there)} of {len(photographs)} photographs")
     if left_out:
-        raise AmesError(f"{left_out} packages or files are missing; the lines above name them")
+        raise AmesError(f"{left_out} photographs are missing; the lines above say why")
 
 
 def read_list(path: Path) -> list[Photograph]:
     """Return the lines of a list. Raise AmesError if it is not one."""
     if not path.is_file():
         raise AmesError(f"{path}: no such file")
-    with open(path, encoding="utf-8", newline="") as file:
-        lines = list(csv.reader(file))
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            lines = list(csv.reader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise AmesError(f"{path}: not a list of photographs ({error})") from error
     if not lines or tuple(lines[0]) != Photograph._fields:
         raise AmesError(
             f"{path}: not a list of photographs: its columns must be {', '.join(Photograph._fields)}"
         )
     for number, line in enumerate(lines[1:], 2):
-        if len(line) != len(Photograph._fields) or ".." in Path(line[0]).parts or Path(line[0]).is_absolute():
+        whole = len(line) == len(Photograph._fields) and line[1] in READERS
+        if not whole or ".." in Path(line[0]).parts or Path(line[0]).is_absolute():
             raise AmesError(f"{path}, line {number}: not a photograph; restore the file")
     return [Photograph(*line) for line in lines[1:]]
 
 
 def fetch_all(photographs: list[Photograph], out: Path, packages: Path | None) -> int:
-    """Write what is not there yet, one package after the other; return how many things are missing."""
+    """Write what is not there yet, one package after the other; return how many are missing."""
     todo: dict[tuple[str, str, str], list[Photograph]] = {}
     for photograph in photographs:
         if not (out / photograph.name).is_file():
@@ -106,7 +110,7 @@ def fetch_all(photographs: list[Photograph], out: Path, packages: Path | None) -
                         missing += write_all(wanted, read, out, tick)
             except AmesError as error:
                 print(first_line(error), file=sys.stderr)
-                missing += 1
+                missing += sum(not (out / photograph.name).is_file() for photograph in wanted)
     return missing
 
 
@@ -210,7 +214,14 @@ def reading_wheel(file: Path) -> Iterator[Read]:
         raise AmesError(f"{file}: not a wheel ({error}); fetch it again") from error
     with archive:
         names = set(archive.namelist())
-        yield lambda path: archive.read(path) if path in names else None
+
+        def read(path: str) -> bytes | None:
+            try:
+                return archive.read(path) if path in names else None
+            except zipfile.BadZipFile as error:
+                raise AmesError(f"{file}: damaged ({error}); fetch it again") from error
+
+        yield read
 
 
 READERS = {"deb": reading_deb, "wheel": reading_wheel}

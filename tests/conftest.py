@@ -1,6 +1,11 @@
 """What every test has."""
 
+import os
+
 import pytest
+
+# Tests find the same files whether or not the learned features' weights are installed; processes inherit it.
+os.environ["AMES_BACKBONE"] = "rootsift"
 
 
 @pytest.fixture(autouse=True)

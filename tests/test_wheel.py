@@ -18,6 +18,8 @@ NEEDED = [
     "ames/conf/train.yaml",
     "ames/conf/dataset/base/test.yaml",
     "ames/weights/rootsift_ames_dist.safetensors",
+    "ames/weights/aliked_elvis_binary.safetensors",
+    "ames/weights/photographs.csv",
     "ames/reporting/templates/report.html",
     "ames_retrieval/door.py",
 ]
@@ -48,6 +50,10 @@ def installed(site, folder, *words):
     environment = kept | {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *map(str, words)]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_the_shipped_weights_stay_small(site):
+    assert sum(path.stat().st_size for path in (site / "ames" / "weights").glob("*.safetensors")) <= 8_000_000
 
 
 def test_both_packages_are_complete(built, site):

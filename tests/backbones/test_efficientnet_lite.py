@@ -92,7 +92,7 @@ def test_a_file_is_read_strictly_but_for_the_classifier(folder, tmp_path):
     network = EfficientNetLite("efficientnet-lite0", weights=folder / "efficientnet-lite0.pth")
     made = pickle.loads(pickle.dumps(network)).provenance()
     assert made["weights"].startswith("efficientnet-lite0.pth sha256 ")
-    assert (made["backbone"], made["long_side"], made["multiple"]) == ("efficientnet-lite0", 224, 32)
+    assert (made["backbone"], made["long_side"], made["multiple"]) == ("efficientnet-lite0", 288, 32)
 
 
 def test_random_weights_are_those_of_their_seed():

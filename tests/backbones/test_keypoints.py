@@ -98,7 +98,7 @@ def test_provenance_and_copies(network):
     assert made_by["backbone"] == network.name
     assert made_by["weights"] == "random seed 3"
     assert made_by["kornia"] == kornia.__version__
-    assert made_by["long_side"] == {"xfeat": 640, "aliked": 320, "disk": 320}[network.name]
+    assert made_by["long_side"] == {"xfeat": 640, "aliked": 448, "disk": 320}[network.name]
     image = photos.scene(4)
     assert torch.equal(points(copy, image).descriptors, points(network, image).descriptors)
 
@@ -126,7 +126,7 @@ def test_published_weights_are_those_of_the_installed_package(name, tmp_path, mo
     state = state_of(source)
     key = source.SIZES[name]
     file = install(tmp_path / "site", monkeypatch, key, {"extractor": state} if name == "disk" else state)
-    network = make_backbone(name)
+    network = make_backbone(name, vector=False)
     assert network.weights.startswith(f"{file.name} sha256 ")
     image = photos.scene(5)
     assert torch.equal(points(network, image).descriptors, points(source, image).descriptors)
@@ -138,17 +138,17 @@ def test_a_wrong_file_is_named(name, tmp_path):
     first = next(iter(state))
     torch.save({k: v for k, v in state.items() if k != first} | {"other": torch.zeros(1)}, tmp_path / "x.pth")
     with pytest.raises(AmesError, match=f"x.pth: weights of another model: it lacks {first} ") as caught:
-        make_backbone(name, weights=tmp_path / "x.pth")
+        make_backbone(name, weights=tmp_path / "x.pth", vector=False)
     assert "\n" not in str(caught.value)
     with pytest.raises(AmesError, match=r"y\.pth: no such checkpoint"):
-        make_backbone(name, weights=tmp_path / "y.pth")
+        make_backbone(name, weights=tmp_path / "y.pth", vector=False)
 
 
 @pytest.mark.parametrize("name", WIDTHS)
 def test_without_kornia(name, monkeypatch):
     monkeypatch.setitem(sys.modules, "kornia.feature", None)
     with pytest.raises(AmesError, match=r"needs kornia.*: pip install 'ames-retrieval\[local\]'$"):
-        make_backbone(name, weights=None)
+        make_backbone(name, weights=None, vector=False)
 
 
 @pytest.mark.parametrize("name", ["xfeat", "aliked", "aliked-t16", "aliked-n32", "disk"])
@@ -159,7 +159,7 @@ def test_the_published_files_load_and_match_views(name, monkeypatch, tmp_path):
     except importlib.metadata.PackageNotFoundError:
         pytest.skip(f"needs the package {package}")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    network = make_backbone(name)
+    network = make_backbone(name, vector=False)
     assert "sha256" in network.weights
     one, view, other = (
         points(network, photos.scene(seed, number, size=(160, 192)), 60).descriptors

@@ -73,10 +73,11 @@ def test_a_folder_s_files_are_images_by_content(tmp_path, capsys):
     words = ["--images", tmp_path / "p", "-o", tmp_path / "x", "--desc-num", 12, "--workers", 0]
     assert main(["extract", *map(str, words)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "2 files are not readable images and were left out: notes.pdf, x.mov"
-    assert lines[2] == f"3 of 5 images extracted to {tmp_path / 'x_local.hdf5'}"
-    assert "2 unreadable, skipped: damaged.jpg (damaged: Corrupt JPEG data: " in lines[3]
-    assert "phone.heic (HEIC" in lines[3]
+    assert lines[0] == "backbone rootsift (AMES_BACKBONE)"
+    assert lines[1] == "2 files are not readable images and were left out: notes.pdf, x.mov"
+    assert lines[3] == f"3 of 5 images extracted to {tmp_path / 'x_local.hdf5'}"
+    assert "2 unreadable, skipped: damaged.jpg (damaged: Corrupt JPEG data: " in lines[4]
+    assert "phone.heic (HEIC" in lines[4]
     names = DescriptorFile(tmp_path / "x_local.hdf5").names
     assert names == ["a.jfif", "c.dat", "damaged.jpg", "no ending", "phone.heic"]
     for name in ("a.jfif", "no ending"):  # alone: an image, not a list of some

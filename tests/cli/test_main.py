@@ -296,7 +296,7 @@ def garbage(path):
         ),
         (
             lambda folder: save_model(folder / "x.safetensors", about={"backbone": "cvnet"}),
-            "weights for cvnet descriptors; the demo extracts rootsift",
+            "trained on cvnet descriptors, not on rootsift",
         ),
     ],
     ids=["missing", "folder", "garbage safetensors", "garbage pt", "width", "binary", "backbone"],

@@ -25,7 +25,7 @@ from ames.global_search.shortlist import Shortlist
 from ames.models.ames import AMES
 from ames.models.base import Similarity
 from ames.models.checkpoints import load_model, save_weights
-from ames.models.registry import MODELS, SHIPPED
+from ames.models.registry import MODELS, SHIPPED, model_class
 from ames.training.logging.journal import read_journal
 from ames.weights import shipped_path
 from ames.weights.files import read_weights
@@ -70,11 +70,13 @@ def test_models_and_descriptors_compose_and_build(command, descriptors, model):
 
 @pytest.mark.parametrize("name", [name for name, row in MODELS.items() if row.weights == SHIPPED])
 def test_the_size_of_the_shipped_models_is_that_of_their_configuration_and_files(name):
-    binarized = name.endswith("_dist")
-    words = ["model=rootsift", "descriptors=rootsift", "data_root=x", f"model.binarized={binarized}"]
+    row, binarized = MODELS[name], name.endswith(("_dist", "_binary"))
+    model = {"AMES": "rootsift", "ELViS": "elvis"}[row.kind]
+    words = [f"model={model}", f"descriptors={row.backbone}", "data_root=x", f"model.binarized={binarized}"]
     built = build_model(composed("train", *words)).arguments
-    assert built == AMES(**MODELS[name].arguments).arguments
-    assert load_model(shipped_path(name)).arguments | {"init": "matching"} == built
+    assert built == model_class(row.kind)(**row.arguments).arguments
+    again = {"init": "matching"} if row.kind == "AMES" else {}
+    assert load_model(shipped_path(name)).arguments | again == built
 
 
 FOLDERS = {"roxford": "roxford5k", "rparis": "rparis6k", "gldv2-val": "gldv2-test"}

@@ -143,7 +143,7 @@ def test_what_is_no_such_model_is_refused(hub, monkeypatch):
         load("dinov2_ames", monkeypatch)
     with pytest.raises(ValueError, match="HTTP status 404"):
         load("cvnet_ames", monkeypatch)
-    with pytest.raises(ValueError, match="model 'other' does not exist; choose one of rootsift_ames, "):
+    with pytest.raises(ValueError, match="model 'other' does not exist; choose one of aliked_elvis, "):
         build_model("other")
 
 

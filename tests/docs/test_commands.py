@@ -31,7 +31,8 @@ NOT_PARSED = {
     "ln": "the system's",
     "scripts/benchmark.py": "takes minutes; tests/global_search/test_exact.py runs it",
     "scripts/download.py": "tests/io/test_download.py runs it",
-    "scripts/train_rootsift.py": "takes hours",
+    "scripts/train_shipped.py": "takes hours",
+    "scripts/fetch_photographs.py": "fetches a gigabyte",
     "extract/merge_hdf5.py": "tests/commands/test_published.py runs it",
 }
 

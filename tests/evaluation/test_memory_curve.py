@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from ames.cli.curve import _prepared
 from ames.cli.main import main
 from ames.datasets.ground_truth import GroundTruth, load_ground_truth, save_ground_truth
 from ames.datasets.layout import DatasetFolder
@@ -322,3 +323,11 @@ def test_models_that_read_global_descriptors_stand_beside_others(data, test_set)
     assert found == [
         ("plain", 64), ("plain", 160), ("pair", 3 * 16), ("pair", 6 * 16), ("list", 3 * 32), ("list", 4 * 32)
     ]  # fmt: skip
+
+
+def test_the_descriptors_are_those_of_the_folder_with_shipped_models(tmp_path):
+    assert _prepared(tmp_path) == "rootsift"  # the default one
+    (tmp_path / "nn_aliked.npz").touch()
+    assert _prepared(tmp_path) == "aliked"
+    (tmp_path / "nn_rootsift.npz").touch()
+    assert _prepared(tmp_path) == "rootsift"

@@ -94,8 +94,8 @@ def test_what_is_refused(tmp_path):
     ):
         with pytest.raises(AmesError, match=message):
             extract(given)
-    with pytest.raises(AmesError, match="backbone or model is a NoneType: give a name"):
-        Extractor(None)
+    with pytest.raises(AmesError, match="backbone or model is a int: give a name"):
+        Extractor(5)
     with pytest.raises(AmesError, match="device gpu: cannot be used here"):
         Extractor("rootsift", device="gpu")
     with pytest.raises(AmesError, match=r"backbone or model 'rotsift' does not exist; did you mean rootsift"):

@@ -188,7 +188,7 @@ def test_the_files_of_the_command(root, tmp_path):
     file = DescriptorFile(tmp_path / "x_local.hdf5")
     assert file.provenance["backbone"] == "xfeat+efficientnet-lite0"
     assert file.provenance["weights"] == "random seed 0"
-    assert file.provenance["global_network"]["long_side"] == 224
+    assert file.provenance["global_network"]["long_side"] == 288
     counts = file.read(range(8)).counts.tolist()
     assert counts == [POINTS] * 5 + [0] + [POINTS] * 2
     vectors = read_globals(tmp_path / "x_global.hdf5")

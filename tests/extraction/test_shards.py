@@ -345,6 +345,7 @@ def test_interrupted_while_its_workers_start(root, tmp_path):
         start_new_session=True,
     )
     assert process.stdout is not None
+    assert process.stdout.readline() == "backbone rootsift (AMES_BACKBONE)\n"
     assert "10 images of" in process.stdout.readline()
     time.sleep(0.5)
     os.killpg(process.pid, signal.SIGINT)

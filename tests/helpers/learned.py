@@ -12,7 +12,7 @@ SEED = 3
 
 def made(name):
     """A backbone with random weights, whose normalizations have statistics as after training."""
-    network = make_backbone(name, weights=None, seed=SEED)
+    network = make_backbone(name, weights=None, vector=False, seed=SEED)
     drawn = torch.Generator().manual_seed(SEED)
     for key, x in network.state_dict().items():
         if key.endswith("running_mean"):

@@ -6,11 +6,12 @@ import shutil
 import pytest
 import torch
 
+from ames.backbones import rootsift
 from ames.errors import AmesError
 from ames.models import registry
 from ames.models.ames import AMES
 from ames.models.checkpoints import save_weights
-from ames.pipelines.demo import OwnPhotos, run_demo
+from ames.pipelines.demo import OwnPhotos, _methods, run_demo
 from helpers import photos
 from helpers.listwise import ToyList
 
@@ -201,5 +202,32 @@ def test_models_that_do_not_fit(tmp_path, models, arguments, message):
 def test_a_model_of_another_backbone(tmp_path, models):
     model = AMES(local_dim=128, model_dim=16, num_encoder_layers=1, dim_feedforward=16)
     save_weights(tmp_path / "x.safetensors", model, provenance={"backbone": "dinov2"})
-    with pytest.raises(AmesError, match="weights for dinov2 descriptors; the demo extracts rootsift"):
+    with pytest.raises(AmesError, match="trained on dinov2 descriptors, not on rootsift"):
         run_demo(tmp_path / "out", OwnPhotos(tmp_path), **models | {"model": tmp_path / "x.safetensors"})
+
+
+def test_a_backbone_without_shipped_models(tmp_path):
+    with pytest.raises(
+        AmesError, match="backbone dinov2: no models are shipped for it; the demo takes aliked or rootsift"
+    ):
+        run_demo(tmp_path / "out", OwnPhotos(tmp_path), backbone="dinov2")
+    assert not (tmp_path / "out").exists()
+
+
+def test_descriptors_of_another_version_are_noticed(copy, models, monkeypatch):
+    monkeypatch.setattr(rootsift, "_SAMPLING", 0.5)
+    with pytest.raises(
+        AmesError, match=r"photos: made by another version of ames; delete this folder or give"
+    ):
+        again(copy, models)
+
+
+def test_both_kinds_of_shipped_models_are_measured_the_default_last():
+    methods = [method.name for method in _methods("aliked", None, None)]
+    assert methods == [
+        *["Chamfer, float"] * 2,
+        *["AMES"] * 2,
+        *["ELViS"] * 2,
+        "AMES binary",
+        "ELViS binary",
+    ]

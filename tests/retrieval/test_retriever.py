@@ -134,6 +134,14 @@ def test_a_full_precision_model_and_chamfer(tmp_path):
         Retriever.build(tmp_path / "c", tmp_path / "photos", "chamfer")
 
 
+def test_a_collection_stays_the_model_s_whatever_is_installed_later(tmp_path, monkeypatch):
+    photos.save(tmp_path / "photos" / "1.jpg", photos.scene(1))
+    first = Retriever.build(tmp_path / "index", tmp_path / "photos")
+    monkeypatch.setenv("AMES_BACKBONE", "aliked")
+    again = Retriever.build(tmp_path / "index", tmp_path / "photos")
+    assert again.reranker.name == first.reranker.name
+
+
 def test_files_of_others_are_never_touched(tmp_path):
     photos.save(tmp_path / "photos" / "1.jpg", photos.scene(1))
     precious = tmp_path / "index.building" / "precious.txt"

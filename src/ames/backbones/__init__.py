@@ -44,7 +44,7 @@ class Composition(NamedTuple):
 
 
 # Composed backbones that have a name of their own, which may be that of the local network.
-COMPOSITIONS: dict[str, Composition] = {}
+COMPOSITIONS = {"aliked": Composition("aliked", "efficientnet-lite0", whitening="aliked_global")}
 
 
 def make_backbone(
@@ -53,6 +53,7 @@ def make_backbone(
     weights: str | Path | None = PUBLISHED,
     device: Any = "cpu",
     attention: bool = False,
+    vector: bool = True,
     seed: int = 0,
 ) -> Backbone:
     """Make the backbone ``name``, in evaluation mode.
@@ -60,7 +61,8 @@ def make_backbone(
     name: one of ``NAMES`` or ``COMPOSITIONS``, or "LOCAL+GLOBAL", two of ``NAMES``
     (``ames.backbones.composed``). weights: a file of the network's authors, a Hugging Face folder (vision
     transformers), a name of the hub, or ``PUBLISHED``; None: random ones from ``seed``. attention: maps with
-    weights, where a network has a class token or a pooling head. AmesError lists the known names.
+    weights, where a network has a class token or a pooling head. vector: False: of two networks, the one of
+    local features alone. AmesError lists the known names.
     """
     if name == "rootsift":
         if weights != PUBLISHED:
@@ -68,6 +70,9 @@ def make_backbone(
         return RootSift(vlad=Vlad.load(shipped_path(ROOTSIFT_GLOBAL)))
     made_of = _composition(name)
     if made_of is not None:
+        _check_parts(name, made_of)
+        if not vector:
+            return _network(made_of.local, weights, attention=attention, seed=seed).to(device)
         if attention:
             raise _no_attention(name)
         if weights not in (PUBLISHED, None):
@@ -84,7 +89,7 @@ def is_backbone(name: str) -> bool:
 
 def _network(name: str, weights: str | Path | None, *, attention: bool, seed: int) -> ImageNetwork:
     if name not in NETWORKS:
-        raise AmesError(f"backbone {name!r} is none of: {', '.join((*NAMES, *COMPOSITIONS))}")
+        raise AmesError(f"backbone {name!r} is none of: {', '.join(dict.fromkeys((*NAMES, *COMPOSITIONS)))}")
     family = NETWORKS[name]
     if issubclass(family, VisionTransformer):
         return family(name, weights=weights, attention=attention, seed=seed)
@@ -104,13 +109,16 @@ def _composition(name: str) -> Composition | None:
     return Composition(local, vector) if joint else None
 
 
-def _composed(name: str, made_of: Composition, weights: str | Path | None, seed: int) -> Composed:
-    parts = (made_of.local, made_of.vector)
-    for part, kind in zip(parts, (KeypointBackbone, MapBackbone), strict=True):
+def _check_parts(name: str, made_of: Composition) -> None:
+    for part, kind in zip(made_of[:2], (KeypointBackbone, MapBackbone), strict=True):
         fitting = [one for one, family in NETWORKS.items() if issubclass(family, kind)]
         if part not in fitting:
             place = "local features" if kind is KeypointBackbone else "global vector"
             raise AmesError(f"backbone {name!r}: {part!r} gives no {place} here; take {', '.join(fitting)}")
+
+
+def _composed(name: str, made_of: Composition, weights: str | Path | None, seed: int) -> Composed:
+    parts = (made_of.local, made_of.vector)
     local, vector = (_network(part, weights, attention=False, seed=seed) for part in parts)
     assert isinstance(local, KeypointBackbone)
     assert isinstance(vector, MapBackbone)

@@ -26,7 +26,7 @@ class Aliked(KorniaNetwork):
     """name: one of ``SIZES``: 64-d descriptors (t16) or 128-d; 16 or 32 sampled places each."""
 
     SIZES: ClassVar = {"aliked": "aliked-n16", "aliked-t16": "aliked-t16", "aliked-n32": "aliked-n32"}
-    long_side = 320
+    long_side = 448
 
     @property
     def local_dim(self) -> int:  # type: ignore[override]  # an attribute of the others

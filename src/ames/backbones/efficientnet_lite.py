@@ -64,7 +64,7 @@ class EfficientNetLite(MapBackbone):
     """
 
     SIZES: ClassVar = {
-        "efficientnet-lite0": Size(1.0, 1.0, 224),
+        "efficientnet-lite0": Size(1.0, 1.0, 288),
         "efficientnet-lite2": Size(1.1, 1.2, 288),
     }
     mean = (127 / 255,) * 3

@@ -21,6 +21,8 @@ from ames.features import LocalFeatures
 from ames.weights.files import load_state, read_weights
 from ames.weights.published import published
 
+KORNIA = "0.9"  # whose networks these files were written for
+
 
 class KorniaNetwork(KeypointBackbone):
     """A network of ``kornia.feature``, in evaluation mode; it can be pickled.
@@ -110,6 +112,9 @@ class Disk(KorniaNetwork):
 
     def keypoints(self, images: Tensor, count: int) -> LocalFeatures:
         """As the interface says; images RGB in 0 ... 1."""
+        if max(images.shape[2:]) <= self.multiple:  # one place of the deepest map, which has no statistics
+            empty = images.new_zeros(0)
+            return collected(*[[x] * len(images) for x in (empty.view(0, 2), empty, empty.view(0, 128))])
         found = self.network(images, n=count, score_threshold=float("-inf"))
         return collected(
             [one.keypoints.flip(1) + 0.5 for one in found],
@@ -122,12 +127,17 @@ def import_kornia() -> Any:
     """The module kornia, its features loaded; AmesError says how to install it."""
     try:
         importlib.import_module("kornia.feature")
-        return importlib.import_module("kornia")
+        kornia = importlib.import_module("kornia")
     except ImportError as error:
         raise AmesError(
             f"this backbone needs kornia, which cannot be loaded ({first_line(error)}): "
             + installing("local")
         ) from error
+    if not kornia.__version__.startswith(f"{KORNIA}."):
+        raise AmesError(
+            f"kornia {kornia.__version__} is installed, and {KORNIA} is needed: " + installing("local")
+        )
+    return kornia
 
 
 def collected(

@@ -42,6 +42,8 @@ class Whitening:
     def fit(cls, vectors: np.ndarray, *, dim: int, power: float = 0.5) -> Whitening:
         """From vectors float32 [n, D] of training images; AmesError unless n > dim and D >= dim."""
         n, width = vectors.shape
+        if dim < 1 or not np.isfinite(vectors).all():
+            raise AmesError(f"whitening: {dim} dimensions, or vectors that are not finite")
         if n <= dim or width < dim:
             raise AmesError(
                 f"whitening: {dim} dimensions of {n} vectors {width}-d: give more than {dim} of them"

@@ -22,7 +22,7 @@ def register(commands: Any) -> None:
     )
     add = curve.add_argument
     add("folder", type=Path, help="a prepared test set")
-    add("--descriptors", default="rootsift", help="of the folder's files (rootsift)")
+    add("--descriptors", help="of the folder's files (default: those with shipped models that are there)")
     add("--models", type=Path, nargs="+", metavar="FILE", help="checkpoints (default: the shipped two)")
     add("--db-desc-num", type=positive, nargs="+", default=[10, 25, 50, 100, 200], help="(10 25 50 100 200)")
     add("--query-desc-num", type=positive, default=200, help="descriptors of a query (200)")
@@ -55,9 +55,10 @@ def _curve(args: argparse.Namespace) -> None:
         Scoring(query_count=args.query_desc_num, database_count=count, compute=compute)
         for count in args.db_desc_num
     ]
-    folder = DatasetFolder(args.folder, args.descriptors)
-    paths, fusion = args.models or _shipped(args.descriptors), Fusion(args.lamb, args.temp)
-    contenders = load_contenders(paths, backbone=args.descriptors, fusion=fusion)
+    descriptors = args.descriptors or _prepared(args.folder)
+    folder = DatasetFolder(args.folder, descriptors)
+    paths, fusion = args.models or _shipped(descriptors), Fusion(args.lamb, args.temp)
+    contenders = load_contenders(paths, backbone=descriptors, fusion=fusion)
     test = open_test_set(folder, contenders[0].model)
     protocols = choose_protocols(test.ground_truth, args.protocol)
     sizes = {"num_rerank": args.num_rerank, "extra_bytes": args.extra_bytes}
@@ -80,14 +81,25 @@ def _curve(args: argparse.Namespace) -> None:
     print(f"picture: {draw(rows, picture, label=mean, title=top)}")
 
 
+def _prepared(folder: Path) -> str:
+    """The backbone with shipped models whose shortlist is in the folder; of two, the default one."""
+    from ames.backbones.choice import BUILT_IN, LEARNED, default_backbone
+    from ames.datasets.layout import DatasetFolder
+
+    there = [name for name in (LEARNED, BUILT_IN) if DatasetFolder(folder, name).shortlist.is_file()]
+    return there[0] if len(there) == 1 else default_backbone()
+
+
 def _shipped(descriptors: str) -> list[Path]:
-    from ames.models.registry import shipped_for
+    from ames.models.registry import all_shipped_for
     from ames.weights import shipped_path
 
-    names = [shipped_for(descriptors, binarized=binarized) for binarized in (False, True)]
-    if None in names:
+    names = [
+        name for binarized in (False, True) for name in all_shipped_for(descriptors, binarized=binarized)
+    ]
+    if not names:
         raise AmesError(f"--models is missing: no weights for {descriptors} descriptors are shipped")
-    return [shipped_path(name) for name in names if name]
+    return [shipped_path(name) for name in names]
 
 
 def _outputs(out: Path) -> tuple[Path, Path]:

@@ -53,7 +53,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add the fields of ``ExtractionConfig``, which has the defaults: what is not given is left out."""
     add = partial(parser.add_argument, default=argparse.SUPPRESS)
-    add("--backbone", help="rootsift (default), or networks: aliked, dinov2, aliked+efficientnet-lite2 ...")
+    add(
+        "--backbone",
+        help="aliked, rootsift, dinov2, xfeat+efficientnet-lite0 ... (aliked if installed, else rootsift)",
+    )
     add("--desc-num", type=positive, help="local descriptors per image (of keypoints 400, of maps 700)")
     add("--dtype", choices=("float16", "float32"), help="of local descriptors (float16)")
     add("--overwrite", action="store_true", help="replace files, complete or partial, of other settings")
@@ -76,11 +79,23 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def read_config(args: argparse.Namespace) -> ExtractionConfig:
-    """Return the options of ``add_config``; AmesError names a value that is out of bounds."""
+    """Return the options of ``add_config``; AmesError names a value that is out of bounds.
+
+    A line says which backbone is taken where none is named.
+    """
     from dataclasses import fields
 
+    from ames.backbones.choice import chosen, default_backbone
     from ames.extraction.config import ExtractionConfig
+    from ames.models.load import load
 
+    if "backbone" not in args:
+        packer = getattr(args, "pack", None)
+        trained_on = None if packer is None else load(packer).about.get("backbone")
+        args.backbone = trained_on or default_backbone()
+        print(
+            chosen(args.backbone) if trained_on is None else f"backbone {trained_on}, of {packer}", flush=True
+        )
     names = {option.name for option in fields(ExtractionConfig)}
     return ExtractionConfig(**{name: value for name, value in vars(args).items() if name in names})
 

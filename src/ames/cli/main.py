@@ -85,6 +85,7 @@ def _register_demo(commands: Any) -> None:
     add("--images", type=Path, help="folder with one sub-folder per object (default: generated images)")
     add("--distractors", default="distractors", help="sub-folder of --images without objects (distractors)")
     add("-o", "--out", type=Path, default=Path("demo"), help="folder of all output files (demo)")
+    add("--backbone", help="aliked or rootsift (default: aliked where it is installed, else rootsift)")
     add("--num-rerank", type=positive, default=100, help="candidates to re-rank per query (100)")
     add("--landmarks", type=positive, default=40, help="number of generated landmarks (40)")
     add("--seed", type=natural, default=0, help="seed of the generated landmarks (0)")
@@ -136,6 +137,7 @@ def _demo(args: argparse.Namespace) -> None:
     run_demo(
         args.out,
         generated if args.images is None else OwnPhotos(args.images, args.distractors),
+        backbone=args.backbone,
         num_rerank=args.num_rerank,
         workers=args.workers,
         device=args.device,

@@ -87,8 +87,8 @@ def trained_model(config: DictConfig, path: Path | str | None) -> Trained:
         if path is not None:
             raise AmesError(f"{config.model._target_} has no weights: leave model_path={path} out")
         return Trained(build_model(config).eval(), kind, None)
-    if path is None and kind == "AMES":
-        path = shipped_for(config.desc_name, binarized=flag(config.model, "binarized"))
+    if path is None and kind in ("AMES", "ELViS"):
+        path = shipped_for(config.desc_name, binarized=flag(config.model, "binarized"), kind=kind)
     if path is None and kind != "AMES":
         raise AmesError(f"model_path is missing: give a checkpoint of {kind}")
     if path is None:

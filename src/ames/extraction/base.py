@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ames.backbones.base import Backbone, ImageFeatures
+from ames.backbones.composed import Composed
 from ames.datasets.images import read_image
 from ames.descriptors.encoding import LocalRows
 from ames.descriptors.provenance import Provenance
@@ -67,7 +68,8 @@ class BaseExtractor:
         self.rows = LocalRows(config.desc_num, local_dim, config.dtype)
         self.packer: Similarity | None = None
         if config.pack is not None:
-            found = _load_packer(config.pack, local_dim)
+            local = backbone.local if isinstance(backbone, Composed) else backbone
+            found = _load_packer(config.pack, local_dim, local.name)
             self.packer = found.model
             self.rows = LocalRows(config.desc_num, self.packer.code_bytes, "uint8")
             fingerprint = self.packer.fingerprint()[:16]
@@ -89,8 +91,8 @@ class BaseExtractor:
         return self.packer.compress(local)
 
 
-def _load_packer(name_or_path: Path, width: int) -> Loaded:
-    found = load(name_or_path)
+def _load_packer(name_or_path: Path, width: int, backbone: str) -> Loaded:
+    found = load(name_or_path, backbone=backbone)
     if found.model.code_bits is None:
         raise AmesError(
             f"{name_or_path}: a full-precision model, which has no bits to pack; give a binary one"

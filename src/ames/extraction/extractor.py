@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 from ames.backbones import NAMES, is_backbone
 from ames.backbones.base import ImageFeatures
+from ames.backbones.choice import chosen, default_backbone
 from ames.errors import AmesError, unknown
 from ames.extraction.base import BaseExtractor, ImageRegion
 from ames.extraction.config import ExtractionConfig
@@ -19,6 +21,7 @@ from ames.features import LocalFeatures
 from ames.io.console import check_device
 from ames.models.registry import MODELS
 
+log = logging.getLogger(__name__)
 _CHANNELS = ((), (3,), (4,))
 
 # A file, pixels uint8 [H, W, 3] RGB (or grey [H, W], or with transparency [H, W, 4]), or a PIL image.
@@ -29,19 +32,23 @@ class Extractor:
     """Makes local features and a global vector of photos.
 
     name: a backbone, or a model of ``list_models``, whose backbone, detector and settings are then taken.
+    None: ``ames.backbones.choice.default_backbone``.
     detector: a file that says which locations of a network count, or the name of a released one. device:
     torch's name. Other options are those of ``ames.extraction.config.ExtractionConfig``.
     """
 
     def __init__(
         self,
-        name: str = "rootsift",
+        name: str | None = None,
         detector: Path | str | None = None,
         *,
         device: str = "cpu",
         **options: Any,
     ) -> None:
         check_device(device, option="device")
+        if name is None:
+            name = default_backbone()
+            log.info("%s", chosen(name))
         self._extractor = build_extractor(preset_config(name, detector=detector, device=device, **options))
         self.name = self._extractor.name
 

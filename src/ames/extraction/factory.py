@@ -34,7 +34,7 @@ def build_extractor(config: ExtractionConfig) -> BaseExtractor:
         options["weights"] = None if config.weights == RANDOM else config.weights
     if config.weight_by == "attention":
         options["attention"] = True
-    backbone = make_backbone(config.backbone, **options)
+    backbone = make_backbone(config.backbone, vector=config.vector != "none", **options)
     if isinstance(backbone, (KeypointBackbone, Composed)):
         _check_options(config, _FOR_KEYPOINTS, "finds points in fp32, not cells of maps")
         if config.vector not in ("cls", "none"):

@@ -83,6 +83,10 @@ class Images:
         return list_digest(self.names, self.boxes or ())
 
 
+class OtherSettings(AmesError):  # noqa: N818 - a finding about files
+    """Files are there, of other settings or of another version of the library."""
+
+
 class NothingReadable(AmesError):  # noqa: N818 - a finding about a folder
     """Not one of the images can be read."""
 
@@ -207,7 +211,7 @@ def _already(plan: OutputPlan, there: list[Path]) -> Extraction:
             other = None if dtype == rows.dtype else f"dtype: there {dtype}, now {rows.dtype}"
         if other is not None:
             made = f"was made with different settings ({other})"
-            raise AmesError(f"{path}: exists but {made}; use --overwrite to replace it")
+            raise OtherSettings(f"{path}: exists but {made}; use --overwrite to replace it")
     return Extraction(list(plan.files), len(plan.names), already=True)
 
 

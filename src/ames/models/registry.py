@@ -38,7 +38,8 @@ class ModelEntry:
     ``takes`` names, which no backbone here makes. extraction:
     options of ``ames.extraction.config.ExtractionConfig`` that its descriptors were made with; a detector is
     the name of a released file. fusion: ``lamb`` and ``temp``. query_desc_num, db_desc_num: descriptors per
-    image, as it is used. licence: of the weights.
+    image, as it is used. default: of the shipped models for its backbone, the one that is taken where none is
+    named. licence: of the weights.
     """
 
     kind: str = "AMES"
@@ -51,22 +52,24 @@ class ModelEntry:
     fusion: Mapping[str, float] | None = None
     query_desc_num: int = 600
     db_desc_num: int = 50
+    default: bool = False
     licence: str = "Apache-2.0"
 
 
-def _rootsift(binarized: bool, lamb: float, temp: float) -> ModelEntry:
+_DEFAULT_KINDS = {"aliked": "ELViS", "rootsift": "AMES"}  # docs/shipped.md: why
+
+
+def _shipped(backbone: str, binarized: bool, lamb: float, temp: float, kind: str = "AMES") -> ModelEntry:
+    """lambda and gamma were chosen on generated validation pictures (docs/shipped.md)."""
+    small = {"num_encoder_layers": 3, "dim_feedforward": 256, "init": "matching"} if kind == "AMES" else {}
     return ModelEntry(
-        arguments={
-            "local_dim": 128,
-            "num_encoder_layers": 3,
-            "dim_feedforward": 256,
-            "init": "matching",
-            "binarized": binarized,
-        },
+        kind=kind,
+        arguments={"local_dim": 128, "binarized": binarized, **small},
         weights=SHIPPED,
-        backbone="rootsift",
+        backbone=backbone,
         fusion={"lamb": lamb, "temp": temp},
         query_desc_num=200,
+        default=_DEFAULT_KINDS[backbone] == kind,
     )
 
 
@@ -131,8 +134,14 @@ def _elvis(backbone: str, local_dim: int, trained_on: str, **extraction: Any) ->
 
 
 MODELS = {
-    "rootsift_ames": _rootsift(False, 0.45, 0.1),
-    "rootsift_ames_dist": _rootsift(True, 0.40, 0.2),
+    "aliked_elvis": _shipped("aliked", False, 0.1, 0.02, "ELViS"),
+    "aliked_elvis_binary": _shipped("aliked", True, 0.35, 0.08, "ELViS"),
+    "aliked_ames": _shipped("aliked", False, 0.4, 0.2),
+    "aliked_ames_dist": _shipped("aliked", True, 0.4, 0.2),
+    "rootsift_ames": _shipped("rootsift", False, 0.25, 0.1),
+    "rootsift_ames_dist": _shipped("rootsift", True, 0.35, 0.1),
+    "rootsift_elvis": _shipped("rootsift", False, 0.05, 0.01, "ELViS"),
+    "rootsift_elvis_binary": _shipped("rootsift", True, 0.45, 0.08, "ELViS"),
     "dinov2_ames": _released("dinov2_ames", False, 0.50, 0.20),
     "dinov2_ames_dist": _released("dinov2_ames_dist", True, 0.35, 0.10),
     "cvnet_ames": _released("cvnet_ames", False, 0.85, 0.80),
@@ -173,13 +182,22 @@ def model_entry(name: str) -> ModelEntry:
     return MODELS[name]
 
 
-def shipped_for(backbone: str | None, *, binarized: bool) -> str | None:
-    """Return the name of the first shipped AMES model for a backbone's descriptors; None without one."""
+def shipped_for(backbone: str | None, *, binarized: bool, kind: str | None = None) -> str | None:
+    """Return the name of the shipped model for a backbone's descriptors that is taken by default.
+
+    kind: of ``CLASSES``, None: any. None where none is shipped.
+    """
+    return next(iter(all_shipped_for(backbone, binarized=binarized, kind=kind)), None)
+
+
+def all_shipped_for(backbone: str | None, *, binarized: bool, kind: str | None = None) -> list[str]:
+    """As ``shipped_for``: the names of all, the default first."""
+    found = []
     for name, entry in MODELS.items():
-        binary = entry.arguments.get("binarized", False)
-        if (entry.kind, entry.weights, entry.backbone, binary) == ("AMES", SHIPPED, backbone, binarized):
-            return name
-    return None
+        own = (entry.weights, entry.backbone, entry.arguments.get("binarized", False))
+        if own == (SHIPPED, backbone, binarized) and kind in (None, entry.kind):
+            found.append(name)
+    return sorted(found, key=lambda name: not MODELS[name].default)
 
 
 def released_files() -> dict[str, list[str]]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ames.backbones import make_backbone
+from ames.backbones.choice import chosen, default_backbone
 from ames.datasets.finding import is_image_file
 from ames.datasets.ground_truth import GroundTruth, ids, load_ground_truth, save_ground_truth
 from ames.datasets.landmarks.build import Parameters, make_landmarks
@@ -31,29 +31,34 @@ from ames.evaluation.protocols import (
 )
 from ames.evaluation.sweep import evaluate_initial, evaluate_oracle, junk_ids
 from ames.evaluation.test_set import TestSet
+from ames.extraction.base import BaseExtractor
 from ames.extraction.config import ExtractionConfig
-from ames.extraction.process_pool import PoolExtractor
+from ames.extraction.factory import build_extractor
+from ames.extraction.pipeline import OtherSettings
 from ames.global_search.shortlist import Shortlist
 from ames.io.atomic import atomic_file
 from ames.io.hashing import sha256
 from ames.io.text import counted
 from ames.models.base import Similarity
 from ames.models.chamfer import Chamfer
-from ames.models.checkpoints import build_from_weights
+from ames.models.load import load
+from ames.models.registry import all_shipped_for
 from ames.pipelines.prepare import extract_split, make_shortlist
 from ames.reporting.html import Hit, Strip, write_report
 from ames.reporting.tables import format_table
 from ames.reranking.fusion import Fusion, rerank
 from ames.reranking.list_scores import ListScores
 from ames.reranking.scorer import ComputeConfig
-from ames.weights import shipped_path
-from ames.weights.files import read_weights
 
 # Descriptors used of a query, and of a database image in the small and in the large setting.
 QUERY_DESC, FEW, MANY = 200, 50, 200
-# Chosen on the validation landmarks at each database count; scripts/train_rootsift.py prints them.
-CHAMFER_FUSIONS = {FEW: Fusion(0.05, 1.0), MANY: Fusion(0.0, 0.1)}
+# Chosen on the generated validation pictures at each database count (docs/shipped.md).
+CHAMFER_FUSIONS = {
+    "aliked": {FEW: Fusion(0.05, 0.8), MANY: Fusion(0.05, 0.8)},
+    "rootsift": {FEW: Fusion(0.05, 1.0), MANY: Fusion(0.0, 0.1)},
+}
 STORED = 400  # descriptors extracted per image
+_WIDTH = 128  # of the descriptors of each backbone with shipped models
 LANDMARKS, PHOTOS = "landmarks-test", "photos"  # folders of data sets below ``out``
 RECORD = "photos.json"  # of the photos that a demo was made from
 SHOWN = 8  # results in a strip
@@ -98,8 +103,8 @@ class GeneratedLandmarks:
     landmarks: int = 40
     seed: int = 0
 
-    def prepare(self, out: Path, *, workers: int) -> DemoSet:
-        folder = DatasetFolder(out / LANDMARKS, "rootsift")
+    def prepare(self, out: Path, *, backbone: str, workers: int) -> DemoSet:
+        folder = DatasetFolder(out / LANDMARKS, backbone)
         parameters = Parameters(
             "test", self.landmarks, easy=4, hard=6, junk=2, distractors=500, seed=self.seed
         )
@@ -114,9 +119,9 @@ class OwnPhotos:
     root: Path
     distractors: str = DISTRACTORS
 
-    def prepare(self, out: Path, *, workers: int) -> DemoSet:
+    def prepare(self, out: Path, *, backbone: str, workers: int) -> DemoSet:
         collection = open_collection(self.root, distractors=self.distractors)
-        folder = DatasetFolder(out / PHOTOS, "rootsift")
+        folder = DatasetFolder(out / PHOTOS, backbone)
         truth = collection.leave_one_out()
         _check_unchanged(folder.path / RECORD, collection, truth)
         write_names(folder.image_list("gallery"), truth.imlist)
@@ -139,6 +144,7 @@ def run_demo(
     out: Path | str,
     source: GeneratedLandmarks | OwnPhotos = GeneratedLandmarks(),
     *,
+    backbone: str | None = None,
     num_rerank: int = 100,
     workers: int = 2,
     device: str = "cpu",
@@ -147,15 +153,20 @@ def run_demo(
 ) -> Path:
     """Run every stage below ``out``, print the table, and return the path of ``report.html``.
 
+    backbone: of shipped models; None: ``ames.backbones.choice.default_backbone``, and a line says which.
     model, binary_model: checkpoints in place of the shipped ones. Finished stages are reused.
     """
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise AmesError(f"{out}: is not a folder; give a folder to write to")
-    methods = _methods(model, binary_model)
+    if backbone is None:
+        backbone = default_backbone()
+        print(chosen(backbone), flush=True)
+    methods = _methods(backbone, model, binary_model)
     _check_out(out, source)
-    test = source.prepare(out, workers=workers)
-    shortlist = _prepare(test, workers=workers)
+    test = source.prepare(out, backbone=backbone, workers=workers)
+    config = ExtractionConfig(backbone=backbone, desc_num=STORED, workers=workers, device=device)
+    shortlist = _prepare(test, build_extractor(config))
     k = min(num_rerank, shortlist.ids.shape[1])
     outcomes = [_measure(method, test, shortlist, k, device) for method in methods]
     rows = _rows(test, shortlist, outcomes, k)
@@ -211,11 +222,15 @@ def _check_unchanged(path: Path, collection: Collection, truth: GroundTruth) -> 
         )
 
 
-def _prepare(test: DemoSet, *, workers: int) -> Shortlist:
-    config = ExtractionConfig(desc_num=STORED, workers=workers)
-    extractor = PoolExtractor(make_backbone(test.folder.descriptors), config)
+def _prepare(test: DemoSet, extractor: BaseExtractor) -> Shortlist:
     for split in ("query", "gallery"):
-        done = extract_split(test.folder, split, extractor, images=test.images)
+        try:
+            done = extract_split(test.folder, split, extractor, images=test.images)
+        except OtherSettings as error:
+            path = test.folder.path
+            raise AmesError(
+                f"{path}: made by another version of ames; delete this folder or give another --out"
+            ) from error
         if not done.already:
             print(done.summary())
     return Shortlist.load(make_shortlist(test.folder), gallery_size=len(test.ground_truth.imlist))
@@ -224,33 +239,36 @@ def _prepare(test: DemoSet, *, workers: int) -> Shortlist:
 # ---- methods --------------------------------------------------------------------------------------
 
 
-def _methods(model: Path | str | None, binary_model: Path | str | None) -> list[Method]:
+def _methods(backbone: str, model: Path | str | None, binary_model: Path | str | None) -> list[Method]:
     """Rows of the table below the global one, the binary model last."""
-    full, full_fusion = _ames(model or shipped_path("rootsift_ames"), binarized=False)
-    binary, binary_fusion = _ames(binary_model or shipped_path("rootsift_ames_dist"), binarized=True)
-    chamfer = Chamfer(local_dim=128)
-    return [
-        Method("Chamfer, float", chamfer, MANY, CHAMFER_FUSIONS[MANY]),
-        Method("Chamfer, float", chamfer, FEW, CHAMFER_FUSIONS[FEW]),
-        Method(type(full).__name__, full, MANY, full_fusion),
-        Method(type(full).__name__, full, FEW, full_fusion),
-        Method("AMES binary", binary, FEW, binary_fusion),
-    ]
+    if backbone not in CHAMFER_FUSIONS:
+        known = " or ".join(CHAMFER_FUSIONS)
+        raise AmesError(f"backbone {backbone}: no models are shipped for it; the demo takes {known}")
+    fusions, methods = CHAMFER_FUSIONS[backbone], []
+    for count in (MANY, FEW):
+        methods.append(Method("Chamfer, float", Chamfer(local_dim=_WIDTH), count, fusions[count]))
+    for found, fusion in _learned(backbone, model, binarized=False):
+        methods += [Method(type(found).__name__, found, count, fusion) for count in (MANY, FEW)]
+    for found, fusion in _learned(backbone, binary_model, binarized=True):
+        methods.append(Method(f"{type(found).__name__} binary", found, FEW, fusion))
+    return methods
 
 
-def _ames(path: Path | str, *, binarized: bool) -> tuple[Similarity, Fusion]:
-    weights = read_weights(path)
-    backbone = weights.about.get("backbone")
-    if backbone not in (None, "rootsift"):
-        raise AmesError(f"{path}: weights for {backbone} descriptors; the demo extracts rootsift")
-    model = build_from_weights(weights, source=str(path))
-    is_binary = model.code_bits is not None
-    if model.local_dim != 128 or is_binary != binarized:
-        kind, expected = ("binary" if x else "full-precision" for x in (is_binary, binarized))
-        raise AmesError(
-            f"{path}: a {kind} model of {model.local_dim}-d descriptors; expected a {expected} one of 128-d"
-        )
-    return model, Fusion.from_checkpoint(weights.about, source=str(path)) or Fusion(0.0, 1.0)
+def _learned(
+    backbone: str, given: Path | str | None, *, binarized: bool
+) -> Iterator[tuple[Similarity, Fusion]]:
+    """A checkpoint, or the shipped models of the backbone, the default one last, and their fusions."""
+    shipped = reversed(all_shipped_for(backbone, binarized=binarized))
+    for name in shipped if given is None else [given]:
+        found = load(name, backbone=backbone)
+        model, is_binary = found.model, found.model.code_bits is not None
+        if model.local_dim != _WIDTH or is_binary != binarized:
+            kind, expected = ("binary" if x else "full-precision" for x in (is_binary, binarized))
+            raise AmesError(
+                f"{name}: a {kind} model of {model.local_dim}-d descriptors; expected a {expected} one of "
+                f"{_WIDTH}-d"
+            )
+        yield model, Fusion.from_checkpoint(found.about, source=found.name) or Fusion(0.0, 1.0)
 
 
 def _measure(method: Method, test: DemoSet, shortlist: Shortlist, k: int, device: str) -> Outcome:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from ames.backbones.base import ImageFeatures
+from ames.backbones.choice import chosen, default_backbone
 from ames.database.index import open_index
 from ames.database.store import Database
 from ames.errors import AmesError, naming
@@ -28,7 +29,7 @@ from ames.global_search.shortlist import Shortlist
 from ames.io.console import check_device
 from ames.models.base import Similarity
 from ames.models.load import FILES, Loaded, load
-from ames.models.registry import MODELS, ModelEntry
+from ames.models.registry import MODELS, ModelEntry, shipped_for
 from ames.reranking.fusion import Fusion, rerank_by
 from ames.reranking.list_scorer import ListScorer
 from ames.reranking.reranker import Hits, Reranker
@@ -70,7 +71,7 @@ class Retriever:
         cls,
         folder: Path | str,
         images: Path | str | Sequence[Path | str],
-        model: str | Path = "rootsift_ames_dist",
+        model: str | Path | None = None,
         *,
         fusion: Fusion | None = None,
         factory: str | None = None,
@@ -79,7 +80,8 @@ class Retriever:
     ) -> Retriever:
         """Make a collection in ``folder`` of the photos in a folder, or of a list of files, and open it.
 
-        model: a name of ``list_models``, or a checkpoint, then with ``backbone=``. fusion: None: that of the
+        model: a name of ``list_models``, or a checkpoint, then with ``backbone=``; None: the shipped binary
+        model of ``ames.backbones.choice.default_backbone``, and the log says which. fusion: None: that of the
         model. factory: FAISS code of the global vectors (None: SQ4 from 10,000 photos on, SQfp16 below: the
         range of a code that few vectors were fitted on does not hold those that are added). Other options:
         ``desc_num``, local descriptors stored per image, and those of
@@ -92,9 +94,12 @@ class Retriever:
         from ames.retrieval.photos import digest, list_photos, make_database, work_folder
 
         check_device(device, option="device")
-        folder, found, photos = check_folder(folder), load(model), list_photos(images)
-        wanted = _plan(found, model, digest(photos), fusion, {**options, "device": device})
+        folder = check_folder(folder)
         there = Collection.load(folder)
+        if model is None:  # what is installed may have changed since
+            model = _default_model() if there is None else there.model
+        found, photos = load(model), list_photos(images)
+        wanted = _plan(found, model, digest(photos), fusion, {**options, "device": device})
         if there is not None:
             there.check_same(folder, wanted)
         factory = factory or ("SQ4" if len(photos.names) >= _MANY else "SQfp16")
@@ -287,6 +292,15 @@ class Retriever:
                 "search with the features of an Extractor"
             )
         return self.config
+
+
+def _default_model() -> str:
+    """The shipped binary model of the default backbone."""
+    backbone = default_backbone()
+    name = shipped_for(backbone, binarized=True)
+    assert name is not None
+    log.info("model %s; %s", name, chosen(backbone))
+    return name
 
 
 def _plan(

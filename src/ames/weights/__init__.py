@@ -1,6 +1,7 @@
-"""The weights that ship with the library, all for RootSIFT and trained on generated landmarks alone.
+"""The weights that ship with the library, trained on generated pictures alone.
 
-``scripts/train_rootsift.py`` makes them; ``training.json`` beside them is its log.
+``scripts/train_shipped.py`` makes them; ``<backbone>_training.json`` beside them is its log.
+``photographs.csv`` names the authors of the photographs that the pictures were made of.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def published(name: str, *, folder: Path | str | None = None) -> Path:
     AmesError where it is nowhere, or another file: it says what to install.
     """
     wanted = FILES[name]
-    cached = Path(folder or Path(torch.hub.get_dir()) / "checkpoints") / wanted.name
+    cached = _cached(wanted, folder)
     installed = _installed(wanted)
     for path in (cached, installed):
         if path is not None and path.is_file() and sha256(path) == wanted.digest:
@@ -100,6 +100,16 @@ def published(name: str, *, folder: Path | str | None = None) -> Path:
     )
 
 
+def present(name: str) -> bool:
+    """Return whether a file of ``FILES`` is downloaded or installed; its content is not read."""
+    wanted = FILES[name]
+    return _cached(wanted, None).is_file() or _installed(wanted) is not None
+
+
+def _cached(wanted: PublishedFile, folder: Path | str | None) -> Path:
+    return Path(folder or Path(torch.hub.get_dir()) / "checkpoints") / wanted.name
+
+
 def _installed(wanted: PublishedFile) -> Path | None:
     """The file in the installed package; nothing of the package is imported."""
     try:
@@ -113,5 +123,7 @@ def _installed(wanted: PublishedFile) -> Path | None:
 def _checked(path: Path, wanted: PublishedFile) -> Path:
     found = sha256(path)
     if found != wanted.digest:
-        raise AmesError(f"{path}: its SHA-256 is {found}, not {wanted.digest} as published: remove the file")
+        raise AmesError(
+            f"{path}: its SHA-256 begins with {found[:12]}, not {wanted.digest[:12]} as published: remove it"
+        )
     return path

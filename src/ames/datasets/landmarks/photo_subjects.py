@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from ames.datasets.landmarks import scenery
 from ames.datasets.landmarks.boxes import Box
 from ames.datasets.landmarks.facades import draw_landmark
 from ames.datasets.landmarks.outlines import draw_outline
@@ -21,6 +22,8 @@ ASPECTS = (0.6, 1.7)  # width / height of a crop
 MARGIN = 3  # pixels around a plane that lie outside of its mask: the border of a layer is never seen
 FACADE_TEXTURED = 0.7  # share of the facades whose wall has a photograph's texture
 FACADE_SIZE = 560  # pixels of a facade's side, about
+PLACE_SHARE = 0.5  # of the landmarks, most of which do not move in the world
+PLACE_SIZE = (560, 720)  # pixels: a view shows a part of it
 
 
 @dataclass(frozen=True)
@@ -37,16 +40,38 @@ class Plane:
 
 @dataclass(frozen=True)
 class Subject:
-    """A landmark: its kind (``roles.KINDS``) and its body."""
+    """A landmark: its kind (``roles.KINDS``), its body, its place (None: another one in each view)."""
 
     kind: str
     body: Plane | Box
+    place: Plane | None = None
 
 
 def make_subject(
     role: Role, studio: Studio, of_group: Callable[[], np.random.Generator], rng: np.random.Generator
 ) -> Subject:
-    """The landmark of a role. of_group: a fresh generator, the same for all of a group; rng: this one's."""
+    """The landmark of a role, often in a place of its own. of_group: a fresh generator, the same for all of a
+    group; rng: this one's.
+    """
+    subject = make_bare(role, studio, of_group, rng)
+    if subject.kind == "scene" or rng.random() >= PLACE_SHARE:
+        return subject
+    return replace(subject, place=draw_place(rng, studio, street=subject.kind == "facade"))
+
+
+def draw_place(rng: np.random.Generator, studio: Studio, *, street: bool) -> Plane:
+    """What is behind a landmark in all its views: a crop of a photograph; for facades often a street."""
+    if street and rng.random() < 0.5:
+        image = scenery.background(rng, PLACE_SIZE, int(rng.integers(1, 4)))
+    else:
+        image = studio.surface(rng, PLACE_SIZE, (0.5, 0.8))
+    return Plane(image, np.full(PLACE_SIZE, 255, np.uint8))
+
+
+def make_bare(
+    role: Role, studio: Studio, of_group: Callable[[], np.random.Generator], rng: np.random.Generator
+) -> Subject:
+    """The landmark of a role, without a place."""
     if role.kind == "box":
         own, common = (studio.part(part) for part in role.parts) if role.parts else (None, None)
         return Subject("box", draw_package(rng, draw_make(of_group()), own, common))

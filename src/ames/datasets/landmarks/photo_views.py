@@ -10,6 +10,7 @@ import numpy as np
 from ames.datasets.landmarks import blending, boxes, camera, development, scenery, views
 from ames.datasets.landmarks.boxes import Box, Pose
 from ames.datasets.landmarks.motifs import Motif
+from ames.datasets.landmarks.packages import draw_make, draw_package
 from ames.datasets.landmarks.photo_subjects import Plane, Subject
 from ames.datasets.landmarks.relief import parallax
 from ames.datasets.landmarks.scenes import Conditions, scene_homography
@@ -19,7 +20,7 @@ from ames.datasets.landmarks.textures import Array
 CONDITIONS: dict[str, tuple[views.Range, views.Range, views.Range]] = {
     **views.CONDITIONS,
     "occlusion": ((-0.15, 0.18), (0.3, 0.5), (0.78, 0.92)),  # below 0: nothing is in front
-    "scale": ((0.5, 1.05), (0.28, 0.42), (0.1, 0.2)),
+    "scale": ((0.55, 1.15), (0.3, 0.45), (0.1, 0.2)),
     "gamma": ((1, 1.25), (1.25, 1.7), (2.5, 3.5)),  # or its inverse
     "temperature": ((0, 0.08), (0.1, 0.22), (0.2, 0.3)),  # red up and blue down by this share, or reverse
     "gain": ((0.85, 1.2), (0.6, 0.85), (0.25, 0.45)),
@@ -32,7 +33,7 @@ TROUBLES = {**views.TROUBLES, "light": LIGHT}
 
 # Ranges that a kind has instead: mild, severe, extreme.
 SMALL: dict[str, tuple[views.Range, views.Range, views.Range]] = {
-    "scale": ((0.45, 0.8), (0.25, 0.42), (0.1, 0.2)),
+    "scale": ((0.5, 0.95), (0.28, 0.45), (0.1, 0.2)),
 }
 BY_KIND: dict[str, dict[str, tuple[views.Range, views.Range, views.Range]]] = {
     "object": SMALL,
@@ -51,7 +52,8 @@ SCENE_OVERLAP = {"easy": 0.45, "hard": 0.3, "junk": 0.3}
 OUTPUT = (0.6, 1.0)  # short side of a picture, share of the set's
 CROP_SHARE = 0.1  # share of the pictures that are cropped so that the landmark lies partly outside
 CROP = (0.55, 0.8)  # share of the width that is left
-STREET_SHARE = {"facade": 0.5}  # share of a kind's views in a drawn street; the other kinds have none
+STREET_SHARE = {"facade": 0.5}  # of the views without a place, those in a drawn street
+SHELF_SHARE = 0.5  # share of a package's views with other packages beside it
 SHADOW_SHARE, SHADOW = 0.5, (0.15, 0.6)  # views where the landmark casts a shadow, and how dark
 
 
@@ -91,7 +93,7 @@ def render(
             subject.body, size, Conditions(turned, zoom, shift, SCENE_OVERLAP[difficulty])
         )
     else:
-        image = surroundings(subject.kind, studio, rng, difficulty, size)
+        image = surroundings(subject, studio, rng, size, angles)
         pose = Pose(angles, at["scale"], (shift[0] * size[1], shift[1] * size[0]))
         layer, mask = see(subject.body, rng, size, pose)
         if rng.random() < SHADOW_SHARE:
@@ -132,12 +134,38 @@ def see(body: Plane | Box, rng: np.random.Generator, size: tuple[int, int], pose
 
 
 def surroundings(
-    kind: str, studio: Studio, rng: np.random.Generator, difficulty: str, size: tuple[int, int]
+    subject: Subject,
+    studio: Studio,
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    angles: tuple[float, float, float],
 ) -> Array:
-    """What is behind a landmark: a photograph; for some facades a drawn street."""
-    if rng.random() < STREET_SHARE.get(kind, 0.0):
-        return scenery.background(rng, size, int(rng.integers(1, 3)))
-    return studio.background(rng, size)
+    """What is behind a landmark: its place, where it has one; else another photograph in each view, for some
+    facades a drawn street. Beside a package there are often others.
+    """
+    if subject.place is not None:
+        turned = (angles[0] * SCENE_ANGLES, angles[1] * SCENE_ANGLES, angles[2])
+        shift = (float(rng.normal(0, 0.08)), float(rng.normal(0, 0.05)))
+        zoom = float(rng.uniform(*SCENE_ZOOM["mild"]))
+        image, _ = see_scene(subject.place, size, Conditions(turned, zoom, shift, SCENE_OVERLAP["easy"]))
+    elif rng.random() < STREET_SHARE.get(subject.kind, 0.0):
+        image = scenery.background(rng, size, int(rng.integers(1, 3)))
+    else:
+        image = studio.background(rng, size)
+    if subject.kind == "box" and rng.random() < SHELF_SHARE:
+        for _ in range(int(rng.integers(1, 4))):
+            beside(rng, image, studio)
+    return image
+
+
+def beside(rng: np.random.Generator, image: Array, studio: Studio) -> None:
+    """Set a package of another make into a picture, in place."""
+    size, side = (image.shape[0], image.shape[1]), float(rng.choice((-1.0, 1.0)))
+    picture = studio.surface(rng, (240, 240)) if rng.random() < 0.5 else None
+    box = draw_package(rng, draw_make(rng), picture, None)
+    angles = (float(rng.uniform(-40, 40)), float(rng.uniform(0, 15)), float(rng.normal(0, 3)))
+    shift = (side * size[1] * float(rng.uniform(0.2, 0.45)), size[0] * float(rng.uniform(-0.15, 0.15)))
+    blending.put(image, see(box, rng, size, Pose(angles, float(rng.uniform(0.35, 0.7)), shift)))
 
 
 def cropped(rng: np.random.Generator, image: Array) -> Array:

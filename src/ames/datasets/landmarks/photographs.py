@@ -145,7 +145,8 @@ def reduced(image: Array) -> Array:
     factor = LONG_SIDE / max(h, w)
     if factor >= 1:
         return image
-    return cv2.resize(image, (round(w * factor), round(h * factor)), interpolation=cv2.INTER_AREA)
+    size = max(1, round(w * factor)), max(1, round(h * factor))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def detail_of(image: Array) -> bytes:

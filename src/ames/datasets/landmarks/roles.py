@@ -1,9 +1,9 @@
 """Which photographs, and which parts of them, a landmark is made of.
 
 Three places make a group: landmarks 2g and 2g + 1 and the distractor landmark g. The members of a group are
-often disjoint parts of one photograph, or packages of one make, so they are hard negatives of each other. No
-part of a photograph serves two landmarks, and backgrounds come from photographs that serve no landmark. So
-two labels never show the same thing.
+often disjoint parts of one photograph, or packages of one make, so they are hard negatives of each other.
+But for the common picture of a make, no part of a photograph is the subject of two landmarks, and backgrounds
+come from photographs that serve no landmark. So two labels never show the same thing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SHARED_KINDS = {"wall": 0.2, "object": 0.2, "box": 0.3, "scene": 0.3}
 REST_KINDS = {"wall": 0.5, "object": 0.5}  # of parts that are left over
 FINE_SIDE = 700  # pixels of the shorter side of a photograph that may have nine parts
 DRAWN_SHARE = 0.2  # of the groups: facades and printed packages, which need no photograph of their own
-DRAWN_KINDS = ("facade", "facade", "box")  # in turn
+DRAWN_KINDS = ("facade", "box", "box")  # in turn: packages of one make are the hardest negatives
 LEAST_DETAIL = 9  # mean gradient, grey levels, of a place that shows something
 LEAST_COVER = (0.35, 0.55)  # share of such places in a part, and in the middle of a scene
 LEAST_VARIETY = 8  # of a photograph that shows things; parts of a mere texture cannot be told apart
