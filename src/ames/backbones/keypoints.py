@@ -55,14 +55,7 @@ class KorniaNetwork(KeypointBackbone):
         self.eval()
 
     def provenance(self) -> dict[str, Any]:
-        return {
-            "backbone": self.name,
-            "weights": self.weights,
-            "long_side": self.long_side,
-            "multiple": self.multiple,
-            "scales": list(self.scales),
-            "kornia": import_kornia().__version__,
-        }
+        return super().provenance() | {"kornia": import_kornia().__version__}
 
     def _build(self, features: Any) -> Any:
         """The network, of the module ``kornia.feature``, with random weights."""

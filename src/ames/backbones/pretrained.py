@@ -48,14 +48,7 @@ class Network(MapBackbone):
         self.name = name
 
     def provenance(self) -> dict[str, Any]:
-        return {
-            "backbone": self.name,
-            "weights": self.weights,
-            "long_side": self.long_side,
-            "multiple": self.multiple,
-            "scales": list(self.scales),
-            "transformers": import_transformers().__version__,
-        }
+        return super().provenance() | {"transformers": import_transformers().__version__}
 
 
 class KeyMapping(NamedTuple):
