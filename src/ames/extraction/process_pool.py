@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import cv2
@@ -67,7 +70,7 @@ def _ticked(results: Iterator[ExtractionResult], tick: Callable[[], object]) -> 
         yield result
 
 
-@contextmanager
+@contextlib.contextmanager
 def _mapper(one: ExtractOne, workers: int) -> Iterator[Mapper]:
     """``one`` of every region, in order, by so many processes; 0: in this one."""
     if not workers:
@@ -75,12 +78,11 @@ def _mapper(one: ExtractOne, workers: int) -> Iterator[Mapper]:
         return
     context = get_context("spawn")
     # Not among what a process is started with: one that died over it would be waited for without end.
-    copies = context.Queue()
-    copies.cancel_join_thread()
-    for _ in range(workers):
-        copies.put(one)
+    reader, writer = context.Pipe(duplex=False)
+    copies = threading.Thread(target=_send_copies, args=(writer, _pickled(one), workers), daemon=True)
+    copies.start()
     ended = context.RawValue("b", 0)  # without a lock, which a worker that is killed could hold
-    pool = ProcessPoolExecutor(workers, context, _start_worker, (copies, ended))
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (reader, context.Lock(), ended))
     try:
         yield lambda photos: map(_received, _by_workers(pool, photos, _AHEAD * workers))
     except BrokenProcessPool as error:
@@ -88,6 +90,19 @@ def _mapper(one: ExtractOne, workers: int) -> Iterator[Mapper]:
     finally:
         ended.value = 1
         pool.shutdown(cancel_futures=True)
+        reader.close()  # no worker is left: the thread ends, even if nobody took its copies
+        copies.join()
+
+
+def _pickled(one: ExtractOne) -> bytes:
+    return bytes(ForkingPickler.dumps(one))
+
+
+def _send_copies(writer: Connection, copy: bytes, count: int) -> None:
+    # No queue, whose thread frees semaphores at its end, late enough to be reported as leaked.
+    with writer, contextlib.suppress(BrokenPipeError):
+        for _ in range(count):
+            writer.send_bytes(copy)
 
 
 def _by_workers(
@@ -103,7 +118,7 @@ def _by_workers(
         yield from task
 
 
-@contextmanager
+@contextlib.contextmanager
 def _interruptions_held() -> Iterator[None]:
     """Delay Ctrl-C to the end of the block, lest it leave a pool half made.
 
@@ -143,11 +158,13 @@ _worker: ExtractOne
 _ended: Any  # its value: whether nobody wants results any more
 
 
-def _start_worker(copies: Any, ended: Any) -> None:
+def _start_worker(copies: Connection, reading: Any, ended: Any) -> None:
     global _worker, _ended
     _ended = ended
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _worker = copies.get()
+    with reading:
+        copy = copies.recv_bytes()
+    _worker = pickle.loads(copy)
     cv2.setNumThreads(1)
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # damaged files are listed
     torch.set_num_threads(1)
