@@ -1,12 +1,13 @@
-"""Train the models that the library ships for one backbone, on pictures generated from photographs.
+"""Train the models that the library ships for one backbone, on photographed and drawn pictures.
 
     python scripts/fetch_photographs.py --out photographs
     python scripts/train_shipped.py --backbone aliked --photos photographs --out runs/shipped
     python scripts/train_shipped.py --backbone rootsift --photos photographs --out runs/shipped
 
-Stages: generate pictures (training and validation), fit the global descriptor, extract, shortlist, train
-with src/train.py, write the weights and the log. Models: ELViS, full precision and binary; AMES, full
-precision, and binary distilled from it.
+Stages: generate pictures, fit the global descriptor, extract, shortlist, train with src/train.py, write the
+weights and the log. Training pictures: landmarks made of photographs, and drawn ones, in one list. Validation
+pictures: landmarks made of other photographs. Models: ELViS, full precision and binary; AMES, full precision,
+and binary distilled from it.
 Finished stages are skipped and interrupted ones resumed, so that the command can be repeated; all backbones
 share the pictures. The test landmarks of `ames demo` are of another split, which nothing here reads.
 """
@@ -43,6 +44,7 @@ from ames.extraction.batched import BatchedExtractor
 from ames.extraction.config import ExtractionConfig
 from ames.extraction.pipeline import Images, plan_output, run
 from ames.extraction.process_pool import PoolExtractor
+from ames.io.atomic import atomic_file
 from ames.io.console import OneLineParser, run_script
 from ames.models.checkpoints import load_model, save_weights
 from ames.pipelines.prepare import extract_split, make_shortlist
@@ -59,20 +61,14 @@ def main() -> None:
     args = parse()
     train = DatasetFolder(args.out / "landmarks-train", args.backbone)
     val = DatasetFolder(args.out / "landmarks-val", args.backbone)
-    size = (args.width * 3 // 4, args.width)
-    common: dict[str, Any] = {"easy": 4, "hard": 6, "seed": args.seed, "size": size}
-    made: dict[str, Any] = {"workers": args.workers, "photos": args.photos}
-    counts = {"landmarks": args.landmarks, "distractors": args.distractors, "junk": 0}
-    make_landmarks(train.path, Parameters("train", **counts, **common), **made)
-    counts = {"landmarks": args.val_landmarks, "distractors": args.val_distractors, "junk": 2}
-    make_landmarks(val.path, Parameters("val", **counts, **common), **made)
+    parts = generate(train, val, args)
     prepare(train, val, args)
 
     log: dict[str, Any] = {
         "arguments": {k: str(v) for k, v in vars(args).items() if k not in ("out", "photos")}
     }
     log["machine"] = {"torch": torch.__version__, "processor": platform.machine(), "device": args.device}
-    log["pictures"] = {folder.name: described(folder) for folder in (train, val)}
+    log["pictures"] = {str(part.relative_to(args.out)): described(part) for part in (*parts, val.path)}
     for name, words in plan(args).items():
         log[name] = trained(args.out / f"{name}.pt", words, args)
     (args.out / f"{args.backbone}_training.json").write_text(json.dumps(log, indent=1))
@@ -81,10 +77,11 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--backbone", choices=BACKBONES, required=True)
-    parser.add_argument("--photos", type=Path, help="a folder of photographs (default: drawings alone)")
+    parser.add_argument("--photos", type=Path, required=True, help="a folder of photographs")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--landmarks", type=int, default=520, help="of training, 10 views each")
     parser.add_argument("--distractors", type=int, default=700)
+    parser.add_argument("--drawn", type=int, default=600, help="drawn training landmarks, and distractors")
     parser.add_argument("--val-landmarks", type=int, default=60)
     parser.add_argument("--val-distractors", type=int, default=500)
     parser.add_argument("--width", type=int, default=512, help="of the landscape pictures, in pixels")
@@ -100,9 +97,35 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def described(folder: DatasetFolder) -> Any:
+def generate(train: DatasetFolder, val: DatasetFolder, args: argparse.Namespace) -> list[Path]:
+    """The pictures of both sets; return the folders that the training list joins."""
+    size = (args.width * 3 // 4, args.width)
+    common: dict[str, Any] = {"easy": 4, "hard": 6, "seed": args.seed, "size": size}
+
+    def make(folder: Path, split: str, landmarks: int, distractors: int, photos: Path | None) -> Path:
+        junk = 0 if split == "train" else 2
+        parameters = Parameters(split, landmarks, distractors=distractors, junk=junk, **common)
+        make_landmarks(folder, parameters, workers=args.workers, photos=photos)
+        return folder
+
+    make(val.path, "val", args.val_landmarks, args.val_distractors, args.photos)
+    parts = [make(train.path / "photographed", "train", args.landmarks, args.distractors, args.photos)]
+    if args.drawn:
+        parts.append(make(train.path / "drawn", "train", args.drawn, args.drawn, None))
+    with atomic_file(train.image_list()) as file:
+        file.write("".join(map(joined, parts)).encode())
+    return parts
+
+
+def joined(part: Path) -> str:
+    """The training list of a set below the folder of the joined list; its labels are no other set's."""
+    name = part.name
+    return "".join(f"{name}/{x.path},{name}-{x.label}\n" for x in read_list(part / "train.txt"))
+
+
+def described(folder: Path) -> Any:
     """What the generator recorded of a set."""
-    return json.loads((folder.path / "dataset.json").read_text())
+    return json.loads((folder / "dataset.json").read_text())
 
 
 # ---- descriptors ----------------------------------------------------------------------------------
@@ -199,7 +222,7 @@ def trained(path: Path, words: list[str], args: argparse.Namespace) -> dict[str,
     runpy.run_path(str(TRAIN), run_name="__main__")
     model, about = load_model(path), read_weights(path).about
     shipped = {key: about[key] for key in ("backbone", "blend", "seed") if key in about}
-    source = "generated landmarks" if args.photos is None else "pictures generated from photographs"
+    source = "pictures generated from photographs" + (" and drawings" if args.drawn else "")
     save_weights(
         path.with_suffix(".safetensors"), model, half=True, provenance=shipped | {"trained_on": source}
     )

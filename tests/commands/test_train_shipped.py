@@ -1,32 +1,22 @@
 """The script that makes the shipped models, end to end on a few small pictures."""
 
 import json
+from collections import Counter
 
 import pytest
 import torch
 
 from ames.backbones.choice import missing
+from ames.datasets.lists import read_list
 from ames.models.checkpoints import load_model
 from ames.models.registry import MODELS, SHIPPED
 from helpers import photos
 from helpers.commands import ROOT, run_script
 
 SCRIPT = ROOT / "scripts" / "train_shipped.py"
-SMALL = ["--landmarks", 3, "--distractors", 2, "--val-landmarks", 1, "--val-distractors", 2, "--width", 96]
-SMALL += [
-    "--desc-num",
-    30,
-    "--global-dim",
-    8,
-    "--epochs",
-    1,
-    "--student-epochs",
-    1,
-    "--elvis-epochs",
-    1,
-    "--workers",
-    0,
-]
+SMALL = ["--landmarks", 3, "--distractors", 2, "--val-landmarks", 1, "--val-distractors", 2, "--drawn", 2]
+SMALL += ["--width", 96, "--desc-num", 30, "--global-dim", 8, "--workers", 0]
+SMALL += ["--epochs", 1, "--student-epochs", 1, "--elvis-epochs", 1]
 SMALL += ["cpu=true", "tracker=null", "train_dataset.min_negatives=1", "train_dataset.batch_size=24"]
 SMALL += ["train_dataset.desc_num=20", "val_dataset.num_rerank=5"]
 
@@ -51,7 +41,15 @@ def test_both_models_are_made_and_a_second_call_trains_nothing(backbone, tmp_pat
     assert make(backbone, tmp_path) == 0
     out = tmp_path / "made models"
     log = json.loads((out / f"{backbone}_training.json").read_text())
-    assert log["pictures"]["landmarks-train"]["photographs"]["number"] == 60
+    pictures = log["pictures"]
+    assert pictures["landmarks-train/photographed"]["photographs"]["number"] == 60
+    assert "photographs" not in pictures["landmarks-train/drawn"]
+    items = read_list(out / "landmarks-train" / "train.txt")
+    assert all((out / "landmarks-train" / item.path).is_file() for item in items)
+    # Ten views of each landmark, and distractors: the sets have the same labels, the joined list has not.
+    assert {n: count for n, count in Counter(x.label for x in items).items() if count == 10} == dict.fromkeys(
+        [f"photographed-{n}" for n in range(3)] + [f"drawn-{n}" for n in range(2)], 10
+    )
     shipped_models = {
         name: row.arguments
         for name, row in MODELS.items()
