@@ -130,6 +130,13 @@ class Database:
         codes, has_global = np.concatenate(parts), np.concatenate(present)
         return (codes, has_global) if self._alive is None else (codes[self._alive], has_global[self._alive])
 
+    def empty_rows(self) -> np.ndarray:
+        """Return int64: the images with neither local codes nor a global one, which no search finds."""
+        heads = [np.array(segment.table[:, :3]) for segment in self.segments]
+        head = np.concatenate([np.empty((0, 3), np.uint8), *heads])
+        empty = (head[:, :2] == 0).all(1) & (head[:, 2] & HAS_GLOBAL == 0)
+        return np.flatnonzero(empty if self._alive is None else empty[self._alive])
+
     def rows_as_stored(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return uint8 [n, row_bytes] of some images, checked, as their segments store them."""
         stored = self.stored_rows(rows)

@@ -23,6 +23,7 @@ from ames.retrieval.collection import BUILDING, Collection
 
 log = logging.getLogger(__name__)
 STEM = "photos"  # what the names of the files begin with
+_MANY = 10_000
 
 
 def list_photos(photos: Path | str | Sequence[Path | str]) -> Images:
@@ -60,19 +61,38 @@ def extract_source(images: Images, extractor: BaseExtractor, stem: Path) -> tupl
     return Source(DescriptorFile(local), GlobalFile(vectors)), done
 
 
-def make_database(
-    folder: Path, photos: Images, wanted: Collection, made_by: Loaded, factory: str, work: Path
-) -> None:
-    """Extract photos to files in ``work``, and make a database of them; resumes.
+def default_factory(count: int) -> str:
+    """The FAISS code of global vectors for so many photos.
 
-    AmesError, before anything is extracted, for a backbone without a global vector, a FAISS factory that
-    cannot code it, and a model whose codes a database cannot hold.
+    The range of a code that few vectors were fitted on does not hold those that are added later.
+    """
+    return "SQ4" if count >= _MANY else "SQfp16"
+
+
+def checked_extractor(wanted: Collection, made_by: Loaded, factory: str) -> BaseExtractor:
+    """Return what extracts photos for a collection. Nothing is written.
+
+    AmesError for a backbone without a global vector, a FAISS factory that cannot code it, and a model whose
+    codes a database cannot hold.
     """
     extractor = build_extractor(wanted.extraction)
     if extractor.global_dim is None:
         raise AmesError(f"backbone {extractor.name} gives no global vector: a collection needs one")
     check_factory(factory, extractor.global_dim)
     check_storable(made_by.model, extractor.local_dim)
+    return extractor
+
+
+def make_database(
+    folder: Path,
+    photos: Images,
+    wanted: Collection,
+    made_by: Loaded,
+    factory: str,
+    work: Path,
+    extractor: BaseExtractor,
+) -> None:
+    """Extract photos to files in ``work``, and make a database of them; resumes."""
     # Files of other settings that an interrupted call has left have other names.
     source, done = extract_source(photos, extractor, work / f"{STEM}-{wanted.digest}")
     for line in done.summary().splitlines()[1:]:

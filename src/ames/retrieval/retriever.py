@@ -17,27 +17,26 @@ import numpy as np
 import torch
 
 from ames.backbones.base import ImageFeatures
-from ames.backbones.choice import chosen, default_backbone
 from ames.database.index import open_index
 from ames.database.store import Database
 from ames.errors import AmesError, naming
 from ames.extraction.config import ExtractionConfig
-from ames.extraction.extractor import Photo, extract_photos, preset_config
+from ames.extraction.extractor import Photo, extract_photos
 from ames.extraction.factory import build_extractor
 from ames.features import LocalFeatures
 from ames.global_search.shortlist import Shortlist
 from ames.io.console import check_device
 from ames.models.base import Similarity
-from ames.models.load import FILES, Loaded, load
-from ames.models.registry import MODELS, ModelEntry, shipped_for
+from ames.models.load import FILES, load
+from ames.models.registry import MODELS
 from ames.reranking.fusion import Fusion, rerank_by
 from ames.reranking.list_scorer import ListScorer
 from ames.reranking.reranker import Hits, Reranker
 from ames.reranking.scorer import PairScorer
 from ames.retrieval.collection import BUILDING, Collection, check_folder
+from ames.retrieval.planning import default_model, plan_collection, query_count
 
 NUM_RERANK = 100
-_MANY = 10_000
 
 log = logging.getLogger(__name__)
 
@@ -91,21 +90,29 @@ class Retriever:
         interrupted resumes when it is called again; one that is finished opens the collection. AmesError
         where the folder holds anything else.
         """
-        from ames.retrieval.photos import digest, list_photos, make_database, work_folder
+        from ames.retrieval.photos import (
+            checked_extractor,
+            default_factory,
+            digest,
+            list_photos,
+            make_database,
+            work_folder,
+        )
 
         check_device(device, option="device")
         folder = check_folder(folder)
         there = Collection.load(folder)
         if model is None:  # what is installed may have changed since
-            model = _default_model() if there is None else there.model
+            model = default_model() if there is None else there.model
         found, photos = load(model), list_photos(images)
-        wanted = _plan(found, model, digest(photos), fusion, {**options, "device": device})
+        wanted = plan_collection(found, model, digest(photos), fusion, {**options, "device": device})
         if there is not None:
             there.check_same(folder, wanted)
-        factory = factory or ("SQ4" if len(photos.names) >= _MANY else "SQfp16")
+        factory = factory or default_factory(len(photos.names))
         with work_folder(folder, finished=there is not None) as work:
             if there is None:
-                make_database(folder, photos, wanted, found, factory, work)
+                extractor = checked_extractor(wanted, found, factory)
+                make_database(folder, photos, wanted, found, factory, work, extractor)
                 wanted.save(folder)
         return cls.open(folder, device=device)
 
@@ -139,7 +146,7 @@ class Retriever:
             if model == built.model and Path(built.model).suffix in FILES and not Path(built.model).exists():
                 raise AmesError(f"{folder}: its model is no longer at {built.model}: give model=PATH")
         entry = MODELS.get(str(model))
-        query = built.query_desc_num if built is not None else _queries(entry)
+        query = built.query_desc_num if built is not None else query_count(entry)
         reranker = Reranker(
             model,  # type: ignore[arg-type]  # one of them is given
             fusion,
@@ -292,45 +299,6 @@ class Retriever:
                 "search with the features of an Extractor"
             )
         return self.config
-
-
-def _default_model() -> str:
-    """The shipped binary model of the default backbone."""
-    backbone = default_backbone()
-    name = shipped_for(backbone, binarized=True)
-    assert name is not None
-    log.info("model %s; %s", name, chosen(backbone))
-    return name
-
-
-def _plan(
-    found: Loaded, model: str | Path, images: str, fusion: Fusion | None, options: dict[str, Any]
-) -> Collection:
-    """What a collection is built of, from the options of ``Retriever.build``."""
-    entry = found.entry
-    name = found.name if entry is not None and entry.backbone else options.pop("backbone", None)
-    if name is None:
-        raise AmesError(f"model {model}: name the backbone of its photos, such as backbone='rootsift'")
-    if fusion is None and Fusion.from_checkpoint(found.about, source=found.name) is None:
-        raise AmesError(f"{found.name} brings no lambda and gamma: give fusion=Fusion(lamb, gamma)")
-    stored = options.pop("desc_num", 50 if entry is None else entry.db_desc_num)
-    if type(stored) is not int or stored < 1:
-        raise AmesError(f"desc_num {stored!r} is not a whole number of 1 or more")
-    config = preset_config(name, **options)
-    place = Path(model) if entry is not None else Path(model).resolve()
-    return Collection(
-        model=str(place),
-        extraction=config if found.model.code_bits is None else replace(config, pack=place),
-        desc_num=stored,
-        query_desc_num=_queries(entry),
-        images=images,
-        fusion=fusion,
-    )
-
-
-def _queries(entry: ModelEntry | None) -> int:
-    """Local descriptors that a model is used with of a query."""
-    return 600 if entry is None else entry.query_desc_num
 
 
 def _check_counts(k: int, num_rerank: int) -> None:

@@ -1,0 +1,121 @@
+"""Which photos of a folder a collection holds: names, contents, and what could not be read."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ames.datasets.finding import find_images
+from ames.errors import AmesError
+from ames.io.atomic import atomic_file
+from ames.io.claims import parsed
+from ames.io.hashing import sha256
+from ames.io.progress import progress
+
+NAME = "photos.json"  # beside a collection's files
+_FORMAT, _VERSION = "ames photos", 1
+_UNSETTLED = 2.0  # seconds in which a file system may give two contents one time
+_HASHED_ALOUD = 500  # files from which on hashing shows its progress
+
+
+@dataclass(frozen=True)
+class PhotoFile:
+    """A photo as it was indexed.
+
+    size: in bytes. changed: its time of modification in nanoseconds, -1 where a later change might not show
+    in it. sha256: of the file, empty where it could not be read. problem: why it is no readable image.
+    """
+
+    size: int
+    changed: int
+    sha256: str
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class PhotoRecord:
+    """The photos of a collection by their paths below ``root``, those that cannot be read included."""
+
+    root: Path
+    photos: dict[str, PhotoFile]
+
+    @property
+    def readable(self) -> list[str]:
+        """Names of the photos that can be read, sorted."""
+        return sorted(name for name, photo in self.photos.items() if photo.problem is None)
+
+    def save(self, path: Path) -> None:
+        """Write it; atomic."""
+        photos = {name: list(vars(photo).values()) for name, photo in sorted(self.photos.items())}
+        content = {"format": _FORMAT, "version": _VERSION, "root": str(self.root), "photos": photos}
+        with atomic_file(path) as file:
+            file.write(json.dumps(content, indent=0).encode())
+
+    @classmethod
+    def load(cls, path: Path) -> PhotoRecord | None:
+        """Read a record; None where there is no such file. AmesError for a damaged one."""
+        try:
+            content = parsed(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise AmesError(f"{path}: damaged; index the photos to a new folder") from error
+        try:
+            if (content["format"], content["version"]) != (_FORMAT, _VERSION):
+                raise AmesError(f"{path}: of another version of the library; give a new folder")
+            photos = {name: PhotoFile(*fields) for name, fields in content["photos"].items()}
+            return cls(Path(content["root"]), photos)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise AmesError(f"{path}: damaged; index the photos to a new folder") from error
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The images below a folder now. notes: lines about other files."""
+
+    photos: dict[str, PhotoFile]
+    notes: list[str]
+
+
+def scan(root: Path, known: Mapping[str, PhotoFile], *, rehash: bool = False) -> Scan:
+    """Read names and contents of all images below ``root``.
+
+    known: earlier contents; a file of the same size and time of modification is not read again, unless
+    ``rehash``. AmesError where the folder has no image.
+    """
+    found = find_images(root)
+    photos: dict[str, PhotoFile] = {}
+    now = time.time_ns()
+    waiting: list[tuple[str, os.stat_result]] = []
+    for name in found.names:
+        try:
+            status = os.stat(root / name)
+        except OSError:  # gone since the folder was read
+            continue
+        before = known.get(name)
+        if before is None or rehash or (before.size, before.changed) != (status.st_size, status.st_mtime_ns):
+            waiting.append((name, status))
+        else:
+            photos[name] = before
+    shown = len(waiting) if len(waiting) >= _HASHED_ALOUD else 0
+    with progress("read", shown, "photos") as tick:
+        for name, status in waiting:
+            photos[name] = _read(root / name, status, known.get(name), now)
+            tick(1 if shown else 0)
+    return Scan(photos, found.notes())
+
+
+def _read(path: Path, status: os.stat_result, before: PhotoFile | None, now: int) -> PhotoFile:
+    settled = now - status.st_mtime_ns > _UNSETTLED * 1e9
+    changed = status.st_mtime_ns if settled else -1
+    try:
+        digest = sha256(path)
+    except OSError as error:
+        return PhotoFile(status.st_size, -1, "", error.strerror or "cannot be read")
+    if before is not None and before.sha256 == digest:
+        return replace(before, size=status.st_size, changed=changed)
+    return PhotoFile(status.st_size, changed, digest)

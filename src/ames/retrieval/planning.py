@@ -1,0 +1,57 @@
+"""What a collection is to be built of: from a caller's options to a ``Collection``."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ames.backbones.choice import chosen, default_backbone
+from ames.errors import AmesError
+from ames.extraction.extractor import preset_config
+from ames.models.load import Loaded
+from ames.models.registry import ModelEntry, shipped_for
+from ames.reranking.fusion import Fusion
+from ames.retrieval.collection import Collection
+
+log = logging.getLogger(__name__)
+
+
+def default_model() -> str:
+    """The shipped binary model of the default backbone."""
+    backbone = default_backbone()
+    name = shipped_for(backbone, binarized=True)
+    assert name is not None
+    log.info("model %s; %s", name, chosen(backbone))
+    return name
+
+
+def plan_collection(
+    found: Loaded, model: str | Path, images: str, fusion: Fusion | None, options: dict[str, Any]
+) -> Collection:
+    """What a collection is built of, from the options of ``Retriever.build``."""
+    entry = found.entry
+    name = found.name if entry is not None and entry.backbone else options.pop("backbone", None)
+    if name is None:
+        raise AmesError(f"model {model}: name the backbone of its photos, such as backbone='rootsift'")
+    if fusion is None and Fusion.from_checkpoint(found.about, source=found.name) is None:
+        raise AmesError(f"{found.name} brings no lambda and gamma: give fusion=Fusion(lamb, gamma)")
+    stored = options.pop("desc_num", 50 if entry is None else entry.db_desc_num)
+    if type(stored) is not int or stored < 1:
+        raise AmesError(f"desc_num {stored!r} is not a whole number of 1 or more")
+    config = preset_config(name, **options)
+    place = Path(model) if entry is not None else Path(model).resolve()
+    return Collection(
+        model=str(place),
+        extraction=config if found.model.code_bits is None else replace(config, pack=place),
+        desc_num=stored,
+        query_desc_num=query_count(entry),
+        images=images,
+        fusion=fusion,
+    )
+
+
+def query_count(entry: ModelEntry | None) -> int:
+    """Local descriptors that a model is used with of a query."""
+    return 600 if entry is None else entry.query_desc_num
