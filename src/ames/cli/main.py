@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ames import __version__
-from ames.cli import curve, database, extract, inspect, models, plot
+from ames.cli import curve, database, extract, inspect, models, photos, plot
+from ames.cli.options import add_workers
 from ames.errors import AmesError
 from ames.io.console import (
     OneLineParser,
@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = OneLineParser(prog="ames", description="Instance-level image retrieval.")
     parser.add_argument("--version", action="version", version=f"ames {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    photos.register(commands)
     _register_demo(commands)
     extract.register(commands)
     _register_landmarks(commands)
@@ -91,7 +92,7 @@ def _register_demo(commands: Any) -> None:
     add("--seed", type=natural, default=0, help="seed of the generated landmarks (0)")
     add("--model", type=Path, help="full-precision checkpoint (default: the shipped one)")
     add("--binary-model", type=Path, help="binary checkpoint (default: the shipped one)")
-    _add_workers(demo)
+    add_workers(demo)
     add_device(demo)
     demo.set_defaults(run=_demo)
 
@@ -108,7 +109,7 @@ def _register_landmarks(commands: Any) -> None:
     add("--distractors", type=natural, default=500, help="images of other landmarks or of none (500)")
     add("--seed", type=natural, default=0, help="another seed draws other landmarks (0)")
     add("--photos", type=Path, metavar="FOLDER", help="make the pictures of the photographs in this folder")
-    _add_workers(landmarks)
+    add_workers(landmarks)
     landmarks.set_defaults(run=_landmarks)
 
 
@@ -122,11 +123,6 @@ def _register_report(commands: Any) -> None:
     add("--protocol", nargs="+", default=[], metavar="NAME", help="protocols (default: those of the run)")
     add("--ground-truth", type=Path, help="the ground truth file, if it has moved")
     report.set_defaults(run=_report)
-
-
-def _add_workers(parser: argparse.ArgumentParser) -> None:
-    count = min(os.cpu_count() or 1, 8)
-    parser.add_argument("--workers", type=natural, default=count, help=f"processes, 0: none ({count})")
 
 
 def _demo(args: argparse.Namespace) -> None:

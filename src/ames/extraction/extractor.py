@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,6 +17,7 @@ from ames.errors import AmesError, unknown
 from ames.extraction.base import BaseExtractor, ImageRegion
 from ames.extraction.config import ExtractionConfig
 from ames.extraction.factory import build_extractor
+from ames.extraction.preprocessing import Box
 from ames.features import LocalFeatures
 from ames.io.console import check_device
 from ames.models.registry import MODELS
@@ -78,9 +79,18 @@ class Extractor:
         return extract_photos(self._extractor, photos)
 
 
-def extract_photos(extractor: BaseExtractor, photos: list[Photo]) -> list[ImageFeatures]:
-    """Return the features of each photo, local ones packed where the extractor packs."""
-    regions = [ImageRegion(_opened(photo, place)) for place, photo in enumerate(photos)]
+def extract_photos(
+    extractor: BaseExtractor, photos: list[Photo], boxes: Sequence[Box | None] | None = None
+) -> list[ImageFeatures]:
+    """Return the features of each photo, local ones packed where the extractor packs.
+
+    boxes: x1, y1, x2, y2 of what is extracted of each, in pixels; None: all of it.
+    """
+    boxes = [None] * len(photos) if boxes is None else boxes
+    regions = [
+        ImageRegion(_opened(photo, place), box)
+        for place, (photo, box) in enumerate(zip(photos, boxes, strict=True))
+    ]
     (found,) = extractor.chunks(regions, len(regions))
     features = []
     for place, result in enumerate(found):

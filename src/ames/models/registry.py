@@ -190,6 +190,12 @@ def shipped_for(backbone: str | None, *, binarized: bool, kind: str | None = Non
     return next(iter(all_shipped_for(backbone, binarized=binarized, kind=kind)), None)
 
 
+def preset_model(name: str) -> str:
+    """Return the model that a preset stands for: a backbone's binary one, else the name or path as it is."""
+    binary = [x for x, entry in MODELS.items() if entry.arguments.get("binarized") and entry.backbone == name]
+    return min(binary, key=lambda x: not MODELS[x].default, default=name)
+
+
 def all_shipped_for(backbone: str | None, *, binarized: bool, kind: str | None = None) -> list[str]:
     """As ``shipped_for``: the names of all, the default first."""
     found = []

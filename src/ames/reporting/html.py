@@ -20,12 +20,13 @@ from ames.io.atomic import atomic_file
 from ames.reporting.tables import table_cells
 
 THUMBNAIL_SIDE = 120  # pixels of the long side
-LABELS = {"right": "✓", "wrong": "", "junk": "junk"}  # the mark shown on the picture, beside its frame
+# The mark shown on the picture, beside its frame; "found": nothing is known about it.
+LABELS = {"right": "✓", "wrong": "", "junk": "junk", "found": ""}
 
 
 @dataclass(frozen=True)
 class Hit:
-    """One result: its image, whether it is "right", "wrong" or "junk", its score and the name to show.
+    """One result: its image, its label (of ``LABELS``), its score and the name to show.
 
     Raises AmesError for another label.
     """
@@ -97,6 +98,7 @@ def write_report(
         strips=sections,
         thumbnails=thumbnails.rules,
         marks=LABELS,
+        judged=any(hit.label != "found" for s in strips for _, hits in s.rankings for hit in hits),
     )
     path = Path(path)
     with atomic_file(path) as file:

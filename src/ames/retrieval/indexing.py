@@ -66,6 +66,12 @@ class Changes:
         counts |= {"unchanged": self.unchanged, "unreadable": len(self.unreadable)}
         return ", ".join(f"{n:,} {what}" for what, n in counts.items() if n) or "nothing to do"
 
+    def trouble(self) -> list[str]:
+        """Return lines about files that no search finds: all that are unreadable, and why."""
+        lines = [f"{name}: {why}" for name, why in self.unreadable.items()]
+        lines += [f"{name}: has no features that a search could find" for name in self.without_features]
+        return lines + self.notes
+
 
 def index_photos(
     photos: Path | str,

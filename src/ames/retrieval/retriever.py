@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from numbers import Integral
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +24,7 @@ from ames.errors import AmesError, naming
 from ames.extraction.config import ExtractionConfig
 from ames.extraction.extractor import Photo, extract_photos
 from ames.extraction.factory import build_extractor
+from ames.extraction.preprocessing import Box
 from ames.features import LocalFeatures
 from ames.global_search.shortlist import Shortlist
 from ames.io.console import check_device
@@ -34,6 +36,8 @@ from ames.reranking.list_scorer import ListScorer
 from ames.reranking.reranker import Hits, Reranker
 from ames.reranking.scorer import PairScorer
 from ames.retrieval.collection import BUILDING, Collection, check_folder
+from ames.retrieval.photo_record import NAME as RECORD
+from ames.retrieval.photo_record import PhotoRecord
 from ames.retrieval.planning import default_model, plan_collection, query_count
 
 NUM_RERANK = 100
@@ -207,6 +211,25 @@ class Retriever:
     def _reopen(self) -> None:
         self.database = Database(self.database.path)
         self._index = open_index(self.database)
+        self.__dict__.pop("_known", None)
+
+    @cached_property
+    def root(self) -> Path | None:
+        """The folder of the photos, which ``ames index`` records; None for other collections."""
+        record = PhotoRecord.load(self.database.path / RECORD)
+        return None if record is None else record.root
+
+    def photo(self, name: str) -> Path:
+        """Return the file of a photo of the collection. AmesError for another name, and without ``root``."""
+        if self.root is None:
+            raise AmesError(f"{self.database.path}: not made by ames index, so its photos may be anywhere")
+        if name not in self._known:
+            raise AmesError(f"{self.database.path}: holds no photo {name!r}")
+        return self.root / name
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(self.database.names)
 
     # ---- search -----------------------------------------------------------------------------------
 
@@ -215,17 +238,21 @@ class Retriever:
         photo: Photo | ImageFeatures,
         k: int = 10,
         *,
+        box: Box | None = None,
         num_rerank: int = NUM_RERANK,
         budget_ms: float | None = None,
     ) -> Hits:
         """Return the best ``k`` photos for a query, best first, with names and fused scores.
 
         photo: a path, an array uint8 [H, W, 3] RGB, a PIL image, or an ``Extractor``'s features of one photo.
-        num_rerank: photos of the global search that are re-ranked; budget_ms: of the re-ranking, as
-        ``Reranker.rank`` has it. A query without keypoints finds nothing.
+        box: x1, y1, x2, y2 in pixels of the upright photo: what is searched for. num_rerank: photos of the
+        global search that are re-ranked; budget_ms: of the re-ranking, as ``Reranker.rank`` has it. A query
+        without features finds nothing.
         """
         _check_counts(k, num_rerank)
-        features = photo if isinstance(photo, ImageFeatures) else self._extract(photo)
+        if box is not None and isinstance(photo, ImageFeatures):
+            raise AmesError("box: features have none; give the photo")
+        features = photo if isinstance(photo, ImageFeatures) else self.extract(photo, box)
         if features.vector is None or np.ndim(features.vector) != 1:
             raise AmesError("search takes the features of one photo, with its global vector")
         found = self._index.search(np.asarray(features.vector)[None], num_rerank)
@@ -286,11 +313,12 @@ class Retriever:
                 scores[row, : len(hits)] = [hit.score for hit in hits]
         return Shortlist(ids, scores)
 
-    def _extract(self, photo: Photo) -> ImageFeatures:
+    def extract(self, photo: Photo, box: Box | None = None) -> ImageFeatures:
+        """Return the features of a photo as a query of this collection; box: as of ``search``."""
         if self._extractor is None:
             config = replace(self._photos_config(), pack=None, workers=0)  # a query is not packed
             self._extractor = build_extractor(config)
-        return extract_photos(self._extractor, [photo])[0]
+        return extract_photos(self._extractor, [photo], [box])[0]
 
     def _photos_config(self) -> ExtractionConfig:
         if self.config is None:

@@ -1,0 +1,115 @@
+"""Commands for a folder of photos: ``ames index``, ``ames search``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from ames.cli.options import add_examples, add_output, add_workers, tell_progress
+from ames.io.console import add_device, check_device, positive
+
+TOP = 10
+
+
+def register(commands: Any) -> None:
+    """Add the commands to the sub-parsers of ``ames``."""
+    index = commands.add_parser(
+        "index",
+        help="make a folder of photos searchable, or bring its collection up to date",
+        description="Make a collection of the photos below a folder. A second call adds new photos, drops "
+        "deleted ones and updates changed ones; after an interruption, it resumes.",
+    )
+    index.add_argument("photos", type=Path, help="folder of photos, searched with its sub-folders")
+    index.add_argument("-o", "--out", type=Path, required=True, metavar="DB", help="folder of the collection")
+    index.add_argument(
+        "--preset",
+        help="what photos are described with: aliked, rootsift, dinov2, cvnet, a model of ames models, or a "
+        "checkpoint (default: aliked where it is installed, else rootsift)",
+    )
+    index.add_argument("--backbone", help="with a checkpoint: the backbone that it was trained on")
+    index.add_argument("--rehash", action="store_true", help="read all files, also unchanged ones")
+    add_output(index)
+    add_workers(index)
+    add_device(index)
+    add_examples(
+        index,
+        "ames index PHOTOS -o photos.db",
+        "ames index PHOTOS -o photos.db --preset dinov2 --device cuda",
+    )
+    index.set_defaults(run=_index)
+
+    search = commands.add_parser(
+        "search",
+        help="search a collection with a photo, or with a folder of photos",
+        description="Search a collection that ames index made. The score blends global and local similarity.",
+    )
+    search.add_argument("database", type=Path, metavar="DB", help="folder of the collection")
+    search.add_argument("query", type=Path, help="a photo, or a folder of photos")
+    search.add_argument("--box", type=_box, metavar="X1,Y1,X2,Y2", help="search for this part, in pixels")
+    search.add_argument("--top", type=positive, default=TOP, help=f"results per query ({TOP})")
+    search.add_argument("-o", "--out", type=Path, metavar="PAGE", help="write a page of results, .html")
+    add_output(search)
+    add_device(search)
+    add_examples(
+        search,
+        "ames search photos.db query.jpg --top 5",
+        "ames search photos.db query.jpg --box 40,60,300,280 --json",
+        "ames search photos.db QUERIES -o report.html",
+    )
+    search.set_defaults(run=_search)
+
+
+def _box(text: str) -> tuple[float, ...]:
+    try:
+        box = tuple(float(side) for side in text.split(","))
+    except ValueError:
+        box = ()
+    if len(box) != 4:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a box X1,Y1,X2,Y2 in pixels")
+    return box
+
+
+def _index(args: argparse.Namespace) -> None:
+    from ames.database.store import Database
+    from ames.io.text import counted, size_text
+    from ames.models.registry import preset_model
+    from ames.retrieval.indexing import index_photos
+
+    check_device(args.device)
+    tell_progress(args)
+    options = {"backbone": args.backbone} if args.backbone else {}
+    changes = index_photos(
+        args.photos,
+        args.out,
+        None if args.preset is None else preset_model(args.preset),
+        device=args.device,
+        workers=args.workers,
+        rehash=args.rehash,
+        **options,
+    )
+    database = Database(args.out)
+    for line in changes.trouble():
+        print(line, file=sys.stderr)
+    if args.json:
+        held = {"photos": len(database), "bytes_per_photo": round(database.bytes_per_image)}
+        print(json.dumps(held | vars(changes), indent=1))
+    elif not args.quiet:
+        size = size_text(database.bytes_per_image * len(database))
+        print(f"{args.out}: {changes.summary()}; {counted(len(database), 'photo')}, {size}")
+
+
+def _search(args: argparse.Namespace) -> None:
+    from ames.pipelines.search import search_photos, write_page
+
+    check_device(args.device)
+    tell_progress(args)
+    answers = search_photos(args.database, args.query, box=args.box, k=args.top, device=args.device)
+    if args.out is not None:
+        print(write_page(answers, args.out, title=f"{args.query} in {args.database}"))
+    elif args.json:
+        print(json.dumps([answer.as_dict() for answer in answers], indent=1))
+    else:
+        print("\n\n".join(answer.text() for answer in answers))

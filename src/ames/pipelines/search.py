@@ -1,0 +1,112 @@
+"""Search a collection with photos: answers for a program, a terminal, or a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ames.datasets.finding import find_images
+from ames.errors import AmesError
+from ames.extraction.preprocessing import Box
+from ames.io.progress import progress
+from ames.reporting.html import Hit as Picture
+from ames.reporting.html import Strip, write_report
+from ames.reporting.tables import format_table
+from ames.reranking.reranker import Hit
+from ames.retrieval.retriever import NUM_RERANK, Retriever
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The hits of one query, best first, and the files of their photos (None: nobody knows where)."""
+
+    query: Path
+    hits: Sequence[Hit]
+    paths: Sequence[Path | None]
+    problem: str | None = None  # why the query cannot be read
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what ``ames search --json`` prints of it."""
+        rows = [
+            {
+                "rank": rank,
+                "name": hit.name,
+                "path": None if path is None else str(path),
+                "score": hit.score,
+                "global": hit.global_,
+                "local": hit.local,
+            }
+            for rank, (hit, path) in enumerate(zip(self.hits, self.paths, strict=True), 1)
+        ]
+        return {"query": str(self.query), "problem": self.problem, "hits": rows}
+
+    def text(self) -> str:
+        """Return a table with a title."""
+        if self.problem is not None:
+            return f"{self.query}: {self.problem}"
+        if not self.hits:
+            return f"{self.query}: nothing found: the photo has no features"
+        rows = [
+            {
+                "rank": str(rank),
+                "score": f"{hit.score:.3f}",
+                "global": f"{hit.global_:.3f}",
+                "local": f"{hit.local:.2f}",
+                "photo": str(path or hit.name),
+            }
+            for rank, (hit, path) in enumerate(zip(self.hits, self.paths, strict=True), 1)
+        ]
+        return f"{self.query}\n{format_table(rows)}"
+
+
+def search_photos(
+    folder: Path | str,
+    query: Path | str,
+    *,
+    box: Box | None = None,
+    k: int = 10,
+    num_rerank: int = NUM_RERANK,
+    device: str = "cpu",
+) -> list[Answer]:
+    """Search the collection in ``folder`` with a photo, or with each photo of a folder.
+
+    box: as of ``Retriever.search``, for a single photo. AmesError for a photo that cannot be read; one of
+    several has a ``problem`` instead, unless all have.
+    """
+    query = Path(query)
+    index = Retriever.open(folder, device=device)
+    if not query.is_dir():
+        return [_answer(index, query, index.search(query, k, box=box, num_rerank=max(k, num_rerank)))]
+    if box is not None:
+        raise AmesError(f"{query}: a folder; a box is of one photo")
+    names, answers = find_images(query).names, []
+    with progress("search", len(names), "queries") as tick:
+        for name in names:
+            try:
+                hits: Sequence[Hit] = index.search(query / name, k, num_rerank=max(k, num_rerank))
+                answers.append(_answer(index, query / name, hits))
+            except AmesError as error:
+                answers.append(Answer(query / name, [], [], str(error)))
+            tick(1)
+    if all(answer.problem for answer in answers):
+        raise AmesError(f"{query}: none of its photos can be searched with (first: {answers[0].problem})")
+    return answers
+
+
+def write_page(answers: Sequence[Answer], path: Path | str, *, title: str) -> Path:
+    """Write a page with a strip of results for each query, and return its path."""
+    strips = []
+    for answer in answers:
+        pictures = [
+            Picture(path or Path(), "found", hit.score, str(hit.name))
+            for hit, path in zip(answer.hits, answer.paths, strict=True)
+        ]
+        strips.append(Strip(answer.query, answer.query.name, [(answer.problem or "results", pictures)]))
+    return write_report(path, title=title, rows=[], strips=strips)
+
+
+def _answer(index: Retriever, query: Path, hits: Sequence[Hit]) -> Answer:
+    known = index.root is not None
+    return Answer(query, hits, [index.photo(str(hit.name)) if known else None for hit in hits])
