@@ -161,7 +161,7 @@ def test_other_options_and_other_collections_are_refused(folder):
         with pytest.raises(AmesError, match=f"built with {what}"):
             index_photos(root, db, **options)
     Retriever.build(folder / "built", root, MODEL)
-    with pytest.raises(AmesError, match="made by Retriever.build, which records no contents"):
+    with pytest.raises(AmesError, match=r"made by Retriever\.build, which records no contents"):
         index_photos(root, folder / "built")
     (folder / "empty").mkdir()
     with pytest.raises(AmesError, match="no images in it or below"):

@@ -37,7 +37,7 @@ class Hit:
     id: its id, or its position among the candidates where no ids were given. score: the fused score, or the
     local one where no similarities were given. local: the model's score of the pair, a logit; NaN where a
     list-wise model read the list in several windows, whose scores cannot be compared, and where a budget of
-    time ended before the candidate was scored. global_: the global similarity, None where none was given.
+    time ended before the candidate was scored. ``global_``: the global similarity, None where none was given.
     name: of the image, where it is known.
     """
 
