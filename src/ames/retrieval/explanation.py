@@ -1,9 +1,10 @@
-"""What a model ties in two images, and what each local descriptor contributes to the score (docs/explain.md)."""
+"""What a model ties in two images, and what each descriptor contributes to the score (docs/explain.md)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,9 @@ class Explanation:
     """Why a pair has its score. A is the query, B the image of a collection.
 
     score: the model's. fused: blended with the global similarity, None if unknown. links: int64 [L, 2], rows
-    of A and of B, strongest first; weights: float32 [L] in (0, 1], shares of the strongest. shares_a, shares_b:
-    float32 [N] and [M], the score less the score without that descriptor. positions_a, positions_b: float32
-    [N, 2] and [M, 2], (row, col) as shares of height and width. kind: what links are
+    of A and of B, strongest first; weights: float32 [L] in (0, 1], relative to the strongest. shares_a,
+    shares_b: float32 [N] and [M], the score less the score without that descriptor. positions_a, positions_b:
+    float32 [N, 2] and [M, 2], (row, col) as shares of height and width. kind: what links are
     (``PairSimilarity.links_are``).
     """
 
@@ -66,7 +67,9 @@ def explain(
     AmesError for a model that reads lists, and for an image without descriptors or without positions.
     """
     if not isinstance(model, PairSimilarity):
-        raise AmesError(f"{type(model).__name__} reads lists of candidates: only a model of pairs is explained")
+        raise AmesError(
+            f"{type(model).__name__} reads lists of candidates: only a model of pairs is explained"
+        )
     sides = [
         _one_image(image, model, count, name)
         for image, count, name in zip((query, database), desc_num, ("query", "database image"), strict=True)
@@ -74,12 +77,17 @@ def explain(
     with naming(lambda _: "the descriptors of the pair"):
         score, shares = _contributions(model, *sides)
         links, weights = _strongest(_links(model, *sides), top)
-    similarity = _similarity(query, database)
-    fused = None
-    if fusion is not None and similarity is not None:
-        fused = float(fusion.fuse(np.float32([similarity]), np.float32([score]))[0])
-    positions = (side.positions[0].float().cpu().numpy() for side in sides)  # type: ignore[index]
-    return Explanation(score, fused, links, weights, *shares, *positions, model.links_are)
+    return Explanation(
+        score=score,
+        fused=None if fusion is None else _fused(fusion, query, database, score),
+        links=links,
+        weights=weights,
+        shares_a=shares[0],
+        shares_b=shares[1],
+        positions_a=_positions(sides[0]),
+        positions_b=_positions(sides[1]),
+        kind=model.links_are,
+    )
 
 
 def _one_image(image: ImageFeatures, model: PairSimilarity, count: int, name: str) -> LocalFeatures:
@@ -106,7 +114,7 @@ def _links(model: PairSimilarity, query: LocalFeatures, database: LocalFeatures)
 
 
 def _strongest(links: Tensor, top: int) -> tuple[np.ndarray, np.ndarray]:
-    """The ``top`` largest values above 0 of links [N, M]: rows of either image [L, 2], shares of the first."""
+    """The ``top`` largest values above 0 of links [N, M]: rows of either image [L, 2], and weights [L]."""
     values, places = links.flatten().sort(descending=True, stable=True)
     values, places = values[:top], places[:top]
     there = values > 0
@@ -141,13 +149,21 @@ def _each_left_out(local: LocalFeatures) -> Iterator[LocalFeatures]:
     kept = ~torch.eye(local.size, dtype=torch.bool, device=local.valid.device)
     step = max(1, _VARIANT_VALUES // (local.size * local.width))
     for valid in kept.split(step):
-        copies = local.map(lambda x, n=len(valid): x.expand(n, *x.shape[1:]))  # type: ignore[misc]
-        yield replace(copies, valid=valid)
+        yield replace(local.map(partial(_repeated, count=len(valid))), valid=valid)
 
 
-def _similarity(query: ImageFeatures, database: ImageFeatures) -> float | None:
-    """The inner product of the global vectors; None where there are none, or of different widths."""
-    vectors = [None if image.vector is None else np.asarray(image.vector) for image in (query, database)]
-    if vectors[0] is None or vectors[1] is None or vectors[0].shape != vectors[1].shape:
+def _repeated(x: Tensor, count: int) -> Tensor:
+    return x.expand(count, *x.shape[1:])
+
+
+def _positions(local: LocalFeatures) -> np.ndarray:
+    assert local.positions is not None  # ``_one_image``
+    return local.positions[0].float().cpu().numpy()
+
+
+def _fused(fusion: Fusion, query: ImageFeatures, database: ImageFeatures, score: float) -> float | None:
+    """The final score, by the inner product of the global vectors; None where an image has none."""
+    if query.vector is None or database.vector is None:
         return None
-    return float(vectors[0] @ vectors[1])
+    similarity = np.array([np.dot(query.vector, database.vector)], np.float32)
+    return float(fusion.fuse(similarity, np.array([score], np.float32))[0])

@@ -78,8 +78,8 @@ def read_links(maps: list[PairMaps]) -> Tensor:
     """Return the ties float32 [P, N, M] of descriptors that attend to each other and are read later.
 
     The sum over layers l of sqrt(r_i across_ij * r_j back_ji), where r is what the score's token reads of a
-    descriptor in all layers after l. (r_i across_ij is what it reads of j by way of i; the geometric mean asks
-    for both ways.) The last layer ties nothing: nobody reads what its descriptors become.
+    descriptor in all layers after l. r_i across_ij is what it reads of j by way of i; the geometric mean asks
+    for both ways. The last layer ties nothing: nobody reads what its descriptors become.
     """
     query, database = torch.zeros_like(maps[0].query), torch.zeros_like(maps[0].database)
     links = torch.zeros_like(maps[0].across)
