@@ -51,7 +51,8 @@ def draw_match(a: Side, b: Side, links: np.ndarray, weights: np.ndarray, caption
     """
     ratios = [side.pixels.shape[1] / side.pixels.shape[0] for side in (a, b)]
     height = max(1, int(min(_HEIGHT, (_WIDTH - 3 * _GAP) / sum(ratios))))
-    sizes = [(height, max(1, int(height * ratio))) for ratio in ratios]
+    room = _WIDTH - 4 * _GAP  # a photo of one pixel's height would be wider than that
+    sizes = [(height, min(max(1, int(height * ratio)), room)) for ratio in ratios]
     width = max(sum(w for _, w in sizes) + 3 * _GAP, _WIDTH // 2)
     canvas = np.full((height + _GAP + 4 * _ROW, width, 3), 255, np.uint8)
     lefts = _GAP, width - _GAP - sizes[1][1]
