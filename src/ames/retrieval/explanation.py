@@ -17,7 +17,7 @@ from ames.features import LocalFeatures
 from ames.models.base import PairSimilarity, Similarity
 from ames.reranking.fusion import Fusion
 from ames.reranking.reranker import with_vector
-from ames.reranking.scorer import PairScorer, encode_side
+from ames.reranking.scorer import ComputeConfig, PairScorer, encode_side
 
 _VARIANT_VALUES = 1 << 24  # values of the descriptors of image variants that are in memory at once
 
@@ -128,7 +128,7 @@ def _contributions(
     model: PairSimilarity, query: LocalFeatures, database: LocalFeatures
 ) -> tuple[float, tuple[np.ndarray, np.ndarray]]:
     """The score of a pair [1, N, D] and [1, M, D], and what each descriptor contributes, [N] and [M]."""
-    scorer = PairScorer(model)
+    scorer = PairScorer(model, ComputeConfig(devices=(str(model.device),)))  # it moves the model there
     encoded = scorer.queries(query)
     zeros = np.zeros(1, np.int64)
     score = scorer.score(encoded, database, zeros, zeros)
