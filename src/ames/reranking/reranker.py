@@ -269,7 +269,7 @@ class Reranker:
         if isinstance(given, ImageFeatures):
             if given.backbone and self.backbone and given.backbone != self.backbone:
                 raise AmesError(f"{what}: made by {given.backbone}, but {self.name} takes {self.backbone}")
-            given = _with_vector(given) if self.model.reads_vector else given.local
+            given = with_vector(given) if self.model.reads_vector else given.local
         if isinstance(given, LocalFeatures):
             codes = given.descriptors.dtype == torch.uint8
             return given if given.coded or not codes else replace(given, coded=True)
@@ -302,7 +302,7 @@ def _counts(desc_num: tuple[int, int] | None) -> tuple[int, int] | None:
     return query, candidate
 
 
-def _with_vector(image: ImageFeatures) -> LocalFeatures:
+def with_vector(image: ImageFeatures) -> LocalFeatures:
     """The local features of an image, or of several, with what a model reads of the global one."""
     if image.vector is None:
         return image.local
