@@ -166,7 +166,7 @@ def test_codes_from_a_store():
 def test_models_by_name_file_and_object(tmp_path):
     shipped = Reranker("rootsift_ames")
     assert shipped.backbone == "rootsift"
-    assert shipped.fusion == Fusion(0.25, 0.1)
+    assert shipped.fusion == Fusion(0.45, 0.1)
     save_checkpoint(
         tmp_path / "x.pt", model(), provenance={"backbone": "b", "blend": {"lamb": 0.2, "temp": 3.0}}
     )
