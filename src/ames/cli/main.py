@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ames import __version__
-from ames.cli import curve, database, evaluate_photos, extract, inspect, models, photos, plot
+from ames.cli import curve, database, duplicates, evaluate_photos, extract, inspect, models, photos, plot
 from ames.cli.options import add_workers
 from ames.errors import AmesError
 from ames.io.console import (
@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     photos.register(commands)
     evaluate_photos.register(commands)
+    duplicates.register(commands)
     _register_demo(commands)
     extract.register(commands)
     _register_landmarks(commands)

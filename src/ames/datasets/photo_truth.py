@@ -11,6 +11,7 @@ import io
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -145,7 +146,9 @@ def _check_answers(truth: PhotoTruth) -> None:
             raise AmesError(f"{truth.where(row)}: repeats line {before.line}; remove one")
         answered[row.photo].add(bool(row.other))
         if len(answered[row.photo]) > 1:
-            raise AmesError(f"{truth.where(row)}: {row.photo} has an answer, and a row without one; remove it")
+            raise AmesError(
+                f"{truth.where(row)}: {row.photo} has an answer, and a row without one; remove it"
+            )
 
 
 # ---- parts ----------------------------------------------------------------------------------------
@@ -164,7 +167,7 @@ def split(truth: PhotoTruth, shares: Sequence[float], *, seed: int = 0) -> list[
     if (np.diff(cuts) < 1).any():
         raise AmesError(f"{truth.source}: {len(objects)} objects are too few for {len(shares)} parts")
     names = np.array(list(objects), object)[np.random.default_rng(seed).permutation(len(objects))]
-    parts = [sorted(names[a:b]) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+    parts = [sorted(names[a:b]) for a, b in pairwise(cuts.tolist())]
     return [[row for name in part for row in objects[name]] for part in parts]
 
 

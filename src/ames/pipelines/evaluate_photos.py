@@ -63,7 +63,12 @@ class PhotoEvaluation:
         """Return a table: all queries before and after re-ranking, then ``most`` objects, worst first."""
         total = len(self.queries) - len(self.unreadable)
         head = [
-            {"object": f"all, {name}", "queries": total, **found.mean(), "mAP before": self.before.mean()["mAP"]}
+            {
+                "object": f"all, {name}",
+                "queries": total,
+                **found.mean(),
+                "mAP before": self.before.mean()["mAP"],
+            }
             for name, found in (("global alone", self.before), ("re-ranked", self.after))
         ]
         rows = [
@@ -105,7 +110,12 @@ class PhotoEvaluation:
             for row, (name, path, of) in enumerate(self.queries)
         ]
         objects = [
-            {"object": name, "queries": len(rows), "before": self.before.mean(rows), "after": self.after.mean(rows)}
+            {
+                "object": name,
+                "queries": len(rows),
+                "before": self.before.mean(rows),
+                "after": self.after.mean(rows),
+            }
             for name, rows in self.objects().items()
         ]
         return {

@@ -112,8 +112,12 @@ def open_own_set(
         vectors = Vectors.open(source.vectors.path).all()
         depth = max(num_rerank + 1, _ENTRIES // len(vectors))
         found = search_database(index.database, vectors, min(depth, len(index.database)))
-        test = _test_set(index, source.local, source.vectors.path, questions, found, frozenset(done.unreadable))
-        yield OwnSet(index, questions, test, done.unreadable, _notes(read.notes, questions, done.unreadable, found))
+        test = _test_set(
+            index, source.local, source.vectors.path, questions, found, frozenset(done.unreadable)
+        )
+        yield OwnSet(
+            index, questions, test, done.unreadable, _notes(read.notes, questions, done.unreadable, found)
+        )
 
 
 def _test_set(
