@@ -34,6 +34,7 @@ def register(commands: Any) -> None:
     )
     evaluate.set_defaults(run=_evaluate)
     _register_split(commands)
+    _register_suggest(commands)
 
 
 def _add_collection(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +54,25 @@ def _register_split(commands: Any) -> None:
     split.add_argument("--seed", type=natural, default=0, help="another seed gives other parts (0)")
     add_examples(split, "ames split TRUTH -o parts --parts 0.5,0.5", "ames split truth.csv -o parts --seed 1")
     split.set_defaults(run=_split)
+
+
+def _register_suggest(commands: Any) -> None:
+    suggest = commands.add_parser(
+        "suggest",
+        help="choose lambda, gamma and the number of descriptors from own labelled photos",
+        description="Choose settings of a collection on half of a truth's objects, and report them on the "
+        "other half (docs/own_photos.md).",
+    )
+    _add_collection(suggest)
+    suggest.add_argument("--apply", action="store_true", help="write lambda and gamma into the collection")
+    suggest.add_argument("--num-rerank", type=positive, default=100, help="photos to re-rank (100)")
+    suggest.add_argument("--desc-num", type=positive, nargs="+", help="descriptors to try (10 25 50 100 200)")
+    suggest.add_argument("--seed", type=natural, default=0, help="another seed splits otherwise (0)")
+    add_output(suggest)
+    add_workers(suggest)
+    add_device(suggest)
+    add_examples(suggest, "ames suggest photos.db TRUTH", "ames suggest photos.db truth.csv --apply")
+    suggest.set_defaults(run=_suggest)
 
 
 def _shares(text: str) -> tuple[float, ...]:
@@ -87,3 +107,25 @@ def _split(args: argparse.Namespace) -> None:
     for number, rows in enumerate(parts, 1):
         path = write_part(args.out / f"part-{number}.csv", truth, rows)
         print(f"{path}: {len(rows)} rows")
+
+
+def _suggest(args: argparse.Namespace) -> None:
+    from ames.pipelines.suggest import COUNTS, apply_fusion, suggest
+
+    check_device(args.device)
+    tell_progress(args)
+    found = suggest(
+        args.database,
+        args.truth,
+        num_rerank=args.num_rerank,
+        seed=args.seed,
+        counts=args.desc_num or COUNTS,
+        device=args.device,
+        workers=args.workers,
+    )
+    said = apply_fusion(args.database, found) if args.apply else None
+    if args.json:
+        print(json.dumps(found.as_dict() | {"applied": said}, indent=1))
+        return
+    print(found.text())
+    print(said or "--apply writes the lambda and gamma of the last row into the collection")
