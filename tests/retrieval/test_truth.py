@@ -50,6 +50,15 @@ def test_all_forms_mean_the_same(finder, tmp_path):
     assert asked(tmp_path / "copy", finder) == expected
 
 
+def test_of_exact_copies_the_one_of_the_same_name_is_found(tmp_path):
+    for name in ("a/1.png", "a/2.png"):
+        photos.save(tmp_path / "root" / name, photos.scene(1))
+    held = {x: PhotoFile(1, 1, sha256(tmp_path / "root" / x)) for x in ("a/1.png", "a/2.png")}
+    finder = Finder(list(held), PhotoRecord(tmp_path / "root", held))
+    shutil.copytree(tmp_path / "root", tmp_path / "copy")
+    assert asked(tmp_path / "copy", finder) == {0: (1,), 1: (0,)}
+
+
 def test_ground_truth_has_the_query_as_junk(finder, tmp_path):
     found = find_questions(read_truth(tmp_path / "root"), finder)
     truth = found.ground_truth()

@@ -69,17 +69,18 @@ class Finder:
     """Finds the photos of a truth in a collection.
 
     A name is one of the collection, or the path of a file: whole, or below the truth's folder. A file below
-    the collection's root is the photo of that name, another one the photo of the same contents.
+    the collection's root is the photo of that name, another one the photo of the same contents (of several
+    copies, that of the same name below both folders, else the first).
     """
 
     def __init__(self, names: Sequence[str], record: PhotoRecord) -> None:
         self.names, self.record = names, record
         self._root = record.root.resolve()
         self._places = {name: place for place, name in enumerate(names)}
-        self._contents: dict[str, int] = {}
+        self._contents: dict[str, list[int]] = defaultdict(list)
         for name, photo in record.photos.items():
             if name in self._places and photo.sha256:
-                self._contents.setdefault(photo.sha256, self._places[name])
+                self._contents[photo.sha256].append(self._places[name])
 
     def find(self, name: str, folder: Path) -> _Photo | None:
         """Return the photo of a name; None where there is no such name and no such file."""
@@ -92,7 +93,9 @@ class Finder:
         if real.is_relative_to(self._root):
             inside = real.relative_to(self._root).as_posix()
             return _Photo(self._root / inside, self._places.get(inside))
-        return _Photo(path, self._contents.get(sha256(path)))
+        copies = self._contents.get(sha256(path), [])
+        inside = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else name
+        return _Photo(path, min(copies, key=lambda place: self.names[place] != inside, default=None))
 
     def below(self, top: str) -> list[int]:
         """Return the positions of the photos in a sub-folder of the collection."""
