@@ -112,6 +112,14 @@ def test_commands(made, tmp_path, capsys):
         main(["split", str(made / "photos"), "-o", str(tmp_path), "--parts", "a"])
 
 
+def test_the_command_that_is_printed_makes_a_smaller_collection(made, tmp_path):
+    words = ["index", str(made / "photos"), "-o", str(tmp_path / "new"), "--desc-num", "10"]
+    assert main([*words, "--preset", "rootsift_elvis_binary", "--workers", "0", "-q"]) == 0
+    assert Database(tmp_path / "new").slots == 10
+    saved = Database(made / "db").image_bytes - Database(tmp_path / "new").image_bytes
+    assert saved == 40 * 16
+
+
 def test_what_is_refused(made, tmp_path):
     (tmp_path / "one.csv").write_text("photo,object\nobject 0/0.png,a\nobject 0/1.png,a\n")
     with pytest.raises(AmesError, match="1 object with answers"):

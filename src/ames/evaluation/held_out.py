@@ -12,6 +12,7 @@ from ames.errors import AmesError
 from ames.evaluation.protocols import Protocol
 from ames.evaluation.sweep import Reranked
 from ames.global_search.shortlist import Shortlist
+from ames.io.text import counted
 
 DRAWS = 2000  # resamples of a bootstrap
 SHARE = 0.95  # of the resamples that lie inside an interval
@@ -38,7 +39,8 @@ def halves(objects: Sequence[str], *, seed: int = 0) -> tuple[np.ndarray, np.nda
     """
     names = sorted(set(objects))
     if len(names) < 2:
-        raise AmesError(f"the truth has {len(names)} object with answers: choosing and reporting need two")
+        said = counted(len(names), "object")
+        raise AmesError(f"the truth has {said} with answers: choosing and reporting need two")
     order = np.random.default_rng(seed).permutation(len(names))
     chosen = {names[i] for i in order[: -(-len(names) // 2)]}
     first = np.array([name in chosen for name in objects])

@@ -89,10 +89,10 @@ class Finder:
         path = Path(os.path.abspath(folder / name))
         if not path.is_file():
             return None
-        real = path.resolve()
-        if real.is_relative_to(self._root):
-            inside = real.relative_to(self._root).as_posix()
-            return _Photo(self._root / inside, self._places.get(inside))
+        for place in (path, path.resolve()):  # a photo may be a link to one elsewhere
+            if place.is_relative_to(self._root):
+                inside = place.relative_to(self._root).as_posix()
+                return _Photo(self._root / inside, self._places.get(inside))
         copies = self._contents.get(sha256(path), [])
         inside = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else name
         return _Photo(path, min(copies, key=lambda place: self.names[place] != inside, default=None))
