@@ -137,3 +137,13 @@ def test_bytes_that_are_no_codec():
     for data in (b"", b"nonsense of some length", whole[:40], faiss.serialize_index(full).tobytes()):
         with pytest.raises(AmesError, match="not a codec"):
             GlobalCodec.from_bytes(data)
+
+
+def test_codes_are_decoded_to_vectors_of_unit_length():
+    vectors = np.random.default_rng(3).normal(size=(300, 16)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    for factory, error in (("Flat", 1e-6), ("SQfp16", 1e-3), ("SQ8", 0.02), ("PCA16,SQ8", 0.02)):
+        codec = GlobalCodec.fit(vectors, factory)
+        decoded = codec.decode(codec.encode(vectors))
+        assert np.abs(decoded - vectors).max() < error
+        assert np.linalg.norm(decoded, axis=1) == pytest.approx(1, abs=1e-3)  # TOLERANCE of ``unit``

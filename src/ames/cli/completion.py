@@ -17,7 +17,7 @@ def register(commands: Any, parser: Callable[[], argparse.ArgumentParser]) -> No
     completion = commands.add_parser(
         "completion",
         help="print a completion script for a shell",
-        description="Print a script that completes the words of ames: eval \"$(ames completion bash)\"",
+        description='Print a script that completes the words of ames: eval "$(ames completion bash)"',
     )
     completion.add_argument("shell", choices=SHELLS)
     completion.set_defaults(run=lambda args: print(script(parser(), args.shell)))

@@ -10,7 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from ames import __version__
-from ames.cli import completion, curve, database, explain, extract, inspect, models, photos, plot
+from ames.cli import (
+    completion,
+    curve,
+    database,
+    duplicates,
+    evaluate_photos,
+    explain,
+    extract,
+    inspect,
+    models,
+    photos,
+    plot,
+)
 from ames.cli.options import add_workers
 from ames.errors import AmesError
 from ames.io.console import (
@@ -64,8 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = OneLineParser(prog="ames", description="Instance-level image retrieval.")
     parser.add_argument("--version", action="version", version=f"ames {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    photos.register(commands)
-    explain.register(commands)
+    for module in (photos, explain, duplicates, evaluate_photos):
+        module.register(commands)
     _register_demo(commands)
     extract.register(commands)
     _register_landmarks(commands)

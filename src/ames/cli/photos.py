@@ -30,6 +30,9 @@ def register(commands: Any) -> None:
         "checkpoint (default: aliked where it is installed, else rootsift)",
     )
     index.add_argument("--backbone", help="with a checkpoint: the backbone that it was trained on")
+    index.add_argument(
+        "--desc-num", type=positive, help="local descriptors stored per photo (default: the model's, 50)"
+    )
     index.add_argument("--rehash", action="store_true", help="read all files, also unchanged ones")
     add_output(index)
     add_workers(index)
@@ -70,7 +73,8 @@ def _index(args: argparse.Namespace) -> None:
 
     check_device(args.device)
     tell_progress(args)
-    options = {"backbone": args.backbone} if args.backbone else {}
+    options: dict[str, Any] = {"backbone": args.backbone} if args.backbone else {}
+    options |= {} if args.desc_num is None else {"desc_num": args.desc_num}
     changes = index_photos(
         args.photos,
         args.out,

@@ -1,4 +1,4 @@
-"""Average precision and mean precision at k of one query, in percent, from the ranks of its positives."""
+"""Average precision, precision and recall at k of one query, in percent, from the ranks of its positives."""
 
 from collections.abc import Sequence
 
@@ -58,6 +58,20 @@ def precision_at(ranks: np.ndarray, ks: Sequence[int], *, num_positives: int) ->
     if len(ranks) == num_positives:
         limits = np.minimum(limits, ranks[-1] + 1)
     return 100 * np.searchsorted(ranks, limits) / limits
+
+
+def recall_at(ranks: np.ndarray, ks: Sequence[int], *, num_positives: int) -> np.ndarray:
+    """Return the recall at each k of one query in percent, float64 [len(ks)]; NaN if it has no positive.
+
+    The share of all positives that are among the first k: below 100 where there are more positives than k.
+    ranks, num_positives: as in ``average_precision``. Raises AmesError as ``precision_at``.
+    """
+    ranks = _checked(ranks, num_positives)
+    if any(k < 1 for k in ks):
+        raise AmesError(f"recall at k is asked for k = {min(ks)}: give values of at least 1")
+    if num_positives == 0:
+        return np.full(len(ks), np.nan)
+    return 100 * np.searchsorted(ranks, np.array(ks, np.int64)) / num_positives
 
 
 def _checked(ranks: np.ndarray, num_positives: int) -> np.ndarray:

@@ -185,12 +185,17 @@ def label(ranking: np.ndarray, ground_truth: GroundTruth, protocol: Protocol) ->
     return Labels(rows, entries, num_positives)
 
 
+def ranks_of(entries: np.ndarray) -> np.ndarray:
+    """Return the positions int64 [P] of the positives in the labels int8 [M] of a query, junk removed."""
+    return np.flatnonzero(entries[entries < _JUNK] == _POSITIVE)
+
+
 def summarize(labels: Labels, protocol: Protocol, ks: Sequence[int] = (1, 5, 10)) -> Result:
     """Return the metrics of a ranking whose entries are labelled."""
     count = len(labels.rows)
     aps, precisions = np.full(count, np.nan), np.full((count, len(ks)), np.nan)
     for row, (entries, num_positives) in enumerate(zip(labels.entries, labels.num_positives, strict=True)):
-        ranks = np.flatnonzero(entries[entries < _JUNK] == _POSITIVE)
+        ranks = ranks_of(entries)
         aps[row] = average_precision(ranks, num_positives, rule=protocol.ap, cutoff=protocol.cutoff)
         precisions[row] = precision_at(ranks, ks, num_positives=num_positives)
     kept = ~np.isnan(aps)

@@ -88,6 +88,17 @@ class GlobalCodec:
             return None
         return float(np.median(np.linalg.norm(decoded, axis=1)))
 
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """codes uint8 [n, code_bytes] -> float32 [n, G], the vectors that they stand for, at unit length.
+
+        AmesError where FAISS cannot decode them.
+        """
+        try:
+            decoded = self._empty.sa_decode(np.ascontiguousarray(codes))
+        except RuntimeError as error:
+            raise AmesError(f"these global codes cannot be decoded: {_reason(error)}") from error
+        return _unit(decoded)
+
     def to_bytes(self) -> bytes:
         """Serialize an index without vectors. Store a checksum too: FAISS trusts what it reads."""
         import faiss

@@ -208,10 +208,14 @@ class PairSimilarity(Similarity):
         raise NotImplementedError
 
     def training_logits(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
-        """What training compares with labels, for pairs as in ``pairs``: their scores, unless a model learns
-        from another quantity.
+        """What training compares with labels, for pairs as in ``pairs``: ``logits`` of their scores."""
+        return self.logits(self.pairs(query, database))
+
+    def logits(self, score: Tensor) -> Tensor:
+        """Scores [P] -> the logits [P] that training compares with labels: the scores themselves, unless a
+        model learns from another quantity.
         """
-        return self.pairs(query, database)
+        return score
 
     def set_compute_dtype(self, dtype: torch.dtype) -> None:
         """Compute ``encode`` and ``score_encoded`` in another format, in place; both take and give fp32."""

@@ -133,10 +133,6 @@ class ELViS(PairSimilarity):
         both = query.valid.any(1) & database.valid.any(1)
         return torch.where(both, score, 0.0)
 
-    def training_logits(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
-        """g(score) of pairs, query [P, N, D] and database [P, M, D] -> [P]."""
-        return self.logits(self.pairs(query, database))
-
     def logits(self, score: Tensor) -> Tensor:
         """g: sums of votes [P] -> the logits [P] that training compares with labels."""
         with torch.autocast(score.device.type, enabled=False):  # 200.3 and 200.4 votes are one bfloat16

@@ -39,7 +39,8 @@ class ModelEntry:
     options of ``ames.extraction.config.ExtractionConfig`` that its descriptors were made with; a detector is
     the name of a released file. fusion: ``lamb`` and ``temp``. query_desc_num, db_desc_num: descriptors per
     image, as it is used. default: of the shipped models for its backbone, the one that is taken where none is
-    named. licence: of the weights.
+    named. same: the ``sameness`` (``ames.retrieval.duplicates``) from which on two photos are taken to show
+    the same, None: not measured. licence: of the weights.
     """
 
     kind: str = "AMES"
@@ -53,14 +54,19 @@ class ModelEntry:
     query_desc_num: int = 600
     db_desc_num: int = 50
     default: bool = False
+    same: float | None = None
     licence: str = "Apache-2.0"
 
 
 _DEFAULT_KINDS = {"aliked": "ELViS", "rootsift": "AMES"}  # docs/shipped.md: why
 
 
-def _shipped(backbone: str, binarized: bool, lamb: float, temp: float, kind: str = "AMES") -> ModelEntry:
-    """lambda and gamma were chosen on generated validation pictures (docs/shipped.md)."""
+def _shipped(
+    backbone: str, binarized: bool, lamb: float, temp: float, kind: str = "AMES", same: float | None = None
+) -> ModelEntry:
+    """lambda, gamma (docs/shipped.md) and ``same`` (docs/own_photos.md) were chosen on generated validation
+    pictures.
+    """
     small = {"num_encoder_layers": 3, "dim_feedforward": 256, "init": "matching"} if kind == "AMES" else {}
     return ModelEntry(
         kind=kind,
@@ -70,6 +76,7 @@ def _shipped(backbone: str, binarized: bool, lamb: float, temp: float, kind: str
         fusion={"lamb": lamb, "temp": temp},
         query_desc_num=200,
         default=_DEFAULT_KINDS[backbone] == kind,
+        same=same,
     )
 
 
@@ -135,13 +142,13 @@ def _elvis(backbone: str, local_dim: int, trained_on: str, **extraction: Any) ->
 
 MODELS = {
     "aliked_elvis": _shipped("aliked", False, 0.1, 0.02, "ELViS"),
-    "aliked_elvis_binary": _shipped("aliked", True, 0.35, 0.08, "ELViS"),
+    "aliked_elvis_binary": _shipped("aliked", True, 0.35, 0.08, "ELViS", same=0.998),
     "aliked_ames": _shipped("aliked", False, 0.4, 0.2),
-    "aliked_ames_dist": _shipped("aliked", True, 0.4, 0.2),
+    "aliked_ames_dist": _shipped("aliked", True, 0.4, 0.2, same=0.988),
     "rootsift_ames": _shipped("rootsift", False, 0.45, 0.1),
-    "rootsift_ames_dist": _shipped("rootsift", True, 0.5, 0.2),
+    "rootsift_ames_dist": _shipped("rootsift", True, 0.5, 0.2, same=0.993),
     "rootsift_elvis": _shipped("rootsift", False, 0.3, 0.05, "ELViS"),
-    "rootsift_elvis_binary": _shipped("rootsift", True, 0.35, 0.08, "ELViS"),
+    "rootsift_elvis_binary": _shipped("rootsift", True, 0.35, 0.08, "ELViS", same=0.988),
     "dinov2_ames": _released("dinov2_ames", False, 0.50, 0.20),
     "dinov2_ames_dist": _released("dinov2_ames_dist", True, 0.35, 0.10),
     "cvnet_ames": _released("cvnet_ames", False, 0.85, 0.80),

@@ -126,7 +126,7 @@ def _read(path: Path, record: np.dtype) -> np.ndarray:
 
 def scores_key(
     scorer: PairScorer | ListScorer,
-    files: tuple[DescriptorFile, DescriptorFile | Database],
+    files: tuple[DescriptorFile | Database, DescriptorFile | Database],
     counts: tuple[int | None, int | None],
 ) -> str:
     """What the scores of a call depend on, as 16 hexadecimal digits: the model's weights and number format,

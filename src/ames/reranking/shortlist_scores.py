@@ -25,7 +25,7 @@ _QUERY_SLOTS = 1 << 21  # descriptors of queries held encoded: about a gigabyte 
 
 def score_shortlist(
     scorer: PairScorer,
-    queries: DescriptorFile,
+    queries: DescriptorFile | Database,
     gallery: DescriptorFile | Database,
     shortlist: Shortlist,
     *,
@@ -73,7 +73,7 @@ def score_shortlist(
 
 
 def _encoded(
-    scorer: PairScorer, queries: DescriptorFile, wanted: np.ndarray, count: int | None
+    scorer: PairScorer, queries: DescriptorFile | Database, wanted: np.ndarray, count: int | None
 ) -> Iterator[tuple[np.ndarray, list[LocalFeatures]]]:
     """Yield numbers of queries that have wanted entries, and their encoded descriptors, group by group."""
     group = max(1, _QUERY_SLOTS // (count or queries.slots))
@@ -133,7 +133,7 @@ def _check_finite(
     scores: np.ndarray,
     query: np.ndarray,
     image: np.ndarray,
-    queries: DescriptorFile,
+    queries: DescriptorFile | Database,
     gallery: DescriptorFile | Database,
 ) -> None:
     bad = np.flatnonzero(~np.isfinite(scores))
