@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ames import __version__
-from ames.cli import curve, database, extract, inspect, models, photos, plot
+from ames.cli import curve, database, extract, inspect, models, photos, plot, serve
 from ames.cli.options import add_workers
 from ames.errors import AmesError
 from ames.io.console import (
@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ames {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     photos.register(commands)
+    serve.register(commands)
     _register_demo(commands)
     extract.register(commands)
     _register_landmarks(commands)
