@@ -53,7 +53,7 @@ class Shelf:
         return self.root / self.name(photo)
 
     def page(self, number: int, size: int) -> dict[str, Any]:
-        """Return page ``number``, from 1 on, of ``size`` photos; Refusal (404) for a page that is not there."""
+        """Return page ``number``, from 1 on, of ``size`` photos; Refusal (404) where there is none."""
         pages = max(1, -(-len(self.names) // size))
         if number > pages:
             raise Refusal(404, f"there is no page {number}: the collection has {pages}")
