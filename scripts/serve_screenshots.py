@@ -50,13 +50,14 @@ def served(work: Path) -> Iterator[tuple[str, Path]]:
     """The address of a server of drawn landmarks, and a photo to search with."""
     parameters = Parameters(split="test", landmarks=12, easy=3, hard=3, junk=0, distractors=30)
     drawn = make_landmarks(work / "drawn", parameters, workers=0)
-    photos = drawn / "images"
+    photos, query = drawn / "images", work / "query.jpg"
+    (photos / "landmark_00003_001.jpg").rename(query)
     index_photos(photos, work / "photos.db", workers=0)
     words = [sys.executable, "-m", "ames", "serve", str(work / "photos.db"), "--port", "0", "-q"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:
-            yield server.stdout.readline().strip(), sorted(photos.glob("query_*.jpg"))[0]
+            yield server.stdout.readline().strip(), query
         finally:
             server.terminate()
 
@@ -71,6 +72,7 @@ def take(page: Any, address: str, query: Path, folder: Path, name: str, everythi
         save(page, folder / f"collection-{name}.webp")
     page.set_input_files("#file", query)
     page.wait_for_selector(".card .scores")
+    page.locator("#stage").scroll_into_view_if_needed()
     box = page.locator("#stage").bounding_box()
     page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 0.12 * box["height"])
     page.mouse.down()
@@ -79,6 +81,7 @@ def take(page: Any, address: str, query: Path, folder: Path, name: str, everythi
     with page.expect_response("**/api/search**"):
         page.click("#search")
     page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(500)  # until nothing fades any more
     if wanted:
         save(page, folder / f"results-{name}.webp")
     page.locator(".card .open").nth(1).click()

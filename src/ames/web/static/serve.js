@@ -95,6 +95,7 @@ function take(chosen) {
   $("preview").alt = `Photo to search with: ${chosen.name}`;
   $("chosen").hidden = false;
   $("query").classList.add("compact");
+  $("drop-title").textContent = "Choose another photo";
   fields.forEach((field, side) => { field.max = side % 2 ? chosen.height : chosen.width; });
   setBox(null);
   search();
@@ -105,6 +106,7 @@ function drop() {
   $("file").value = "";
   $("chosen").hidden = true;
   $("query").classList.remove("compact");
+  $("drop-title").textContent = "Choose a photo";
   $("preview").removeAttribute("src");
   browse(1);
   $("file").focus();
@@ -173,6 +175,7 @@ function search() {
     return () => {
       answer = { ...made, asked, sides };
       showResults(1);
+      if (innerWidth < 860) $("found").scrollIntoView();
     };
   });
 }
@@ -182,7 +185,7 @@ function showResults(page) {
   view = { kind: "results", page, pages: Math.max(1, Math.ceil(hits.length / RESULTS)) };
   $("found-title").textContent = "Results";
   $("status").textContent = hits.length
-    ? `${hits.length} of ${number(answer.total)} photos for ${answer.asked.name}${answer.sides ? ", its box" : ""}, best first.`
+    ? `${hits.length} of ${number(answer.total)} photos for ${answer.sides ? "the box in " : ""}${answer.asked.name}, best first.`
     : "Nothing was found: the photo, or its box, has no features.";
   fill(hits.slice((page - 1) * RESULTS, page * RESULTS));
 }
@@ -221,7 +224,7 @@ function card(hit) {
   if (hit.rank) {
     const rank = document.createElement("span");
     rank.className = "rank";
-    rank.textContent = `${hit.rank}. `;
+    rank.textContent = hit.rank;
     name.append(rank);
     const scores = [["Blended", hit.score, 3], ["Global", hit.global, 3], ["Local", hit.local, 2]];
     made.querySelector(".scores").append(...scores.map(score));
@@ -233,7 +236,11 @@ function card(hit) {
     open.onclick = () => likeThis(hit);
     open.title = "Search with this photo";
   }
-  name.append(hit.name);
+  const text = document.createElement("span");
+  text.className = "text";
+  for (const part of hit.name.split(/(?<=[\/_.\- ])/)) text.append(part, document.createElement("wbr"));
+  name.append(text);
+  open.title = `${hit.name}\n${open.title}`;
   like.setAttribute("aria-label", `Search with ${hit.name}`);
   like.onclick = () => likeThis(hit);
   return made;
@@ -308,7 +315,7 @@ function drawMatches() {
   const { made, hit, asked, sizes } = explained;
   const count = Number($("shown").value);
   const areas = layout(sizes, innerWidth < 640);
-  const unit = Math.max(areas.width, areas.height) / 1000;
+  const unit = Math.max(areas.width / ($("drawing").getBoundingClientRect().width || 1), innerWidth < 480 ? 0 : areas.height / (0.7 * innerHeight));
   const at = (side, row) => {
     const [y, x] = (side ? made.positions_b : made.positions_a)[row];
     const area = areas.of[side];
@@ -320,7 +327,7 @@ function drawMatches() {
     links.forEach(([a, b], i) => {
       const [[x1, y1], [x2, y2]] = [at(0, a), at(1, b)];
       const width = (0.8 + 2.2 * made.weights[i]) + (kind === "tie" ? 0 : 2);
-      parts.push(svg("line", { class: kind, x1, y1, x2, y2, "stroke-width": width, opacity: 0.25 + 0.75 * made.weights[i] }));
+      parts.push(svg("line", { class: kind, x1, y1, x2, y2, "stroke-width": width, opacity: 0.4 + 0.6 * made.weights[i] }));
     });
   }
   parts.push(...dots(links, [made.shares_a, made.shares_b], at, unit));
@@ -349,7 +356,7 @@ function dots(links, shares, at, unit) {
   return [0, 1].flatMap((side) => [...new Set(links.map((link) => link[side]))].map((row) => {
     const share = shares[side][row];
     const [cx, cy] = at(side, row);
-    return svg("circle", { class: share < 0 ? "less" : "more", cx, cy, r: unit * (3 + 9 * Math.sqrt(Math.abs(share) / most)) });
+    return svg("circle", { class: share < 0 ? "less" : "more", cx, cy, r: unit * (2.5 + 8 * Math.sqrt(Math.abs(share) / most)) });
   }));
 }
 
