@@ -35,14 +35,13 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="every page, width and colour scheme, for a look")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as work, served(Path(work)) as (address, query):
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-            for scheme in ("light", "dark"):
-                for name, size in (("wide", WIDE), ("narrow", NARROW)):
-                    page = browser.new_page(viewport=size, color_scheme=scheme)  # type: ignore[arg-type]
-                    take(page, address, query, args.folder, f"{name}-{scheme}", args.all)
-            browser.close()
+    with tempfile.TemporaryDirectory() as work, served(Path(work)) as place, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        for scheme in ("light", "dark"):
+            for name, size in (("wide", WIDE), ("narrow", NARROW)):
+                page = browser.new_page(viewport=size, color_scheme=scheme)  # type: ignore[arg-type]
+                take(page, *place, args.folder, f"{name}-{scheme}", args.all)
+        browser.close()
 
 
 @contextmanager
