@@ -44,9 +44,10 @@ def _serve(args: argparse.Namespace) -> None:
         from ames.web.app import Limits
         from ames.web.server import Place, serve
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn"):
+        lacking = (error.name or "").partition(".")[0]
+        if lacking not in ("starlette", "uvicorn"):
             raise
-        raise AmesError(f"{error.name} is not installed: {installing('serve')}") from error
+        raise AmesError(f"{lacking} is not installed: {installing('serve')}") from error
     limits = Limits(args.queue, args.max_upload_mb << 20)
     place = Place(args.host, args.port)
     serve(args.database, place, limits=limits, device=args.device, tell=lambda line: print(line, flush=True))

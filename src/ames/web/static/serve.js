@@ -390,6 +390,7 @@ document.addEventListener("paste", (event) => {
 $("stage").addEventListener("pointerdown", draw);
 fields.forEach((field) => {
   field.onchange = typed;
+  field.onfocus = () => field.select(); // what is typed replaces it
   field.onkeydown = (event) => { if (event.key === "Enter") { typed(); if (!$("problem").textContent) search(); } };
 });
 $("search").onclick = search;
