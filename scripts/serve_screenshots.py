@@ -26,7 +26,7 @@ from ames.retrieval.indexing import index_photos
 
 CHROMIUM = "/usr/bin/chromium"
 WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 360, "height": 720}
-_QUALITY = 75  # of the WebP files
+_QUALITY = 45  # of the WebP files
 
 
 def main() -> None:

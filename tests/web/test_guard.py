@@ -122,7 +122,7 @@ def test_without_the_token_nothing_is_served(locked, headers):
 
 def test_the_token_becomes_a_cookie(locked):
     answer = locked.get(f"/?token={TOKEN}", follow_redirects=False)
-    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    assert (answer.status_code, answer.headers["location"]) == (303, "./")
     cookie = answer.headers["set-cookie"]
     assert "HttpOnly" in cookie
     assert "SameSite=lax" in cookie

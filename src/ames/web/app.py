@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from ames.web.uploads import box_of, read_body, whole
 STATIC = Path(__file__).with_name("static")
 FILES = {"/": "serve.html", "/serve.css": "serve.css", "/serve.js": "serve.js", "/icon.svg": "icon.svg"}
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+log = logging.getLogger(__name__)
+
 TOP, MOST = 100, 1000  # results of a search: unless the request says, and at most
 PAGE, LARGEST = 48, 200  # photos of a page of the collection
 _WATCH = 1.0  # seconds between looks at the collection's files
@@ -66,7 +69,10 @@ class Site:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(_WATCH)
-            await self.turns.run(self.engine.refresh)
+            try:
+                await self.turns.run(self.engine.refresh)
+            except Exception:  # a defect; the server goes on with what is open
+                log.exception("the collection could not be looked at")
 
     async def file(self, request: Request) -> Response:
         path = STATIC / FILES[request.url.path]
@@ -99,7 +105,7 @@ class Site:
 
     async def preview(self, request: Request) -> Response:
         """An upload as a JPEG, for a browser that cannot show its format; headers say its whole size."""
-        async with self.drawing.place():
+        async with self.turns.place():  # the bound of uploads that are in memory
             data = await read_body(request, self.limits.upload)
             found, picture = await self.drawing.run(self.pictures.preview, data, MAX_PIXELS)
         size = {"X-Photo-Height": str(found.height), "X-Photo-Width": str(found.width)}

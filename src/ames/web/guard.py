@@ -130,7 +130,7 @@ class Guard:
 
     def _welcome(self) -> Response:
         """The token leaves the address bar; Lax, for a link that was opened from elsewhere must work."""
-        answer = RedirectResponse("/", 303)
+        answer = RedirectResponse("./", 303)  # relative: a proxy may serve it below a folder
         answer.set_cookie(self.access.cookie, self.access.cookie_value(), httponly=True, samesite="lax")
         return answer
 
