@@ -7,7 +7,6 @@ Needs the extra dev (playwright) and Chromium, as Debian's package installs it.
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -18,10 +17,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-from playwright.sync_api import sync_playwright
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
 from ames.datasets.landmarks.build import Parameters, make_landmarks
-from ames.io.console import run_script
+from ames.errors import AmesError, installing
+from ames.io.console import OneLineParser, run_script
 from ames.retrieval.indexing import index_photos
 
 CHROMIUM = "/usr/bin/chromium"
@@ -30,11 +32,15 @@ _QUALITY = 45  # of the WebP files
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Take the documentation's pictures of the search page.")
+    parser = OneLineParser(description="Take the documentation's pictures of the search page.")
     parser.add_argument("folder", type=Path, help="folder of the pictures")
     parser.add_argument("--all", action="store_true", help="every page, width and colour scheme, for a look")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        from playwright.sync_api import sync_playwright
+    except ModuleNotFoundError as error:
+        raise AmesError(f"playwright is not installed: {installing('dev')}") from error
     with tempfile.TemporaryDirectory() as work, served(Path(work)) as place, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         for scheme in ("light", "dark"):
