@@ -6,7 +6,9 @@ import sys
 import pytest
 
 from ames.cli.main import main
+from ames.web.refusals import Refusal
 from ames.web.server import Place, listening
+from ames.web.worker import Worker
 from helpers import serving
 
 
@@ -68,3 +70,13 @@ def test_what_has_to_be_installed(tmp_path, capsys, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "starlette", None)
     refused(capsys, "starlette is not installed: pip install 'ames-retrieval[serve]'", tmp_path)
+
+
+def test_what_cannot_be_loaded_is_one_line_before_any_request(tmp_path, capsys, monkeypatch):
+    folder = serving.collection(tmp_path, 1)
+
+    def dead(*_):
+        raise Refusal(503, "the server cannot start a process that decodes photos")
+
+    monkeypatch.setattr(Worker, "start", dead)
+    refused(capsys, "ames serve: the server cannot start a process", folder, "--port", "0", "-q")

@@ -5,6 +5,7 @@ import shutil
 import time
 import urllib.request
 
+import cv2
 import pytest
 
 from helpers import photos, serving
@@ -232,6 +233,15 @@ def test_a_photo_of_the_collection_is_searched_with(page):
     until(page, "document.querySelector('#found-title').textContent === 'Collection'")
 
 
+def test_a_box_is_in_pixels_of_the_file_not_of_what_is_shown(page):
+    small = cv2.imencode(".png", photos.scene(6, size=(60, 80)))[1].tobytes()
+    page.route("**/image", lambda route: route.fulfill(body=small, content_type="image/png"))
+    with page.expect_response("**/api/search**"):
+        page.locator(".card .open", has_text="a/6.png").click()
+    until(page, "document.querySelector('#box [name=right]').placeholder === '160'")
+    assert page.locator("#box [name=bottom]").get_attribute("max") == "120"
+
+
 def test_a_dropped_and_a_pasted_photo(page, file):
     data = list(file.read_bytes())
     for event, holder in (("drop", "dataTransfer"), ("paste", "clipboardData")):
@@ -250,8 +260,6 @@ def test_a_dropped_and_a_pasted_photo(page, file):
 
 
 def test_a_format_that_the_browser_cannot_show(page, tmp_path):
-    import cv2
-
     path = tmp_path / "scan.tiff"
     path.write_bytes(cv2.imencode(".tiff", photos.scene(3, 1, size=serving.SIZE))[1].tobytes())
     search(page, path)

@@ -52,8 +52,7 @@ class Site:
 
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        """Have everything loaded before the first request, and look at the collection's files."""
-        await self.turns.run(self.engine.warm)
+        """Look at the collection's files while requests are answered; end the workers after them."""
         watching = asyncio.create_task(self._watch())
         try:
             yield

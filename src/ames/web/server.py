@@ -20,6 +20,7 @@ from ames.errors import AmesError
 from ames.web.app import Limits, make_app
 from ames.web.engine import Engine
 from ames.web.guard import access_to
+from ames.web.refusals import Refusal
 
 VARIABLE = "AMES_TOKEN"  # of the environment
 _SHORTEST = 16  # characters of a token that a user gives
@@ -51,7 +52,7 @@ def serve(
         address, port = listener.getsockname()[:2]
         token = token_for(address)
         access = access_to(place.host, address, port, token)
-        app = make_app(Engine(folder, device=device), access, limits)
+        app = make_app(_warmed(Engine(folder, device=device)), access, limits)
         config = uvicorn.Config(
             app,
             log_level="warning",
@@ -67,6 +68,15 @@ def serve(
         server = _Server(config, lambda: tell(address_line(place.host, port, token)))
         with _ended_by_sigterm():
             server.run(sockets=[listener])
+
+
+def _warmed(engine: Engine) -> Engine:
+    """What cannot be loaded is one line of the command, not of the first request."""
+    try:
+        engine.warm()
+    except Refusal as refusal:
+        raise AmesError(refusal.text) from refusal
+    return engine
 
 
 def token_for(address: str) -> str | None:

@@ -89,7 +89,7 @@ function measured(url) {
   });
 }
 
-function take(chosen) {
+function take(chosen, { searched = false } = {}) {
   query = chosen;
   $("preview").src = chosen.url;
   $("preview").alt = `Photo to search with: ${chosen.name}`;
@@ -98,7 +98,7 @@ function take(chosen) {
   $("drop-title").textContent = "Choose another photo";
   fields.forEach((field, side) => { field.max = side % 2 ? chosen.height : chosen.width; });
   setBox(null);
-  search();
+  if (!searched) search();
 }
 
 function drop() {
@@ -174,10 +174,18 @@ function search() {
     const made = await found(asked, sides);
     return () => {
       answer = { ...made, asked, sides };
+      resize(asked, made);
       showResults(1);
       if (innerWidth < 860) $("found").scrollIntoView();
     };
   });
+}
+
+// The server knows the photo's own size: what is shown of a large one of the collection is smaller.
+function resize(asked, { width, height }) {
+  if (asked.width === width && asked.height === height) return;
+  Object.assign(asked, { width, height });
+  if (asked === query) take(asked, { searched: true });
 }
 
 function showResults(page) {
