@@ -1,5 +1,7 @@
 """Who may ask: host names, other sites' pages, the token."""
 
+import socket
+
 import pytest
 from starlette.datastructures import Headers
 
@@ -161,11 +163,11 @@ def test_where_a_token_is_needed(monkeypatch):
     new = token_for("0.0.0.0")
     assert len(new) >= 32
     assert new != token_for("0.0.0.0")
-    assert address_line("0.0.0.0", 80, new) == f"http://0.0.0.0:80/?token={new}"
+    assert address_line("0.0.0.0", 80, new) == f"http://{socket.gethostname()}:80/?token={new}"
     assert address_line("::1", 80, None) == "http://[::1]:80/"
     monkeypatch.setenv("AMES_TOKEN", TOKEN)
     assert token_for("127.0.0.1") == TOKEN
-    assert address_line("0.0.0.0", 80, TOKEN) == "http://0.0.0.0:80/"  # who gave it knows it
+    assert address_line("10.0.0.7", 80, TOKEN) == "http://10.0.0.7:80/"  # who gave it knows it
     for wrong in ("short", "with spaces in the middle", "ünïcode-characters-here"):
         monkeypatch.setenv("AMES_TOKEN", wrong)
         with pytest.raises(AmesError, match="AMES_TOKEN: give at least 16 printable"):

@@ -81,6 +81,15 @@ def test_requests_that_are_none(running):
     assert ask(address)[0] == 200
 
 
+def test_what_is_too_large_is_refused_before_it_is_sent(running):
+    where = urlsplit(running[1])
+    with socket.create_connection((where.hostname, where.port), timeout=10) as client:
+        client.sendall(b"POST /api/search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99000000\r\n\r\nab")
+        head, _, body = client.makefile("rb").read().partition(b"\r\n\r\n")  # to the end: it is closed
+    assert head.split()[1] == b"413"
+    assert json.loads(body) == {"error": "the photo is larger than 32 MB"}
+
+
 def test_a_client_that_leaves_takes_no_place(running):
     _, address = running
     where = urlsplit(address)

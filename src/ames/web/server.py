@@ -19,7 +19,7 @@ import uvicorn
 from ames.errors import AmesError
 from ames.web.app import Limits, make_app
 from ames.web.engine import Engine
-from ames.web.guard import access_to
+from ames.web.guard import access_to, is_address
 from ames.web.refusals import Refusal
 
 VARIABLE = "AMES_TOKEN"  # of the environment
@@ -93,6 +93,8 @@ def token_for(address: str) -> str | None:
 
 def address_line(host: str, port: int, token: str | None) -> str:
     """Return the address to open. A token that the user gave is known already, and is not printed."""
+    if is_address(host) and ipaddress.ip_address(host).is_unspecified:  # other machines need a name
+        host = socket.gethostname()
     shown = f"[{host}]" if ":" in host else host
     new = token is not None and not os.environ.get(VARIABLE)
     return f"http://{shown}:{port}/" + (f"?token={token}" if new else "")

@@ -173,6 +173,7 @@ function search() {
   return shown(async () => {
     const made = await found(asked, sides);
     return () => {
+      if (answer && answer.asked !== asked && answer.asked.file) URL.revokeObjectURL(answer.asked.url);
       answer = { ...made, asked, sides };
       resize(asked, made);
       showResults(1);
@@ -269,7 +270,7 @@ function likeThis(hit) {
     const sizes = await measured(url).catch(() => { throw new Error("This photo is no longer in its folder."); });
     return async () => {
       take({ photo: hit.id, name: hit.name, url, ...sizes });
-      scrollTo({ top: 0, behavior: "smooth" });
+      scrollTo({ top: 0 });
     };
   });
 }
