@@ -20,15 +20,23 @@ GOOD = Task(serving.query(), None, None, 10**6)
 
 
 @pytest.fixture
-def bad():
-    worker = Worker(Limits(seconds=1.0), misbehaving)
-    worker.start()
-    yield worker
-    worker.close()
+def started():
+    """Starts workers that misbehave, by their seconds of a photo; ends them."""
+    workers = []
+
+    def start(seconds):
+        workers.append(Worker(Limits(seconds), misbehaving))
+        workers[-1].start()
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        worker.close()
 
 
 @pytest.mark.parametrize("how", [b"hang", b"die", b"nonsense", b"long", b"more", b"keys"])
-def test_it_is_replaced(bad, how):
+def test_it_is_replaced(started, how):
+    bad = started(1.0 if how == b"hang" else 30.0)
     begun = time.monotonic()
     why = "took more than 1 seconds" if how == b"hang" else "ended it"
     with pytest.raises(Refusal, match=f"cannot be decoded: the process that tried {why}") as refused:
@@ -39,7 +47,8 @@ def test_it_is_replaced(bad, how):
     assert bad.starts == 2
 
 
-def test_one_that_is_stopped_between_two_photos_is_replaced(bad):
+def test_one_that_is_stopped_between_two_photos_is_replaced(started):
+    bad = started(1.0)
     os.kill(bad._process.pid, signal.SIGSTOP)
     large = Task(bytes(10**7), None, None, 100)  # more than a pipe holds: sending waits, too
     with pytest.raises(Refusal, match="took more than 1 seconds"):
@@ -47,7 +56,8 @@ def test_one_that_is_stopped_between_two_photos_is_replaced(bad):
     assert bad.pixels(large).shape == (1, 2, 3)
 
 
-def test_one_that_died_between_two_photos_is_replaced(bad):
+def test_one_that_died_between_two_photos_is_replaced(started):
+    bad = started(30.0)
     bad._process.kill()
     bad._process.join()
     assert bad.pixels(Task(b"good", None, None, 100)).shape == (1, 2, 3)
