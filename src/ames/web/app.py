@@ -149,4 +149,5 @@ def make_app(engine: Engine, access: Access, limits: Limits | None = None) -> AS
         HTTPException: on_unknown_place,
         Exception: on_defect,
     }
-    return Guard(Starlette(routes=routes, exception_handlers=handlers, lifespan=site.lifespan), access)  # type: ignore[arg-type]
+    app = Starlette(routes=routes, exception_handlers=handlers, lifespan=site.lifespan)  # type: ignore[arg-type]
+    return Guard(app, access)
