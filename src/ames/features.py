@@ -29,12 +29,11 @@ class LocalFeatures:
     """Local features of one image or a batch of images, strongest first.
 
     descriptors: [..., N, D]; any dtype.
-    valid: bool [..., N], True = a real descriptor, False = padding. Published files and the
-        published ``forward`` use the opposite polarity (1 = padding), which is inverted only where
-        they are read.
+    valid: bool [..., N], True = a real descriptor, False = padding. Published files and the published
+    ``forward`` use the opposite polarity (1 = padding), which is inverted only where they are read.
     positions: float [..., N, 2] location (row, col) in [0, 1] of the image's height and width, or None.
     scale: float [..., N] keypoint size as a share of the image's long side, or, from a network that reads an
-        image at several sizes, the index of the size; or None.
+    image at several sizes, the index of the size; or None.
     weight: float [..., N] detector weight, descending, or None.
     summary: float [..., e] a model's summary of the whole image, or None.
     vector: float [..., G] the global descriptor of the image, for models that read one, or None.

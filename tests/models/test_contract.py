@@ -205,3 +205,53 @@ def test_the_right_scorer_takes_it(model):
     else:
         assert model.window >= 1
         close(ListScorer(model).score(QUERY, CANDIDATES)[0], score(model))
+
+
+@pytest.mark.parametrize("model", ALL)
+def test_links_are_of_the_descriptors_of_a_pair(model):
+    query, database = features(1, 7), features(1, 5, seed=1)
+    with torch.inference_mode():
+        sides = [model.tokens(query), model.tokens(database)]
+        if not isinstance(model, PairSimilarity):
+            with pytest.raises(AmesError, match="reads lists of candidates"):
+                model.links(*sides)
+            return
+        links = model.links(*sides)
+        assert links.shape == (1, 7, 5)
+        assert links.dtype == torch.float32
+        assert (links >= 0).all()
+        assert links.any()
+        assert model.links_are
+        # Order and padding change nothing but their own rows.
+        close(model.links(model.tokens(turned(query)), model.tokens(turned(database))), links.flip(1, 2))
+        padded = model.links(model.tokens(query.pad(9)), model.tokens(database.pad(6)))
+        close(padded[:, :7, :5], links)
+        assert not padded[:, 7:].any()
+        assert not padded[:, :, 5:].any()
+        assert model.links(model.tokens(features(1, 0)), sides[1]).shape == (1, 0, 5)
+        with pytest.raises(AmesError, match="expected"):
+            model.links(query, CANDIDATES)
+
+
+@pytest.mark.parametrize("model", [x for x in ALL if x.id[:-1] in ("ELViS", "Chamfer")])
+def test_links_that_are_parts_of_the_score_sum_to_it(model):
+    """Also with padding, and in a batch. Cosines are above 0 where descriptors are."""
+    query, database = (features(2, n, seed=n).pad(9) for n in (7, 5))
+    sides = [replace(x, descriptors=x.descriptors.abs()) for x in (query, database)]
+    sides[0].valid[0, :2] = sides[1].valid[1, 3:] = False
+    with torch.inference_mode():
+        tokens = [model.tokens(side) for side in sides]
+        score = model.pairs_tokens(*tokens)
+        torch.testing.assert_close(model.links(*tokens).sum((1, 2)), score, atol=1e-4, rtol=0)
+
+
+def test_a_model_without_links_of_its_own_has_cosines():
+    class Plain(Chamfer):
+        link_tokens = PairSimilarity.link_tokens
+        links_are = PairSimilarity.links_are
+
+    model = Plain(local_dim=2)
+    sides = [torch.tensor([[[1.0, 0.0], [0.0, 2.0]]]), torch.tensor([[[3.0, 4.0], [-1.0, 0.0]]])]
+    links = model.links(*(model.tokens(LocalFeatures.from_descriptors(x)) for x in sides))
+    close(links, torch.tensor([[[0.6, 0.0], [0.8, 0.0]]]))
+    assert model.links_are == "cosines of tokens"

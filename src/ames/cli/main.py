@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ames import __version__
-from ames.cli import curve, database, extract, inspect, models, photos, plot, serve
+from ames.cli import completion, curve, database, explain, extract, inspect, models, photos, plot, serve
 from ames.cli.options import add_workers
 from ames.errors import AmesError
 from ames.io.console import (
@@ -66,12 +66,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     photos.register(commands)
     serve.register(commands)
+    explain.register(commands)
     _register_demo(commands)
     extract.register(commands)
     _register_landmarks(commands)
     for module in (inspect, database, curve, plot, models):
         module.register(commands)
     _register_report(commands)
+    completion.register(commands, _parser)
     for name, text in HYDRA.items():
         commands.add_parser(name, help=text, add_help=False)  # its words are Hydra's: see ``_hydra``
     return parser

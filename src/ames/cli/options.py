@@ -35,3 +35,14 @@ def tell_progress(args: argparse.Namespace) -> None:
     logger = logging.getLogger("ames")
     logger.handlers = [handler]
     logger.setLevel(logging.ERROR if args.quiet else logging.INFO)
+
+
+def box(text: str) -> tuple[float, ...]:
+    """X1,Y1,X2,Y2 in pixels."""
+    try:
+        sides = tuple(float(side) for side in text.split(","))
+    except ValueError:
+        sides = ()
+    if len(sides) != 4:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a box X1,Y1,X2,Y2 in pixels")
+    return sides

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ames.cli.options import add_examples, add_output, add_workers, tell_progress
+from ames.cli.options import add_examples, add_output, add_workers, box, tell_progress
 from ames.io.console import add_device, check_device, positive
 
 TOP = 10
@@ -48,7 +48,7 @@ def register(commands: Any) -> None:
     )
     search.add_argument("database", type=Path, metavar="DB", help="folder of the collection")
     search.add_argument("query", type=Path, help="a photo, or a folder of photos")
-    search.add_argument("--box", type=_box, metavar="X1,Y1,X2,Y2", help="search for this part, in pixels")
+    search.add_argument("--box", type=box, metavar="X1,Y1,X2,Y2", help="search for this part, in pixels")
     search.add_argument("--top", type=positive, default=TOP, help=f"results per query ({TOP})")
     search.add_argument("-o", "--out", type=Path, metavar="PAGE", help="write a page of results, .html")
     add_output(search)
@@ -60,16 +60,6 @@ def register(commands: Any) -> None:
         "ames search photos.db QUERIES -o report.html",
     )
     search.set_defaults(run=_search)
-
-
-def _box(text: str) -> tuple[float, ...]:
-    try:
-        box = tuple(float(side) for side in text.split(","))
-    except ValueError:
-        box = ()
-    if len(box) != 4:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a box X1,Y1,X2,Y2 in pixels")
-    return box
 
 
 def _index(args: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ames.features import LocalFeatures
 from ames.models.base import PairSimilarity, constructor_arguments
 from ames.models.layers.attention import PairDecoder
+from ames.models.layers.attention_maps import decoder_maps, read_links
 from ames.models.layers.binarization import Binarize, fit_itq, pack_bits, unpack_bits
 from ames.models.layers.initialization import (
     check_init,
@@ -33,6 +34,8 @@ class AMES(PairSimilarity):
     "matching" starts from a soft matcher (``ames.models.layers.initialization``) and learns many times
     faster.
     """
+
+    links_are = "attention"
 
     def __init__(
         self,
@@ -135,6 +138,16 @@ class AMES(PairSimilarity):
         mask = _mask(query, database)
         return self._head(self.decoder.match(query.descriptors, database.descriptors, shares, token, mask))
 
+    def link_tokens(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
+        """Cross-attention both ways, of what the match token reads (``read_links``)."""
+        mask = _mask(query, database)
+        return read_links(decoder_maps(self.decoder, self._sequence(query, database), query.size, mask))
+
+    def _sequence(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
+        """[P, N + 1 + M, d]: query, match token, database."""
+        token = self.mtc_token.to(query.descriptors.dtype).expand(len(query.valid), 1, -1)
+        return torch.cat((query.descriptors, token, database.descriptors), 1)
+
     def set_compute_dtype(self, dtype: torch.dtype) -> None:
         self.decoder.set_compute_dtype(dtype)
 
@@ -170,9 +183,8 @@ class AMES(PairSimilarity):
             database = database.with_descriptors(stored)
         if not return_logits:
             return self.pairs_tokens(query, database)
-        token = self.mtc_token.to(query.descriptors.dtype).expand(len(query.valid), 1, -1)
-        x, n = torch.cat((query.descriptors, token, database.descriptors), 1), query.size
-        x = self.decoder(x, n, _mask(query, database))
+        n = query.size
+        x = self.decoder(self._sequence(query, database), n, _mask(query, database))
         return self._head(x[:, n]), torch.cat((x[:, n : n + 1], x[:, :n], x[:, n + 1 :]), dim=1)
 
     def _head(self, token: Tensor) -> Tensor:

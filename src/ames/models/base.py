@@ -13,6 +13,7 @@ from inspect import signature
 from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ames.errors import AmesError, NotFiniteError
@@ -177,6 +178,10 @@ class Similarity(nn.Module):
         """As ``score``, from tokens: query [B, N, d], candidates [B, K, M, d] -> logits [B, K]."""
         raise NotImplementedError
 
+    def links(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
+        """Return what ties the descriptors of a pair (``PairSimilarity.links``). AmesError: not pair-wise."""
+        raise AmesError(f"{type(self).__name__} reads lists of candidates: it ties no pair of descriptors")
+
     def fit_projection(self, descriptors: Tensor, *, seed: int = 0) -> None:
         """Start what depends on the data, before training, from real descriptors float [n, D]. By default
         nothing does.
@@ -188,9 +193,11 @@ class PairSimilarity(Similarity):
     work concerns one image alone, ``encode``.
 
     ``cpu_tokens``: descriptors that a CPU best scores together; None: as many as of AMES.
+    ``links_are``: what ``links`` returns, for people.
     """
 
     cpu_tokens: ClassVar[int | None] = None
+    links_are: ClassVar[str] = "cosines of tokens"
 
     def encode(self, tokens: LocalFeatures) -> LocalFeatures:
         """tokens [..., N, d] -> what one image contributes to every pair, computed once per image."""
@@ -216,6 +223,25 @@ class PairSimilarity(Similarity):
         """query [P, N, d], database [P, M, d] -> logits [P]."""
         _check_sides(query, database, listed=False)
         return self.score_encoded(self.encode(query), self.encode(database))
+
+    def links(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
+        """Return what ties descriptors in this model, float32 [P, N, M]: at least 0, and 0 for padding.
+
+        query, database: tokens as of ``pairs_tokens``; N and M are their descriptors without extra slots.
+        Values of one pair compare with each other alone. ``links_are`` says what they are.
+        """
+        _check_sides(query, database, listed=False)
+        x, y = query.pad(max(query.size, 1)), database.pad(max(database.size, 1))
+        either = x.valid.unsqueeze(2) & y.valid.unsqueeze(1)
+        links, first = self.link_tokens(x, y).float().masked_fill(~either, 0), self.extra_slots
+        return links[:, first : query.size, first : database.size]
+
+    def link_tokens(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
+        """As ``links``, of every slot, [P, N, M]; anything for padding. Models write their own: by default
+        it is what any model has, the cosines of tokens where they are above 0.
+        """
+        x, y = (F.normalize(side.descriptors, dim=-1) for side in (query, database))
+        return (x @ y.mT).clamp(min=0)
 
     def pairs(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
         """query [P, N, D], database [P, M, D] -> logits [P]."""

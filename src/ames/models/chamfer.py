@@ -19,6 +19,7 @@ class Chamfer(PairSimilarity):
     """
 
     learned = False
+    links_are = "best cosines"
 
     def __init__(self, *, local_dim: int | None = None, symmetric: bool = False) -> None:
         arguments = constructor_arguments(locals())
@@ -40,13 +41,28 @@ class Chamfer(PairSimilarity):
 
     def score_encoded(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
         query, database = query.pad(max(query.size, 1)), database.pad(max(database.size, 1))
-        cosine = query.descriptors @ database.descriptors.transpose(-1, -2)  # [P, N, M]
-        either = query.valid.unsqueeze(-1) & database.valid.unsqueeze(-2)
-        cosine = cosine.masked_fill(~either, -1)
+        cosine = _cosines(query, database)
         forward = _mean(cosine.amax(-1), query.valid)
         if not self.symmetric:
             return forward
         return (forward + _mean(cosine.amax(-2), database.valid)) / 2
+
+    def link_tokens(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
+        """What each best match adds to the score: they sum to it, unless a best cosine is below 0."""
+        cosine = _cosines(query, database)
+        links = torch.zeros_like(cosine)
+        sides = ((2, query), (1, database)) if self.symmetric else ((2, query),)
+        for axis, side in sides:
+            best, place = cosine.max(axis, keepdim=True)
+            share = side.valid.unsqueeze(axis) / (len(sides) * side.counts.clamp(min=1).view(-1, 1, 1))
+            links.scatter_add_(axis, place, best.clamp(min=0) * share)
+        return links
+
+
+def _cosines(query: LocalFeatures, database: LocalFeatures) -> Tensor:
+    """[P, N, M], -1 of padding."""
+    cosine = query.descriptors @ database.descriptors.transpose(-1, -2)
+    return cosine.masked_fill(~(query.valid.unsqueeze(-1) & database.valid.unsqueeze(-2)), -1)
 
 
 def _mean(best: Tensor, valid: Tensor) -> Tensor:

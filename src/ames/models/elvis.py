@@ -39,6 +39,7 @@ class ELViS(PairSimilarity):
     # For small images many calls cost more than the caches save; for large ones it makes no difference.
     cpu_tokens = 5120
     score_unit = 10.0  # votes
+    links_are = "votes"
 
     def __init__(
         self,
@@ -167,6 +168,30 @@ class ELViS(PairSimilarity):
 
     def _votes(self, query: LocalFeatures, database: LocalFeatures, mass: tuple[Tensor, Tensor]) -> Tensor:
         """Sums of the votes of real descriptors [P], of a transport between these masses."""
+        matched = self._plan(query, database, mass)
+        best = torch.cat((matched.amax(2), matched.amax(1)), 1)
+        return (self._vote(best) * torch.cat((query.valid, database.valid), 1)).sum(1)
+
+    def link_tokens(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
+        """The vote of each descriptor, at its best match; a cell holds those of both sides. They sum to the
+        score.
+        """
+        query, database = self.encode(query), self.encode(database)
+        matched = self._plan(query, database, masses(query.valid, database.valid))
+        links = torch.zeros_like(matched)
+        for axis, side in ((2, query), (1, database)):
+            best, place = matched.max(axis, keepdim=True)
+            real = side.valid.unsqueeze(axis)
+            links.scatter_add_(axis, place, self._vote(best) * real)
+        return links
+
+    def _vote(self, best: Tensor) -> Tensor:
+        """Votes in [0, 1] of best matches in a plan, elementwise."""
+        with torch.autocast(best.device.type, enabled=False):
+            return torch.sigmoid(self.f(best.unsqueeze(-1))).squeeze(-1)
+
+    def _plan(self, query: LocalFeatures, database: LocalFeatures, mass: tuple[Tensor, Tensor]) -> Tensor:
+        """The transport plan [P, N, M] of pairs between these masses."""
         x, y, valid = query.descriptors, database.descriptors, torch.cat((query.valid, database.valid), 1)
         # Sums of exponentials need float32, also where training computes in fewer bits.
         with torch.autocast(x.device.type, enabled=False):
@@ -179,10 +204,7 @@ class ELViS(PairSimilarity):
                 either = query.valid.unsqueeze(2) & database.valid.unsqueeze(1)
                 scores = scores.masked_fill(F.pad(~either, (0, 1, 0, 1)), float("-inf"))
             corner, bound = self.dust_bin.item() / self.regularization, 1 / self.regularization
-            matched = plan(scores, mass, self.sinkhorn_iterations, corner=corner, bound=bound)
-            best = torch.cat((matched.amax(2), matched.amax(1)), 1)
-            votes = torch.sigmoid(self.f(best.unsqueeze(-1))).squeeze(-1)
-            return (votes * valid).sum(1)
+            return plan(scores, mass, self.sinkhorn_iterations, corner=corner, bound=bound)
 
     # ---- start from data ------------------------------------------------------------------------
 

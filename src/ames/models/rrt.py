@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.models.base import FromZero, PairSimilarity, constructor_arguments
+from ames.models.layers.attention_maps import encoder_maps, read_links
 from ames.models.layers.encoder import Encoder
 from ames.models.layers.initialization import check_init, pca_projection
 from ames.models.layers.positions import cells_of, sine_positions
@@ -43,6 +44,7 @@ class RRT(PairSimilarity):
     """
 
     part = "matcher."  # of the published networks for products
+    links_are = "attention"
     cells: Tensor  # float [cells, d], of "sop"
 
     def __init__(
@@ -160,6 +162,16 @@ class RRT(PairSimilarity):
 
     def class_token(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
         """Return the final class token of pairs, [P, d], from tokens [P, N, d] and [P, M, d]."""
+        return self.encoder.first(*self._sequence(query, database))
+
+    def link_tokens(self, query: LocalFeatures, database: LocalFeatures) -> Tensor:
+        """Attention between the images both ways, of what the class token reads (``read_links``)."""
+        x, mask = self._sequence(query, database)
+        places = slice(1, 1 + query.size), slice(2 + query.size, None)
+        return read_links(encoder_maps(self.encoder, x, *places, mask))
+
+    def _sequence(self, query: LocalFeatures, database: LocalFeatures) -> tuple[Tensor, Tensor | None]:
+        """Tokens [P, N + M + 2, d] of pairs, and what may be attended, bool [P, 1, 1, N + M + 2] or None."""
         P, device = len(query.valid), query.valid.device
         cls, sep, *own = _SEGMENTS[self.variant]
         rows = [cls, *own[2:3], *[own[0]] * (query.size - self.extra_slots)]
@@ -168,7 +180,7 @@ class RRT(PairSimilarity):
         x = torch.cat((empty, query.descriptors, empty, database.descriptors), 1)
         x = x + self.seg_encoder(torch.tensor(rows, device=device))
         seen = torch.cat([F.pad(side.valid, (1, 0), value=True) for side in (query, database)], 1)
-        return self.encoder.first(x, None if bool(seen.all()) else seen[:, None, None])
+        return x, None if bool(seen.all()) else seen[:, None, None]
 
     def set_compute_dtype(self, dtype: torch.dtype) -> None:
         """As in the base class; int8 changes nothing."""

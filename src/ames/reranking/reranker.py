@@ -37,7 +37,7 @@ class Hit:
     id: its id, or its position among the candidates where no ids were given. score: the fused score, or the
     local one where no similarities were given. local: the model's score of the pair, a logit; NaN where a
     list-wise model read the list in several windows, whose scores cannot be compared, and where a budget of
-    time ended before the candidate was scored. global_: the global similarity, None where none was given.
+    time ended before the candidate was scored. ``global_``: the global similarity, None where none was given.
     name: of the image, where it is known.
     """
 
@@ -269,7 +269,7 @@ class Reranker:
         if isinstance(given, ImageFeatures):
             if given.backbone and self.backbone and given.backbone != self.backbone:
                 raise AmesError(f"{what}: made by {given.backbone}, but {self.name} takes {self.backbone}")
-            given = _with_vector(given) if self.model.reads_vector else given.local
+            given = with_vector(given) if self.model.reads_vector else given.local
         if isinstance(given, LocalFeatures):
             codes = given.descriptors.dtype == torch.uint8
             return given if given.coded or not codes else replace(given, coded=True)
@@ -302,7 +302,7 @@ def _counts(desc_num: tuple[int, int] | None) -> tuple[int, int] | None:
     return query, candidate
 
 
-def _with_vector(image: ImageFeatures) -> LocalFeatures:
+def with_vector(image: ImageFeatures) -> LocalFeatures:
     """The local features of an image, or of several, with what a model reads of the global one."""
     if image.vector is None:
         return image.local

@@ -22,11 +22,13 @@ from ames.errors import AmesError
 from ames.extraction.config import ExtractionConfig
 from ames.extraction.factory import build_extractor
 from ames.extraction.pipeline import Images, NothingReadable
+from ames.io.atomic import remove_leftovers
 from ames.io.console import check_device
 from ames.io.locks import locked
 from ames.models.load import Loaded, load
 from ames.reranking.fusion import Fusion
 from ames.retrieval.collection import BUILDING, Collection, check_folder
+from ames.retrieval.collection import NAME as COLLECTION
 from ames.retrieval.photo_record import NAME, PhotoFile, PhotoRecord, Scan, scan
 from ames.retrieval.photos import (
     STEM,
@@ -101,6 +103,9 @@ def index_photos(
     folder = check_folder(folder)
     busy = "another process is indexing photos to it; wait for it to end"
     with locked(folder.with_name(folder.name + LOCK), folder, busy):
+        for name in (NAME, COLLECTION):
+            if folder.is_dir():
+                remove_leftovers(folder / name)
         there = Collection.load(folder)
         options |= {"device": device}
         given = model or (default_model() if there is None else there.model)
@@ -148,7 +153,7 @@ class _Indexing:
             raise AmesError(
                 f"{self.folder}: made by Retriever.build, which records no contents; give a new folder"
             )
-        before = set(record.photos if record else ())
+        before = set(record.readable if record else ())
         with work_folder(self.folder, finished=not new):
             if new:
                 record = self._build(pending or PhotoRecord(self.root, scan(self.root, {}).photos), factory)
@@ -201,7 +206,7 @@ class _Indexing:
         kept = {name: photo for name, photo in kept.items() if photo.problem is not None or name in held}
         stale = sorted(held - kept.keys())
         left = PhotoRecord(self.root, kept)
-        if left.photos != record.photos or not (self.folder / NAME).exists():
+        if PhotoRecord.load(self.folder / NAME) != left:
             left.save(self.folder / NAME)
         if stale:
             with writing(self.folder) as writer:

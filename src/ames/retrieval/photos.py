@@ -119,7 +119,8 @@ def work_folder(folder: Path, *, finished: bool) -> Iterator[Path]:
     if not finished and folder.is_dir() and not (folder / MANIFEST).exists():
         check_free(folder)
     there = [path.name for path in work.iterdir()] if work.is_dir() else []
-    strangers = [name for name in there if not name.startswith(STEM)]
+    # A dot begins the name of a file that was not finished (ames.io.atomic).
+    strangers = [name for name in there if not name.removeprefix(".").startswith(STEM)]
     if strangers:
         raise AmesError(f"{work}: holds other files ({strangers[0]}): move them, or give another folder")
     try:

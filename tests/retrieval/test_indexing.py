@@ -1,0 +1,269 @@
+"""A folder of photos and its collection: what a second call changes, and what a kill leaves."""
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from ames.database.store import Database
+from ames.errors import AmesError
+from ames.extraction.pipeline import run
+from ames.retrieval import indexing, photo_record
+from ames.retrieval.indexing import PENDING, Changes, index_photos
+from ames.retrieval.photo_record import PhotoRecord, scan
+from ames.retrieval.retriever import Retriever
+from helpers import photos
+from helpers.commands import ROOT
+from helpers.dying import dies_at
+
+MODEL = "rootsift_ames_dist"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Five scenes, one in a sub-folder, and a file that is no image."""
+    for seed in range(4):
+        photos.save(tmp_path / "photos" / f"{seed}.jpg", photos.scene(seed))
+    photos.save(tmp_path / "photos" / "sub" / "4.jpg", photos.scene(4))
+    (tmp_path / "photos" / "bad.jpg").write_bytes(b"no image")
+    return tmp_path
+
+
+def change(root):
+    """One photo goes, one changes, one comes, and the file that was no image becomes one."""
+    (root / "0.jpg").unlink()
+    photos.save(root / "1.jpg", photos.scene(11))
+    photos.save(root / "5.jpg", photos.scene(5))
+    photos.save(root / "bad.jpg", photos.scene(12))
+
+
+def rows(db):
+    """What a database holds of each name."""
+    database = Database(db)
+    table = database.rows_as_stored(np.arange(len(database)))
+    return {name: row.tobytes() for name, row in zip(database.names, table, strict=True)}
+
+
+def as_new(root, tmp_path):
+    """What a collection of the photos as they are now holds."""
+    shutil.rmtree(tmp_path / "new", ignore_errors=True)
+    index_photos(root, tmp_path / "new", MODEL)
+    return rows(tmp_path / "new")
+
+
+def test_a_second_call_adds_drops_and_updates(folder):
+    root, db = folder / "photos", folder / "db"
+    first = index_photos(root, db, MODEL)
+    assert (first.added, first.unchanged) == (5, 0)
+    assert first.unreadable == {"bad.jpg": "not an image that OpenCV can decode"}
+    change(root)
+    second = index_photos(root, db)
+    assert second == Changes(added=2, updated=1, deleted=1, unchanged=3)
+    assert second.summary() == "2 added, 1 updated, 1 deleted, 3 unchanged"
+    assert rows(db) == as_new(root, folder)
+    assert index_photos(root, db) == Changes(unchanged=6)
+    assert sorted(path.name for path in folder.iterdir()) == ["db", "new", "photos"]
+
+
+def test_an_unchanged_photo_is_neither_read_nor_extracted_again(folder, monkeypatch):
+    root, db = folder / "photos", folder / "db"
+    settled = time.time() - 100
+    for path in root.rglob("*.jpg"):
+        os.utime(path, (settled, settled))
+    index_photos(root, db, MODEL)
+    read, extracted = [], []
+    monkeypatch.setattr(photo_record, "sha256", lambda path: read.append(path.name) or "other")
+    monkeypatch.setattr(indexing, "extract_source", lambda images, *_: extracted.extend(images.names))
+    index_photos(root, db)
+    assert read == extracted == []
+
+
+def test_a_photo_of_the_same_size_and_time_counts_as_unchanged_unless_all_are_read(folder):
+    root, db = folder / "photos", folder / "db"
+    for seed in (0, 1):  # no compression: the same size
+        photos.save(root / f"{seed}.bmp", photos.scene(seed))
+    settled = time.time() - 100
+    os.utime(root / "0.bmp", (settled, settled))
+    index_photos(root, db, MODEL)
+    shutil.copyfile(root / "1.bmp", root / "0.bmp")
+    os.utime(root / "0.bmp", (settled, settled))
+    assert index_photos(root, db).updated == 0
+    assert index_photos(root, db, rehash=True).updated == 1
+    assert rows(db)["0.bmp"] == rows(db)["1.bmp"]
+
+
+def test_a_photo_that_changed_just_before_is_read_again(folder):
+    """A second change in the same tick of a file system's clock would not show."""
+    path = folder / "photos" / "0.jpg"
+    now = time.time()
+    os.utime(path, (now, now))
+    assert scan(folder / "photos", {}).photos["0.jpg"].changed == -1
+    os.utime(path, (now - 100, now - 100))
+    assert scan(folder / "photos", {}).photos["0.jpg"].changed == path.stat().st_mtime_ns
+
+
+def test_a_search_gives_the_files_of_its_hits(folder):
+    root, db = folder / "photos", folder / "db"
+    index_photos(root, db, MODEL)
+    index = Retriever.open(db)
+    hit = index.search(photos.scene(4, view=1)[..., ::-1], k=1)[0]
+    assert index.photo(hit.name) == root / "sub" / "4.jpg"
+    with pytest.raises(AmesError, match=r"db: holds no photo '\.\./x'"):
+        index.photo("../x")
+    part = index.search(root / "sub" / "4.jpg", k=1, box=(0, 0, 90, 96))[0]
+    assert part.name == "sub/4.jpg"
+    assert part.global_ < index.search(root / "sub" / "4.jpg", k=1)[0].global_
+    with pytest.raises(AmesError, match="its box 200, 0, 300, 96 shows nothing of 128 x 96 pixels"):
+        index.search(root / "0.jpg", box=(200, 0, 300, 96))
+
+
+def test_a_new_photo_that_cannot_be_read_is_named_and_left_out(folder):
+    root, db = folder / "photos", folder / "db"
+    index_photos(root, db, MODEL)
+    (root / "worse.jpg").write_bytes(b"no image either")
+    (root / "plain.png").write_bytes(b"")
+    photos.save(root / "plain.png", photos.plain())
+    found = index_photos(root, db)
+    assert sorted(found.unreadable) == ["bad.jpg", "worse.jpg"]
+    assert found.without_features == ["plain.png"]
+    assert "worse.jpg" not in Database(db).names
+    assert index_photos(root, db).unchanged == 6
+
+
+def test_a_folder_that_moved_takes_its_collection_along(folder, caplog):
+    root, db = folder / "photos", folder / "db"
+    index_photos(root, db, MODEL)
+    moved = root.rename(folder / "moved")
+    assert index_photos(moved, db) == Changes(
+        unchanged=5, unreadable={"bad.jpg": "not an image that OpenCV can decode"}
+    )
+    assert "the photos were in" in caplog.text
+    assert Retriever.open(db).photo("0.jpg") == moved / "0.jpg"
+    photos.save(folder / "others" / "0.jpg", photos.scene(9))
+    with pytest.raises(AmesError, match=r"db: holds the photos of .*moved; give a new folder"):
+        index_photos(folder / "others", db)
+
+
+def test_other_options_and_other_collections_are_refused(folder):
+    root, db = folder / "photos", folder / "db"
+    index_photos(root, db, MODEL, desc_num=30)
+    assert index_photos(root, db, MODEL, desc_num=30).unchanged == 5
+    for options, what in (
+        ({"model": "rootsift_ames"}, "another model"),
+        ({"desc_num": 20}, "another desc_num"),
+        ({"max_pixels": 10**6}, "other extraction options"),
+    ):
+        with pytest.raises(AmesError, match=f"built with {what}"):
+            index_photos(root, db, **options)
+    Retriever.build(folder / "built", root, MODEL)
+    with pytest.raises(AmesError, match=r"made by Retriever\.build, which records no contents"):
+        index_photos(root, folder / "built")
+    (folder / "empty").mkdir()
+    with pytest.raises(AmesError, match="no images in it or below"):
+        index_photos(folder / "empty", folder / "other")
+    with pytest.raises(AmesError, match="none: no such folder of photos"):
+        index_photos(folder / "none", folder / "other")
+    shutil.rmtree(root)
+    root.mkdir()
+    with pytest.raises(AmesError, match="no images in it or below"):  # a drive that is not there
+        index_photos(root, db)
+    assert len(Database(db)) == 5
+
+
+def test_damaged_records_are_refused(folder):
+    root, db = folder / "photos", folder / "db"
+    index_photos(root, db, MODEL)
+    for content in (b"{", b"[]", b'{"format": "ames photos", "version": 1, "root": 3}', b"\xff"):
+        (db / photo_record.NAME).write_bytes(content)
+        with pytest.raises(AmesError, match=r"photos.json: damaged"):
+            index_photos(root, db)
+    (db / photo_record.NAME).write_bytes(b'{"format": "ames photos", "version": 2}')
+    with pytest.raises(AmesError, match=r"photos.json: of another version"):
+        index_photos(root, db)
+
+
+@pytest.mark.parametrize("stride", [9, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("what", ["build", "update"])
+def test_a_kill_at_any_change_of_the_disk_loses_nothing(folder, what, stride):
+    root, db, kept = folder / "photos", folder / "db", folder / "kept"
+    if what == "update":
+        index_photos(root, db, MODEL)
+        shutil.copytree(db, kept)
+        change(root)
+    wanted, step = as_new(root, folder), 0
+    while True:
+        for path in (db, db.with_name("db.building")):
+            shutil.rmtree(path, ignore_errors=True)
+        if what == "update":
+            shutil.copytree(kept, db)
+        died = dies_at(step, lambda: index_photos(root, db, MODEL))
+        if what == "update":
+            assert len(Database(db)) >= 3  # it can be searched at any time
+        index_photos(root, db, MODEL)
+        assert rows(db) == wanted, step
+        assert not db.with_name("db.building").exists()
+        if not died:
+            break
+        step += stride
+    assert step > 20
+
+
+def test_photos_that_change_after_a_kill_are_seen(folder, monkeypatch):
+    """What was noted before is finished first, and then compared with the folder."""
+    root, db = folder / "photos", folder / "db"
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ames.retrieval.photos.compress", stop)
+        with pytest.raises(KeyboardInterrupt):
+            index_photos(root, db, MODEL)
+    assert len(PhotoRecord.load(db.with_name("db.building") / PENDING).photos) == 6
+    change(root)
+    extracted = []
+    real = run
+
+    def counted(images, *more, **options):
+        done = real(images, *more, **options)
+        extracted.append(0 if done.already else len(images.names))
+        return done
+
+    monkeypatch.setattr("ames.retrieval.photos.run", counted)
+    index_photos(root, db, MODEL)
+    assert rows(db) == as_new(root, folder)
+    assert extracted[:2] == [0, 3]  # what was extracted before is not again
+
+
+@pytest.mark.slow
+def test_a_process_killed_at_random_times(tmp_path):
+    root, db = tmp_path / "photos", tmp_path / "db"
+    draw = random.Random(0)
+    for seed in range(40):
+        photos.save(root / f"{seed}.jpg", photos.scene(seed))
+    script = ROOT / "tests" / "helpers" / "killed_indexing.py"
+    began = time.monotonic()
+    subprocess.run([sys.executable, str(script), str(root), str(db)], check=True)
+    whole, died = time.monotonic() - began, 0
+    for number in range(200):
+        if number % 10 == 0:
+            shutil.rmtree(db, ignore_errors=True)
+        names = sorted(path.name for path in root.iterdir())
+        (root / draw.choice(names)).unlink()
+        photos.save(root / draw.choice(names), photos.scene(1000 + number))
+        process = subprocess.Popen([sys.executable, str(script), str(root), str(db)])
+        try:
+            process.wait(draw.random() * 1.1 * whole)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            died += 1
+        if number % 10 == 9:
+            index_photos(root, db, MODEL)
+            assert rows(db) == as_new(root, tmp_path)
+    assert died > 50
