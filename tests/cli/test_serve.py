@@ -17,6 +17,7 @@ def log():
     """The command writes the library's log to this test's stderr, which is closed after it."""
     logger = logging.getLogger("ames")
     handlers, level = logger.handlers[:], logger.level
+    logger.handlers[:] = []  # those of other tests, too
     yield
     logger.handlers[:] = handlers
     logger.setLevel(level)
