@@ -17,7 +17,6 @@ def log():
     """The command writes the library's log to this test's stderr, which is closed after it."""
     logger = logging.getLogger("ames")
     handlers, level = logger.handlers[:], logger.level
-    logger.handlers[:] = []  # those of other tests, too
     yield
     logger.handlers[:] = handlers
     logger.setLevel(level)
@@ -25,6 +24,7 @@ def log():
 
 def refused(capsys, message, *words):
     """Checks status 2 and the one line on stderr."""
+    capsys.readouterr()  # what was said before
     try:
         status = main(["serve", *map(str, words)])
     except SystemExit as end:
