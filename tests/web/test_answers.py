@@ -176,6 +176,16 @@ def test_explaining_asks_the_library_with_both_photos(site, shared, monkeypatch)
     refused(answer, 410, "this search is no longer known; search again")
 
 
+def test_what_is_explained_is_the_score_that_was_found(site):
+    found = search(site).json()
+    for hit in found["hits"][:2]:
+        made = site.get("/api/explain", params={"query": found["query"], "photo": hit["id"]}).json()
+        assert made["score"] == pytest.approx(hit["local"], abs=1e-3)
+        assert 0 < len(made["links"]) == len(made["weights"]) <= 50
+        for side, places in enumerate((made["positions_a"], made["positions_b"])):
+            assert all(0 <= share <= 1 for link in made["links"] for share in places[link[side]])
+
+
 @pytest.mark.parametrize(
     ("method", "place", "status", "text"),
     [
