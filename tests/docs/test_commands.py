@@ -29,6 +29,7 @@ NOT_PARSED = {
     "pip": "installs packages; tests/test_distribution.py looks at the names",
     "cd": "the shell's",
     "ln": "the system's",
+    "curl": "the system's",
     "scripts/benchmark.py": "takes minutes; tests/global_search/test_exact.py runs it",
     "scripts/download.py": "tests/io/test_download.py runs it",
     "scripts/train_shipped.py": "takes hours",

@@ -22,6 +22,7 @@ from ames.cli import (
     models,
     photos,
     plot,
+    serve,
 )
 from ames.cli.options import add_workers
 from ames.errors import AmesError
@@ -76,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = OneLineParser(prog="ames", description="Instance-level image retrieval.")
     parser.add_argument("--version", action="version", version=f"ames {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (photos, explain, duplicates, evaluate_photos):
+    for module in (photos, serve, explain, duplicates, evaluate_photos):
         module.register(commands)
     _register_demo(commands)
     extract.register(commands)

@@ -208,10 +208,23 @@ class Retriever:
     def __len__(self) -> int:
         return len(self.database)
 
+    def refresh(self) -> None:
+        """Read the collection again, as changes of other processes left it; model and extractor are kept.
+
+        AmesError where the folder holds a database of another model; this collection stays as it was then.
+        """
+        database = Database(self.database.path)
+        database.check_model(self.reranker.model)
+        self._take(database)
+
     def _reopen(self) -> None:
-        self.database = Database(self.database.path)
-        self._index = open_index(self.database)
-        self.__dict__.pop("_known", None)
+        self._take(Database(self.database.path))
+
+    def _take(self, database: Database) -> None:
+        index = open_index(database)
+        self.database, self._index = database, index
+        for name in ("_known", "root"):
+            self.__dict__.pop(name, None)
 
     @cached_property
     def root(self) -> Path | None:
