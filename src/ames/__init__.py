@@ -23,6 +23,7 @@ _PUBLIC = {
     "Retriever": "ames.retrieval.retriever",
     "Shortlist": "ames.global_search.shortlist",
     "evaluate": "ames.evaluation.folder",
+    "index_photos": "ames.retrieval.indexing",
     "list_models": "ames.models.registry",
     "load_model": "ames.models.load",
     "pack_codes": "ames.reranking.code_stores",

@@ -17,6 +17,7 @@ from ames.reranking.code_stores import unpack_codes as unpack_codes
 from ames.reranking.fusion import Fusion as Fusion
 from ames.reranking.reranker import Hit as Hit
 from ames.reranking.reranker import Reranker as Reranker
+from ames.retrieval.indexing import index_photos as index_photos
 from ames.retrieval.retriever import Retriever as Retriever
 
 __version__: Final[str]

@@ -26,6 +26,7 @@ NOT_RUN = {
     "make test": "runs this test",
     "pip install": "tests/test_wheel.py runs what is in the wheel",
     "ames prepare data/mine": "needs the weights of a network",
+    "ames serve": "runs until it is ended; tests/web runs it",
 }
 MODEL = "epochs=1 model.model_dim=16 model.num_encoder_layers=1 model.dim_feedforward=16"
 BATCHES = "train_dataset.batch_size=6 train_dataset.min_positives=1 train_dataset.min_negatives=1"
@@ -44,6 +45,7 @@ SMALL = {
     "ames landmarks data/landmarks-train": "--landmarks 3 --easy 2 --hard 1 --distractors 2 --workers 0",
     "ames prepare": "--workers 0",
     "ames extract": "--workers 0",
+    "ames index": "--workers 0",
     "ames demo": "--num-rerank 2 --workers 0",
     "ames curve": "--num-rerank 5 --db-desc-num 10 50",
     "python src/train.py": TRAINING,
@@ -69,6 +71,9 @@ OUTPUTS = [
     "photos_local.hdf5",
     "photos_global.hdf5",
     "photos.db",
+    "page.html",
+    "match.png",
+    "gallery.db",
     "teacher.pt",
     "student.pt",
     "training.png",
@@ -142,6 +147,8 @@ SIZES = [pytest.param(SMALL, id="small"), pytest.param(ADDED, id="written", mark
 @pytest.mark.parametrize("table", SIZES)
 def test_the_readme_runs(tmp_path, monkeypatch, table):
     photos(tmp_path / "PHOTOS")
+    for name, view in (("query.jpg", 4), ("found.jpg", 5)):
+        save(tmp_path / name, scene(0, view))
     printed = {}
     for number, words in enumerate(commands(README)):
         text = " ".join(words)
@@ -192,6 +199,9 @@ def test_the_readme_s_programs_run(tmp_path, monkeypatch, capsys):
     stored = VectorDatabase()
     names = run_blocks(README, tmp_path, monkeypatch, vector_db=stored, **given)
     printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "5 added"
+    assert printed[1].split()[1] == "3.jpg"
+    printed = printed[6:]  # the five hits
     same, other = (float(x) for x in printed[0].strip("[]").split())
     assert same > other
     assert printed[1].split()[1] == "3.jpg"
