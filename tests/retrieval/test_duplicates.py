@@ -65,7 +65,7 @@ def test_groups_with_an_exact_copy(folder, index, monkeypatch):
     copies = exact_copies(index.database)
     names = index.database.names
     assert copies == {names.index("3-0.png"): [names.index("copy.png")]}
-    assert find_duplicates(folder / "db").threshold == 0.993
+    assert find_duplicates(folder / "db").threshold == 0.991
     found = find_duplicates(folder / "db", threshold=0.9, candidates=4)
     assert (found.copies, found.photos) == (1, 12)
     of = {name: one for one in found.groups for name in one.names}
