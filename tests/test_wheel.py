@@ -79,7 +79,7 @@ def test_the_readme_s_programs_run_outside_the_clone(site, tmp_path):
     programs = [
         block for block in blocks((ROOT / "README.md").read_text(), "python") if "vector_db" not in block
     ]
-    assert len(programs) == 2
+    assert len(programs) == 3
     where = "import ames, os\nprint(os.path.dirname(ames.__file__))\n"
     (tmp_path / "program.py").write_text(where + "\n".join(programs))
     done = installed(site, tmp_path, "program.py")

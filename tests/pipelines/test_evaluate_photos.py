@@ -87,7 +87,7 @@ def test_the_rankings_are_those_of_a_search(made):
 
 def test_queries_from_outside_and_without_answers(made, tmp_path):
     for number, name in enumerate(("tower", "bridge, old")):
-        photos.save(tmp_path / "queries" / name / "new.png", photos.scene(number, 3))
+        photos.save(tmp_path / "queries" / name / "new.png", photos.scene(number, 1))
     photos.save(tmp_path / "queries" / "unknown" / "alone.png", photos.scene(77))
     (tmp_path / "queries" / "tower" / "broken.png").write_bytes(b"no image")
     found = evaluate_photos(made / "db", tmp_path / "queries")
