@@ -83,6 +83,18 @@ def test_an_unchanged_photo_is_neither_read_nor_extracted_again(folder, monkeypa
     assert read == extracted == []
 
 
+def test_what_an_addition_costs_does_not_grow_with_the_collection(folder, monkeypatch):
+    root, db = folder / "photos", folder / "db"
+    index_photos(root, db, MODEL)
+    photos.save(root / "5.jpg", photos.scene(5))
+
+    def read_all(*_):
+        raise AssertionError("codes of all images are read")
+
+    monkeypatch.setattr(Database, "global_codes", read_all)
+    assert index_photos(root, db).added == 1
+
+
 def test_a_photo_of_the_same_size_and_time_counts_as_unchanged_unless_all_are_read(folder):
     root, db = folder / "photos", folder / "db"
     for seed in (0, 1):  # no compression: the same size

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ames.database.index import COSINE, SIMILARITY, open_codec
+from ames.database.index import COSINE, SIMILARITY, codec_for_more
 from ames.database.manifest import NAME, Manifest
 from ames.database.segment import Batch
 from ames.database.store import Database, check_codes, read_file
@@ -194,7 +194,7 @@ def append(source: Source, model: Similarity, folder: Path | str, *, device: str
             raise AmesError(
                 f"{folder}: {has} global descriptors; --global must be given where it has them, only there"
             )
-        codec = None if database.manifest.codec is None else open_codec(database)[0]
+        codec = None if database.manifest.codec is None else codec_for_more(database)
         assert source.names is not None
         added = batches(source, range(len(source.local)), model, database.slots, codec, device)
         known = {name: image for image, name in enumerate(database.names)}

@@ -21,10 +21,8 @@ def open_codec(database: Database) -> tuple[GlobalCodec, np.ndarray, np.ndarray]
     earlier versions stored vectors as they were given. Newer databases say that theirs are of unit length.
     """
     codes, present = database.global_codes()
-    file = database.manifest.codec
-    assert file is not None, "a database with global codes has a codec"
-    codec = GlobalCodec.from_bytes(read_file(database.path, file))
-    if database.manifest.source.get(SIMILARITY) != COSINE:
+    codec = _read_codec(database)
+    if not _says_cosine(database):
         found = codes[present]
         length = codec.length(found[:: max(1, len(found) // _MEASURED)])
         if length is not None and not _SHORT <= length <= _LONG:
@@ -33,6 +31,24 @@ def open_codec(database: Database) -> tuple[GlobalCodec, np.ndarray, np.ndarray]
                 "version stored them; their similarities are no cosines: compress the descriptors again"
             )
     return codec, codes, present
+
+
+def codec_for_more(database: Database) -> GlobalCodec:
+    """Return the global codec of a database that gets more images; errors as of ``open_codec``.
+
+    Its codes are read only where nothing says what they are, so that the time does not grow with the images.
+    """
+    return _read_codec(database) if _says_cosine(database) else open_codec(database)[0]
+
+
+def _read_codec(database: Database) -> GlobalCodec:
+    file = database.manifest.codec
+    assert file is not None, "a database with global codes has a codec"
+    return GlobalCodec.from_bytes(read_file(database.path, file))
+
+
+def _says_cosine(database: Database) -> bool:
+    return database.manifest.source.get(SIMILARITY) == COSINE
 
 
 def open_index(database: Database) -> GlobalIndex:
