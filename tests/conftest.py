@@ -1,5 +1,6 @@
 """What every test has."""
 
+import logging
 import os
 
 import pytest
@@ -14,3 +15,13 @@ def every_format_is_fast(monkeypatch):
     from ames import precision as formats
 
     monkeypatch.setattr(formats, "measured", lambda dtype: formats.Rates(1.0, 1.0))
+
+
+@pytest.fixture(autouse=True)
+def the_log_is_as_it_was():
+    """A command in this process says what the library logs on its own stderr, or is quiet, to its end."""
+    log = logging.getLogger("ames")
+    handlers, level = log.handlers[:], log.level
+    yield
+    log.handlers[:] = handlers
+    log.setLevel(level)

@@ -482,7 +482,7 @@ def test_descriptors_of_another_backbone_are_not_added(tmp_path):
             pass
         made[name] = Source(DescriptorFile(path))
     compress(made["dinov2"], model(), tmp_path / "db", desc_num=4)
-    with pytest.raises(AmesError, match=r"made by backbone 'rootsift', but .* holds images of 'dinov2'"):
+    with pytest.raises(AmesError, match=r'other ones than .*db \(backbone: there "dinov2", now "rootsift"\)'):
         append(made["rootsift"], model(), tmp_path / "db")
 
 

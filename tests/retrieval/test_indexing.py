@@ -187,6 +187,25 @@ def test_other_options_and_other_collections_are_refused(folder):
     assert len(Database(db)) == 5
 
 
+def test_photos_described_by_other_weights_are_not_mixed(folder, monkeypatch):
+    """An earlier version's collection, whose global vectors are of another VLAD."""
+    root, db = folder / "photos", folder / "db"
+    with monkeypatch.context() as earlier:
+        earlier.setattr("ames.backbones.vlad.Vlad.fingerprint", lambda _: "before")
+        index_photos(root, db, MODEL)
+    assert index_photos(root, db).unchanged == 5  # nothing is extracted
+    index = Retriever.open(db)
+    photos.save(root / "5.jpg", photos.scene(5))
+    for change in (
+        lambda: index.search(root / "0.jpg"),
+        lambda: index.add([root / "5.jpg"]),
+        lambda: index_photos(root, db),
+    ):
+        with pytest.raises(AmesError, match=r'other features \(vlad: there "before", now "\w{12}"\)'):
+            change()
+    assert len(Database(db)) == 5
+
+
 def test_damaged_records_are_refused(folder):
     root, db = folder / "photos", folder / "db"
     index_photos(root, db, MODEL)

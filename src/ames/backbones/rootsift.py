@@ -45,8 +45,9 @@ class RootSift(Backbone):
         return ImageFeatures(local, vector)
 
     def provenance(self) -> dict[str, Any]:
-        opencv = cv2.__version__
-        return {"backbone": self.name, "max_size": self.max_size, "sampling": _SAMPLING, "opencv": opencv}
+        made = {"backbone": self.name, "max_size": self.max_size, "sampling": _SAMPLING}
+        made |= {"opencv": cv2.__version__}
+        return made if self.vlad is None else made | {"vlad": self.vlad.fingerprint()}
 
 
 def _rootsift(gray: np.ndarray, count: int) -> LocalFeatures:

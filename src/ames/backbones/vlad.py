@@ -7,6 +7,7 @@ landmark in an image, full whitening amplifies noise. Fitting uses FAISS, encodi
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,11 @@ class Vlad:
             return np.zeros(self.dim, np.float32)
         raw = aggregate((descriptors - self.mean) @ self.pca, self.centroids)
         return unit((raw - self.vlad_mean) @ self.whiten)
+
+    def fingerprint(self) -> str:
+        """Return 12 hexadecimal digits of the SHA-256 of what ``save`` stores."""
+        arrays = (np.ascontiguousarray(x, np.float16).tobytes() for x in vars(self).values())
+        return hashlib.sha256(b"".join(arrays)).hexdigest()[:12]
 
     @classmethod
     def fit(

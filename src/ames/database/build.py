@@ -20,6 +20,7 @@ from ames.database.store import Database, check_codes, read_file
 from ames.database.writer import Writer, check_free, remove_orphans, writer_lock, writing
 from ames.datasets.lists import list_digest
 from ames.descriptors.local import DescriptorFile, GlobalFile, check_backbone, check_same_images
+from ames.descriptors.provenance import Provenance
 from ames.descriptors.unit_length import say_normalized, unit
 from ames.errors import AmesError, naming
 from ames.features import LocalFeatures
@@ -184,10 +185,11 @@ def append(source: Source, model: Similarity, folder: Path | str, *, device: str
     with writing(folder) as writer:
         database = Database(folder)  # as it is now that nobody else changes it
         database.check_model(model)
-        found, made = source.local.provenance.get("backbone"), database.provenance.get("backbone")
-        if found and made and found != made:
+        new, made = source.local.provenance, database.provenance
+        changed = Provenance.from_dict(made).other_features(Provenance.from_dict(new))
+        if new and made and changed is not None:
             raise AmesError(
-                f"{source.local.path}: made by backbone {found!r}, but {folder} holds images of {made!r}"
+                f"{source.local.path}: its features are other ones than those of {folder} ({changed})"
             )
         if (source.vectors is None) != (database.manifest.codec is None):
             has = "has no" if source.vectors is not None else "has"

@@ -9,6 +9,9 @@ from typing import Any
 
 # Values of earlier files, and today's names for them: their rows still compare and resume.
 _EARLIER = {"autocast": {"bfloat16": "bf16", "float16": "fp16"}, "locations": {"shares": "normalized"}}
+# Two images with other values of these can be compared.
+_SETTINGS = ("descriptors", "boxes", "list", "packed_by", "projection", "locations", "autocast")
+_COMPARABLE = frozenset((*_SETTINGS, "opencv", "kornia", "transformers"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +67,16 @@ class Provenance:
     def difference(self, wanted: Provenance) -> str | None:
         """As the function ``difference``, between two records."""
         return difference(self.to_dict(), wanted.to_dict())
+
+    def other_features(self, wanted: Provenance) -> str | None:
+        """As ``difference``, of what decides whether features of two images can be compared: not how many
+        there are, of which list, how they are stored, or the versions of libraries.
+        """
+        made, now = (
+            {key: value for key, value in record.to_dict().items() if key not in _COMPARABLE}
+            for record in (self, wanted)
+        )
+        return difference(made, now)
 
 
 def difference(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ames.descriptors.provenance import Provenance
 from ames.errors import AmesError
 from ames.extraction.config import ExtractionConfig
 from ames.io.atomic import atomic_file
@@ -85,6 +87,15 @@ _DIFFERENCES = {
     "fusion": "another fusion",
     "images": "other photos (open it and add some)",
 }
+
+
+def check_features(folder: Path, made: Mapping[str, Any], now: Provenance) -> None:
+    """AmesError where photos would be described otherwise than those of a collection, by the record ``made``:
+    an earlier version of the library had other weights or settings.
+    """
+    other = Provenance.from_dict(made).other_features(now)
+    if made and other is not None:
+        raise AmesError(f"{folder}: its photos were described by other features ({other}); build it again")
 
 
 def check_folder(folder: Path | str) -> Path:

@@ -27,7 +27,7 @@ from ames.io.console import check_device
 from ames.io.locks import locked
 from ames.models.load import Loaded, load
 from ames.reranking.fusion import Fusion
-from ames.retrieval.collection import BUILDING, Collection, check_folder
+from ames.retrieval.collection import BUILDING, Collection, check_features, check_folder
 from ames.retrieval.collection import NAME as COLLECTION
 from ames.retrieval.photo_record import NAME, PhotoFile, PhotoRecord, Scan, scan
 from ames.retrieval.photos import (
@@ -223,8 +223,10 @@ class _Indexing:
         if names:
             config = self._config()
             stem = self.work / f"{STEM}-{_digest({name: photos[name] for name in names})[:8]}"
+            extractor = build_extractor(config)
+            check_features(self.folder, Database(self.folder).provenance, extractor.provenance)
             try:
-                source, _ = extract_source(Images(self.root, names), build_extractor(config), stem)
+                source, _ = extract_source(Images(self.root, names), extractor, stem)
                 append(source, self.made_by.model, self.folder, device=config.device)
             except NothingReadable:
                 log.debug("%s: none of %d photos can be read", self.folder, len(names))

@@ -35,7 +35,7 @@ from ames.reranking.fusion import Fusion, rerank_by
 from ames.reranking.list_scorer import ListScorer
 from ames.reranking.reranker import Hits, Reranker
 from ames.reranking.scorer import PairScorer
-from ames.retrieval.collection import BUILDING, Collection, check_folder
+from ames.retrieval.collection import BUILDING, Collection, check_features, check_folder
 from ames.retrieval.photo_record import NAME as RECORD
 from ames.retrieval.photo_record import PhotoRecord
 from ames.retrieval.planning import default_model, plan_collection, query_count
@@ -180,11 +180,11 @@ class Retriever:
             log.info("%d photos are in the collection already, by name", len(found.names) - len(new))
         if not new:
             return 0
+        extractor = build_extractor(config)
+        check_features(self.database.path, self.database.provenance, extractor.provenance)
         with TemporaryDirectory() as work:
             try:
-                source, done = extract_source(
-                    replace(found, names=new), build_extractor(config), Path(work) / STEM
-                )
+                source, done = extract_source(replace(found, names=new), extractor, Path(work) / STEM)
             except NothingReadable as error:
                 raise AmesError(f"{error}; nothing was added") from error
             for name, why in done.unreadable.items():
@@ -330,7 +330,9 @@ class Retriever:
         """Return the features of a photo as a query of this collection; box: as of ``search``."""
         if self._extractor is None:
             config = replace(self._photos_config(), pack=None, workers=0)  # a query is not packed
-            self._extractor = build_extractor(config)
+            extractor = build_extractor(config)
+            check_features(self.database.path, self.database.provenance, extractor.provenance)
+            self._extractor = extractor
         return extract_photos(self._extractor, [photo], [box])[0]
 
     def _photos_config(self) -> ExtractionConfig:
