@@ -271,6 +271,20 @@ def test_photos_that_change_after_a_kill_are_seen(folder, monkeypatch):
     assert extracted[:2] == [0, 3]  # what was extracted before is not again
 
 
+def test_what_another_version_left_unfinished_is_not_taken(folder, monkeypatch):
+    root, db = folder / "photos", folder / "db"
+    index_photos(root, db, MODEL)
+    photos.save(root / "5.jpg", photos.scene(5))
+    with monkeypatch.context() as patched:
+        patched.setattr(indexing, "append", lambda *_, **__: exec("raise KeyboardInterrupt"))
+        patched.setattr("ames.extraction.base.Provenance.to_dict", lambda _: {"sampling": 9})
+        patched.setattr(indexing, "check_features", lambda *_: None)
+        with pytest.raises(KeyboardInterrupt):
+            index_photos(root, db)
+    index_photos(root, db)
+    assert rows(db) == as_new(root, folder)
+
+
 @pytest.mark.slow
 def test_a_process_killed_at_random_times(tmp_path):
     root, db = tmp_path / "photos", tmp_path / "db"

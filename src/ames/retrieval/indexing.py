@@ -36,6 +36,7 @@ from ames.retrieval.photos import (
     default_factory,
     extract_source,
     make_database,
+    stem_in,
     work_folder,
 )
 from ames.retrieval.planning import default_model, plan_collection
@@ -222,8 +223,8 @@ class _Indexing:
         names = sorted(name for name, photo in photos.items() if photo.sha256 and name not in held)
         if names:
             config = self._config()
-            stem = self.work / f"{STEM}-{_digest({name: photos[name] for name in names})[:8]}"
             extractor = build_extractor(config)
+            stem = stem_in(self.work, _digest({name: photos[name] for name in names}), extractor)
             check_features(self.folder, Database(self.folder).provenance, extractor.provenance)
             try:
                 source, _ = extract_source(Images(self.root, names), extractor, stem)

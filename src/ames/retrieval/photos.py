@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -61,6 +63,15 @@ def extract_source(images: Images, extractor: BaseExtractor, stem: Path) -> tupl
     return Source(DescriptorFile(local), GlobalFile(vectors)), done
 
 
+def stem_in(work: Path, digest: str, extractor: BaseExtractor) -> Path:
+    """Return what the names of an extraction's files begin with. digest: of the photos.
+
+    Files that an interrupted call has left of other photos, or of another version's features, have others.
+    """
+    made = json.dumps([digest, extractor.provenance.to_dict()], sort_keys=True)
+    return work / f"{STEM}-{hashlib.sha256(made.encode()).hexdigest()[:8]}"
+
+
 def default_factory(count: int) -> str:
     """The FAISS code of global vectors for so many photos.
 
@@ -93,8 +104,7 @@ def make_database(
     extractor: BaseExtractor,
 ) -> None:
     """Extract photos to files in ``work``, and make a database of them; resumes."""
-    # Files of other settings that an interrupted call has left have other names.
-    source, done = extract_source(photos, extractor, work / f"{STEM}-{wanted.digest}")
+    source, done = extract_source(photos, extractor, stem_in(work, wanted.digest, extractor))
     for line in done.summary().splitlines()[1:]:
         log.warning("%s", line)
     compress(
