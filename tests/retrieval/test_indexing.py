@@ -240,6 +240,74 @@ def test_photos_that_change_after_a_kill_are_seen(folder, monkeypatch):
     assert extracted[:2] == [0, 3]  # what was extracted before is not again
 
 
+def interrupted(monkeypatch, where, *words):
+    """Call ``index_photos`` and end it in a step."""
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(where, stop)
+        with pytest.raises(KeyboardInterrupt):
+            index_photos(*words)
+
+
+@pytest.mark.parametrize("what", ["build", "update"])
+def test_photos_that_were_noted_and_are_all_gone_do_not_stop_the_next_call(folder, monkeypatch, what):
+    root, db = folder / "photos", folder / "db"
+    if what == "update":
+        index_photos(root, db, MODEL)
+        photos.save(root / "new.jpg", photos.scene(9))
+        interrupted(monkeypatch, "ames.retrieval.indexing.extract_source", root, db)
+        (root / "new.jpg").unlink()
+        assert index_photos(root, db).summary() == "5 unchanged, 1 unreadable"
+    else:
+        interrupted(monkeypatch, "ames.retrieval.indexing.make_database", root, db, MODEL)
+        for path in list(root.rglob("*.jpg")):
+            path.rename(path.with_name(f"n{path.name}"))
+        assert index_photos(root, db, MODEL).summary() == "5 added, 1 unreadable"
+    assert rows(db) == as_new(root, folder)
+    assert not db.with_name("db.building").exists()
+
+
+def test_a_new_photo_that_goes_while_it_is_indexed_is_named_and_forgotten(folder, monkeypatch):
+    root, db = folder / "photos", folder / "db"
+    index_photos(root, db, MODEL)
+    photos.save(root / "new.jpg", photos.scene(9))
+    real = indexing.extract_source
+
+    def late(*words):
+        (root / "new.jpg").unlink()
+        return real(*words)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(indexing, "extract_source", late)
+        assert index_photos(root, db).unreadable["new.jpg"] == "No such file or directory"
+    found = index_photos(root, db)
+    assert sorted(found.unreadable) == ["bad.jpg"]
+    assert found.deleted == 0  # it was never there
+
+
+def test_what_could_not_be_read_and_goes_is_no_deleted_photo(folder):
+    root, db = folder / "photos", folder / "db"
+    index_photos(root, db, MODEL)
+    (root / "bad.jpg").unlink()
+    assert index_photos(root, db) == Changes(unchanged=5)
+
+
+def test_a_folder_of_broken_files_leaves_nothing_and_is_indexed_when_they_are_mended(tmp_path):
+    root, db = tmp_path / "photos", tmp_path / "db"
+    names = photos.broken(root)
+    with pytest.raises(
+        AmesError, match=r"photos: none of the 4 images can be read \(first: cut.jpg: cut off"
+    ):
+        index_photos(root, db, MODEL)
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+    for seed, name in enumerate(names):
+        photos.save(root / name, photos.scene(seed))
+    assert index_photos(root, db, MODEL) == Changes(added=4)
+
+
 @pytest.mark.slow
 def test_a_process_killed_at_random_times(tmp_path):
     root, db = tmp_path / "photos", tmp_path / "db"

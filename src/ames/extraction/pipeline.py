@@ -88,7 +88,7 @@ class OtherSettings(AmesError):  # noqa: N818 - a finding about files
 
 
 class NothingReadable(AmesError):  # noqa: N818 - a finding about a folder
-    """Not one of the images can be read."""
+    """Not one of the images can be read, or none is there."""
 
 
 def extract(
@@ -155,7 +155,7 @@ def run(
     overwrite = extractor.config.overwrite
     # Existing files that stay need no images.
     if overwrite or not all(os.path.exists(path) for path in plan.files):
-        check_all_exist(images.root, images.names)
+        _check_there(images)
     for path in plan.files:
         if os.path.isdir(path):  # no error for a name that is too long: that is said where it is written
             raise AmesError(f"{path}: is a folder, so no file of this name can be written")
@@ -179,6 +179,13 @@ def run(
             raise
         files.finish()
     return _result(files)
+
+
+def _check_there(images: Images) -> None:
+    try:
+        check_all_exist(images.root, images.names)
+    except AmesError as error:
+        raise NothingReadable(str(error)) from error
 
 
 def _extract(

@@ -156,7 +156,7 @@ class _Indexing:
         before = set(record.readable if record else ())
         with work_folder(self.folder, finished=not new):
             if new:
-                record = self._build(pending or PhotoRecord(self.root, scan(self.root, {}).photos), factory)
+                record = self._begin(pending, factory)
             else:
                 record = record or PhotoRecord(self.root, {})
                 record = self._add(record, pending.photos if pending else {})
@@ -177,6 +177,15 @@ class _Indexing:
         return replace(found, root=self.root)
 
     # ---- steps ------------------------------------------------------------------------------------
+
+    def _begin(self, pending: PhotoRecord | None, factory: str | None) -> PhotoRecord:
+        """A new database of what an interrupted call noted; if that is gone, of what is there now."""
+        if pending is not None:
+            try:
+                return self._build(pending, factory)
+            except NothingReadable:
+                log.debug("%s: none of %d photos can be read", self.folder, len(pending.photos))
+        return self._build(PhotoRecord(self.root, scan(self.root, {}).photos), factory)
 
     def _build(self, pending: PhotoRecord, factory: str | None) -> PhotoRecord:
         """A new database of all photos that were noted."""
@@ -211,7 +220,8 @@ class _Indexing:
         if stale:
             with writing(self.folder) as writer:
                 writer.delete(stale)
-        return left, sum(name not in scanned.photos for name in record.photos)
+        gone = record.photos.keys() - scanned.photos.keys()
+        return left, sum(record.photos[name].problem is None for name in gone)
 
     def _add(self, record: PhotoRecord, photos: Mapping[str, PhotoFile]) -> PhotoRecord:
         """Add photos, which are noted first; those that the database holds already were added before."""
