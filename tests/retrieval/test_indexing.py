@@ -13,6 +13,8 @@ import pytest
 from ames.database.store import Database
 from ames.errors import AmesError
 from ames.extraction.pipeline import run
+from ames.models.checkpoints import save_weights
+from ames.models.load import load
 from ames.retrieval import indexing, photo_record
 from ames.retrieval.indexing import PENDING, Changes, index_photos
 from ames.retrieval.photo_record import PhotoRecord, scan
@@ -173,6 +175,45 @@ def test_other_options_and_other_collections_are_refused(folder):
     with pytest.raises(AmesError, match="no images in it or below"):  # a drive that is not there
         index_photos(root, db)
     assert len(Database(db)) == 5
+
+
+def test_photos_of_another_folder_do_not_replace_those_of_one_that_is_not_there(folder):
+    """A drive that is not mounted is no folder that moved."""
+    root, db = folder / "photos", folder / "db"
+    index_photos(root, db, MODEL)
+    root.rename(folder / "away")
+    photos.save(folder / "others" / "6.jpg", photos.scene(6))
+    photos.save(folder / "others" / "0.jpg", photos.scene(0, size=(60, 50)))  # of a name, with other contents
+    with pytest.raises(AmesError, match=r"photos, which is not there now, and none of them is in .*others;"):
+        index_photos(folder / "others", db)
+    assert len(Database(db)) == 5
+    assert index_photos(folder / "away", db).unchanged == 5
+
+
+def test_a_collection_of_a_checkpoint_is_updated_without_its_options(folder, monkeypatch):
+    root, db = folder / "photos", folder / "db"
+    found = load(MODEL)
+    about = {"blend": dict(found.about["blend"])}
+    save_weights(folder / "own.safetensors", found.model, provenance=about)
+    monkeypatch.chdir(folder)
+    index_photos("photos", "db", "own.safetensors", backbone="rootsift", desc_num=30)
+    photos.save(root / "5.jpg", photos.scene(5))
+    monkeypatch.chdir("/")
+    assert index_photos(root, db).summary() == "1 added, 5 unchanged, 1 unreadable"
+    assert index_photos(root, db, folder / "own.safetensors").unchanged == 6
+    with pytest.raises(AmesError, match="built with other extraction options"):
+        index_photos(root, db, backbone="aliked")
+
+
+def test_more_descriptors_than_there_are_is_said_before_any_photo_is_read(folder):
+    root, db = folder / "photos", folder / "db"
+    for make in (
+        index_photos,
+        lambda photos, folder, model, **more: Retriever.build(folder, photos, model, **more),
+    ):
+        with pytest.raises(AmesError, match="desc_num 401: rootsift gives 400 descriptors per photo at most"):
+            make(root, db, MODEL, desc_num=401)
+    assert [path.name for path in folder.iterdir()] == ["photos"]
 
 
 def test_damaged_records_are_refused(folder):

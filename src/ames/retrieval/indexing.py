@@ -127,7 +127,10 @@ def _same(
 ) -> Collection:
     """A folder's collection, for this machine. AmesError where options name another one."""
     machine = {key: options[key] for key in ("device", "workers", "batch_size") if key in options}
-    wanted = plan_collection(made_by, model or there.model, there.images, fusion or there.fusion, {**options})
+    told = {**options}
+    if made_by.entry is None or made_by.entry.backbone is None:  # the collection knows what it was given
+        told = {"backbone": there.extraction.backbone} | told
+    wanted = plan_collection(made_by, model or there.model, there.images, fusion or there.fusion, told)
     same = ["model"] if model is not None else []
     same += [key for key in ("fusion", "desc_num") if key in options or (key == "fusion" and fusion)]
     asked = {key: getattr(wanted, key) for key in same}
@@ -173,6 +176,11 @@ class _Indexing:
             return found
         if found.root.is_dir():
             raise AmesError(f"{self.folder}: holds the photos of {found.root}; give a new folder")
+        if found.photos and not any(_is_there(self.root / name, x) for name, x in found.photos.items()):
+            raise AmesError(
+                f"{self.folder}: holds the photos of {found.root}, which is not there now, and none of them is "
+                f"in {self.root}; give a new folder"
+            )
         log.warning("%s: the photos were in %s", self.folder, found.root)
         return replace(found, root=self.root)
 
@@ -291,6 +299,14 @@ class _Indexing:
 def _digest(photos: Mapping[str, PhotoFile]) -> str:
     """Of names and contents: what an interrupted extraction resumes by."""
     return list_digest([f"{name} {photo.sha256}" for name, photo in sorted(photos.items())])
+
+
+def _is_there(path: Path, photo: PhotoFile) -> bool:
+    """Whether a file may be this photo: of its name and size."""
+    try:
+        return path.stat().st_size == photo.size
+    except OSError:
+        return False
 
 
 def _problem(path: Path, max_pixels: int) -> str | None:

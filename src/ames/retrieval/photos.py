@@ -72,12 +72,17 @@ def default_factory(count: int) -> str:
 def checked_extractor(wanted: Collection, made_by: Loaded, factory: str) -> BaseExtractor:
     """Return what extracts photos for a collection. Nothing is written.
 
-    AmesError for a backbone without a global vector, a FAISS factory that cannot code it, and a model whose
-    codes a database cannot hold.
+    AmesError for a backbone without a global vector, or with fewer descriptors than are to be stored, a FAISS
+    factory that cannot code the vector, and a model whose codes a database cannot hold.
     """
     extractor = build_extractor(wanted.extraction)
     if extractor.global_dim is None:
         raise AmesError(f"backbone {extractor.name} gives no global vector: a collection needs one")
+    if wanted.desc_num > extractor.rows.slots:
+        raise AmesError(
+            f"desc_num {wanted.desc_num}: {extractor.name} gives {extractor.rows.slots} descriptors per photo at "
+            "most; store no more of them"
+        )
     check_factory(factory, extractor.global_dim)
     check_storable(made_by.model, extractor.local_dim)
     return extractor
