@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from ames.database.store import Database
+from ames.database.writer import writing
+from ames.descriptors.provenance import Provenance
 from ames.errors import AmesError
 from ames.extraction.pipeline import run
 from ames.models.checkpoints import save_weights
@@ -347,6 +349,45 @@ def test_a_folder_of_broken_files_leaves_nothing_and_is_indexed_when_they_are_me
     for seed, name in enumerate(names):
         photos.save(root / name, photos.scene(seed))
     assert index_photos(root, db, MODEL) == Changes(added=4)
+
+
+def test_a_collection_that_follows_a_folder_is_not_changed_by_name(folder):
+    """The next call would take the change back without a word."""
+    root, db = folder / "photos", folder / "db"
+    index_photos(root, db, MODEL)
+    photos.save(folder / "more" / "6.jpg", photos.scene(6))
+    index = Retriever.open(db)
+    for call in (lambda: index.add(folder / "more"), lambda: index.delete("0.jpg")):
+        with pytest.raises(AmesError, match=r"db: follows the photos in .*photos: change them there"):
+            call()
+    with writing(db) as writer:  # nobody else knows
+        writer.delete(["0.jpg"])
+        writer.append([])
+    assert index_photos(root, db).summary() == "1 updated, 4 unchanged, 1 unreadable"
+    assert rows(db) == as_new(root, folder)
+
+
+def test_an_update_that_was_interrupted_counts_what_it_drops(folder, monkeypatch):
+    root, db = folder / "photos", folder / "db"
+    index_photos(root, db, MODEL)
+    (root / "0.jpg").unlink()
+    interrupted(monkeypatch, "ames.retrieval.indexing.writing", root, db)
+    assert "0.jpg" in Database(db).names
+    assert index_photos(root, db).deleted == 1
+    assert "0.jpg" not in Database(db).names
+
+
+def test_another_version_of_the_library_does_not_stop_a_call_that_resumes(folder, monkeypatch):
+    """What was extracted by the other version is not taken, and goes."""
+    root, db = folder / "photos", folder / "db"
+    real = Provenance.to_dict
+    with monkeypatch.context() as patched:
+        patched.setattr(Provenance, "to_dict", lambda self: real(self) | {"opencv": "0.1"})
+        interrupted(patched, "ames.retrieval.photos.compress", root, db, MODEL)
+    assert list(db.with_name("db.building").glob("*.hdf5"))
+    assert index_photos(root, db, MODEL).added == 5
+    assert rows(db) == as_new(root, folder)
+    assert not db.with_name("db.building").exists()
 
 
 @pytest.mark.slow

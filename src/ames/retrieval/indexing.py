@@ -178,8 +178,8 @@ class _Indexing:
             raise AmesError(f"{self.folder}: holds the photos of {found.root}; give a new folder")
         if found.photos and not any(_is_there(self.root / name, x) for name, x in found.photos.items()):
             raise AmesError(
-                f"{self.folder}: holds the photos of {found.root}, which is not there now, and none of them is "
-                f"in {self.root}; give a new folder"
+                f"{self.folder}: holds the photos of {found.root}, which is not there now, and none of them "
+                f"is in {self.root}; give a new folder"
             )
         log.warning("%s: the photos were in %s", self.folder, found.root)
         return replace(found, root=self.root)
@@ -228,8 +228,9 @@ class _Indexing:
         if stale:
             with writing(self.folder) as writer:
                 writer.delete(stale)
-        gone = record.photos.keys() - scanned.photos.keys()
-        return left, sum(record.photos[name].problem is None for name in gone)
+        # Of a database whose record was made, and which was not changed yet, names are gone from the record.
+        were = set(record.readable) | (held - record.photos.keys())
+        return left, len(were - scanned.photos.keys())
 
     def _add(self, record: PhotoRecord, photos: Mapping[str, PhotoFile]) -> PhotoRecord:
         """Add photos, which are noted first; those that the database holds already were added before."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from ames.database.build import Source, check_storable, compress
@@ -55,8 +58,14 @@ def digest(images: Images) -> str:
 
 
 def extract_source(images: Images, extractor: BaseExtractor, stem: Path) -> tuple[Source, Extraction]:
-    """Extract photos to the files STEM_*.hdf5, and return what a database is made of; resumes."""
-    done = run(images, extractor, plan_output(stem, images, extractor))
+    """Extract photos to files whose names begin with STEM, and return what a database is made of; resumes.
+
+    What an earlier call made otherwise, such as by another version of the library, has other names.
+    """
+    plan = plan_output(stem, images, extractor)
+    made = json.dumps(plan.provenance.to_dict(), sort_keys=True).encode()
+    plan = replace(plan, out=stem.with_name(f"{stem.name}-{hashlib.sha256(made).hexdigest()[:8]}"))
+    done = run(images, extractor, plan)
     local, vectors = done.files
     return Source(DescriptorFile(local), GlobalFile(vectors)), done
 
@@ -80,8 +89,8 @@ def checked_extractor(wanted: Collection, made_by: Loaded, factory: str) -> Base
         raise AmesError(f"backbone {extractor.name} gives no global vector: a collection needs one")
     if wanted.desc_num > extractor.rows.slots:
         raise AmesError(
-            f"desc_num {wanted.desc_num}: {extractor.name} gives {extractor.rows.slots} descriptors per photo at "
-            "most; store no more of them"
+            f"desc_num {wanted.desc_num}: {extractor.name} gives {extractor.rows.slots} descriptors per photo "
+            "at most; store no more of them"
         )
     check_factory(factory, extractor.global_dim)
     check_storable(made_by.model, extractor.local_dim)

@@ -140,7 +140,10 @@ class Retriever:
         folder = check_folder(folder)
         built = Collection.load(folder)
         if built is None and folder.with_name(folder.name + BUILDING).is_dir():
-            raise AmesError(f"{folder}: its building was interrupted: call the same Retriever.build again")
+            raise AmesError(
+                f"{folder}: its building goes on, or was interrupted: call the same ames index, or "
+                "Retriever.build, again"
+            )
         database = Database(folder)
         if model is None and built is None:
             raise AmesError(f"{folder}: not made by Retriever.build: give the model of the database")
@@ -167,12 +170,13 @@ class Retriever:
 
         Names are paths below the folder, or the paths as given. Photos whose names the collection has already
         are left as they are, so that a folder that has grown is added again as a whole. AmesError names a
-        photo that cannot be read.
+        photo that cannot be read; it is raised too where ``ames index`` made the collection, as by ``delete``.
         """
         from ames.database.build import append
         from ames.extraction.pipeline import NothingReadable
         from ames.retrieval.photos import STEM, extract_source, list_photos
 
+        self._check_changeable()
         config, found = self._photos_config(), list_photos(photos)
         known = set(self.database.names)
         new = [name for name in found.names if name not in known]
@@ -200,10 +204,18 @@ class Retriever:
         wanted = [names] if isinstance(names, (str, Path)) else names
         if not isinstance(wanted, Iterable) or not all(isinstance(x, (str, Path)) for x in wanted):
             raise AmesError("names to delete are text: give a name, or a list of names")
+        self._check_changeable()
         with writing(self.database.path) as writer:
             gone = writer.delete([str(name) for name in wanted])
         self._reopen()
         return gone
+
+    def _check_changeable(self) -> None:
+        if self.root is not None:  # the next ``ames index`` would take the change back
+            raise AmesError(
+                f"{self.database.path}: follows the photos in {self.root}: change them there, and index them "
+                "again"
+            )
 
     def __len__(self) -> int:
         return len(self.database)
