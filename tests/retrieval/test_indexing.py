@@ -218,6 +218,59 @@ def test_more_descriptors_than_there_are_is_said_before_any_photo_is_read(folder
     assert [path.name for path in folder.iterdir()] == ["photos"]
 
 
+def test_a_collection_among_its_photos_is_none_of_them(folder):
+    root = folder / "photos"
+    db = root / "own" / "photos.db"
+    for call in range(2):
+        assert index_photos(root, db, MODEL).notes == [], call
+    other = index_photos(root, root / "other.db", MODEL)
+    assert "own/photos.db/manifest.json" in other.notes[0]  # not its own
+    assert "other.db" not in other.notes[0]
+    built = Retriever.build(root / "built.db", folder / "photos", MODEL)
+    assert "0.jpg" in built.database.names
+
+
+def test_photos_in_a_folder_that_cannot_be_read_now_are_kept(folder, monkeypatch):
+    """As if its drive failed for a moment: root may read all, so the system's answer is made."""
+    root, db = folder / "photos", folder / "db"
+    index_photos(root, db, MODEL)
+    before, real = rows(db), os.scandir
+
+    def refusing(path):
+        if str(path).endswith("sub"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", refusing)
+        found = index_photos(root, db)
+    assert (found.deleted, found.unchanged, rows(db)) == (0, 5, before)
+    assert found.notes == [
+        "1 folder was not looked into, a link or not readable: sub/",
+        "1 photo is kept without a look, for a folder cannot be read now",
+    ]
+    (root / "sub").rename(folder / "elsewhere")
+    (root / "sub").symlink_to(folder / "elsewhere")
+    assert index_photos(root, db).deleted == 1  # links to folders are never followed
+
+
+def test_a_photo_whose_folder_cannot_be_entered_is_named(folder, monkeypatch):
+    root, db = folder / "photos", folder / "db"
+    index_photos(root, db, MODEL)
+    real = os.stat
+
+    def refusing(path, **options):
+        if str(path).endswith("4.jpg"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(photo_record.os, "stat", refusing)
+        found = index_photos(root, db)
+    assert (found.deleted, found.unreadable["sub/4.jpg"]) == (0, "Permission denied")
+    assert index_photos(root, db).summary() == "1 added, 4 unchanged, 1 unreadable"
+
+
 def test_damaged_records_are_refused(folder):
     root, db = folder / "photos", folder / "db"
     index_photos(root, db, MODEL)

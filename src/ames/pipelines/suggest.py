@@ -17,8 +17,7 @@ from ames.io.locks import locked
 from ames.pipelines.own_set import OwnSet, open_own_set
 from ames.reporting.tables import format_table
 from ames.reranking.fusion import Fusion
-from ames.retrieval.collection import Collection
-from ames.retrieval.indexing import LOCK
+from ames.retrieval.collection import LOCK, Collection
 from ames.retrieval.retriever import NUM_RERANK
 
 COUNTS = (10, 25, 50, 100, 200)  # descriptors that are tried, of those that a collection stores

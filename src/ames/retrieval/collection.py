@@ -15,7 +15,9 @@ from ames.io.claims import parsed
 from ames.reranking.fusion import Fusion
 
 NAME = "retriever.json"  # beside the database's files
-BUILDING = ".building"  # ending of the folder beside, which is there until a collection is whole
+# Endings of what is beside a collection: files of a building or an update, until it is whole; the lock of
+# ames index; scores of ames duplicates, until all are known.
+BUILDING, LOCK, SCORING = ".building", ".indexing", ".duplicates"
 _MACHINE = ("device", "workers", "batch_size", "overwrite")  # options that leave the features as they are
 
 
@@ -85,6 +87,12 @@ _DIFFERENCES = {
     "fusion": "another fusion",
     "images": "other photos (open it and add some)",
 }
+
+
+def beside(folder: Path) -> list[Path]:
+    """Return a collection's folder, and what the library may have put beside it, resolved."""
+    place = folder.parent.resolve()
+    return [place / f"{folder.name}{ending}" for ending in ("", BUILDING, LOCK, SCORING)]
 
 
 def check_folder(folder: Path | str) -> Path:

@@ -27,7 +27,7 @@ from ames.io.console import check_device
 from ames.io.locks import locked
 from ames.models.load import Loaded, load
 from ames.reranking.fusion import Fusion
-from ames.retrieval.collection import BUILDING, Collection, check_folder
+from ames.retrieval.collection import BUILDING, LOCK, Collection, beside, check_folder
 from ames.retrieval.collection import NAME as COLLECTION
 from ames.retrieval.photo_record import NAME, PhotoFile, PhotoRecord, Scan, scan
 from ames.retrieval.photos import (
@@ -41,7 +41,6 @@ from ames.retrieval.photos import (
 from ames.retrieval.planning import default_model, plan_collection
 
 PENDING = f"{STEM}-pending.json"  # the record of photos that are being added
-LOCK = ".indexing"  # ending of the lock beside a collection
 _SEGMENTS = 64  # of a database at most: each change adds one
 
 log = logging.getLogger(__name__)
@@ -146,6 +145,7 @@ class _Indexing:
     def __init__(self, folder: Path, root: Path, wanted: Collection, made_by: Loaded) -> None:
         self.folder, self.root, self.wanted, self.made_by = folder, root, wanted, made_by
         self.work = folder.with_name(folder.name + BUILDING)
+        self.apart = beside(folder)
         self.added: set[str] = set()
 
     def run(self, new: bool, factory: str | None, rehash: bool) -> Changes:
@@ -163,7 +163,7 @@ class _Indexing:
             else:
                 record = record or PhotoRecord(self.root, {})
                 record = self._add(record, pending.photos if pending else {})
-            scanned = scan(self.root, record.photos, rehash=rehash and not new)
+            scanned = scan(self.root, record.photos, rehash=rehash and not new, apart=self.apart)
             record, deleted = self._drop(record, scanned)
             record = self._add(record, {n: x for n, x in scanned.photos.items() if n not in record.photos})
             self._tidy()
@@ -193,7 +193,7 @@ class _Indexing:
                 return self._build(pending, factory)
             except NothingReadable:
                 log.debug("%s: none of %d photos can be read", self.folder, len(pending.photos))
-        return self._build(PhotoRecord(self.root, scan(self.root, {}).photos), factory)
+        return self._build(PhotoRecord(self.root, scan(self.root, {}, apart=self.apart).photos), factory)
 
     def _build(self, pending: PhotoRecord, factory: str | None) -> PhotoRecord:
         """A new database of all photos that were noted."""

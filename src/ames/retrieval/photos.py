@@ -29,8 +29,11 @@ STEM = "photos"  # what the names of the files begin with
 _MANY = 10_000
 
 
-def list_photos(photos: Path | str | Sequence[Path | str]) -> Images:
-    """Return the photos in a folder by their paths below it, or those that are named, as they are named."""
+def list_photos(photos: Path | str | Sequence[Path | str], *, apart: Sequence[Path] = ()) -> Images:
+    """Return the photos in a folder by their paths below it, or those that are named, as they are named.
+
+    apart: as of ``find_images``, for a folder.
+    """
     if not isinstance(photos, (str, Path)):
         listed = list(photos) if isinstance(photos, Iterable) else [photos]
         if not listed:
@@ -46,7 +49,7 @@ def list_photos(photos: Path | str | Sequence[Path | str]) -> Images:
     root = Path(photos)
     if not root.is_dir():
         return Images(Path(), [str(photos)])
-    found = find_images(root)
+    found = find_images(root, apart=apart)
     for note in found.notes():
         log.warning("%s", note)
     return Images(root, found.names)
@@ -89,8 +92,8 @@ def checked_extractor(wanted: Collection, made_by: Loaded, factory: str) -> Base
         raise AmesError(f"backbone {extractor.name} gives no global vector: a collection needs one")
     if wanted.desc_num > extractor.rows.slots:
         raise AmesError(
-            f"desc_num {wanted.desc_num}: {extractor.name} gives {extractor.rows.slots} descriptors per photo "
-            "at most; store no more of them"
+            f"desc_num {wanted.desc_num}: {extractor.name} gives {extractor.rows.slots} descriptors per "
+            "photo at most; store no more of them"
         )
     check_factory(factory, extractor.global_dim)
     check_storable(made_by.model, extractor.local_dim)

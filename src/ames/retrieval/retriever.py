@@ -35,7 +35,7 @@ from ames.reranking.fusion import Fusion, rerank_by
 from ames.reranking.list_scorer import ListScorer
 from ames.reranking.reranker import Hits, Reranker
 from ames.reranking.scorer import PairScorer
-from ames.retrieval.collection import BUILDING, Collection, check_folder
+from ames.retrieval.collection import BUILDING, Collection, beside, check_folder
 from ames.retrieval.photo_record import NAME as RECORD
 from ames.retrieval.photo_record import PhotoRecord
 from ames.retrieval.planning import default_model, plan_collection, query_count
@@ -108,7 +108,7 @@ class Retriever:
         there = Collection.load(folder)
         if model is None:  # what is installed may have changed since
             model = default_model() if there is None else there.model
-        found, photos = load(model), list_photos(images)
+        found, photos = load(model), list_photos(images, apart=beside(folder))
         wanted = plan_collection(found, model, digest(photos), fusion, {**options, "device": device})
         if there is not None:
             there.check_same(folder, wanted)
@@ -170,7 +170,7 @@ class Retriever:
 
         Names are paths below the folder, or the paths as given. Photos whose names the collection has already
         are left as they are, so that a folder that has grown is added again as a whole. AmesError names a
-        photo that cannot be read; it is raised too where ``ames index`` made the collection, as by ``delete``.
+        photo that cannot be read. Both this and ``delete`` raise it where ``ames index`` made the collection.
         """
         from ames.database.build import append
         from ames.extraction.pipeline import NothingReadable
