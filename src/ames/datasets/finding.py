@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ames.datasets.image_headers import HEAD, is_image, is_preview
 from ames.errors import AmesError
-from ames.io.text import counted
+from ames.io.text import counted, printable
 
 # Suffixes of image files: such a file that is no image is reported as unreadable.
 _USUAL = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"}
@@ -120,8 +120,7 @@ def _begins_as_image(path: Path) -> bool:
 
 
 def _first(names: list[str]) -> str:
-    shown = [name if name.isprintable() else ascii(name) for name in names[:_NAMED]]
-    return ", ".join(shown + ["..."] * (len(names) > _NAMED))
+    return ", ".join([*map(printable, names[:_NAMED]), *["..."] * (len(names) > _NAMED)])
 
 
 def _kinds(names: list[str]) -> str:

@@ -26,6 +26,7 @@ from ames.extraction.process_pool import PoolExtractor
 from ames.extraction.writer import list_errors, write_features
 from ames.io.atomic import remove_leftovers
 from ames.io.locks import exclusively
+from ames.io.text import printable
 
 CHUNK = 256  # images that are written at a time: what an interruption costs at most
 
@@ -48,10 +49,11 @@ class Extraction:
             return f"{target}: exists already, with the same images and settings"
         lines = [f"{self.extracted} of {self.images} images extracted to {target}"]
         if self.unreadable:
-            named = ", ".join(f"{name} ({why})" for name, why in list(self.unreadable.items())[:5])
+            first = list(self.unreadable.items())[:5]
+            named = ", ".join(f"{printable(name)} ({why})" for name, why in first)
             lines.append(f"{len(self.unreadable)} unreadable, skipped: {named}{_more(self.unreadable)}")
         if self.empty:
-            named = ", ".join(self.empty[:5])
+            named = ", ".join(map(printable, self.empty[:5]))
             lines.append(f"{len(self.empty)} without keypoints: {named}{_more(self.empty)}")
         if (deaf := unheard()) is not None:
             lines.append(deaf)

@@ -25,6 +25,7 @@ from ames.extraction.pipeline import Images, NothingReadable
 from ames.io.atomic import remove_leftovers
 from ames.io.console import check_device
 from ames.io.locks import locked
+from ames.io.text import printable
 from ames.models.load import Loaded, load
 from ames.reranking.fusion import Fusion
 from ames.retrieval.collection import BUILDING, LOCK, Collection, beside, check_folder
@@ -69,8 +70,9 @@ class Changes:
 
     def trouble(self) -> list[str]:
         """Return lines about files that no search finds: all that are unreadable, and why."""
-        lines = [f"{name}: {why}" for name, why in self.unreadable.items()]
-        lines += [f"{name}: has no features that a search could find" for name in self.without_features]
+        lines = [f"{printable(name)}: {why}" for name, why in self.unreadable.items()]
+        empty = map(printable, self.without_features)
+        lines += [f"{name}: has no features that a search could find" for name in empty]
         return lines + self.notes
 
 
