@@ -153,6 +153,16 @@ def test_text_is_escaped(tmp_path):
     assert len(page.all("li", title=evil)) == 1
 
 
+def test_a_result_without_a_score_has_a_dash(tmp_path):
+    """Behind those that were re-ranked, and of list-wise models."""
+    red = picture(tmp_path / "red.png", (0, 0, 255))
+    hits = [Hit(red, "right", 0.5, "a"), Hit(red, "wrong", float("nan"), "b")]
+    page = Page(
+        write_report(tmp_path / "r.html", title="T", rows=[], strips=[Strip(red, "q", [("c", hits)])])
+    )
+    assert [x for x in page.words if "·" in x and x[0].isdigit()] == ["1 · 0.500", "2 · –"]
+
+
 def test_hit_rejects_other_labels(tmp_path):
     with pytest.raises(AmesError, match="result 'a' has label 'good': choose one of right, wrong, junk"):
         Hit(tmp_path, "good", 0.0, "a")

@@ -26,7 +26,7 @@ LABELS = {"right": "✓", "wrong": "", "junk": "junk", "found": ""}
 
 @dataclass(frozen=True)
 class Hit:
-    """One result: its image, its label (of ``LABELS``), its score and the name to show.
+    """One result: its image, its label (of ``LABELS``), its score (NaN: it has none) and the name to show.
 
     Raises AmesError for another label.
     """
