@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 from ames.database.store import Database
 from ames.database.writer import writing
@@ -156,11 +157,12 @@ def test_a_folder_that_moved_takes_its_collection_along(folder, caplog):
 def test_other_options_and_other_collections_are_refused(folder):
     root, db = folder / "photos", folder / "db"
     index_photos(root, db, MODEL, desc_num=30)
-    assert index_photos(root, db, MODEL, desc_num=30).unchanged == 5
+    assert index_photos(root, db, MODEL, desc_num=30, factory="SQfp16").unchanged == 5
     for options, what in (
         ({"model": "rootsift_ames"}, "another model"),
         ({"desc_num": 20}, "another desc_num"),
         ({"max_pixels": 10**6}, "other extraction options"),
+        ({"factory": "SQ4"}, "factory SQfp16"),
     ):
         with pytest.raises(AmesError, match=f"built with {what}"):
             index_photos(root, db, **options)
@@ -269,6 +271,23 @@ def test_a_photo_whose_folder_cannot_be_entered_is_named(folder, monkeypatch):
         found = index_photos(root, db)
     assert (found.deleted, found.unreadable["sub/4.jpg"]) == (0, "Permission denied")
     assert index_photos(root, db).summary() == "1 added, 4 unchanged, 1 unreadable"
+
+
+def test_weights_that_have_changed_are_noticed_before_any_photo_is_read(folder, monkeypatch):
+    root, db = folder / "photos", folder / "db"
+    found = load(MODEL)
+    about = {"blend": dict(found.about["blend"])}
+    save_weights(folder / "own.safetensors", found.model, provenance=about)
+    index_photos(root, db, folder / "own.safetensors", backbone="rootsift")
+    with torch.no_grad():
+        next(found.model.remap_local.parameters()).neg_()
+    save_weights(folder / "own.safetensors", found.model, provenance=about)
+    photos.save(root / "5.jpg", photos.scene(5))
+    monkeypatch.setattr(indexing, "scan", None)
+    with pytest.raises(
+        AmesError, match=r"made by another projection .* index the photos, again to a new folder"
+    ):
+        index_photos(root, db)
 
 
 def test_damaged_records_are_refused(folder):

@@ -33,6 +33,7 @@ from ames.retrieval.collection import NAME as COLLECTION
 from ames.retrieval.photo_record import NAME, PhotoFile, PhotoRecord, Scan, scan
 from ames.retrieval.photos import (
     STEM,
+    check_made_by,
     checked_extractor,
     default_factory,
     extract_source,
@@ -115,6 +116,7 @@ def index_photos(
             wanted = plan_collection(made_by, given, "", fusion, options)
         else:
             wanted = _same(folder, there, made_by, model, fusion, options)
+            check_made_by(folder, made_by, factory)
         return _Indexing(folder, root.resolve(), wanted, made_by).run(there is None, factory, rehash)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ames.database.build import Source, check_storable, compress
 from ames.database.manifest import NAME as MANIFEST
+from ames.database.store import Database
 from ames.database.writer import check_free
 from ames.datasets.finding import find_images
 from ames.datasets.lists import list_digest
@@ -98,6 +99,15 @@ def checked_extractor(wanted: Collection, made_by: Loaded, factory: str) -> Base
     check_factory(factory, extractor.global_dim)
     check_storable(made_by.model, extractor.local_dim)
     return extractor
+
+
+def check_made_by(folder: Path, made_by: Loaded, factory: str | None) -> None:
+    """AmesError where a whole collection was made with other weights, or another factory (None: any)."""
+    database = Database(folder)
+    database.check_model(made_by.model)
+    made = database.manifest.factory
+    if factory is not None and factory != made:
+        raise AmesError(f"{folder}: holds a collection that was built with factory {made}; give a new folder")
 
 
 def make_database(

@@ -95,6 +95,7 @@ class Retriever:
         where the folder holds anything else.
         """
         from ames.retrieval.photos import (
+            check_made_by,
             checked_extractor,
             default_factory,
             digest,
@@ -112,6 +113,7 @@ class Retriever:
         wanted = plan_collection(found, model, digest(photos), fusion, {**options, "device": device})
         if there is not None:
             there.check_same(folder, wanted)
+            check_made_by(folder, found, factory)
         factory = factory or default_factory(len(photos.names))
         with work_folder(folder, finished=there is not None) as work:
             if there is None:
