@@ -18,7 +18,7 @@ from ames.errors import AmesError
 from ames.extraction.pipeline import run
 from ames.models.checkpoints import save_weights
 from ames.models.load import load
-from ames.retrieval import indexing, photo_record
+from ames.retrieval import collection, indexing, photo_record
 from ames.retrieval.indexing import PENDING, Changes, index_photos
 from ames.retrieval.photo_record import PhotoRecord, scan
 from ames.retrieval.retriever import Retriever
@@ -297,6 +297,14 @@ def test_damaged_records_are_refused(folder):
         (db / photo_record.NAME).write_bytes(content)
         with pytest.raises(AmesError, match=r"photos.json: damaged"):
             index_photos(root, db)
+    for name in (photo_record.NAME, collection.NAME):  # no permission is no damage
+        kept = (db / name).read_bytes()
+        (db / name).unlink()
+        (db / name).mkdir()
+        with pytest.raises(AmesError, match=rf"{name}: cannot be read \(Is a directory\)"):
+            index_photos(root, db)
+        (db / name).rmdir()
+        (db / name).write_bytes(kept)
     (db / photo_record.NAME).write_bytes(b'{"format": "ames photos", "version": 2}')
     with pytest.raises(AmesError, match=r"photos.json: of another version"):
         index_photos(root, db)

@@ -57,7 +57,9 @@ class Collection:
             if not (isinstance(found.model, str) and isinstance(found.query_desc_num, int)):
                 raise TypeError("model or query_desc_num")
             return found
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except OSError as error:
+            raise AmesError(f"{path}: cannot be read ({error.strerror or error})") from error
+        except (ValueError, KeyError, TypeError) as error:
             raise AmesError(f"{path}: damaged, or not of this library; build the collection again") from error
 
     @property

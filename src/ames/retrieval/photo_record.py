@@ -58,12 +58,14 @@ class PhotoRecord:
 
     @classmethod
     def load(cls, path: Path) -> PhotoRecord | None:
-        """Read a record; None where there is no such file. AmesError for a damaged one."""
+        """Read a record; None where there is no such file. AmesError for one that is damaged or refused."""
         try:
             content = parsed(path.read_bytes())
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise AmesError(f"{path}: cannot be read ({error.strerror or error})") from error
+        except ValueError as error:
             raise AmesError(f"{path}: damaged; index the photos to a new folder") from error
         try:
             if (content["format"], content["version"]) != (_FORMAT, _VERSION):
