@@ -173,6 +173,18 @@ def test_a_report_that_cannot_be_written(tmp_path):
         write_report(tmp_path, title="", rows=[], strips=[])
 
 
+def test_a_page_replaces_pages_and_nothing_else(tmp_path):
+    photo, page = picture(tmp_path / "photo.png", (0, 0, 255)), tmp_path / "page.html"
+    content = photo.read_bytes()
+    with pytest.raises(AmesError, match=r"photo.png: exists, and is no page; give another name"):
+        write_report(photo, title="T", rows=[], strips=[])
+    assert photo.read_bytes() == content
+    page.touch()
+    for title in ("first", "second"):
+        write_report(page, title=title, rows=[], strips=[])
+    assert "second" in page.read_text()
+
+
 def test_plain_text_table():
     assert format_table(ROWS).splitlines() == [
         "model          medium  queries  note",
