@@ -13,13 +13,15 @@ import torch
 
 from ames.database.store import Database
 from ames.database.writer import writing
+from ames.datasets import images
 from ames.descriptors.provenance import Provenance
 from ames.errors import AmesError
 from ames.extraction.pipeline import run
 from ames.models.checkpoints import save_weights
 from ames.models.load import load
 from ames.retrieval import collection, indexing, photo_record
-from ames.retrieval.indexing import PENDING, Changes, index_photos
+from ames.retrieval.changes import Changes
+from ames.retrieval.indexing import PENDING, index_photos
 from ames.retrieval.photo_record import PhotoRecord, scan
 from ames.retrieval.retriever import Retriever
 from helpers import photos
@@ -288,6 +290,51 @@ def test_weights_that_have_changed_are_noticed_before_any_photo_is_read(folder, 
         AmesError, match=r"made by another projection .* index the photos, again to a new folder"
     ):
         index_photos(root, db)
+
+
+def test_a_photo_that_a_new_library_can_read_is_added(folder, monkeypatch):
+    """As HEIC is, after pillow-heif was installed: the file is the same."""
+    root, db = folder / "photos", folder / "db"
+    hidden, real = (root / "0.jpg").read_bytes(), images._pixels
+
+    def unable(data):
+        if data == hidden:
+            raise images.UnreadableImage("needs a library")
+        return real(data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(images, "_pixels", unable)
+        assert index_photos(root, db, MODEL).unreadable["0.jpg"] == "needs a library"
+        assert index_photos(root, db).summary() == "4 unchanged, 2 unreadable"
+    assert index_photos(root, db).summary() == "1 added, 4 unchanged, 1 unreadable"
+    assert rows(db) == as_new(root, folder)
+
+
+@pytest.mark.parametrize("meanwhile", ["half of it", "another photo"])
+def test_a_photo_that_has_other_contents_while_it_is_extracted_is_extracted_again(
+    folder, monkeypatch, meanwhile
+):
+    """A copy that begins anew: before and after, its contents are those that were noted."""
+    root, db = folder / "photos", folder / "db"
+    index_photos(root, db, MODEL)
+    photos.save(root / "new.jpg", photos.scene(9))
+    whole, real = (root / "new.jpg").read_bytes(), indexing.extract_source
+    other = whole[: len(whole) // 2] if meanwhile == "half of it" else (root / "1.jpg").read_bytes()
+
+    def while_it_is_written(*words):
+        (root / "new.jpg").write_bytes(other)
+        try:
+            return real(*words)
+        finally:
+            time.sleep(0.02)  # a tick of the file system's clock
+            (root / "new.jpg").write_bytes(whole)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(indexing, "extract_source", while_it_is_written)
+        index_photos(root, db)
+    index_photos(root, db)
+    assert rows(db) == as_new(root, folder)
+    assert index_photos(root, db).summary() == "6 unchanged, 1 unreadable"
 
 
 def test_damaged_records_are_refused(folder):

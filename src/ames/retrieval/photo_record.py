@@ -28,13 +28,21 @@ class PhotoFile:
     """A photo as it was indexed.
 
     size: in bytes. changed: its time of modification in nanoseconds, -1 where a later change might not show
-    in it. sha256: of the file, empty where it could not be read. problem: why it is no readable image.
+    in it. sha256: of the file, empty where it could not be read, or has changed while it was extracted.
+    problem: why it is no readable image.
     """
 
     size: int
     changed: int
     sha256: str
     problem: str | None = None
+
+    def may_be(self, path: Path) -> bool:
+        """Return whether there is a file of this size."""
+        try:
+            return path.stat().st_size == self.size
+        except OSError:
+            return False
 
 
 @dataclass(frozen=True)
@@ -78,10 +86,18 @@ class PhotoRecord:
 
 @dataclass(frozen=True)
 class Scan:
-    """The images below a folder now. notes: lines about other files."""
+    """The images below a folder now. notes: lines about other files. seen: size and time of modification of
+    each file before it was read.
+    """
 
     photos: dict[str, PhotoFile]
     notes: list[str]
+    seen: dict[str, tuple[int, int]]
+
+    def unknown(self, record: PhotoRecord) -> dict[str, PhotoFile]:
+        """Return the photos that a record does not name; of those that were read, no problem is known yet."""
+        found = {name: photo for name, photo in self.photos.items() if name not in record.photos}
+        return {name: replace(x, problem=None) if x.sha256 else x for name, x in found.items()}
 
 
 def scan(
@@ -119,7 +135,7 @@ def scan(
         for name, status in waiting:
             photos[name] = _read(root / name, status, known.get(name), now)
             tick(1 if shown else 0)
-    return Scan(photos, notes)
+    return Scan(photos, notes, {name: (status.st_size, status.st_mtime_ns) for name, status in waiting})
 
 
 def _behind_closed_doors(

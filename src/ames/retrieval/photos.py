@@ -118,7 +118,7 @@ def make_database(
     factory: str,
     work: Path,
     extractor: BaseExtractor,
-) -> None:
+) -> Extraction:
     """Extract photos to files in ``work``, and make a database of them; resumes."""
     # Files of other settings that an interrupted call has left have other names.
     source, done = extract_source(photos, extractor, work / f"{STEM}-{wanted.digest}")
@@ -133,6 +133,7 @@ def make_database(
         model_name=made_by.name,
         device=wanted.extraction.device,
     )
+    return done
 
 
 @contextmanager
