@@ -60,7 +60,7 @@ def trial(lamb, gain, stored=50):
 def suggestion(made, lamb, gain):
     now = trial(0.45, Interval(0.0, 0.0, 0.0))
     trials = [trial(0.2, gain, 10), trial(lamb, gain)]
-    return Suggestion(now, trials, trials[0], (12, 12), made / "photos", [])
+    return Suggestion(now, trials, trials[0], (12, 12), [str(made / "my photos"), "--preset", "x"], [])
 
 
 def test_apply_writes_lambda_and_gamma_alone(made):
@@ -91,7 +91,7 @@ def test_warnings_and_the_command_of_a_smaller_collection(made):
         "collection has"
     ]
     assert suggestion(made, 0.3, Interval(1.0, 0.5, 2.5)).warnings() == []
-    assert f"ames index {made / 'photos'} -o NEW.db --desc-num 10" in unsure.text()
+    assert f"ames index '{made / 'my photos'}' --preset x -o NEW.db --desc-num 10" in unsure.text()
     assert "save 640 bytes per photo" in unsure.text()
 
 
@@ -113,8 +113,11 @@ def test_commands(made, tmp_path, capsys):
 
 
 def test_the_command_that_is_printed_makes_a_smaller_collection(made, tmp_path):
-    words = ["index", str(made / "photos"), "-o", str(tmp_path / "new"), "--desc-num", "10"]
-    assert main([*words, "--preset", "rootsift_elvis_binary", "--workers", "0", "-q"]) == 0
+    words = suggest(made / "db", made / "photos", counts=(10,)).words
+    assert words == [str(made / "photos"), "--preset", "rootsift_elvis_binary"]
+    assert (
+        main(["index", *words, "-o", str(tmp_path / "new"), "--desc-num", "10", "--workers", "0", "-q"]) == 0
+    )
     assert Database(tmp_path / "new").slots == 10
     saved = Database(made / "db").image_bytes - Database(tmp_path / "new").image_bytes
     assert saved == 40 * 16

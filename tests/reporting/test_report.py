@@ -153,6 +153,16 @@ def test_text_is_escaped(tmp_path):
     assert len(page.all("li", title=evil)) == 1
 
 
+def test_a_result_without_a_score_has_a_dash(tmp_path):
+    """Behind those that were re-ranked, and of list-wise models."""
+    red = picture(tmp_path / "red.png", (0, 0, 255))
+    hits = [Hit(red, "right", 0.5, "a"), Hit(red, "wrong", float("nan"), "b")]
+    page = Page(
+        write_report(tmp_path / "r.html", title="T", rows=[], strips=[Strip(red, "q", [("c", hits)])])
+    )
+    assert [x for x in page.words if "·" in x and x[0].isdigit()] == ["1 · 0.500", "2 · –"]
+
+
 def test_hit_rejects_other_labels(tmp_path):
     with pytest.raises(AmesError, match="result 'a' has label 'good': choose one of right, wrong, junk"):
         Hit(tmp_path, "good", 0.0, "a")
@@ -161,6 +171,18 @@ def test_hit_rejects_other_labels(tmp_path):
 def test_a_report_that_cannot_be_written(tmp_path):
     with pytest.raises(AmesError, match="cannot be written"):
         write_report(tmp_path, title="", rows=[], strips=[])
+
+
+def test_a_page_replaces_pages_and_nothing_else(tmp_path):
+    photo, page = picture(tmp_path / "photo.png", (0, 0, 255)), tmp_path / "page.html"
+    content = photo.read_bytes()
+    with pytest.raises(AmesError, match=r"photo.png: exists, and is no page; give another name"):
+        write_report(photo, title="T", rows=[], strips=[])
+    assert photo.read_bytes() == content
+    page.touch()
+    for title in ("first", "second"):
+        write_report(page, title=title, rows=[], strips=[])
+    assert "second" in page.read_text()
 
 
 def test_plain_text_table():

@@ -101,9 +101,10 @@ def _search(args: argparse.Namespace) -> None:
     check_device(args.device)
     tell_progress(args)
     answers = search_photos(args.database, args.query, box=args.box, k=args.top, device=args.device)
-    if args.out is not None:
-        print(write_page(answers, args.out, title=f"{args.query} in {args.database}"))
-    elif args.json:
+    page = args.out and write_page(answers, args.out, title=f"{args.query} in {args.database}")
+    if args.json:
         print(json.dumps([answer.as_dict() for answer in answers], indent=1))
+    elif page:
+        print(page)
     else:
         print("\n\n".join(answer.text() for answer in answers))

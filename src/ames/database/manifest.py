@@ -84,7 +84,9 @@ class Manifest:
         try:
             content = parsed(path.read_bytes())
         except FileNotFoundError:
-            raise AmesError(f"{folder}: no database (no {NAME}); make one with ames compress") from None
+            raise AmesError(
+                f"{folder}: no database (no {NAME}); make one with ames index or ames compress"
+            ) from None
         except NotADirectoryError:
             raise AmesError(f"{folder}: a file; a database is a folder made by ames compress") from None
         except OSError as error:

@@ -183,7 +183,7 @@ class Database:
             raise AmesError(
                 f"{self.path}: its codes were made by another projection ({maker}, fingerprint "
                 f"{self.manifest.projection[:12]}; the model's: {found[:12]}): use the model that made "
-                "it, or compress the descriptors again"
+                "it, or compress the descriptors, or index the photos, again to a new folder"
             )
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from mmap import ACCESS_READ, mmap
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ames.datasets.image_headers import HEAD, is_image, is_preview
 from ames.errors import AmesError
-from ames.io.text import counted
+from ames.io.text import counted, printable
 
 # Suffixes of image files: such a file that is no image is reported as unreadable.
 _USUAL = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"}
@@ -47,8 +47,10 @@ class FoundImages(NamedTuple):
         return notes
 
 
-def find_images(folder: Path | str) -> FoundImages:
+def find_images(folder: Path | str, *, apart: Collection[Path] = ()) -> FoundImages:
     """All images below ``folder``; hidden files and folders are skipped, links to folders left out.
+
+    apart: resolved paths of files and folders that are skipped too, such as those of a collection.
 
     The first bytes of a file whose suffix is none of ``SUFFIXES`` decide whether it is an image. AmesError if
     there is no image, or a name that a list cannot hold.
@@ -58,7 +60,9 @@ def find_images(folder: Path | str) -> FoundImages:
         raise AmesError(f"{folder}: no such folder")
     names: list[str] = []
     left_out: list[str] = []
-    for name, taken in _entries(str(folder), ""):
+    whole = folder.resolve()
+    skipped = {path.relative_to(whole).as_posix() for path in apart if path.is_relative_to(whole)}
+    for name, taken in _entries(str(folder), "", skipped):
         (names if taken else left_out).append(name)
     found = FoundImages(sorted(names), sorted(left_out))
     for name in found.names:
@@ -77,7 +81,7 @@ def is_image_file(path: Path | str) -> bool:
     return path.suffix.lower() in SUFFIXES or _begins_as_image(path)
 
 
-def _entries(folder: str, prefix: str) -> Iterator[tuple[str, bool]]:
+def _entries(folder: str, prefix: str, skipped: Collection[str]) -> Iterator[tuple[str, bool]]:
     """(name, whether it is an image) of everything below a folder."""
     waiting = [(folder, prefix)]
     while waiting:
@@ -90,7 +94,7 @@ def _entries(folder: str, prefix: str) -> Iterator[tuple[str, bool]]:
             yield prefix, False
             continue
         for entry in entries:
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") or prefix + entry.name in skipped:
                 continue
             name = prefix + entry.name
             if entry.is_dir(follow_symlinks=False):
@@ -116,8 +120,7 @@ def _begins_as_image(path: Path) -> bool:
 
 
 def _first(names: list[str]) -> str:
-    shown = [name if name.isprintable() else ascii(name) for name in names[:_NAMED]]
-    return ", ".join(shown + ["..."] * (len(names) > _NAMED))
+    return ", ".join([*map(printable, names[:_NAMED]), *["..."] * (len(names) > _NAMED)])
 
 
 def _kinds(names: list[str]) -> str:

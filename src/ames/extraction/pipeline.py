@@ -26,6 +26,7 @@ from ames.extraction.process_pool import PoolExtractor
 from ames.extraction.writer import list_errors, write_features
 from ames.io.atomic import remove_leftovers
 from ames.io.locks import exclusively
+from ames.io.text import printable
 
 CHUNK = 256  # images that are written at a time: what an interruption costs at most
 
@@ -48,10 +49,11 @@ class Extraction:
             return f"{target}: exists already, with the same images and settings"
         lines = [f"{self.extracted} of {self.images} images extracted to {target}"]
         if self.unreadable:
-            named = ", ".join(f"{name} ({why})" for name, why in list(self.unreadable.items())[:5])
+            first = list(self.unreadable.items())[:5]
+            named = ", ".join(f"{printable(name)} ({why})" for name, why in first)
             lines.append(f"{len(self.unreadable)} unreadable, skipped: {named}{_more(self.unreadable)}")
         if self.empty:
-            named = ", ".join(self.empty[:5])
+            named = ", ".join(map(printable, self.empty[:5]))
             lines.append(f"{len(self.empty)} without keypoints: {named}{_more(self.empty)}")
         if (deaf := unheard()) is not None:
             lines.append(deaf)
@@ -88,7 +90,7 @@ class OtherSettings(AmesError):  # noqa: N818 - a finding about files
 
 
 class NothingReadable(AmesError):  # noqa: N818 - a finding about a folder
-    """Not one of the images can be read."""
+    """Not one of the images can be read, or none is there."""
 
 
 def extract(
@@ -155,7 +157,7 @@ def run(
     overwrite = extractor.config.overwrite
     # Existing files that stay need no images.
     if overwrite or not all(os.path.exists(path) for path in plan.files):
-        check_all_exist(images.root, images.names)
+        _check_there(images)
     for path in plan.files:
         if os.path.isdir(path):  # no error for a name that is too long: that is said where it is written
             raise AmesError(f"{path}: is a folder, so no file of this name can be written")
@@ -179,6 +181,13 @@ def run(
             raise
         files.finish()
     return _result(files)
+
+
+def _check_there(images: Images) -> None:
+    try:
+        check_all_exist(images.root, images.names)
+    except AmesError as error:
+        raise NothingReadable(str(error)) from error
 
 
 def _extract(

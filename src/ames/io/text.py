@@ -12,6 +12,11 @@ def size_text(size: float) -> str:
     return f"{size:.3g} TB"
 
 
+def printable(name: str) -> str:
+    """Return a name as a terminal may show it: one with control characters as an ASCII literal."""
+    return name if name.isprintable() else ascii(name)
+
+
 def counted(number: int, one: str, many: str | None = None) -> str:
     """A number before words that agree with it: 1 file is, 2,000 files are. many: None: ``one`` and an s."""
     return f"1 {one}" if number == 1 else f"{number:,} {many or one + 's'}"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ames.errors import AmesError
-from ames.io.text import counted
+from ames.io.text import counted, printable
 from ames.models.registry import MODELS
 from ames.reporting.html import Hit, Strip, write_report
 from ames.reranking.scorer import PairScorer
@@ -52,7 +52,9 @@ class Duplicates:
         lines = []
         for one in self.groups[:_PRINTED]:
             more = len(one.names) - _NAMED
-            named = ", ".join(one.names[:_NAMED]) + (f", ... ({more} more)" if more > 0 else "")
+            named = ", ".join(map(printable, one.names[:_NAMED])) + (
+                f", ... ({more} more)" if more > 0 else ""
+            )
             lines.append(f"{len(one.names):4d}  {_joined(one)}  {named}")
         rest = len(self.groups) - _PRINTED
         if rest > 0:

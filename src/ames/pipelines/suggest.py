@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +15,11 @@ from ames.evaluation.held_out import Interval, halves, interval, part
 from ames.evaluation.protocols import LEAVE_ONE_OUT
 from ames.evaluation.sweep import choose_fusion
 from ames.io.locks import locked
+from ames.models.registry import MODELS
 from ames.pipelines.own_set import OwnSet, open_own_set
 from ames.reporting.tables import format_table
 from ames.reranking.fusion import Fusion
-from ames.retrieval.collection import Collection
-from ames.retrieval.indexing import LOCK
+from ames.retrieval.collection import LOCK, Collection
 from ames.retrieval.retriever import NUM_RERANK
 
 COUNTS = (10, 25, 50, 100, 200)  # descriptors that are tried, of those that a collection stores
@@ -45,14 +46,14 @@ class Trial:
 class Suggestion:
     """now: the collection as it is. trials: the best fusion at each number of descriptors, that which is
     stored last. fewest: the fewest descriptors that cost at most ``SLACK`` on the half of the choice.
-    objects: numbers of objects in both halves.
+    objects: numbers of objects in both halves. words: of the ``ames index`` that makes the collection anew.
     """
 
     now: Trial
     trials: Sequence[Trial]
     fewest: Trial
     objects: tuple[int, int]
-    photos: Path
+    words: Sequence[str]
     notes: list[str]
 
     @property
@@ -90,7 +91,7 @@ class Suggestion:
             lines.append(
                 f"{self.fewest.stored} descriptors per photo reach the same within {SLACK} points where they "
                 f"were chosen, and save {saved} bytes per photo. They need a new collection:\n"
-                f"  ames index {self.photos} -o NEW.db --desc-num {self.fewest.stored}"
+                f"  ames index {shlex.join(self.words)} -o NEW.db --desc-num {self.fewest.stored}"
             )
         return "\n".join(lines)
 
@@ -137,8 +138,15 @@ def suggest(
         trials = [chooser.trial(count, scores[count], None, base) for count in wanted]
         good = max(trial.chosen for trial in trials) - SLACK
         fewest = next(trial for trial in trials if trial.chosen >= good)
-        assert own.index.root is not None, "an own set has a record"
-        return Suggestion(now, trials, fewest, chooser.objects, own.index.root, own.notes)
+        return Suggestion(now, trials, fewest, chooser.objects, _words(own, Path(folder)), own.notes)
+
+
+def _words(own: OwnSet, folder: Path) -> list[str]:
+    there = Collection.load(folder)
+    assert own.index.root is not None, "an own set has a record"
+    assert there is not None, "the folder was opened as a collection"
+    words = [str(own.index.root), "--preset", there.model]
+    return words if there.model in MODELS else [*words, "--backbone", there.extraction.backbone]
 
 
 class _Chooser:

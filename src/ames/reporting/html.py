@@ -19,6 +19,7 @@ from ames.errors import AmesError
 from ames.io.atomic import atomic_file
 from ames.reporting.tables import table_cells
 
+_DOCTYPE = b"<!doctype html>"
 THUMBNAIL_SIDE = 120  # pixels of the long side
 # The mark shown on the picture, beside its frame; "found": nothing is known about it.
 LABELS = {"right": "✓", "wrong": "", "junk": "junk", "found": ""}
@@ -26,7 +27,7 @@ LABELS = {"right": "✓", "wrong": "", "junk": "junk", "found": ""}
 
 @dataclass(frozen=True)
 class Hit:
-    """One result: its image, its label (of ``LABELS``), its score and the name to show.
+    """One result: its image, its label (of ``LABELS``), its score (NaN: it has none) and the name to show.
 
     Raises AmesError for another label.
     """
@@ -68,8 +69,10 @@ def write_report(
     rows: the table; columns are the keys of the first row, floats are printed with one decimal.
     The file needs nothing else: no script, no network; each distinct image is stored once, as a JPEG of at
     most 120 x 120 pixels. An image that cannot be read becomes a grey placeholder. All text is escaped.
-    Raises AmesError when the file cannot be written.
+    Raises AmesError when the file cannot be written, and where it would replace a file that is no page, such
+    as a photo.
     """
+    _check_place(Path(path))
     thumbnails = _Thumbnails()
     sections = [
         {
@@ -104,6 +107,16 @@ def write_report(
     with atomic_file(path) as file:
         file.write(page.encode("utf-8", errors="replace"))
     return path
+
+
+def _check_place(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(_DOCTYPE))
+    except OSError:  # no such file; where another one is in the way, writing says so
+        return
+    if head and head.lower() != _DOCTYPE:
+        raise AmesError(f"{path}: exists, and is no page; give another name for the page, .html")
 
 
 class _Thumbnails:

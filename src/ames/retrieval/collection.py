@@ -17,7 +17,9 @@ from ames.io.claims import parsed
 from ames.reranking.fusion import Fusion
 
 NAME = "retriever.json"  # beside the database's files
-BUILDING = ".building"  # ending of the folder beside, which is there until a collection is whole
+# Endings of what is beside a collection: files of a building or an update, until it is whole; the lock of
+# ames index; scores of ames duplicates, until all are known.
+BUILDING, LOCK, SCORING = ".building", ".indexing", ".duplicates"
 _MACHINE = ("device", "workers", "batch_size", "overwrite")  # options that leave the features as they are
 
 
@@ -57,7 +59,9 @@ class Collection:
             if not (isinstance(found.model, str) and isinstance(found.query_desc_num, int)):
                 raise TypeError("model or query_desc_num")
             return found
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except OSError as error:
+            raise AmesError(f"{path}: cannot be read ({error.strerror or error})") from error
+        except (ValueError, KeyError, TypeError) as error:
             raise AmesError(f"{path}: damaged, or not of this library; build the collection again") from error
 
     @property
@@ -96,6 +100,12 @@ def check_features(folder: Path, made: Mapping[str, Any], now: Provenance) -> No
     other = Provenance.from_dict(made).other_features(now)
     if made and other is not None:
         raise AmesError(f"{folder}: its photos were described by other features ({other}); build it again")
+
+
+def beside(folder: Path) -> list[Path]:
+    """Return a collection's folder, and what the library may have put beside it, resolved."""
+    place = folder.parent.resolve()
+    return [place / f"{folder.name}{ending}" for ending in ("", BUILDING, LOCK, SCORING)]
 
 
 def check_folder(folder: Path | str) -> Path:

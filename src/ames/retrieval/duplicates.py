@@ -17,10 +17,10 @@ from ames.io.progress import progress
 from ames.reranking.score_cache import ScoreCache, scores_key
 from ames.reranking.scorer import PairScorer
 from ames.reranking.shortlist_scores import score_shortlist
+from ames.retrieval.collection import SCORING
 from ames.retrieval.photo_record import NAME, PhotoRecord
 
 CANDIDATES = 20  # photos of the global search that each photo is compared with
-SCORING = ".duplicates"  # ending of the folder beside a collection that keeps scores until all are known
 _BLOCK = 4096  # photos searched with at a time
 
 

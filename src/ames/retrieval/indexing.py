@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,17 @@ from ames.extraction.factory import build_extractor
 from ames.extraction.pipeline import Images, NothingReadable
 from ames.io.atomic import remove_leftovers
 from ames.io.console import check_device
+from ames.io.hashing import sha256
 from ames.io.locks import locked
 from ames.models.load import Loaded, load
 from ames.reranking.fusion import Fusion
-from ames.retrieval.collection import BUILDING, Collection, check_features, check_folder
+from ames.retrieval.changes import Changes
+from ames.retrieval.collection import BUILDING, LOCK, Collection, beside, check_features, check_folder
 from ames.retrieval.collection import NAME as COLLECTION
 from ames.retrieval.photo_record import NAME, PhotoFile, PhotoRecord, Scan, scan
 from ames.retrieval.photos import (
     STEM,
+    check_made_by,
     checked_extractor,
     default_factory,
     extract_source,
@@ -39,41 +42,12 @@ from ames.retrieval.photos import (
     stem_in,
     work_folder,
 )
-from ames.retrieval.planning import default_model, plan_collection
+from ames.retrieval.planning import default_model, plan_collection, plan_update
 
 PENDING = f"{STEM}-pending.json"  # the record of photos that are being added
-LOCK = ".indexing"  # ending of the lock beside a collection
 _SEGMENTS = 64  # of a database at most: each change adds one
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Changes:
-    """What a call of ``index_photos`` did: numbers of photos, and which photos need a look.
-
-    unreadable: name -> why. without_features: readable, but no search finds them. notes: on other files.
-    """
-
-    added: int = 0
-    updated: int = 0
-    deleted: int = 0
-    unchanged: int = 0
-    unreadable: dict[str, str] = field(default_factory=dict)
-    without_features: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def summary(self) -> str:
-        """Return one line."""
-        counts = {"added": self.added, "updated": self.updated, "deleted": self.deleted}
-        counts |= {"unchanged": self.unchanged, "unreadable": len(self.unreadable)}
-        return ", ".join(f"{n:,} {what}" for what, n in counts.items() if n) or "nothing to do"
-
-    def trouble(self) -> list[str]:
-        """Return lines about files that no search finds: all that are unreadable, and why."""
-        lines = [f"{name}: {why}" for name, why in self.unreadable.items()]
-        lines += [f"{name}: has no features that a search could find" for name in self.without_features]
-        return lines + self.notes
 
 
 def index_photos(
@@ -114,28 +88,9 @@ def index_photos(
         if there is None:
             wanted = plan_collection(made_by, given, "", fusion, options)
         else:
-            wanted = _same(folder, there, made_by, model, fusion, options)
+            wanted = plan_update(folder, there, made_by, model, fusion, options)
+            check_made_by(folder, made_by, factory)
         return _Indexing(folder, root.resolve(), wanted, made_by).run(there is None, factory, rehash)
-
-
-def _same(
-    folder: Path,
-    there: Collection,
-    made_by: Loaded,
-    model: str | Path | None,
-    fusion: Fusion | None,
-    options: dict[str, Any],
-) -> Collection:
-    """A folder's collection, for this machine. AmesError where options name another one."""
-    machine = {key: options[key] for key in ("device", "workers", "batch_size") if key in options}
-    wanted = plan_collection(made_by, model or there.model, there.images, fusion or there.fusion, {**options})
-    same = ["model"] if model is not None else []
-    same += [key for key in ("fusion", "desc_num") if key in options or (key == "fusion" and fusion)]
-    asked = {key: getattr(wanted, key) for key in same}
-    extraction = {key: getattr(wanted.extraction, key) for key in options if hasattr(wanted.extraction, key)}
-    asked["extraction"] = replace(there.extraction, **extraction | {"desc_num": there.extraction.desc_num})
-    there.check_same(folder, replace(there, **asked))
-    return replace(there, extraction=replace(there.extraction, **machine))
 
 
 class _Indexing:
@@ -144,7 +99,9 @@ class _Indexing:
     def __init__(self, folder: Path, root: Path, wanted: Collection, made_by: Loaded) -> None:
         self.folder, self.root, self.wanted, self.made_by = folder, root, wanted, made_by
         self.work = folder.with_name(folder.name + BUILDING)
+        self.apart = beside(folder)
         self.added: set[str] = set()
+        self.seen: dict[str, tuple[int, int]] = {}  # size and time of files, before they were read
 
     def run(self, new: bool, factory: str | None, rehash: bool) -> Changes:
         """Finish what an earlier call began, then compare with the folder."""
@@ -157,13 +114,13 @@ class _Indexing:
         before = set(record.readable if record else ())
         with work_folder(self.folder, finished=not new):
             if new:
-                record = self._build(pending or PhotoRecord(self.root, scan(self.root, {}).photos), factory)
+                record = self._begin(pending, factory)
             else:
                 record = record or PhotoRecord(self.root, {})
                 record = self._add(record, pending.photos if pending else {})
-            scanned = scan(self.root, record.photos, rehash=rehash and not new)
+            scanned = self._scan(record.photos, rehash=rehash and not new)
             record, deleted = self._drop(record, scanned)
-            record = self._add(record, {n: x for n, x in scanned.photos.items() if n not in record.photos})
+            record = self._add(record, scanned.unknown(record))
             self._tidy()
         return self._changes(record, scanned, before, deleted)
 
@@ -174,10 +131,29 @@ class _Indexing:
             return found
         if found.root.is_dir():
             raise AmesError(f"{self.folder}: holds the photos of {found.root}; give a new folder")
+        if found.photos and not any(x.may_be(self.root / name) for name, x in found.photos.items()):
+            raise AmesError(
+                f"{self.folder}: holds the photos of {found.root}, which is not there now, and none of them "
+                f"is in {self.root}; give a new folder"
+            )
         log.warning("%s: the photos were in %s", self.folder, found.root)
         return replace(found, root=self.root)
 
     # ---- steps ------------------------------------------------------------------------------------
+
+    def _scan(self, known: Mapping[str, PhotoFile], *, rehash: bool = False) -> Scan:
+        found = scan(self.root, known, rehash=rehash, apart=self.apart)
+        self.seen |= found.seen
+        return found
+
+    def _begin(self, pending: PhotoRecord | None, factory: str | None) -> PhotoRecord:
+        """A new database of what an interrupted call noted; if that is gone, of what is there now."""
+        if pending is not None:
+            try:
+                return self._build(pending, factory)
+            except NothingReadable:
+                log.debug("%s: none of %d photos can be read", self.folder, len(pending.photos))
+        return self._build(PhotoRecord(self.root, self._scan({}).photos), factory)
 
     def _build(self, pending: PhotoRecord, factory: str | None) -> PhotoRecord:
         """A new database of all photos that were noted."""
@@ -188,12 +164,12 @@ class _Indexing:
         pending.save(self.work / PENDING)
         try:
             images = Images(self.root, names)
-            make_database(self.folder, images, wanted, self.made_by, factory, self.work, extractor)
+            done = make_database(self.folder, images, wanted, self.made_by, factory, self.work, extractor)
         except NothingReadable:
             (self.work / PENDING).unlink()
             raise
         wanted.save(self.folder)
-        return self._settled(PhotoRecord(self.root, {}), pending.photos)
+        return self._settled(PhotoRecord(self.root, {}), pending.photos, done.unreadable)
 
     def _drop(self, record: PhotoRecord, scanned: Scan) -> tuple[PhotoRecord, int]:
         """Delete what is gone or has other contents, and what no record names; return the number gone."""
@@ -203,16 +179,23 @@ class _Indexing:
             if name in scanned.photos and scanned.photos[name].sha256 == photo.sha256
         }
         held = set(Database(self.folder).names)
-        # A photo that was readable must be held: someone else may have deleted it.
-        kept = {name: photo for name, photo in kept.items() if photo.problem is not None or name in held}
-        stale = sorted(held - kept.keys())
+        # A photo that was readable must be held: someone else may have deleted it. Another one may be
+        # readable now: its format by a library that was installed since, its file by a drive that is back.
+        kept = {
+            name: photo
+            for name, photo in kept.items()
+            if (name in held if photo.problem is None else self._problem(name) is not None)
+        }
+        stale = sorted(held - {name for name, photo in kept.items() if photo.problem is None})
         left = PhotoRecord(self.root, kept)
         if PhotoRecord.load(self.folder / NAME) != left:
             left.save(self.folder / NAME)
         if stale:
             with writing(self.folder) as writer:
                 writer.delete(stale)
-        return left, sum(name not in scanned.photos for name in record.photos)
+        # Of a database whose record was made, and which was not changed yet, names are gone from the record.
+        were = set(record.readable) | (held - record.photos.keys())
+        return left, len(were - scanned.photos.keys())
 
     def _add(self, record: PhotoRecord, photos: Mapping[str, PhotoFile]) -> PhotoRecord:
         """Add photos, which are noted first; those that the database holds already were added before."""
@@ -221,32 +204,38 @@ class _Indexing:
         PhotoRecord(self.root, dict(photos)).save(self.work / PENDING)
         held = set(Database(self.folder).names)
         names = sorted(name for name, photo in photos.items() if photo.sha256 and name not in held)
+        failed: Mapping[str, str] = {}
         if names:
             config = self._config()
             extractor = build_extractor(config)
             stem = stem_in(self.work, _digest({name: photos[name] for name in names}), extractor)
             check_features(self.folder, Database(self.folder).provenance, extractor.provenance)
             try:
-                source, _ = extract_source(Images(self.root, names), extractor, stem)
+                source, done = extract_source(Images(self.root, names), extractor, stem)
+                failed = done.unreadable
                 append(source, self.made_by.model, self.folder, device=config.device)
             except NothingReadable:
                 log.debug("%s: none of %d photos can be read", self.folder, len(names))
-        return self._settled(record, photos)
+        return self._settled(record, photos, failed)
 
-    def _settled(self, record: PhotoRecord, photos: Mapping[str, PhotoFile]) -> PhotoRecord:
-        """Look at the photos without features, take unreadable ones out, and record all."""
+    def _settled(
+        self, record: PhotoRecord, photos: Mapping[str, PhotoFile], failed: Mapping[str, str]
+    ) -> PhotoRecord:
+        """Look at the photos without features, take unreadable ones out, and record all.
+
+        failed: name -> why a photo could not be read when it was extracted.
+        """
         database = Database(self.folder)
         held, empty = set(database.names), {database.names[row] for row in database.empty_rows()}
-        entries, bad = dict(photos), []
-        found = held - empty
+        entries, bad = {}, []
         for name, photo in photos.items():
-            if name in found:
-                continue
-            problem = photo.problem or _problem(self.root / name, self._config().max_pixels)
-            if problem is not None:
-                entries[name] = replace(photo, problem=problem)
-                if name in held:
-                    bad.append(name)
+            problem = photo.problem or failed.get(name)
+            if problem is None and (name in empty or name not in held):
+                problem = self._problem(name)
+            if problem is not None and name in held:
+                bad.append(name)
+            noted = replace(photo, problem=problem)
+            entries[name] = noted if self._is_as_noted(name, photo) else replace(noted, changed=-1, sha256="")
         record = PhotoRecord(self.root, record.photos | entries)
         record.save(self.folder / NAME)
         if bad:
@@ -255,6 +244,27 @@ class _Indexing:
         (self.work / PENDING).unlink(missing_ok=True)
         self.added |= photos.keys()
         return record
+
+    def _is_as_noted(self, name: str, photo: PhotoFile) -> bool:
+        """Whether a file has, after its extraction, the contents that were noted before it."""
+        seen = self.seen.get(name)
+        if seen is None and photo.changed != -1:
+            seen = photo.size, photo.changed
+        try:
+            if seen is None:  # an earlier call noted it too soon after a change for its time to tell
+                return not photo.sha256 or sha256(self.root / name) == photo.sha256
+            status = (self.root / name).stat()
+        except OSError:
+            return False
+        return (status.st_size, status.st_mtime_ns) == seen
+
+    def _problem(self, name: str) -> str | None:
+        """Why a photo cannot be read; None: it can be."""
+        try:
+            read_image(self.root / name, max_pixels=self._config().max_pixels)
+        except UnreadableImage as error:
+            return str(error)
+        return None
 
     def _tidy(self) -> None:
         """Give back the space of deleted photos where it is much, and join many small segments."""
@@ -284,12 +294,3 @@ class _Indexing:
 def _digest(photos: Mapping[str, PhotoFile]) -> str:
     """Of names and contents: what an interrupted extraction resumes by."""
     return list_digest([f"{name} {photo.sha256}" for name, photo in sorted(photos.items())])
-
-
-def _problem(path: Path, max_pixels: int) -> str | None:
-    """Why a photo cannot be read; None: it can be, and has no keypoints."""
-    try:
-        read_image(path, max_pixels=max_pixels)
-    except UnreadableImage as error:
-        return str(error)
-    return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from ames.io.atomic import atomic_file
 from ames.io.claims import parsed
 from ames.io.hashing import sha256
 from ames.io.progress import progress
+from ames.io.text import counted
 
 NAME = "photos.json"  # beside a collection's files
 _FORMAT, _VERSION = "ames photos", 1
@@ -27,13 +28,21 @@ class PhotoFile:
     """A photo as it was indexed.
 
     size: in bytes. changed: its time of modification in nanoseconds, -1 where a later change might not show
-    in it. sha256: of the file, empty where it could not be read. problem: why it is no readable image.
+    in it. sha256: of the file, empty where it could not be read, or has changed while it was extracted.
+    problem: why it is no readable image.
     """
 
     size: int
     changed: int
     sha256: str
     problem: str | None = None
+
+    def may_be(self, path: Path) -> bool:
+        """Return whether there is a file of this size."""
+        try:
+            return path.stat().st_size == self.size
+        except OSError:
+            return False
 
 
 @dataclass(frozen=True)
@@ -57,12 +66,14 @@ class PhotoRecord:
 
     @classmethod
     def load(cls, path: Path) -> PhotoRecord | None:
-        """Read a record; None where there is no such file. AmesError for a damaged one."""
+        """Read a record; None where there is no such file. AmesError for one that is damaged or refused."""
         try:
             content = parsed(path.read_bytes())
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise AmesError(f"{path}: cannot be read ({error.strerror or error})") from error
+        except ValueError as error:
             raise AmesError(f"{path}: damaged; index the photos to a new folder") from error
         try:
             if (content["format"], content["version"]) != (_FORMAT, _VERSION):
@@ -75,26 +86,44 @@ class PhotoRecord:
 
 @dataclass(frozen=True)
 class Scan:
-    """The images below a folder now. notes: lines about other files."""
+    """The images below a folder now. notes: lines about other files. seen: size and time of modification of
+    each file before it was read.
+    """
 
     photos: dict[str, PhotoFile]
     notes: list[str]
+    seen: dict[str, tuple[int, int]]
+
+    def unknown(self, record: PhotoRecord) -> dict[str, PhotoFile]:
+        """Return the photos that a record does not name; of those that were read, no problem is known yet."""
+        found = {name: photo for name, photo in self.photos.items() if name not in record.photos}
+        return {name: replace(x, problem=None) if x.sha256 else x for name, x in found.items()}
 
 
-def scan(root: Path, known: Mapping[str, PhotoFile], *, rehash: bool = False) -> Scan:
+def scan(
+    root: Path, known: Mapping[str, PhotoFile], *, rehash: bool = False, apart: Collection[Path] = ()
+) -> Scan:
     """Read names and contents of all images below ``root``.
 
     known: earlier contents; a file of the same size and time of modification is not read again, unless
-    ``rehash``. AmesError where the folder has no image.
+    ``rehash``. In a sub-folder that cannot be read now, all that was known is still there. apart: as of
+    ``find_images``. AmesError where the folder has no image.
     """
-    found = find_images(root)
-    photos: dict[str, PhotoFile] = {}
+    found = find_images(root, apart=apart)
+    photos = _behind_closed_doors(root, found.left_out, known)
+    notes = found.notes()
+    if photos:
+        said = counted(len(photos), "photo is", "photos are")
+        notes.append(f"{said} kept without a look, for a folder cannot be read now")
     now = time.time_ns()
     waiting: list[tuple[str, os.stat_result]] = []
     for name in found.names:
         try:
             status = os.stat(root / name)
-        except OSError:  # gone since the folder was read
+        except FileNotFoundError:  # gone since the folder was read
+            continue
+        except OSError as error:
+            photos[name] = PhotoFile(0, -1, "", error.strerror or "cannot be read")
             continue
         before = known.get(name)
         if before is None or rehash or (before.size, before.changed) != (status.st_size, status.st_mtime_ns):
@@ -106,7 +135,15 @@ def scan(root: Path, known: Mapping[str, PhotoFile], *, rehash: bool = False) ->
         for name, status in waiting:
             photos[name] = _read(root / name, status, known.get(name), now)
             tick(1 if shown else 0)
-    return Scan(photos, found.notes())
+    return Scan(photos, notes, {name: (status.st_size, status.st_mtime_ns) for name, status in waiting})
+
+
+def _behind_closed_doors(
+    root: Path, left_out: Collection[str], known: Mapping[str, PhotoFile]
+) -> dict[str, PhotoFile]:
+    """The known photos in folders that were not looked into, but for links, which never are."""
+    closed = tuple(x for x in left_out if x.endswith("/") and not os.path.islink(root / x.rstrip("/")))
+    return {name: photo for name, photo in known.items() if name.startswith(closed)}
 
 
 def _read(path: Path, status: os.stat_result, before: PhotoFile | None, now: int) -> PhotoFile:

@@ -7,10 +7,12 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from ames.database.build import Source, check_storable, compress
 from ames.database.manifest import NAME as MANIFEST
+from ames.database.store import Database
 from ames.database.writer import check_free
 from ames.datasets.finding import find_images
 from ames.datasets.lists import list_digest
@@ -28,8 +30,11 @@ STEM = "photos"  # what the names of the files begin with
 _MANY = 10_000
 
 
-def list_photos(photos: Path | str | Sequence[Path | str]) -> Images:
-    """Return the photos in a folder by their paths below it, or those that are named, as they are named."""
+def list_photos(photos: Path | str | Sequence[Path | str], *, apart: Sequence[Path] = ()) -> Images:
+    """Return the photos in a folder by their paths below it, or those that are named, as they are named.
+
+    apart: as of ``find_images``, for a folder.
+    """
     if not isinstance(photos, (str, Path)):
         listed = list(photos) if isinstance(photos, Iterable) else [photos]
         if not listed:
@@ -45,7 +50,7 @@ def list_photos(photos: Path | str | Sequence[Path | str]) -> Images:
     root = Path(photos)
     if not root.is_dir():
         return Images(Path(), [str(photos)])
-    found = find_images(root)
+    found = find_images(root, apart=apart)
     for note in found.notes():
         log.warning("%s", note)
     return Images(root, found.names)
@@ -57,8 +62,14 @@ def digest(images: Images) -> str:
 
 
 def extract_source(images: Images, extractor: BaseExtractor, stem: Path) -> tuple[Source, Extraction]:
-    """Extract photos to the files STEM_*.hdf5, and return what a database is made of; resumes."""
-    done = run(images, extractor, plan_output(stem, images, extractor))
+    """Extract photos to files whose names begin with STEM, and return what a database is made of; resumes.
+
+    What an earlier call made otherwise, such as by another version of the library, has other names.
+    """
+    plan = plan_output(stem, images, extractor)
+    made = json.dumps(plan.provenance.to_dict(), sort_keys=True).encode()
+    plan = replace(plan, out=stem.with_name(f"{stem.name}-{hashlib.sha256(made).hexdigest()[:8]}"))
+    done = run(images, extractor, plan)
     local, vectors = done.files
     return Source(DescriptorFile(local), GlobalFile(vectors)), done
 
@@ -83,15 +94,29 @@ def default_factory(count: int) -> str:
 def checked_extractor(wanted: Collection, made_by: Loaded, factory: str) -> BaseExtractor:
     """Return what extracts photos for a collection. Nothing is written.
 
-    AmesError for a backbone without a global vector, a FAISS factory that cannot code it, and a model whose
-    codes a database cannot hold.
+    AmesError for a backbone without a global vector, or with fewer descriptors than are to be stored, a FAISS
+    factory that cannot code the vector, and a model whose codes a database cannot hold.
     """
     extractor = build_extractor(wanted.extraction)
     if extractor.global_dim is None:
         raise AmesError(f"backbone {extractor.name} gives no global vector: a collection needs one")
+    if wanted.desc_num > extractor.rows.slots:
+        raise AmesError(
+            f"desc_num {wanted.desc_num}: {extractor.name} gives {extractor.rows.slots} descriptors per "
+            "photo at most; store no more of them"
+        )
     check_factory(factory, extractor.global_dim)
     check_storable(made_by.model, extractor.local_dim)
     return extractor
+
+
+def check_made_by(folder: Path, made_by: Loaded, factory: str | None) -> None:
+    """AmesError where a whole collection was made with other weights, or another factory (None: any)."""
+    database = Database(folder)
+    database.check_model(made_by.model)
+    made = database.manifest.factory
+    if factory is not None and factory != made:
+        raise AmesError(f"{folder}: holds a collection that was built with factory {made}; give a new folder")
 
 
 def make_database(
@@ -102,7 +127,7 @@ def make_database(
     factory: str,
     work: Path,
     extractor: BaseExtractor,
-) -> None:
+) -> Extraction:
     """Extract photos to files in ``work``, and make a database of them; resumes."""
     source, done = extract_source(photos, extractor, stem_in(work, wanted.digest, extractor))
     for line in done.summary().splitlines()[1:]:
@@ -116,6 +141,7 @@ def make_database(
         model_name=made_by.name,
         device=wanted.extraction.device,
     )
+    return done
 
 
 @contextmanager

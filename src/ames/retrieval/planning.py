@@ -52,6 +52,29 @@ def plan_collection(
     )
 
 
+def plan_update(
+    folder: Path,
+    there: Collection,
+    made_by: Loaded,
+    model: str | Path | None,
+    fusion: Fusion | None,
+    options: dict[str, Any],
+) -> Collection:
+    """Return a folder's collection, for this machine. AmesError where options name another one."""
+    machine = {key: options[key] for key in ("device", "workers", "batch_size") if key in options}
+    told = {**options}
+    if made_by.entry is None or made_by.entry.backbone is None:  # the collection knows what it was given
+        told = {"backbone": there.extraction.backbone} | told
+    wanted = plan_collection(made_by, model or there.model, there.images, fusion or there.fusion, told)
+    same = ["model"] if model is not None else []
+    same += [key for key in ("fusion", "desc_num") if key in options or (key == "fusion" and fusion)]
+    asked = {key: getattr(wanted, key) for key in same}
+    extraction = {key: getattr(wanted.extraction, key) for key in options if hasattr(wanted.extraction, key)}
+    asked["extraction"] = replace(there.extraction, **extraction | {"desc_num": there.extraction.desc_num})
+    there.check_same(folder, replace(there, **asked))
+    return replace(there, extraction=replace(there.extraction, **machine))
+
+
 def query_count(entry: ModelEntry | None) -> int:
     """Local descriptors that a model is used with of a query."""
     return 600 if entry is None else entry.query_desc_num

@@ -35,7 +35,7 @@ from ames.reranking.fusion import Fusion, rerank_by
 from ames.reranking.list_scorer import ListScorer
 from ames.reranking.reranker import Hits, Reranker
 from ames.reranking.scorer import PairScorer
-from ames.retrieval.collection import BUILDING, Collection, check_features, check_folder
+from ames.retrieval.collection import BUILDING, Collection, beside, check_features, check_folder
 from ames.retrieval.photo_record import NAME as RECORD
 from ames.retrieval.photo_record import PhotoRecord
 from ames.retrieval.planning import default_model, plan_collection, query_count
@@ -95,6 +95,7 @@ class Retriever:
         where the folder holds anything else.
         """
         from ames.retrieval.photos import (
+            check_made_by,
             checked_extractor,
             default_factory,
             digest,
@@ -108,10 +109,11 @@ class Retriever:
         there = Collection.load(folder)
         if model is None:  # what is installed may have changed since
             model = default_model() if there is None else there.model
-        found, photos = load(model), list_photos(images)
+        found, photos = load(model), list_photos(images, apart=beside(folder))
         wanted = plan_collection(found, model, digest(photos), fusion, {**options, "device": device})
         if there is not None:
             there.check_same(folder, wanted)
+            check_made_by(folder, found, factory)
         factory = factory or default_factory(len(photos.names))
         with work_folder(folder, finished=there is not None) as work:
             if there is None:
@@ -140,7 +142,10 @@ class Retriever:
         folder = check_folder(folder)
         built = Collection.load(folder)
         if built is None and folder.with_name(folder.name + BUILDING).is_dir():
-            raise AmesError(f"{folder}: its building was interrupted: call the same Retriever.build again")
+            raise AmesError(
+                f"{folder}: its building goes on, or was interrupted: call the same ames index, or "
+                "Retriever.build, again"
+            )
         database = Database(folder)
         if model is None and built is None:
             raise AmesError(f"{folder}: not made by Retriever.build: give the model of the database")
@@ -167,12 +172,13 @@ class Retriever:
 
         Names are paths below the folder, or the paths as given. Photos whose names the collection has already
         are left as they are, so that a folder that has grown is added again as a whole. AmesError names a
-        photo that cannot be read.
+        photo that cannot be read. Both this and ``delete`` raise it where ``ames index`` made the collection.
         """
         from ames.database.build import append
         from ames.extraction.pipeline import NothingReadable
         from ames.retrieval.photos import STEM, extract_source, list_photos
 
+        self._check_changeable()
         config, found = self._photos_config(), list_photos(photos)
         known = set(self.database.names)
         new = [name for name in found.names if name not in known]
@@ -200,10 +206,18 @@ class Retriever:
         wanted = [names] if isinstance(names, (str, Path)) else names
         if not isinstance(wanted, Iterable) or not all(isinstance(x, (str, Path)) for x in wanted):
             raise AmesError("names to delete are text: give a name, or a list of names")
+        self._check_changeable()
         with writing(self.database.path) as writer:
             gone = writer.delete([str(name) for name in wanted])
         self._reopen()
         return gone
+
+    def _check_changeable(self) -> None:
+        if self.root is not None:  # the next ``ames index`` would take the change back
+            raise AmesError(
+                f"{self.database.path}: follows the photos in {self.root}: change them there, and index them "
+                "again"
+            )
 
     def __len__(self) -> int:
         return len(self.database)
