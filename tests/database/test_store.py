@@ -588,7 +588,7 @@ def test_folders_that_hold_no_database(tmp_path):
     (tmp_path / "file").write_text("x")
     (tmp_path / "empty").mkdir()
     for name, message in (
-        ("none", "no database"),
+        ("none", "no such folder"),
         ("empty", "no database"),
         ("file", "a file; a database is"),
     ):

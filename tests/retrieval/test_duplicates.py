@@ -133,3 +133,22 @@ def test_what_is_refused(folder, tmp_path):
     with pytest.raises(AmesError, match="no threshold was measured for rootsift_ames; give --threshold"):
         find_duplicates(tmp_path / "full")
     assert find_duplicates(tmp_path / "full", threshold=0.9).copies == 1
+
+
+def test_a_collection_that_may_only_be_read(folder, index, monkeypatch):
+    wanted = mutual_pairs(index.database, index.reranker.scorer, threshold=0.5)
+    used = []
+
+    def noted(place, key):
+        used.append(place)
+        return ScoreCache(place, key)
+
+    monkeypatch.setattr(duplicates.os, "access", lambda *_: False)
+    monkeypatch.setattr(duplicates, "ScoreCache", noted)
+    found = mutual_pairs(index.database, index.reranker.scorer, threshold=0.5)
+    assert used[0].parent != folder
+    assert not used[0].parent.exists()
+    assert list(zip(found.first, found.second, found.same, strict=True)) == list(
+        zip(wanted.first, wanted.second, wanted.same, strict=True)
+    )
+    assert len(found.first) >= SCENES - 2

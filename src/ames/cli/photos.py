@@ -92,7 +92,8 @@ def _index(args: argparse.Namespace) -> None:
         print(json.dumps(held | vars(changes), indent=1))
     elif not args.quiet:
         size = size_text(database.bytes_per_image * len(database))
-        print(f"{args.out}: {changes.summary()}; {counted(len(database), 'photo')}, {size}")
+        made_by = database.manifest.model["name"]
+        print(f"{args.out}: {changes.summary()}; {counted(len(database), 'photo')}, {size}, {made_by}")
 
 
 def _search(args: argparse.Namespace) -> None:

@@ -84,11 +84,10 @@ class Manifest:
         try:
             content = parsed(path.read_bytes())
         except FileNotFoundError:
-            raise AmesError(
-                f"{folder}: no database (no {NAME}); make one with ames index or ames compress"
-            ) from None
+            what = f"no database (no {NAME})" if folder.is_dir() else "no such folder"
+            raise AmesError(f"{folder}: {what}; make one with ames index or ames compress") from None
         except NotADirectoryError:
-            raise AmesError(f"{folder}: a file; a database is a folder made by ames compress") from None
+            raise AmesError(f"{folder}: a file; a database is a folder that ames index makes") from None
         except OSError as error:
             raise AmesError(f"{path}: cannot be read ({error.strerror or error})") from error
         except ValueError as error:

@@ -86,7 +86,7 @@ def extract_photos(
 
     boxes: x1, y1, x2, y2 of what is extracted of each, in pixels; None: all of it.
     """
-    boxes = [None] * len(photos) if boxes is None else boxes
+    boxes = [None] * len(photos) if boxes is None else [_checked(box) for box in boxes]
     regions = [
         ImageRegion(_opened(photo, place), box)
         for place, (photo, box) in enumerate(zip(photos, boxes, strict=True))
@@ -98,6 +98,17 @@ def extract_photos(
             raise AmesError(f"{_named(photos[place], place)}: {result}")
         features.append(ImageFeatures(extractor.pack(result.local), result.vector, extractor.name))
     return features
+
+
+def _checked(box: Any) -> Box | None:
+    """AmesError unless a box has four numbers."""
+    if box is None:
+        return None
+    try:
+        left, top, right, bottom = (float(side) for side in box)
+    except (TypeError, ValueError):
+        raise AmesError(f"box {box!r}: give four numbers, x1, y1, x2, y2 in pixels") from None
+    return left, top, right, bottom
 
 
 def preset_config(

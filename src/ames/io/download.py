@@ -54,7 +54,9 @@ def download(url: str, path: Path | str, *, tries: int = 5, progress: Progress |
                 trouble = getattr(error, "reason", None) or error
             left = tries if _size(part) > before else left - 1
             if left <= 0:
-                raise AmesError(f"{url}: {first_line(trouble)}; call again to resume from byte {_size(part)}")
+                have = _size(part)
+                again = f"call again to resume from byte {have}" if have else f"or put the file at {path}"
+                raise AmesError(f"{url}: {first_line(trouble)}; {again}")
             time.sleep(_WAIT * 2 ** (tries - left))
         os.replace(part, path)
     except OSError as error:

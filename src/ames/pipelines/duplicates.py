@@ -76,7 +76,9 @@ class Duplicates:
                 Hit(file, "found", 1.0 if name in one.copies else same, name)
                 for file, name in zip(files[1:], one.names[1:], strict=False)
             ]
-            strips.append(Strip(files[0], f"{len(one.names)} photos", [(_joined(one), hits)]))
+            strips.append(
+                Strip(files[0], f"{len(one.names)} photos", [(_joined(one), hits)], label=one.names[0])
+            )
         notes = self.lines()
         if len(self.groups) > GROUPS:
             notes.append(f"the first {GROUPS} of {len(self.groups)} groups")

@@ -54,6 +54,7 @@ class Strip:
     query: Path | np.ndarray
     caption: str
     rankings: list[tuple[str, list[Hit]]]
+    label: str = "query"  # what stands below the first picture
 
 
 def write_report(
@@ -77,6 +78,7 @@ def write_report(
     sections = [
         {
             "caption": strip.caption,
+            "label": strip.label,
             "rankings": [
                 (caption, [(hit, thumbnails.class_of(hit.image)) for hit in hits])
                 for caption, hits in strip.rankings

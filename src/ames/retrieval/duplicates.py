@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -20,6 +26,7 @@ from ames.reranking.shortlist_scores import score_shortlist
 from ames.retrieval.collection import SCORING
 from ames.retrieval.photo_record import NAME, PhotoRecord
 
+log = logging.getLogger(__name__)
 CANDIDATES = 20  # photos of the global search that each photo is compared with
 _BLOCK = 4096  # photos searched with at a time
 
@@ -89,7 +96,25 @@ def mutual_pairs(
     global codes that cannot be decoded.
     """
     near = _nearest(database, candidates, skip)
-    folder = database.path.with_name(database.path.name + SCORING)
+    with _scoring_folder(database.path) as folder:
+        return _mutual(database, scorer, near, folder, threshold, candidates)
+
+
+@contextmanager
+def _scoring_folder(collection: Path) -> Iterator[Path]:
+    """The folder beside a collection where an interrupted call resumes; elsewhere, if that is forbidden."""
+    if os.access(collection.parent, os.W_OK):
+        yield collection.with_name(collection.name + SCORING)
+        return
+    log.info("%s: cannot be written: an interrupted call starts again", collection.parent)
+    with TemporaryDirectory() as folder:
+        yield Path(folder) / SCORING
+
+
+def _mutual(
+    database: Database, scorer: PairScorer, near: Shortlist, folder: Path, threshold: float, candidates: int
+) -> Pairs:
+    """``mutual_pairs`` of a shortlist, with scores kept in ``folder`` until all are there."""
     cache = ScoreCache(folder, scores_key(scorer, (database, database), (None, None)))
 
     def same(shortlist: Shortlist) -> np.ndarray:

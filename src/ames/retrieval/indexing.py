@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ames.backbones.choice import check_installed
 from ames.database.build import append
 from ames.database.store import Database
 from ames.database.writer import writing
@@ -27,6 +28,7 @@ from ames.io.console import check_device
 from ames.io.hashing import sha256
 from ames.io.locks import locked
 from ames.models.load import Loaded, load
+from ames.models.registry import MODELS
 from ames.reranking.fusion import Fusion
 from ames.retrieval.changes import Changes
 from ames.retrieval.collection import BUILDING, LOCK, Collection, beside, check_features, check_folder
@@ -84,6 +86,8 @@ def index_photos(
         there = Collection.load(folder)
         options |= {"device": device}
         given = model or (default_model() if there is None else there.model)
+        if there is None and str(given) in MODELS:
+            check_installed(MODELS[str(given)].backbone)
         made_by = load(given)
         if there is None:
             wanted = plan_collection(made_by, given, "", fusion, options)

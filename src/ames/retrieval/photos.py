@@ -130,8 +130,6 @@ def make_database(
 ) -> Extraction:
     """Extract photos to files in ``work``, and make a database of them; resumes."""
     source, done = extract_source(photos, extractor, stem_in(work, wanted.digest, extractor))
-    for line in done.summary().splitlines()[1:]:
-        log.warning("%s", line)
     compress(
         source,
         made_by.model,

@@ -118,7 +118,9 @@ class Retriever:
         with work_folder(folder, finished=there is not None) as work:
             if there is None:
                 extractor = checked_extractor(wanted, found, factory)
-                make_database(folder, photos, wanted, found, factory, work, extractor)
+                done = make_database(folder, photos, wanted, found, factory, work, extractor)
+                for line in done.summary().splitlines()[1:]:
+                    log.warning("%s", line)
                 wanted.save(folder)
         return cls.open(folder, device=device)
 
