@@ -8,9 +8,11 @@ import pytest
 
 from ames.cli.main import main
 from ames.errors import AmesError
-from ames.pipelines.search import Answer, search_photos
+from ames.pipelines.duplicates import find_duplicates
+from ames.pipelines.search import Answer, search_photos, write_page
 from ames.reranking.reranker import Hit
 from ames.retrieval.indexing import index_photos
+from ames.retrieval.retriever import Retriever
 from helpers import photos
 
 MODEL = "rootsift_ames_dist"
@@ -89,3 +91,14 @@ def test_a_page_and_json_are_both_made(collection, capsys):
     assert main(words) == 0
     assert json.loads(capsys.readouterr().out)[0]["hits"][0]["name"] == "1.jpg"
     assert page.read_text().startswith("<!DOCTYPE html>")
+
+
+def test_pages_of_a_collection_of_listed_files_show_them(collection, monkeypatch):
+    monkeypatch.chdir(collection)
+    photos.save(collection / "photos" / "2.png", photos.scene(0, view=1))
+    Retriever.build("built", sorted((collection / "photos").iterdir()), MODEL)
+    answers = search_photos("built", "photos/0.jpg")
+    assert write_page(answers, "page.html", title="T").read_text().count("data:image/jpeg") == 3
+    found = find_duplicates("built", threshold=0.2)
+    assert {"0.jpg", "2.png"} <= {Path(name).name for name in found.groups[0].names}
+    assert "data:image/jpeg" in found.write_page("groups.html", title="T").read_text()

@@ -186,6 +186,10 @@ def test_other_options_and_other_collections_are_refused(folder):
     Retriever.build(folder / "built", root, MODEL)
     with pytest.raises(AmesError, match=r"made by Retriever\.build, which records no contents"):
         index_photos(root, folder / "built")
+    with pytest.raises(
+        AmesError, match=r"db: made by ames index, which updates it too; Retriever\.open opens it"
+    ):
+        Retriever.build(db, root, MODEL, desc_num=30)
     (folder / "empty").mkdir()
     with pytest.raises(AmesError, match="no images in it or below"):
         index_photos(folder / "empty", folder / "other")

@@ -59,6 +59,19 @@ def test_of_exact_copies_the_one_of_the_same_name_is_found(tmp_path):
     assert asked(tmp_path / "copy", finder) == {0: (1,), 1: (0,)}
 
 
+def test_a_name_that_the_system_spells_otherwise_is_found(tmp_path):
+    """macOS opens a file by either spelling of an accent; here there is a file of each."""
+    listed, typed = "U\u0308ber.png", "\u00dcber.png"
+    for name in (listed, typed, "other.png"):
+        photos.save(tmp_path / "root" / name, photos.scene(1 + (name == "other.png")))
+    held = {x: PhotoFile(1, 1, sha256(tmp_path / "root" / x)) for x in (listed, "other.png")}
+    finder = Finder(list(held), PhotoRecord(tmp_path / "root", held))
+    truth = write(tmp_path / "t.csv", f"photo,object\nroot/{typed},a\nother.png,a\n")
+    found = find_questions(read_truth(truth), finder)
+    assert [(q.own, q.answers) for q in found.asked] == [(0, (1,)), (1, (0,))]
+    assert found.notes == []
+
+
 def test_ground_truth_has_the_query_as_junk(finder, tmp_path):
     found = find_questions(read_truth(tmp_path / "root"), finder)
     truth = found.ground_truth()

@@ -67,10 +67,14 @@ class Duplicates:
         return {"photos": self.photos, "threshold": self.threshold, "copies": self.copies, "groups": groups}
 
     def write_page(self, path: Path | str, *, title: str) -> Path:
-        """Write a page with a strip for each group, and return its path. AmesError without ``root``."""
+        """Write a page with a strip for each group, and return its path.
+
+        Where nobody knows the folder of the photos, their names are taken for paths.
+        """
+        root = self.index.root or Path()
         strips = []
         for one in self.groups[:GROUPS]:
-            files = [self.index.photo(name) for name in one.names[: SHOWN + 1]]
+            files = [root / name for name in one.names[: SHOWN + 1]]
             same = 1.0 if one.same is None else one.same
             hits = [
                 Hit(file, "found", 1.0 if name in one.copies else same, name)

@@ -105,11 +105,14 @@ def search_photos(
 
 
 def write_page(answers: Sequence[Answer], path: Path | str, *, title: str) -> Path:
-    """Write a page with a strip of results for each query, and return its path."""
+    """Write a page with a strip of results for each query, and return its path.
+
+    Where nobody knows the folder of the photos, their names are taken for paths.
+    """
     strips = []
     for answer in answers:
         pictures = [
-            Picture(path or Path(), "found", hit.score, str(hit.name))
+            Picture(path or Path(str(hit.name)), "found", hit.score, str(hit.name))
             for hit, path in zip(answer.hits, answer.paths, strict=True)
         ]
         caption = answer.problem or answer.nothing or "results"

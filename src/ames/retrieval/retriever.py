@@ -107,6 +107,8 @@ class Retriever:
         check_device(device, option="device")
         folder = check_folder(folder)
         there = Collection.load(folder)
+        if (folder / RECORD).exists():
+            raise AmesError(f"{folder}: made by ames index, which updates it too; Retriever.open opens it")
         if model is None:  # what is installed may have changed since
             model = default_model() if there is None else there.model
         found, photos = load(model), list_photos(images, apart=beside(folder))

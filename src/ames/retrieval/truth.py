@@ -69,8 +69,9 @@ class Finder:
     """Finds the photos of a truth in a collection.
 
     A name is one of the collection, or the path of a file: whole, or below the truth's folder. A file below
-    the collection's root is the photo of that name, another one the photo of the same contents (of several
-    copies, that of the same name below both folders, else the first).
+    the collection's root is the photo of that name. Where there is none (macOS spells accents otherwise), it
+    is the photo of the same contents; of several copies, that of the same name below both folders, else the
+    first.
     """
 
     def __init__(self, names: Sequence[str], record: PhotoRecord) -> None:
@@ -92,10 +93,14 @@ class Finder:
         for place in (path, path.resolve()):  # a photo may be a link to one elsewhere
             if place.is_relative_to(self._root):
                 inside = place.relative_to(self._root).as_posix()
-                return _Photo(self._root / inside, self._places.get(inside))
-        copies = self._contents.get(sha256(path), [])
+                own = self._places.get(inside)
+                return _Photo(self._root / inside, self._copy(path, inside) if own is None else own)
         inside = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else name
-        return _Photo(path, min(copies, key=lambda place: self.names[place] != inside, default=None))
+        return _Photo(path, self._copy(path, inside))
+
+    def _copy(self, path: Path, name: str) -> int | None:
+        copies = self._contents.get(sha256(path), [])
+        return min(copies, key=lambda place: self.names[place] != name, default=None)
 
     def below(self, top: str) -> list[int]:
         """Return the positions of the photos in a sub-folder of the collection."""
