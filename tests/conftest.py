@@ -1,5 +1,6 @@
 """What every test has."""
 
+import logging
 import os
 
 import pytest
@@ -14,3 +15,13 @@ def every_format_is_fast(monkeypatch):
     from ames import precision as formats
 
     monkeypatch.setattr(formats, "measured", lambda dtype: formats.Rates(1.0, 1.0))
+
+
+@pytest.fixture(autouse=True)
+def a_command_leaves_the_log_as_it_was():
+    """``--quiet`` of one test would hide what another one waits for."""
+    logger = logging.getLogger("ames")
+    level, handlers = logger.level, list(logger.handlers)
+    yield
+    logger.setLevel(level)
+    logger.handlers = handlers
