@@ -343,7 +343,34 @@ def test_a_photo_that_a_new_library_can_read_is_added(folder, monkeypatch):
         patched.setattr(images, "_pixels", unable)
         assert index_photos(root, db, MODEL).unreadable["0.jpg"] == "needs a library"
         assert index_photos(root, db).summary() == "4 unchanged, 2 unreadable"
+    assert index_photos(root, db).summary() == "4 unchanged, 2 unreadable"  # nothing was installed
+    monkeypatch.setattr(indexing, "decoders", lambda: "a library")
     assert index_photos(root, db).summary() == "1 added, 4 unchanged, 1 unreadable"
+    assert rows(db) == as_new(root, folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(indexing, "read_image", None)  # bad.jpg was tried
+        assert index_photos(root, db).summary() == "5 unchanged, 1 unreadable"
+
+
+def test_a_photo_that_could_not_be_read_for_a_moment_is_tried_again(folder, monkeypatch):
+    root, db = folder / "photos", folder / "db"
+    index_photos(root, db, MODEL)
+    photos.save(root / "new.jpg", photos.scene(9))
+    photos.save(root / "newer.jpg", photos.scene(10))
+    held, real = (root / "new.jpg").read_bytes(), images._pixels
+    with monkeypatch.context() as patched:
+        calls = []
+
+        def busy(data):
+            if data == held and not calls:
+                calls.append(data)
+                raise images.UnreadableImage("a drive that was busy")
+            return real(data)
+
+        patched.setattr(images, "_pixels", busy)
+        found = index_photos(root, db)
+    assert (found.added, found.unreadable["new.jpg"]) == (1, "a drive that was busy")
+    assert index_photos(root, db).summary() == "1 added, 6 unchanged, 1 unreadable"
     assert rows(db) == as_new(root, folder)
 
 

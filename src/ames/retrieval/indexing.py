@@ -33,7 +33,7 @@ from ames.reranking.fusion import Fusion
 from ames.retrieval.changes import Changes
 from ames.retrieval.collection import BUILDING, LOCK, Collection, beside, check_features, check_folder
 from ames.retrieval.collection import NAME as COLLECTION
-from ames.retrieval.photo_record import NAME, PhotoFile, PhotoRecord, Scan, scan
+from ames.retrieval.photo_record import NAME, PhotoFile, PhotoRecord, Scan, decoders, scan
 from ames.retrieval.photos import (
     STEM,
     check_made_by,
@@ -105,6 +105,7 @@ class _Indexing:
         self.work = folder.with_name(folder.name + BUILDING)
         self.apart = beside(folder)
         self.added: set[str] = set()
+        self.decoders = decoders()
         self.seen: dict[str, tuple[int, int]] = {}  # size and time of files, before they were read
 
     def run(self, new: bool, factory: str | None, rehash: bool) -> Changes:
@@ -120,7 +121,7 @@ class _Indexing:
             if new:
                 record = self._begin(pending, factory)
             else:
-                record = record or PhotoRecord(self.root, {})
+                record = record or self._made({})
                 record = self._add(record, pending.photos if pending else {})
             scanned = self._scan(record.photos, rehash=rehash and not new)
             record, deleted = self._drop(record, scanned)
@@ -173,7 +174,7 @@ class _Indexing:
             (self.work / PENDING).unlink()
             raise
         wanted.save(self.folder)
-        return self._settled(PhotoRecord(self.root, {}), pending.photos, done.unreadable)
+        return self._settled(self._made({}), pending.photos, done.unreadable)
 
     def _drop(self, record: PhotoRecord, scanned: Scan) -> tuple[PhotoRecord, int]:
         """Delete what is gone or has other contents, and what no record names; return the number gone."""
@@ -183,15 +184,15 @@ class _Indexing:
             if name in scanned.photos and scanned.photos[name].sha256 == photo.sha256
         }
         held = set(Database(self.folder).names)
-        # A photo that was readable must be held: someone else may have deleted it. Another one may be
-        # readable now: its format by a library that was installed since, its file by a drive that is back.
+        again = record.decoders != self.decoders  # a library may have been installed since
+        # A photo that was readable must be held: someone else may have deleted it.
         kept = {
             name: photo
             for name, photo in kept.items()
-            if (name in held if photo.problem is None else self._problem(name) is not None)
+            if (name in held if photo.problem is None else not (again and self._problem(name) is None))
         }
         stale = sorted(held - {name for name, photo in kept.items() if photo.problem is None})
-        left = PhotoRecord(self.root, kept)
+        left = self._made(kept)
         if PhotoRecord.load(self.folder / NAME) != left:
             left.save(self.folder / NAME)
         if stale:
@@ -233,14 +234,16 @@ class _Indexing:
         held, empty = set(database.names), {database.names[row] for row in database.empty_rows()}
         entries, bad = {}, []
         for name, photo in photos.items():
-            problem = photo.problem or failed.get(name)
+            problem, sure = photo.problem, self._is_as_noted(name, photo)
             if problem is None and (name in empty or name not in held):
                 problem = self._problem(name)
+                if problem is None and name in failed:  # it can be read by now
+                    problem, sure = failed[name], False
             if problem is not None and name in held:
                 bad.append(name)
             noted = replace(photo, problem=problem)
-            entries[name] = noted if self._is_as_noted(name, photo) else replace(noted, changed=-1, sha256="")
-        record = PhotoRecord(self.root, record.photos | entries)
+            entries[name] = noted if sure else replace(noted, changed=-1, sha256="")
+        record = replace(record, photos=record.photos | entries)
         record.save(self.folder / NAME)
         if bad:
             with writing(self.folder) as writer:
@@ -261,6 +264,9 @@ class _Indexing:
         except OSError:
             return False
         return (status.st_size, status.st_mtime_ns) == seen
+
+    def _made(self, photos: dict[str, PhotoFile]) -> PhotoRecord:
+        return PhotoRecord(self.root, photos, self.decoders)
 
     def _problem(self, name: str) -> str | None:
         """Why a photo cannot be read; None: it can be."""

@@ -6,9 +6,12 @@ import json
 import os
 import time
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ames import __version__
 from ames.datasets.finding import find_images
 from ames.errors import AmesError
 from ames.io.atomic import atomic_file
@@ -47,10 +50,14 @@ class PhotoFile:
 
 @dataclass(frozen=True)
 class PhotoRecord:
-    """The photos of a collection by their paths below ``root``, those that cannot be read included."""
+    """The photos of a collection by their paths below ``root``, those that cannot be read included.
+
+    decoders: what tried to read these.
+    """
 
     root: Path
     photos: dict[str, PhotoFile]
+    decoders: str = ""
 
     @property
     def readable(self) -> list[str]:
@@ -61,6 +68,7 @@ class PhotoRecord:
         """Write it; atomic."""
         photos = {name: list(vars(photo).values()) for name, photo in sorted(self.photos.items())}
         content = {"format": _FORMAT, "version": _VERSION, "root": str(self.root), "photos": photos}
+        content["decoders"] = self.decoders
         with atomic_file(path) as file:
             file.write(json.dumps(content, indent=0).encode())
 
@@ -79,9 +87,18 @@ class PhotoRecord:
             if (content["format"], content["version"]) != (_FORMAT, _VERSION):
                 raise AmesError(f"{path}: of another version of the library; give a new folder")
             photos = {name: PhotoFile(*fields) for name, fields in content["photos"].items()}
-            return cls(Path(content["root"]), photos)
+            return cls(Path(content["root"]), photos, content.get("decoders", ""))
         except (KeyError, TypeError, AttributeError) as error:
             raise AmesError(f"{path}: damaged; index the photos to a new folder") from error
+
+
+def decoders() -> str:
+    """Return what a photo that cannot be read may depend on: versions of what reads photos."""
+    found = [f"ames {__version__}"]
+    for package in ("opencv-python-headless", "opencv-python", "pillow-heif"):
+        with suppress(PackageNotFoundError):
+            found.append(f"{package} {version(package)}")
+    return ", ".join(found)
 
 
 @dataclass(frozen=True)
