@@ -19,9 +19,16 @@ def every_format_is_fast(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def the_log_is_as_it_was():
-    """A command in this process says what the library logs on its own stderr, or is quiet, to its end."""
-    log = logging.getLogger("ames")
-    handlers, level = log.handlers[:], log.level
+    """A command in this process says what is logged on its own stderr, or is quiet, to its end: no longer."""
+    logs = [logging.getLogger(name) for name in (None, "ames")]
+    for log in logs:  # a fixture of a whole module may have called one
+        log.handlers[:] = [one for one in log.handlers if not _writes_to_nothing(one)]
+    before = [(log, log.handlers[:], log.level) for log in logs]
     yield
-    log.handlers[:] = handlers
-    log.setLevel(level)
+    for log, handlers, level in before:
+        log.handlers[:] = handlers
+        log.setLevel(level)
+
+
+def _writes_to_nothing(handler):
+    return getattr(getattr(handler, "stream", None), "closed", False)
