@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
-from ames.cli.options import add_examples, add_output, tell_progress
+from ames.cli.options import add_collection, add_examples, add_output, show, tell_progress
 from ames.io.console import add_device, check_device, positive
 
 
@@ -19,7 +18,7 @@ def register(commands: Any) -> None:
         description="Compare each photo of a collection with its nearest others by their stored codes, and "
         "group those that show the same. An interrupted call resumes (docs/own_photos.md).",
     )
-    duplicates.add_argument("database", type=Path, metavar="DB", help="folder of the collection")
+    add_collection(duplicates)
     duplicates.add_argument(
         "--threshold", type=float, help="least sameness of a pair, 0 to 1 (default: measured for the model)"
     )
@@ -41,10 +40,4 @@ def _run(args: argparse.Namespace) -> None:
     found = find_duplicates(
         args.database, threshold=args.threshold, candidates=args.candidates, device=args.device
     )
-    page = args.out and found.write_page(args.out, title=f"Groups of {args.database}")
-    if args.json:
-        print(json.dumps(found.as_dict(), indent=1))
-    else:
-        print(found.text())
-        if page:
-            print(page)
+    show(args, found, title=f"Groups of {args.database}")

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ames.cli.options import add_examples, add_output, add_workers, tell_progress
+from ames.cli.options import add_collection, add_examples, add_output, add_workers, show, tell_progress
 from ames.io.console import add_device, check_device, natural, positive
 
 _TRUTH = "a folder with a sub-folder per object, or a CSV file: photo,object or query,answer"
@@ -21,7 +21,7 @@ def register(commands: Any) -> None:
         description="Search a collection of ames index with each photo of a truth, and measure the answers "
         "before and after re-ranking (docs/own_photos.md).",
     )
-    _add_collection(evaluate)
+    _add_collection_and_truth(evaluate)
     evaluate.add_argument("-o", "--out", type=Path, metavar="PAGE", help="write a page, .html")
     evaluate.add_argument("--num-rerank", type=positive, default=100, help="photos to re-rank (100)")
     add_output(evaluate)
@@ -37,8 +37,8 @@ def register(commands: Any) -> None:
     _register_suggest(commands)
 
 
-def _add_collection(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("database", type=Path, metavar="DB", help="folder of the collection")
+def _add_collection_and_truth(parser: argparse.ArgumentParser) -> None:
+    add_collection(parser)
     parser.add_argument("truth", type=Path, metavar="TRUTH", help=_TRUTH)
 
 
@@ -63,7 +63,7 @@ def _register_suggest(commands: Any) -> None:
         description="Choose settings of a collection on half of a truth's objects, and report them on the "
         "other half (docs/own_photos.md).",
     )
-    _add_collection(suggest)
+    _add_collection_and_truth(suggest)
     suggest.add_argument("--apply", action="store_true", help="write lambda and gamma into the collection")
     suggest.add_argument("--num-rerank", type=positive, default=100, help="photos to re-rank (100)")
     suggest.add_argument("--desc-num", type=positive, nargs="+", help="descriptors to try (10 25 50 100 200)")
@@ -90,13 +90,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     found = evaluate_photos(
         args.database, args.truth, num_rerank=args.num_rerank, device=args.device, workers=args.workers
     )
-    page = args.out and found.write_page(args.out, title=f"{args.truth} in {args.database}")
-    if args.json:
-        print(json.dumps(found.as_dict(), indent=1))
-    else:
-        print(found.text())
-        if page:
-            print(page)
+    show(args, found, title=f"{args.truth} in {args.database}")
 
 
 def _split(args: argparse.Namespace) -> None:

@@ -3,11 +3,40 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
+from pathlib import Path
+from typing import Any, Protocol
 
 from ames.io.console import natural
+
+
+class Shown(Protocol):
+    """A result as a terminal, a program and a browser show it."""
+
+    def text(self) -> str: ...
+
+    def as_dict(self) -> dict[str, Any]: ...
+
+    def write_page(self, path: Path, *, title: str) -> Path: ...
+
+
+def show(args: argparse.Namespace, found: Shown, *, title: str) -> None:
+    """Write the page that ``--out`` names, and print JSON, or text and the page's path."""
+    page = args.out and found.write_page(args.out, title=title)
+    if args.json:
+        print(json.dumps(found.as_dict(), indent=1))
+    else:
+        print(found.text())
+        if page:
+            print(page)
+
+
+def add_collection(parser: argparse.ArgumentParser) -> None:
+    """Add the folder of a collection, ``DB``."""
+    parser.add_argument("database", type=Path, metavar="DB", help="folder of the collection")
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:

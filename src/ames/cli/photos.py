@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ames.cli.options import add_examples, add_output, add_workers, box, tell_progress
+from ames.cli.options import add_collection, add_examples, add_output, add_workers, box, tell_progress
 from ames.io.console import add_device, check_device, positive
 
 TOP = 10
@@ -49,7 +49,7 @@ def register(commands: Any) -> None:
         help="search a collection with a photo, or with a folder of photos",
         description="Search a collection that ames index made. The score blends global and local similarity.",
     )
-    search.add_argument("database", type=Path, metavar="DB", help="folder of the collection")
+    add_collection(search)
     search.add_argument("query", type=Path, help="a photo, or a folder of photos")
     search.add_argument("--box", type=box, metavar="X1,Y1,X2,Y2", help="search for this part, in pixels")
     search.add_argument("--top", type=positive, default=TOP, help=f"results per query ({TOP})")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
-from ames.cli.options import add_examples, tell_progress
+from ames.cli.options import add_collection, add_examples, tell_progress
 from ames.errors import AmesError, installing
 from ames.io.console import add_device, check_device, natural, positive
 
@@ -21,7 +20,7 @@ def register(commands: Any) -> None:
         "it; another --host needs a token, which is printed with the address, or is AMES_TOKEN's.",
     )
     add = serve.add_argument
-    add("database", type=Path, metavar="DB", help="folder of the collection")
+    add_collection(serve)
     add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
     add("--port", type=natural, default=8008, help="port to listen on, 0: any free one (8008)")
     add("--queue", type=positive, default=32, help="searches that may wait; more get status 503 (32)")

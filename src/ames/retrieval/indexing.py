@@ -207,14 +207,15 @@ class _Indexing:
         if not photos:
             return record
         PhotoRecord(self.root, dict(photos)).save(self.work / PENDING)
-        held = set(Database(self.folder).names)
+        database = Database(self.folder)
+        held = set(database.names)
         names = sorted(name for name, photo in photos.items() if photo.sha256 and name not in held)
         failed: Mapping[str, str] = {}
         if names:
             config = self._config()
             extractor = build_extractor(config)
             stem = stem_in(self.work, _digest({name: photos[name] for name in names}), extractor)
-            check_features(self.folder, Database(self.folder).provenance, extractor.provenance)
+            check_features(self.folder, database.provenance, extractor.provenance)
             try:
                 source, done = extract_source(Images(self.root, names), extractor, stem)
                 failed = done.unreadable
