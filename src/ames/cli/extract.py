@@ -61,6 +61,8 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     add("--dtype", choices=("float16", "float32"), help="of local descriptors (float16)")
     add("--overwrite", action="store_true", help="replace files, complete or partial, of other settings")
     add("--max-pixels", type=positive, help="larger images are left out (200,000,000)")
+    add("--embedder", type=Path, help="a file whose embedder gives the global vectors (docs/embedders.md)")
+    add("--side", help="of the embedder, query or gallery (default: the only one of the file)")
     add("--workers", type=natural, help="processes, threads of networks, 0 = none (one per core, at most 8)")
     add = partial(parser.add_argument_group("networks").add_argument, default=argparse.SUPPRESS)
     add("--weights", help="of the network: file, folder, or random for trying (default: the published ones)")

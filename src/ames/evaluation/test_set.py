@@ -83,7 +83,9 @@ def open_test_set(
     if isinstance(gallery, Database):
         gallery.check_model(model)
     if searched is not None:
-        entries = search_database(searched, Vectors.open(folder.vectors("query")).all())
+        asked = Vectors.open(folder.vectors("query"))
+        searched.check_space(asked.space, asked.sources[0])
+        entries = search_database(searched, asked.all())
     else:
         entries = Shortlist.load(shortlist_file, gallery_size=len(truth.imlist))
     if len(entries.ids) != len(truth.queries):
