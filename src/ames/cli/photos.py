@@ -33,6 +33,8 @@ def register(commands: Any) -> None:
     index.add_argument(
         "--desc-num", type=positive, help="local descriptors stored per photo (default: the model's, 50)"
     )
+    index.add_argument("--embedder", type=Path, help="a file whose gallery side gives the global vectors")
+    index.add_argument("--query-embedder", type=Path, help="the query side's (default: the same file)")
     index.add_argument("--rehash", action="store_true", help="read all files, also unchanged ones")
     add_output(index)
     add_workers(index)
@@ -73,8 +75,8 @@ def _index(args: argparse.Namespace) -> None:
 
     check_device(args.device)
     tell_progress(args)
-    options: dict[str, Any] = {"backbone": args.backbone} if args.backbone else {}
-    options |= {} if args.desc_num is None else {"desc_num": args.desc_num}
+    given = {key: getattr(args, key) for key in ("backbone", "desc_num", "embedder", "query_embedder")}
+    options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     changes = index_photos(
         args.photos,
         args.out,

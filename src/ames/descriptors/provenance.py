@@ -26,8 +26,8 @@ class Provenance:
     that was left out. descriptors: most local ones per image. features: "raw" or "projected"; by: their
     weights' source; vector: the global descriptor; suppression: cells of non-maximum suppression. detector:
     fingerprint of its weights. boxes: whether images were cropped; list: digest of the whole list. packed_by,
-    projection: the model whose codes are stored. space: what vectors of an embedder (``ames.embedders``) can be
-    compared with; side, embedder: its side and fingerprint; fused: records of the features that it read.
+    projection: the model whose codes are stored. space: what vectors of an embedder (``ames.embedders``) can
+    be compared with; side, embedder: its side and fingerprint; fused: records of the features that it read.
     more: keys of the backbone (its weights, versions of libraries) and of files that others wrote.
     """
 

@@ -11,13 +11,10 @@ from ames.backbones.base import KeypointBackbone, MapBackbone
 from ames.backbones.composed import Composed
 from ames.backbones.cvnet import CvNet
 from ames.backbones.detector import load_detector
-from ames.embedders.base import FeatureEmbedder, ImageEmbedder
-from ames.embedders.checkpoints import load_embedder
 from ames.errors import AmesError
 from ames.extraction.base import BaseExtractor
 from ames.extraction.batched import BatchedExtractor
 from ames.extraction.config import KEYPOINTS, LOCATIONS, ExtractionConfig
-from ames.extraction.embedded import FeatureEmbedded, ImageEmbedded, feature_backbones
 from ames.extraction.process_pool import PoolExtractor
 
 RANDOM = "random"  # untrained weights, to measure times
@@ -67,6 +64,11 @@ def build_vector_extractor(config: ExtractionConfig) -> BaseExtractor:
 
 def _embedded(config: ExtractionConfig, kept: str | None) -> BaseExtractor:
     """Build the extractor of an embedder's vectors. kept: the backbone of local features that are kept."""
+    # A search without an embedder does not load h5py.
+    from ames.embedders.base import FeatureEmbedder, ImageEmbedder
+    from ames.embedders.checkpoints import load_embedder
+    from ames.extraction.embedded import FeatureEmbedded, ImageEmbedded, feature_backbones
+
     assert config.embedder is not None
     embedder = load_embedder(config.embedder, config.side)
     local = replace(config, embedder=None, side=None, vector="none")
