@@ -34,6 +34,7 @@ def register(commands: Any) -> None:
     add("folder", type=Path, help="with train.txt, or test_query.txt and test_gallery.txt")
     add("--images", type=Path, help="the root of the lists' paths (default: the folder)")
     add("--boxes", help="what queries are cut to: as in ames extract, files of the folder by their names")
+    add("--query-embedder", type=Path, help="the file of the query side, if --embedder does not hold it")
     add_config(prepare)
     prepare.set_defaults(run=_prepare)
 
@@ -118,5 +119,6 @@ def _extract(args: argparse.Namespace) -> None:
 def _prepare(args: argparse.Namespace) -> None:
     from ames.pipelines.prepare import prepare
 
-    for line in prepare(args.folder, read_config(args), images=args.images, boxes=args.boxes):
+    given = {key: getattr(args, key) for key in ("images", "boxes", "query_embedder")}
+    for line in prepare(args.folder, read_config(args), **given):
         print(line, flush=True)

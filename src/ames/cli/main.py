@@ -15,6 +15,7 @@ from ames.cli import (
     curve,
     database,
     duplicates,
+    embed,
     evaluate_photos,
     explain,
     extract,
@@ -80,7 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     for module in (photos, serve, explain, duplicates, evaluate_photos):
         module.register(commands)
     _register_demo(commands)
-    extract.register(commands)
+    for module in (extract, embed):
+        module.register(commands)
     _register_landmarks(commands)
     for module in (inspect, database, curve, plot, models):
         module.register(commands)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -15,16 +16,15 @@ from ames.backbones.base import ImageFeatures
 from ames.descriptors.encoding import LocalRows
 from ames.descriptors.provenance import Provenance, comparable, of_both
 from ames.embedders.base import Embedder, FeatureEmbedder, ImageEmbedder
-from ames.embedders.checkpoints import fingerprint
+from ames.embedders.checkpoints import fingerprint, load_pair
 from ames.embedders.features import GLOBAL, FeatureSpec
 from ames.errors import AmesError
 from ames.extraction.base import BaseExtractor, ExtractionResult, ImageRegion
 from ames.extraction.config import ExtractionConfig
 from ames.extraction.embedding import EmbeddingResult, ImageReader
-from ames.extraction.fusing import feature_sets, fuse
+from ames.extraction.fusing import FUSED, feature_sets, fuse
 from ames.features import LocalFeatures
 
-_FUSED = 32  # images whose features go through the embedder together
 NO_LOCAL = LocalFeatures.from_descriptors(torch.zeros(0, 0))
 ADVICE = "extract it by ames extract, and fuse files by ames embed --features"
 
@@ -142,8 +142,8 @@ class FeatureEmbedded(EmbeddedExtractor):
             if (why := next((x for x in given if isinstance(x, str)), None)) is not None:
                 results[row] = why
         good = [row for row in range(len(images)) if row not in results]
-        for first in range(0, len(good), _FUSED):
-            rows = good[first : first + _FUSED]
+        for first in range(0, len(good), FUSED):
+            rows = good[first : first + FUSED]
             taken: Any = {name: [chunk[row] for row in rows] for name, chunk in found.items()}
             sets = feature_sets(self._embedder.features, taken, self.config.dtype)
             for place, (row, vector) in enumerate(zip(rows, fuse(self._embedder, sets), strict=True)):
@@ -169,6 +169,13 @@ def feature_backbones(embedder: FeatureEmbedder, source: object) -> dict[str, in
         counts = [x for x in (found.get(spec.backbone), spec.count if spec.kind != GLOBAL else None) if x]
         found[spec.backbone] = max(counts, default=None)
     return found
+
+
+def check_sides(query: Path, gallery: Path) -> None:
+    """AmesError unless the sides of two files, or of one, are of one space and make vectors of photos."""
+    for one, source in zip(load_pair(query, gallery), (query, gallery), strict=True):
+        if isinstance(one, FeatureEmbedder):
+            feature_backbones(one, source)
 
 
 def _check_width(spec: FeatureSpec, extractor: BaseExtractor) -> None:

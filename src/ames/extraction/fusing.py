@@ -13,6 +13,8 @@ from ames.embedders.features import GLOBAL, FeatureSpec
 from ames.extraction.embedding import NOT_FINITE, EmbeddingResult, evaluating
 from ames.features import LocalFeatures
 
+FUSED = 32  # images whose features go through an embedder together
+
 
 @torch.inference_mode()
 def fuse(embedder: FeatureEmbedder, features: Mapping[str, LocalFeatures]) -> list[EmbeddingResult]:

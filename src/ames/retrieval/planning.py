@@ -71,14 +71,10 @@ def embedder_options(options: dict[str, Any]) -> tuple[dict[str, Any], Path | No
         if query is not None:
             raise AmesError("query_embedder: give the embedder of the photos, too")
         return given, None
-    from ames.embedders.base import FeatureEmbedder
-    from ames.embedders.checkpoints import load_pair
-    from ames.extraction.embedded import feature_backbones
+    from ames.extraction.embedded import check_sides
 
     gallery, query = Path(gallery).resolve(), None if query is None else Path(query).resolve()
-    for one, source in zip(load_pair(query or gallery, gallery), (query or gallery, gallery), strict=True):
-        if isinstance(one, FeatureEmbedder):
-            feature_backbones(one, source)
+    check_sides(query or gallery, gallery)
     return given | {"embedder": gallery, "side": GALLERY}, None if query == gallery else query
 
 

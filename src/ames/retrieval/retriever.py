@@ -325,7 +325,7 @@ class Retriever:
         if not isinstance(vectors, np.ndarray) and hasattr(vectors, "space"):
             self.database.check_space(vectors.space, vectors.sources[0])
             vectors = vectors.all()
-        vectors, queries = _batch(vectors, queries)
+        vectors, queries = _batch(np.asarray(vectors), queries)
         if self.reranker.model.reads_vector and queries.vector is None:
             queries = replace(queries, vector=torch.from_numpy(np.asarray(vectors, np.float32)))
         found: Shortlist = self._index.search(vectors, num_rerank)
