@@ -92,13 +92,6 @@ def test_the_command_says_it_in_one_line(first, tmp_path, capsys):
     assert len(err) == 1
     assert "its vectors are of space bbbb" in err[0]
     shutil.rmtree(tmp_path / "db")
-    out = [
-        "compress",
-        DescriptorFile(wrong.local.path).path,
-        "--global",
-        wrong.vectors.path,
-        "-o",
-        tmp_path / "db",
-    ]
+    out = ["compress", wrong.local.path, "--global", wrong.vectors.path, "-o", tmp_path / "db"]
     assert main([str(x) for x in (*out, "--desc-num", 3, "--model", tmp_path / "m.safetensors")]) == 0
     assert Database(tmp_path / "db").space == "bbbb"
