@@ -18,7 +18,7 @@ _PATH, _CLASS = 0, 5  # fields of an annotation
 
 
 def read_cars(root: Path) -> ClassSet:
-    """Read ``cars_annos.mat`` (MATLAB 5, read by scipy), or ``cars_annos.csv`` (path,label) where it is there.
+    """Read ``cars_annos.mat`` (MATLAB 5, by scipy), or ``cars_annos.csv`` (path,label) where there is one.
 
     root: the folder that holds the list and car_ims/. The classes 1 to 98 train, the others test; the own
     division of the file is of classification, and is not read. AmesError where scipy is needed and missing.
@@ -28,7 +28,9 @@ def read_cars(root: Path) -> ClassSet:
         found = [(row.path, row.label, row.line) for row in read_labelled(table)]
         return collect(_rows(found, table), root, table, needed=("train", "query"))
     if not listed.is_file():
-        raise AmesError(f"{listed}: no such file; give the folder with it, or write {table.name} (path,label)")
+        raise AmesError(
+            f"{listed}: no such file; give the folder with it, or write {table.name} (path,label)"
+        )
     return collect(_rows(_annotations(listed), listed), root, listed, needed=("train", "query"))
 
 

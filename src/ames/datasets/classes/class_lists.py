@@ -17,9 +17,9 @@ from ames.io.atomic import atomic_file
 def write_class_lists(folder: Path | str, found: ClassSet, *, overwrite: bool = False) -> bool:
     """Write the lists of a set, ``path,label`` a line, and return whether anything was written.
 
-    Queries without a gallery are searched for among each other: test_gallery.txt equals test_query.txt. A list
-    of the same content stays. AmesError where the folder has one of other content, or one that the set does
-    not have, unless ``overwrite``, which replaces the one and removes the other.
+    Queries without a gallery are searched for among each other: test_gallery.txt equals test_query.txt. A
+    list of the same content stays. AmesError where the folder has one of other content, or one that the set
+    does not have, unless ``overwrite``, which replaces the one and removes the other.
     """
     wanted = _texts(Path(folder), found)
     for path, text in wanted.items():
@@ -40,7 +40,8 @@ def write_class_lists(folder: Path | str, found: ClassSet, *, overwrite: bool = 
 
 def read_class_list(path: Path | str) -> ClassSplit:
     """Read a list of a test split. AmesError if an image has no label, or is listed twice."""
-    split, rows = ClassSplit(), {}
+    split = ClassSplit()
+    rows: dict[str, int] = {}
     for number, (name, label) in enumerate(read_list(path), 1):
         if label is None:
             raise AmesError(f"{path}: image {number} ({name}) has no label; classes need path,label")
@@ -66,6 +67,6 @@ def _text(split: ClassSplit) -> bytes:
     rows = list(zip(split.paths, split.labels, strict=True))
     spaces = any(field != field.strip() for row in rows for field in row)  # which readers cut off, unquoted
     text = io.StringIO()
-    quoting = csv.QUOTE_ALL if spaces else csv.QUOTE_MINIMAL
-    csv.writer(text, quoting=quoting, lineterminator="\n").writerows(rows)
+    writer = csv.writer(text, quoting=csv.QUOTE_ALL if spaces else csv.QUOTE_MINIMAL, lineterminator="\n")
+    writer.writerows(rows)
     return text.getvalue().encode()

@@ -76,8 +76,9 @@ def collect(
     """Return the set of some rows, in their order.
 
     source: what a message about the whole names. needed: splits that must have an image.
-    AmesError for an image without a path or a label, for one that comes twice, in whatever splits, for a needed split without an image, for
-    queries without a gallery where one is needed, and where no class of a query is in the gallery.
+    AmesError for an image without a path or a label, for one that comes twice, in whatever splits, for a
+    needed split without an image, for a gallery without queries, and where no class of a query is in the
+    gallery.
     """
     splits: dict[str, ClassSplit] = {}
     seen: dict[str, Row] = {}

@@ -73,7 +73,8 @@ def read_inshop(root: Path) -> ClassSet:
             raise malformed(path, number, first, "the number of images")
         _check_header(path, lines, "image_name item_id evaluation_status")
         count = 0
-        for count, (number, line) in enumerate(lines, 1):
+        for number, line in lines:
+            count += 1
             fields = line.split()
             if len(fields) != 3 or fields[2] not in ("train", "query", "gallery"):
                 raise malformed(path, number, line, "'IMAGE ITEM train|query|gallery'")
