@@ -25,7 +25,8 @@ class ClassProtocol:
     cutoff: of "rectangle" alone; None: the whole ranking.
     skip_self: queries and gallery are the same images, and none is searched for itself: it is removed by its
     number, not by its rank, so that a copy of it counts.
-    transform: the name of the test transform of the images, which changes figures. It is recorded alone.
+    transform: the test transform of the images, which changes figures: "crop", "square" or "long" (``resize``
+    of ``ames.embedders.inputs.InputSpec``), or "any". It goes into results; vectors are not compared with it.
     AmesError for values of another type or out of bounds.
     """
 
