@@ -100,11 +100,6 @@ def _evaluate(args: argparse.Namespace) -> None:
     test = open_class_test_set(args.folder, args.name, protocol, query_name=args.query_name)
     result = test.evaluate(protocol)
     names = {"query": args.query_name or args.name, "gallery": args.name}
-    if args.out is not None:
-        figures = names | {"folder": str(args.folder)} | _as_dict(result, protocol)
-        figures |= {"images": {"query": len(test.query), "gallery": len(test.gallery)}}
-        with atomic_file(args.out) as file:
-            file.write(json.dumps(figures, indent=1).encode())
     removed = "each searched for among the others" if protocol.skip_self else "apart"
     print(
         f"{args.folder}: {counted(len(test.query), 'query', 'queries')}, "
@@ -113,10 +108,14 @@ def _evaluate(args: argparse.Namespace) -> None:
     print(format_table([names | _row(result, protocol)]))
     if result.num_without:
         said = counted(result.num_without, "query has", "queries have")
-        print(f"{said} no other image of the class: not found in recall, left out of mAP")
+        print(f"{said} no image of the class to find: a miss in recall, left out of mAP")
     if protocol.transform != "any":
         print(f"published figures are of the test transform {protocol.transform!r}, which is not checked")
     if args.out is not None:
+        figures = names | {"folder": str(args.folder)} | _as_dict(result, protocol)
+        figures |= {"images": {"query": len(test.query), "gallery": len(test.gallery)}}
+        with atomic_file(args.out) as file:
+            file.write(json.dumps(figures, indent=1).encode())
         print(args.out)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from tqdm import tqdm
 
 from ames.descriptors.vectors import Vectors
 from ames.errors import AmesError
@@ -60,7 +61,7 @@ def evaluate_classes(
     found = class_ranks(
         queries, gallery, classes[: len(own)], classes[len(own) :], skip_self=protocol.skip_self
     )
-    for query, ranks in enumerate(found):
+    for query, ranks in enumerate(tqdm(found, "search", len(own), unit="query", disable=None)):
         if len(ranks):
             first[query] = ranks[0]
         for rule, values in aps.items():
