@@ -13,7 +13,10 @@ from ames.datasets.classes.class_lists import read_class_list
 from ames.descriptors.local import write_globals
 from ames.evaluation.class_metrics import evaluate_classes
 from helpers import class_archives as archives
+from helpers import photos
 from helpers.class_archives import write
+from helpers.commands import ROOT
+from helpers.documents import commands
 
 
 def run(*words):
@@ -149,3 +152,21 @@ def test_no_figure_is_null(birds, tmp_path, capsys):
     assert run(*words) == 0
     assert json.loads((tmp_path / "f.json").read_text())["map"] == {"trapezoid": None, "at-r": None}
     assert capsys.readouterr().out.splitlines()[-3].split()[-2:] == ["-", "-"]
+
+
+def test_the_commands_for_own_labels_run(tmp_path, monkeypatch, capsys):
+    """docs/class_datasets.md: from photos in sub-folders to figures."""
+    for number in range(4):
+        for view in range(2):
+            photos.save(tmp_path / "PHOTOS" / f"object {number}" / f"{view}.png", photos.scene(number, view))
+    page = (ROOT / "docs" / "class_datasets.md").read_text()
+    section = page[page.index("## Own labels") : page.index("## Protocols")]
+    monkeypatch.chdir(tmp_path)
+    found = [words[1:] for words in commands(section)]
+    for words in found:
+        assert run(*words, *(["--workers", 0] if words[0] == "extract" else [])) == 0
+    assert len(found) == 4
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["recall"]["1"] == figures["map"]["trapezoid"] == figures["map"]["at-r"] == 100
+    assert figures["images"] == {"query": 4, "gallery": 4}
+    capsys.readouterr()

@@ -15,13 +15,11 @@ class ClassProtocol:
     """How the search for images of the same class is evaluated.
 
     recall_at: the k of recall@k, the share of queries with an image of their class among the first k.
-    average_precision: rules, none or several, of which each gives an mAP:
-      "trapezoid": over the whole ranking, the mean of the precision just before and at each hit (revisited
-      Oxford/Paris evaluation; RAML);
-      "rectangle": the precision at each hit among the first ``cutoff``, over min(positives, cutoff)
-      (GLDv2; ELViS on classes);
-      "at-r": MAP@R, the precision at each hit among the first R, over R, which is the number of positives
-      (Musgrave et al., "A Metric Learning Reality Check", ECCV 2020).
+    average_precision: rules, none or several, of which each gives an mAP. "trapezoid": over the whole
+    ranking, the mean of the precision just before and at each hit (revisited Oxford/Paris evaluation; RAML).
+    "rectangle": the precision at each hit among the first ``cutoff``, over min(positives, cutoff) (GLDv2;
+    ELViS on classes). "at-r": MAP@R, the precision at each hit among the first R, over R, which is the number
+    of positives (Musgrave et al., "A Metric Learning Reality Check", ECCV 2020).
     cutoff: of "rectangle" alone; None: the whole ranking.
     skip_self: queries and gallery are the same images, and none is searched for itself: it is removed by its
     number, not by its rank, so that a copy of it counts.

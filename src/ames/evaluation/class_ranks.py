@@ -9,7 +9,7 @@ import numpy as np
 from ames.descriptors.vectors import Vectors
 from ames.errors import AmesError
 
-BLOCK_BYTES = 1 << 28  # of the similarities of a block of queries; each block reads the gallery once
+BLOCK_BYTES = 1 << 27  # of the similarities of a block of queries; each block reads the gallery once
 
 
 def class_ranks(
@@ -40,8 +40,10 @@ def class_ranks(
         )
     members = _members(gallery_classes)
     none = np.empty(0, np.int64)
-    for first, rows in queries.blocks(max(1, block_bytes // (4 * max(len(gallery), 1)))):
-        for number, row in enumerate(_similarities(rows, gallery), first):
+    size = max(1, min(block_bytes // (4 * max(len(gallery), 1)), len(queries)))
+    memory = np.empty((size, len(gallery)), np.float32)
+    for first, rows in queries.blocks(size):
+        for number, row in enumerate(_similarities(rows, gallery, memory[: len(rows)]), first):
             positives = members.get(int(query_classes[number]), none)
             if skip_self:
                 row[number] = -np.inf
@@ -56,9 +58,8 @@ def _members(classes: np.ndarray) -> dict[int, np.ndarray]:
     return dict(zip(names.tolist(), np.split(order, starts[1:]), strict=True))
 
 
-def _similarities(rows: np.ndarray, gallery: Vectors) -> np.ndarray:
-    """Cosines float32 [B, n] of vectors [B, G] and the gallery."""
-    found = np.empty((len(rows), len(gallery)), np.float32)
+def _similarities(rows: np.ndarray, gallery: Vectors, found: np.ndarray) -> np.ndarray:
+    """Fill ``found`` float32 [B, n] with the cosines of vectors [B, G] and the gallery; return it."""
     for start, vectors in gallery.blocks():
         part = found[:, start : start + len(vectors)]
         np.matmul(rows, vectors.T, out=part)
