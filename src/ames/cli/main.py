@@ -11,6 +11,7 @@ from typing import Any
 
 from ames import __version__
 from ames.cli import (
+    class_sets,
     completion,
     curve,
     database,
@@ -40,6 +41,7 @@ from ames.io.console import (
 HYDRA = {
     "train": "train a model: key=value ... (docs/training.md)",
     "train-detector": "train a feature detector: key=value ... (docs/detector.md)",
+    "train-embedder": "train a global descriptor (AFF, RAML): key=value ... (docs/embedders.md)",
     "evaluate": "evaluate a model on a test set: key=value ... (docs/reproduce.md)",
 }
 
@@ -84,7 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     for module in (extract, embed):
         module.register(commands)
     _register_landmarks(commands)
-    for module in (inspect, database, curve, plot, models):
+    _register_products(commands)
+    for module in (class_sets, inspect, database, curve, plot, models):
         module.register(commands)
     _register_report(commands)
     completion.register(commands, _parser)
@@ -130,6 +133,21 @@ def _register_landmarks(commands: Any) -> None:
     landmarks.set_defaults(run=_landmarks)
 
 
+def _register_products(commands: Any) -> None:
+    products = commands.add_parser(
+        "products", help="draw a data set of generated products, with class labels"
+    )
+    add = products.add_argument
+    add("folder", type=Path, help="folder of the data set: new, empty, or of the same parameters")
+    add("--split", choices=("train", "val", "test"), required=True, help="splits share no product")
+    add("--products", type=positive, default=200, help="number of products, the classes (200)")
+    add("--views", type=positive, default=10, help="pictures per product (10)")
+    add("--side", type=positive, default=192, help="pixels of a picture's side (192)")
+    add("--seed", type=natural, default=0, help="another seed draws other products (0)")
+    add_workers(products)
+    products.set_defaults(run=_products)
+
+
 def _register_report(commands: Any) -> None:
     report = commands.add_parser("report", help="metrics of a finished evaluation, without its model")
     add = report.add_argument
@@ -157,6 +175,13 @@ def _demo(args: argparse.Namespace) -> None:
         model=args.model,
         binary_model=args.binary_model,
     )
+
+
+def _products(args: argparse.Namespace) -> None:
+    from ames.datasets.landmarks.products import ProductSet, make_products
+
+    wanted = ProductSet(args.split, args.products, views=args.views, side=args.side, seed=args.seed)
+    print(make_products(args.folder, wanted, workers=args.workers))
 
 
 def _landmarks(args: argparse.Namespace) -> None:
