@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ames.cli.main import main
-from ames.datasets.ground_truth import GroundTruth, load_ground_truth, save_ground_truth
+from ames.datasets.ground_truth import load_ground_truth
 from ames.datasets.layout import DatasetFolder
 from ames.datasets.lists import write_names
 from ames.descriptors.local import GlobalFile, create_local, write_globals
@@ -21,7 +21,7 @@ from ames.extraction import fused_files, pipeline
 from ames.features import LocalFeatures
 from ames.global_search.exact import search
 from ames.global_search.shortlist import Shortlist
-from helpers import embedders, photos
+from helpers import embedders, photos, small_sets
 from helpers.commands import ROOT, run_script
 
 COUNT = 11
@@ -220,17 +220,7 @@ def test_images_alone_are_resumed_too(tmp_path, monkeypatch, capsys):
 def dataset(tmp_path_factory):
     """A test set of RootSIFT with its ground truth, and the file of a query network and a mixer."""
     root = tmp_path_factory.mktemp("data")
-    folder = root / "small"
-    gallery = [f"g{seed}.png" for seed in range(8)]
-    for seed, name in enumerate(gallery):
-        photos.save(folder / name, photos.scene(seed))
-    for seed in (2, 5):
-        photos.save(folder / f"q{seed}.png", photos.scene(seed, view=1))
-    write_names(folder / "test_gallery.txt", gallery)
-    write_names(folder / "test_query.txt", ["q2.png", "q5.png"])
-    truth = [{"ok": np.array([seed]), "junk": np.array([], int)} for seed in (2, 5)]
-    save_ground_truth(folder / "gnd_small.json", GroundTruth(truth, gallery, ["q2.png", "q5.png"]))
-    assert ames("prepare", folder, "--backbone", "rootsift", "--workers", 0) == 0
+    small_sets.prepared_photos(root / "small")
     embedders.save_pair(root / "pair.pt")
     return root
 

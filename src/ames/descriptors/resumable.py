@@ -179,6 +179,7 @@ def _create(path: Path, rows: LocalRows | VectorRows, plan: OutputPlan) -> int:
         creation.set_layout(h5py.h5d.CONTIGUOUS)
         creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)  # else all of it would be written twice
+        creation.set_obj_track_times(False)  # the same rows are the same bytes
         space = h5py.h5s.create_simple((len(plan.names), *rows.shape))
         kind = h5py.h5t.py_create(rows.stored, logical=True)
         h5py.h5d.create(file.id, b"features", kind, space, creation)

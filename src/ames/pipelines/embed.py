@@ -14,6 +14,7 @@ from ames.embedders.base import GALLERY, QUERY, FeatureEmbedder
 from ames.embedders.checkpoints import load_embedder, load_pair
 from ames.embedders.features import GLOBAL
 from ames.errors import AmesError
+from ames.evaluation.embedded_search import feature_files
 from ames.extraction.config import ExtractionConfig
 from ames.extraction.factory import build_vector_extractor
 from ames.extraction.fused_files import open_stored, write_fused
@@ -54,8 +55,9 @@ def embed_dataset(
     after each.
 
     name: the files' beginning. query_embedder: the file of the query side (None: the configuration's). A side
-    that reads features takes them from the folder, under the names of their backbones; one that reads images
-    takes those of the folder's lists. A training set is a gallery. images, boxes: as of
+    that reads features takes them from the folder, as a training finds them
+    (``ames.evaluation.embedded_search.feature_files``), or under the names of their backbones; one that reads
+    images takes those of the folder's lists. A training set is a gallery. images, boxes: as of
     ``ames.pipelines.prepare.prepare``. Complete files stay, and AmesError is raised where they are others.
     """
     assert config.embedder is not None
@@ -92,11 +94,13 @@ def _embed_split(
 
 def _feature_files(embedder: FeatureEmbedder, path: Path, split: str, source: object) -> dict[str, Path]:
     """The files of a data set's folder that hold the features of an embedder."""
-    found = {}
+    found = feature_files(path, embedder.features, split)
     for spec in embedder.features:
+        if found[spec.name].is_file():
+            continue
         if spec.backbone is None:
             raise AmesError(
-                f"{source}: the feature {spec.name!r} names no backbone, so that its file is not known: give "
+                f"{found[spec.name]}: missing; {source} reads its feature {spec.name!r}: make it, or give "
                 f"-o {path / 'NAME'}_{split} and --features {spec.name}=FILE"
             )
         folder = DatasetFolder(path, spec.backbone)
