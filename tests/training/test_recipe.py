@@ -251,5 +251,5 @@ def test_the_rate_stays_constant_after_its_warm_up(store):
     assert seen == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 1, 1])
     assert trained()[:3] == seen[:3]
     assert trained()[-1] < 0.1
-    with pytest.raises(AmesError, match="schedule 'linear' is none of cosine, constant"):
-        replace(RECIPE, schedule="linear")
+    with pytest.raises(AmesError, match="schedule 'steps' is none of cosine, linear, constant, onecycle"):
+        replace(RECIPE, schedule="steps")

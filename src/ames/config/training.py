@@ -59,7 +59,8 @@ def train(
         trainer = Trainer(task, out=out, ranks=ranks, lanes=optional(config, "num_lanes"), **options)
         last = trainer.fit()[-1]
         if ranks.is_main:
-            print(f"loss {last['loss']:.4f}, accuracy {last['accuracy']:.3f}; {kind}: {out}")
+            accuracy = f", accuracy {last['accuracy']:.3f}" if "accuracy" in last else ""
+            print(f"loss {last['loss']:.4f}{accuracy}; {kind}: {out}")
         return last["loss"]
 
 

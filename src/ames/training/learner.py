@@ -31,9 +31,7 @@ class Learner:
             self.model.load_state_dict(first)
             SyncedBatchNorm.convert(self.model)
         freeze(self.model, self.recipe.freeze)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=self.recipe.lr, weight_decay=self.recipe.weight_decay
-        )
+        self.optimizer = task.make_optimizer()
         self.scaler = torch.amp.GradScaler(self.ranks.device.type, enabled=self.recipe.autocast == "fp16")
         self.averaged = None
         if self.recipe.ema is not None:
@@ -60,7 +58,7 @@ class Learner:
         means = {name: x / total for name, x in zip(losses, sums, strict=True)}
         if math.isfinite(means["loss"]):
             # Means over a process's items, weighted by its share of them, add up to those of the batch.
-            backward(count / total / self.recipe.accumulate)
+            backward(self.task.gradient_weight(count, int(total)))
         return means, int(total)
 
     def _losses(self, batch: Any) -> Mapping[str, Tensor]:
@@ -109,11 +107,13 @@ class Learner:
 
     def step(self, done: int, total: int) -> None:
         """Change the weights at batch ``done`` of ``total``."""
+        rate = self.recipe.lr * lr_factor(done, total, self.recipe.warmup, self.recipe.schedule)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.lr * lr_factor(done, total, self.recipe.warmup, self.recipe.schedule)
+            group["lr"] = rate * group.get("lr_scale", 1.0)
         if any(x.grad is not None for x in self.model.parameters()):
             self.scaler.step(self.optimizer)
             self.scaler.update()
+            self.task.after_step()
             if self.averaged is not None:
                 self.averaged.update_parameters(self.model)
         self.zero_grad()
@@ -135,14 +135,32 @@ class Learner:
 
 
 def lr_factor(step: int, steps: int, warmup: int, schedule: str = "cosine") -> float:
-    """Linear warm-up, then a cosine to 0 over the remaining steps, or 1."""
+    """Linear warm-up, then over the remaining steps a cosine or a straight line to 0, or 1; or ``one_cycle``,
+    which warms up by itself.
+    """
+    if schedule == "onecycle":
+        return one_cycle(step, steps)
     if step < warmup:
         return (step + 1) / (warmup + 1)
     if schedule == "constant":
         return 1.0
-    progress = (step - warmup) / max(steps - warmup, 1)
+    progress = min((step - warmup) / max(steps - warmup, 1), 1.0)
+    if schedule == "linear":
+        return 1 - progress
     # math, not numpy: the optimizer keeps the rate, and a checkpoint holds plain numbers only
-    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def one_cycle(step: int, steps: int, *, rising: float = 0.3, start: float = 0.1, end: float = 1e-5) -> float:
+    """Half a cosine from ``start`` to 1 over the share ``rising`` of the steps, another one from there to
+    ``end`` (OneCycle, as torch's scheduler has it): the last step has ``end``.
+    """
+    peak = max(rising * steps - 1, 0)
+    if step <= peak:
+        low, share = start, step / max(peak, 1)
+    else:
+        low, share = end, 1 - (step - peak) / max(steps - 1 - peak, 1)
+    return low + (1 - low) * 0.5 * (1 - math.cos(math.pi * share))
 
 
 def freeze(model: nn.Module, prefixes: Sequence[str]) -> None:

@@ -18,8 +18,8 @@ R = TypeVar("R", bound="Recipe")
 class Recipe:
     """The fields of every task; a task adds its own in a subclass. AmesError for values that train nothing.
 
-    lr, weight_decay: of AdamW. schedule: the learning rate follows a "cosine" to 0, or is "constant".
-        warmup: batches in which it first rises from 0.
+    lr, weight_decay: of the optimizer. schedule: the learning rate follows a "cosine" or a line ("linear") to
+        0, is "constant", or rises and falls ("onecycle"). warmup: batches in which it first rises from 0.
     accumulate: batches per step of the optimizer. clip: bound of the gradient norm (None: none).
     freeze: parameters whose names begin so are not trained.
     ema: decay of an exponential average of the weights, which is then validated and saved (None: none).
@@ -57,7 +57,7 @@ class Recipe:
             raise AmesError(f"accumulate {self.accumulate} must be at least 1")
         if self.ema is not None and not 0 < self.ema < 1:
             raise AmesError(f"ema {self.ema} is not between 0 and 1: 0.999 averages about 1000 steps")
-        check_choice("schedule", self.schedule, ("cosine", "constant"))
+        check_choice("schedule", self.schedule, ("cosine", "linear", "constant", "onecycle"))
         check_choice("non_finite", self.non_finite, ("stop", "skip"))
         check_choice("autocast", self.autocast, AUTOCAST)
 

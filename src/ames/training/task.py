@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
 
 from ames.training.distributed import Ranks
 from ames.training.recipe import Recipe
@@ -32,10 +32,11 @@ class Task(ABC, Generic[Model, Batch]):
 
     model: trained in place. validate: gets the model in evaluation mode, in the first process alone (None: no
     validation). ranks: the processes that train together, this one alone until ``start``. unit: of what
-    ``count`` is the number.
+    ``count`` is the number. drops_rest: batches at the end of an epoch that fill no step are not applied.
     """
 
     unit = "items"
+    drops_rest = False
 
     def __init__(
         self, model: Model, recipe: Recipe, validate: Callable[[Model], Validation] | None = None
@@ -85,6 +86,26 @@ class Task(ABC, Generic[Model, Batch]):
         Every process calls it.
         """
         return None
+
+    def make_optimizer(self) -> Optimizer:
+        """Return the optimizer of the model's parameters. The rate of a group is the recipe's times its
+        "lr_scale", if it has one.
+        """
+        recipe = self.recipe
+        return AdamW(self.model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+
+    def gradient_weight(self, count: int, total: int) -> float:
+        """Return the weight of the gradient of a mean over ``count`` items of this process, of ``total`` in
+        the batch: here so that a step follows the mean over the items of its batches.
+        """
+        return count / total / self.recipe.accumulate
+
+    def after_step(self) -> None:
+        """Change what follows the weights, after each step of the optimizer."""
+
+    def epoch_metrics(self) -> dict[str, float]:
+        """Return what else the record of the epoch that has just ended says. Every process calls it."""
+        return {}
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:

@@ -147,11 +147,12 @@ class Trainer:
         """Train on what is left of an epoch; yield after each step of the optimizer."""
         progress, recipe, task, learner = self.progress, self.recipe, self.task, self.learner
         learner.zero_grad()
-        rest = task.epoch(progress.epoch, progress.batch)
-        for batch in self.monitor.bar(rest, progress.epoch, progress.batch, recipe.epochs, len(task)):
+        batches = task.epoch(progress.epoch, progress.batch)
+        for batch in self.monitor.bar(batches, progress.epoch, progress.batch, recipe.epochs, len(task)):
             done = self._done
             progress.batch += 1
-            full = progress.batch % recipe.accumulate == 0 or progress.batch == len(task)
+            rest = progress.batch == len(task) and not task.drops_rest
+            full = progress.batch % recipe.accumulate == 0 or rest
             problem = self.ranks.first(task.problem(batch))
             items = 0
             if problem is None:
@@ -198,6 +199,7 @@ class Trainer:
             raise AmesError(f"epoch {progress.epoch + 1}: no batch had a finite loss and gradient; lower lr")
         record = {"epoch": progress.epoch + 1} | progress.losses.means()
         record["seconds"] = round(time.perf_counter() - self._started, 1)
+        record |= self.task.epoch_metrics()
         return record | ({"skipped": progress.skipped} if progress.skipped else {})
 
     def _take(self, found: Validation, record: dict[str, float]) -> bool:
