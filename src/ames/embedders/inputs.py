@@ -57,7 +57,7 @@ class InputSpec:
 
     def tensor(self, images: Sequence[np.ndarray], device: torch.device | str = "cpu") -> Tensor:
         """Images uint8 [h, w, 3] BGR of one size -> normalized float32 [B, 3, h, w]."""
-        planes = torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2).contiguous()
+        planes = torch.from_numpy(np.asarray(images)).to(device).permute(0, 3, 1, 2).contiguous()
         ordered = planes if self.bgr else planes.flip(1)
         mean, std = (
             torch.tensor(x[::-1] if self.bgr else x, device=device)[:, None, None]

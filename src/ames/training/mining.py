@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from ames.errors import AmesError
-from ames.training.recipe import check_choice
 
 _NEAREST = 0.5  # a distance below counts as this, so that no single neighbour takes all the weight
 _FLOOR = 1e-6  # as released: added to all weights (the largest is 1), so that nothing is impossible
-_BLOCK = 4_000_000  # probabilities at a time
 
 
 def negative_probabilities(
@@ -19,9 +15,10 @@ def negative_probabilities(
 ) -> np.ndarray:
     """Return how probable each pool image is as a negative of each anchor, float64 [A, n]; rows sum to 1.
 
-    anchors [A, d], pool [n, d]: unit vectors. The weight is 1 / q, where q(x) ~ x^(d - 2) (1 - x^2 / 4)^((d - 3) / 2) is
-    the density of distances on the sphere (Wu et al., ICCV 2017), with distances below 0.5 taken as 0.5. It is 0 for
-    images of the anchor's label. Relative to the row's largest weight, 1e-6 is added to all, as released.
+    anchors [A, d], pool [n, d]: unit vectors. The weight is 1 / q, where q(x) ~ x^(d - 2) (1 - x^2 / 4)^((d -
+    3) / 2) is the density of distances on the sphere (Wu et al., ICCV 2017), with distances below 0.5 taken
+    as 0.5. It is 0 for images of the anchor's label. Relative to the row's largest weight, 1e-6 is added to
+    all, as released.
     """
     x, y = anchors.astype(np.float64), pool.astype(np.float64)
     squared = np.clip(2 - 2 * x @ y.T, _NEAREST**2, 4)
@@ -35,8 +32,8 @@ def negative_probabilities(
 
 
 def draw_negatives(probabilities: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Return places int64 [A, k] in the pool, all different in a row, by probabilities [A, n] and uniform numbers [A, k]
-    in [0, 1): each is drawn among those that are left. AmesError if k is more than n.
+    """Return places int64 [A, k] in the pool, all different in a row, by probabilities [A, n] and uniform
+    numbers [A, k] in [0, 1): each is drawn among those that are left. AmesError if k is more than n.
     """
     if numbers.shape[1] > probabilities.shape[1]:
         raise AmesError(f"{numbers.shape[1]} negatives cannot be drawn from {probabilities.shape[1]} images")
@@ -52,8 +49,8 @@ def draw_negatives(probabilities: np.ndarray, numbers: np.ndarray) -> np.ndarray
 
 
 def hardest_positives(vectors: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
-    """Return the ``count`` least similar images of each image's own label, the hardest first, int64 [n, count]; -1 where
-    a label has too few. Vectors float [n, d], labels [n]. The image itself is none of its positives.
+    """Return the ``count`` least similar images of each image's own label, the hardest first, int64 [n,
+    count]; -1 where a label has too few. Vectors float [n, d], labels [n]. An image is none of its own.
     """
     found = np.full((len(labels), count), -1, np.int64)
     for label in np.unique(labels):

@@ -22,9 +22,10 @@ class RamlLosses(NamedTuple):
 def raml_losses(student: Tensor, teacher: Tensor, *, lam_1: float, lam_2: float) -> RamlLosses:
     """Return the losses of P views of n images: unit vectors float [n, P, d] of student and teacher.
 
-    absolute: sum over images of the mean over views of (1 - <s, t> + 1e-6)^2. across: relations of student and
-    teacher against those of the teacher, R(S T', T T'). within: R(S S', T T'). A term of weight 0 is not computed. With
-    one view there are no relations. Sums over images, as released: a gradient grows with the batch.
+    absolute: sum over images of the mean over views of (1 - <s, t> + 1e-6)^2. across: relations of student
+    and teacher against those of the teacher, R(S T', T T'). within: R(S S', T T'). A term of weight 0 is not
+    computed. With one view there are no relations. Sums over images, as released: a gradient grows with the
+    batch.
     """
     absolute = (1 - (student * teacher).sum(-1) + _EPS).square().mean(-1).sum()
     none = absolute.new_zeros(())
@@ -36,8 +37,8 @@ def raml_losses(student: Tensor, teacher: Tensor, *, lam_1: float, lam_2: float)
 
 
 def relation_loss(found: Tensor, wanted: Tensor) -> Tensor:
-    """Return R(A, B) of cosines float [n, P, P] between the views of an image: the sum over images of the mean of
-    (A_pq - B_pq + 1e-6)^2 over p != q; 0 for one view.
+    """Return R(A, B) of cosines float [n, P, P] between the views of an image: the sum over images of the
+    mean of (A_pq - B_pq + 1e-6)^2 over p != q; 0 for one view.
     """
     views = found.shape[-1]
     itself = torch.eye(views, dtype=torch.bool, device=found.device)

@@ -170,9 +170,9 @@ class PhotoLoader:
         """Yield the batches of epoch ``number`` (from 0), from its batch ``start`` on.
 
         All ``ranks`` (None: this process alone) iterate together. Each reads its part of a batch
-        (``np.array_split``). drawn: the items in their order, int64 [items, k] for items of k images (None:
-        ``order``). AmesError where a process would have no item, and in all processes where nothing of a
-        batch can be read.
+        (``np.array_split``). drawn: the items in their order, int64 [items, k] for items of k images or
+        fewer, -1 where there is none (None: ``order``). AmesError where a process would have no item, and in
+        all processes where nothing of a batch can be read.
         """
         ranks = ranks or Ranks()
         if self.batch < ranks.count:
@@ -184,7 +184,7 @@ class PhotoLoader:
         parts = (drawn[i * self.batch + part] for i in range(len(self)))
         found = ahead(partial(self._read, number), islice(parts, start, None), self.workers)
         for place, batch in enumerate(found, start):
-            wanted = drawn[: self.batch].size
+            wanted = int((drawn[place * self.batch : (place + 1) * self.batch] >= 0).sum())
             read, new = ranks.all_reduce_sum([len(batch.rows), self.photos.unreported])
             if new:
                 self.photos.report(ranks)
@@ -204,6 +204,8 @@ class PhotoLoader:
         rows, places, arrays = [], [], []
         columns = 1 if drawn.ndim == 1 else drawn.shape[1]
         for place, row in enumerate(drawn.reshape(-1).tolist()):
+            if row < 0:
+                continue
             key = [self.seed, 14, epoch, row, place % columns]
             try:
                 arrays.append(self.views(self.photos, row, partial(_generator, key)))
