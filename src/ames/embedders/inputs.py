@@ -55,7 +55,7 @@ class InputSpec:
         top, left = ((side - self.size) // 2 for side in image.shape[:2])
         return image[top : top + self.size, left : left + self.size]
 
-    def tensor(self, images: Sequence[np.ndarray], device: torch.device | str = "cpu") -> Tensor:
+    def tensor(self, images: Sequence[np.ndarray] | np.ndarray, device: torch.device | str = "cpu") -> Tensor:
         """Images uint8 [h, w, 3] BGR of one size -> normalized float32 [B, 3, h, w]."""
         planes = torch.from_numpy(np.asarray(images)).to(device).permute(0, 3, 1, 2).contiguous()
         ordered = planes if self.bgr else planes.flip(1)

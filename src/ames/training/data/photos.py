@@ -54,11 +54,19 @@ class TrainingPhotos:
         Threads may call it.
         """
         try:
-            return read_image(self.root / self.names[row])
+            return read_image(self.path(row))
         except UnreadableImage as error:
-            if row not in self._named:
-                self._found[row] = str(error)
+            self.note(row, str(error))
             raise
+
+    def path(self, row: int) -> Path:
+        """Return where an image is."""
+        return self.root / self.names[row]
+
+    def note(self, row: int, reason: str) -> None:
+        """Note why an image is left out, for ``report``."""
+        if row not in self._named:
+            self._found[row] = reason
 
     @property
     def unreported(self) -> int:
@@ -73,7 +81,7 @@ class TrainingPhotos:
         for line in np.unique(ranks.all_gather(np.array(lines, dtype=object))).tolist():
             number, reason = line.split("\n", 1)
             if int(number) not in self._named and ranks.is_main:
-                log.warning("%s: left out: %s", self.root / self.names[int(number)], reason)
+                log.warning("%s: left out: %s", self.path(int(number)), reason)
             self._named.add(int(number))
 
     def settings(self) -> dict[str, Any]:
