@@ -1,4 +1,4 @@
-"""Which images a training of global descriptors compares: positives and negatives mined by distance."""
+"""Negatives of an anchor, drawn by distance."""
 
 from __future__ import annotations
 
@@ -46,17 +46,3 @@ def draw_negatives(probabilities: np.ndarray, numbers: np.ndarray) -> np.ndarray
         places[:, k] = place
         left[rows, place] = 0
     return places
-
-
-def hardest_positives(vectors: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
-    """Return the ``count`` least similar images of each image's own label, the hardest first, int64 [n,
-    count]; -1 where a label has too few. Vectors float [n, d], labels [n]. An image is none of its own.
-    """
-    found = np.full((len(labels), count), -1, np.int64)
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        cosines = vectors[rows] @ vectors[rows].T
-        np.fill_diagonal(cosines, np.inf)
-        order = np.argsort(cosines, axis=1, kind="stable")[:, : min(count, len(rows) - 1)]
-        found[rows[:, None], np.arange(order.shape[1])] = rows[order]
-    return found

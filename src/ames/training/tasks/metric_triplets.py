@@ -59,6 +59,16 @@ class TripletRecipe(NetworkRecipe):
             raise AmesError(f"pool {self.pool} is smaller than negatives {self.negatives}")
 
 
+class Mined(NamedTuple):
+    """groups int64 [classes, group + group * negatives] of an epoch (``mine``). unreadable: how many of the
+    images that were to be compared could not be read.
+    """
+
+    epoch: int
+    groups: np.ndarray
+    unreadable: int
+
+
 class Groups(NamedTuple):
     """What could be read of G groups: photos; pairs bool [G, size, size - 1, negatives]: those that count."""
 
@@ -100,7 +110,7 @@ class MetricTriplets(NetworkTask):
             workers=workers,
         )
         super().__init__(model, loader, recipe, validate)
-        self.mined: tuple[int, np.ndarray] | None = None  # the epoch, and its groups
+        self.mined: Mined | None = None
 
     @staticmethod
     def _draw(photos: TrainingPhotos, recipe: TripletRecipe, epoch: int) -> Any:
@@ -108,9 +118,9 @@ class MetricTriplets(NetworkTask):
         return draw(photos.labels, recipe.group, recipe.pool, rng)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Groups]:
-        if self.mined is None or self.mined[0] != number:
-            self.mined = number, self._mine(number)
-        groups = self.mined[1]
+        if self.mined is None or self.mined.epoch != number:
+            self.mined = self._mine(number)
+        groups = self.mined.groups
         part = np.array_split(np.arange(self.loader.batch), self.ranks.count)[self.ranks.rank]
         for place, batch in enumerate(self.photos(number, start, drawn=groups), start):
             present = np.zeros((len(part), groups.shape[1]), bool)
@@ -118,13 +128,12 @@ class MetricTriplets(NetworkTask):
             found = Groups(batch, pairs_of(present, self.recipe.group))
             if not self.ranks.all_reduce_max(self.count(found)):
                 raise AmesError(
-                    f"batch {place + 1} of epoch {number + 1} has no triplet that can be read: see the log, or "
-                    "give more classes a batch"
+                    f"batch {place + 1} of epoch {number + 1} has no triplet that can be read: see the log, "
+                    "or give more classes a batch"
                 )
             yield found
 
-    def _mine(self, number: int) -> np.ndarray:
-        """Return the groups of an epoch, int64 [classes, group + group * negatives]."""
+    def _mine(self, number: int) -> Mined:
         recipe, photos = self.recipe, self.loader.photos
         drawn = self._draw(photos, recipe, number)
         workers = self.loader.workers
@@ -132,9 +141,10 @@ class MetricTriplets(NetworkTask):
         anchors = int((drawn.members >= 0).sum())
         small = recipe.labels == "released" and is_small(len(photos), anchors, recipe.pool)
         rng = np.random.default_rng([recipe.seed, 17, number])
-        return self.ranks.broadcast_from_main(
+        groups = self.ranks.broadcast_from_main(
             lambda: mine(drawn, vectors, photos.labels, negatives=recipe.negatives, small=small, rng=rng)
         )
+        return Mined(number, groups, int((~vectors.readable).sum()))
 
     def loss(self, model: GlobalNetwork, batch: Groups) -> dict[str, Tensor]:
         size, device = self.recipe.group, self.ranks.device
@@ -161,13 +171,22 @@ class MetricTriplets(NetworkTask):
         rows = self.ranks.all_gather(batch.photos.rows).tolist()
         return {"images": [self.loader.photos.names[row] for row in rows]}
 
+    def epoch_metrics(self) -> dict[str, float]:
+        count = self.unreadable + (0 if self.mined is None else self.mined.unreadable)
+        return {"unreadable": float(count)} if count else {}
+
     def state_dict(self) -> dict[str, Any]:
-        mined = None if self.mined is None else (self.mined[0], torch.from_numpy(self.mined[1]))
-        return super().state_dict() | {"mined": mined}
+        mined = self.mined
+        if mined is None:
+            return super().state_dict()
+        epoch, groups, unreadable = mined
+        return super().state_dict() | {"mined": (epoch, torch.from_numpy(groups), unreadable)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self.mined = None if state["mined"] is None else (state["mined"][0], state["mined"][1].numpy())
+        if "mined" in state:
+            epoch, groups, unreadable = state["mined"]
+            self.mined = Mined(epoch, groups.numpy(), unreadable)
 
     def save(
         self, path: Path, model: GlobalNetwork, optimizer: Optimizer, epoch: int, about: dict[str, Any]
