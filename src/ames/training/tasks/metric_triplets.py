@@ -34,8 +34,8 @@ class TripletRecipe(NetworkRecipe):
 
     margin: of squared distances. group: images of a class, each an anchor with all others as positives.
         negatives: of an anchor, drawn by distance from a random ``pool`` of images, at most.
-    labels: of the anchors, which mining excludes from the negatives: their "own", or as "released", where a
-        small list (CUB, Cars196) passes wrong ones.
+    mining_labels: of the anchors, which mining excludes from the negatives: their "own", or as "released",
+        where a small list (CUB, Cars196) passes wrong ones.
     classes: of a batch.
     """
 
@@ -45,12 +45,12 @@ class TripletRecipe(NetworkRecipe):
     group: int = 4
     negatives: int = 4
     pool: int = 20_000
-    labels: str = "released"
+    mining_labels: str = "released"
     classes: int = 4
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("labels", self.labels, LABELS)
+        check_choice("mining_labels", self.mining_labels, LABELS)
         if not 0 < self.margin <= 4:
             raise AmesError(f"margin {self.margin} is outside (0, 4], the squared distances of unit vectors")
         if self.group < 2 or min(self.negatives, self.classes) < 1:
@@ -139,7 +139,7 @@ class MetricTriplets(NetworkTask):
         workers = self.loader.workers
         vectors = photo_vectors(self.model, photos, drawn.rows, ranks=self.ranks, workers=workers)
         anchors = int((drawn.members >= 0).sum())
-        small = recipe.labels == "released" and is_small(len(photos), anchors, recipe.pool)
+        small = recipe.mining_labels == "released" and is_small(len(photos), anchors, recipe.pool)
         rng = np.random.default_rng([recipe.seed, 17, number])
         groups = self.ranks.broadcast_from_main(
             lambda: mine(drawn, vectors, photos.labels, negatives=recipe.negatives, small=small, rng=rng)
