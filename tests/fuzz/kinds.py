@@ -363,7 +363,7 @@ def _unfinished(folder: Path) -> dict[str, list[Question]]:
     return {
         "x.partial.json": [go_on],
         "x_local.hdf5.partial": [go_on],
-        "set/dataset.json": [lambda path: is_finished(path.parent, PARAMETERS)],
+        "set/dataset.json": [lambda path: is_finished(path.parent, described(PARAMETERS))],
     }
 
 

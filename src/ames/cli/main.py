@@ -39,6 +39,7 @@ from ames.io.console import (
 HYDRA = {
     "train": "train a model: key=value ... (docs/training.md)",
     "train-detector": "train a feature detector: key=value ... (docs/detector.md)",
+    "train-embedder": "train a global descriptor (AFF, RAML): key=value ... (docs/embedders.md)",
     "evaluate": "evaluate a model on a test set: key=value ... (docs/reproduce.md)",
 }
 
@@ -82,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     _register_demo(commands)
     extract.register(commands)
     _register_landmarks(commands)
+    _register_products(commands)
     for module in (inspect, database, curve, plot, models):
         module.register(commands)
     _register_report(commands)
@@ -128,6 +130,21 @@ def _register_landmarks(commands: Any) -> None:
     landmarks.set_defaults(run=_landmarks)
 
 
+def _register_products(commands: Any) -> None:
+    products = commands.add_parser(
+        "products", help="draw a data set of generated products, with class labels"
+    )
+    add = products.add_argument
+    add("folder", type=Path, help="folder of the data set: new, empty, or of the same parameters")
+    add("--split", choices=("train", "val", "test"), required=True, help="splits share no product")
+    add("--products", type=positive, default=200, help="number of products, the classes (200)")
+    add("--views", type=positive, default=10, help="pictures per product (10)")
+    add("--side", type=positive, default=192, help="pixels of a picture's side (192)")
+    add("--seed", type=natural, default=0, help="another seed draws other products (0)")
+    add_workers(products)
+    products.set_defaults(run=_products)
+
+
 def _register_report(commands: Any) -> None:
     report = commands.add_parser("report", help="metrics of a finished evaluation, without its model")
     add = report.add_argument
@@ -155,6 +172,13 @@ def _demo(args: argparse.Namespace) -> None:
         model=args.model,
         binary_model=args.binary_model,
     )
+
+
+def _products(args: argparse.Namespace) -> None:
+    from ames.datasets.landmarks.products import ProductSet, make_products
+
+    wanted = ProductSet(args.split, args.products, views=args.views, side=args.side, seed=args.seed)
+    print(make_products(args.folder, wanted, workers=args.workers))
 
 
 def _landmarks(args: argparse.Namespace) -> None:

@@ -34,8 +34,12 @@ T = TypeVar("T")
 
 _PACKAGED = Path(__file__).parents[1] / "conf"  # in an installed package; in a clone conf/ is at the top
 CONF = str(_PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[3] / "conf")
-_FILES = {"evaluate": "test", "train_detector": "detector"}  # of commands that are called otherwise
-GROUPS = ("dataset", "descriptors", "experiment", "model")  # folders of conf/
+_FILES = {
+    "evaluate": "test",
+    "train_detector": "detector",
+    "train_embedder": "embedder",
+}  # of commands that are called otherwise
+GROUPS = ("dataset", "descriptors", "experiment", "fusion", "method", "model", "network")  # folders of conf/
 
 
 # ---- launching ----------------------------------------------------------------------------------------

@@ -127,10 +127,7 @@ def lists(
     """As ``triplets``: batches of lists of the candidates that a list-wise model reads."""
     length = model.window or 0
     data = config.train_dataset
-    for key, usual in _OF_TRIPLETS.items():
-        if data[key] != usual:
-            told = f"{key} {data[key]} is of triplets"
-            raise AmesError(f"{told}, and this model learns from lists: leave it out")
+    refuse_keys_of_triplets(data, "this model learns from lists")
     size = whole(data, "batch_size")
     if size <= length:
         raise AmesError(
@@ -162,6 +159,13 @@ _OF_TRIPLETS = {
     "database_desc": None,
     "desc_num_sampling": "batch",
 }
+
+
+def refuse_keys_of_triplets(data: DictConfig, learns: str) -> None:
+    """AmesError names the first key of a training set that has an effect on triplets alone."""
+    for key, usual in _OF_TRIPLETS.items():
+        if data[key] != usual:
+            raise AmesError(f"{key} {data[key]} is of triplets, and {learns}: leave it out")
 
 
 def _reading(config: DictConfig, descriptors: DescriptorFile, most: int | None = None) -> dict[str, int]:

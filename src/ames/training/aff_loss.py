@@ -19,8 +19,8 @@ def regression(query: Tensor, gallery: Tensor) -> Tensor:
 
 
 def contextual(query: Tensor, gallery: Tensor, *, temperature: float = 0.1) -> Tensor:
-    """Like CSD (Wu et al., CVPR 2022): an image's similarities to the others of the batch on the gallery side,
-    as a distribution, seen from the gallery's vector (the target) and from the query's.
+    """Like CSD (Wu et al., CVPR 2022): an image's similarities to the others of the batch on the gallery
+    side, as a distribution, seen from the gallery's vector (the target) and from the query's.
 
     query, gallery: unit vectors [B, d]. Returns the mean KL divergence; 0 for one image.
     """
@@ -35,8 +35,8 @@ def contextual(query: Tensor, gallery: Tensor, *, temperature: float = 0.1) -> T
 
 
 def compatible(query: Tensor, gallery: Tensor, centers: Tensor, labels: Tensor, *, scale: float) -> Tensor:
-    """Like LCE (Meng et al., ICCV 2021): the query is classified by the gallery side's class centers, and is no
-    farther from its center than the gallery's vector of the image.
+    """Like LCE (Meng et al., ICCV 2021): the query is classified by the gallery side's class centers, and is
+    no farther from its center than the gallery's vector of the image.
 
     query, gallery: unit vectors [B, d]; centers [C, d] of any length; labels int64 [B].
     """

@@ -35,7 +35,8 @@ def arcface_logits(vectors: Tensor, weight: Tensor, labels: Tensor, *, margin: f
 class Classifier(nn.Module):
     """One row per class, and its momentum twin, which no gradient reaches.
 
-    weight: float [classes, dim]. twin: alpha * twin + (1 - alpha) * weight after every step. Both start equal.
+    weight: float [classes, dim]. twin: alpha * twin + (1 - alpha) * weight after every step. They start
+    equal.
     """
 
     twin: Tensor

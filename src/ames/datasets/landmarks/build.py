@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -38,6 +35,7 @@ from ames.datasets.landmarks.plan import (
     generator,
     plan,
 )
+from ames.datasets.landmarks.processes import Each, processes
 from ames.datasets.landmarks.roles import Cast, Role, cast
 from ames.datasets.landmarks.set_folder import DESCRIPTION, built_aside, is_finished
 from ames.datasets.landmarks.studio import Studio
@@ -48,8 +46,6 @@ from ames.errors import AmesError
 QUALITY = 90  # of the JPEG files of drawn sets
 
 log = logging.getLogger(__name__)
-
-Each = Callable[[Callable[..., Any], Sequence[Any]], Iterator[Any]]  # ``map``, by any number of processes
 
 
 @dataclass(frozen=True)
@@ -134,18 +130,6 @@ def _subject(task: Task) -> Subject | None:
         return None
     rng = generator(parameters, task.place.number, CANVAS_VIEW)
     return make_subject(role, studio, lambda: generator(parameters, GROUP_LANDMARK + role.group, 0), rng)
-
-
-@contextmanager
-def processes(workers: int) -> Iterator[Each]:
-    """A ``map`` by ``workers`` processes; 0 or 1: in this one."""
-    if workers < 2:
-        yield map
-        return
-    # Spawned, not forked: the caller may hold threads or a CUDA context, which a fork would break.
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(workers, cv2.setNumThreads, (1,)) as pool:
-        yield lambda function, tasks: pool.imap(function, tasks, chunksize=2)
 
 
 def draw_all(parameters: Parameters, folder: Path, workers: int, found: Found | None = None) -> list[Picture]:
@@ -238,7 +222,7 @@ def make_landmarks(
             raise AmesError(f"{folder} is inside the photographs' folder; name another one for the dataset")
         found = find_photographs(photos)
         parameters = replace(parameters, photographs=found.record)
-    if is_finished(folder, parameters):
+    if is_finished(folder, described(parameters)):
         return folder
     with built_aside(folder) as aside:
         (aside / "images").mkdir()

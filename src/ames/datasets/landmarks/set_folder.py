@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from ames.datasets.landmarks.plan import Parameters, described
 from ames.errors import AmesError
 from ames.io.claims import parsed
 
 DESCRIPTION = "dataset.json"  # of a set that is whole
 
 
-def is_finished(folder: Path, parameters: Parameters) -> bool:
-    """Return whether ``folder`` holds this very set; AmesError if it holds anything else."""
+def is_finished(folder: Path, content: Mapping[str, Any]) -> bool:
+    """Return whether ``folder`` holds the set whose ``dataset.json`` has this content; AmesError if it holds
+    anything else.
+    """
     if not folder.exists():
         return False
     if not folder.is_dir():
@@ -31,7 +33,7 @@ def is_finished(folder: Path, parameters: Parameters) -> bool:
         found = parsed(description.read_text())
     except ValueError:
         raise AmesError(f"{description} is not valid JSON; name a new folder or delete this one") from None
-    wanted = json.loads(json.dumps(described(parameters)))
+    wanted = json.loads(json.dumps(dict(content)))
     if found != wanted:
         held = found if isinstance(found, dict) else {}
         other = ", ".join(

@@ -25,8 +25,8 @@ class AffBatch:
     """B images: rows int64 [B] of the list, labels int64 [B] among ``classes``.
 
     classes: those that the batch is compared with, int64 (None: all, in order). pixels: float [B, 3, s, s],
-    None without a query side; features: by name, each [B, n, D], None without a gallery side. left_out: images
-    of the whole batch that could not be read.
+    None without a query side; features: by name, each [B, n, D], None without a gallery side. left_out:
+    images of the whole batch that could not be read.
     """
 
     rows: np.ndarray
@@ -50,8 +50,9 @@ class AffLoader:
     """Batches of the images of a training list.
 
     labels: int64 [n], from 0. photos: the images and their views, None where no image is read; inputs: what
-    the query network takes. stored: features of the same images, None where none are read. class_share: of the
-    classes, as ``sampled_classes``. The same seed gives the same batches, whatever the workers and processes.
+    the query network takes. stored: features of the same images, None where none are read. class_share: of
+    the classes, as ``sampled_classes``. The same seed gives the same batches, whatever the workers and
+    processes.
     """
 
     def __init__(
@@ -112,7 +113,7 @@ class AffLoader:
         nothing = torch.empty(0)
         if self.photos is not None:
             for found in self.photos.epoch(number, start, ranks):
-                pixels = self.inputs.tensor(list(found.pixels)) if len(found.rows) else None
+                pixels = self.inputs.tensor(found.pixels)
                 yield AffBatch(found.rows, nothing, pixels=pixels, left_out=found.left_out)
             return
         part = np.array_split(np.arange(self.batch), ranks.count)[ranks.rank]

@@ -23,7 +23,6 @@ from ames.io.hashing import weights_digest
 from ames.training.aff_loss import QUERY_LOSSES, compatible, contextual, regression
 from ames.training.arcface import Classifier, arcface_logits
 from ames.training.data.aff import AffBatch, AffLoader
-from ames.training.distributed import Ranks
 from ames.training.recipe import Recipe, check_choice
 from ames.training.task import Task, Validation
 
@@ -37,8 +36,8 @@ class AffRecipe(Recipe):
     stage: "joint" trains both sides; "gallery" the mixer alone, then "query" the network alone (two stages).
     lr: of mixer and classifier; query_lr: of the query network. weight_decay: of matrices. momentum: of SGD,
         with Nesterov.
-    margin, query_margin: of ArcFace, in radians, on the two sides. scale: of its logits, None: the square root
-        of the embedding's width.
+    margin, query_margin: of ArcFace, in radians, on the two sides. scale: of its logits, None: the square
+        root of the embedding's width.
     alpha: of the momentum classifier, and of the momentum mixer that the other query losses compare with.
     query_loss: "arcface", "regression", "csd" or "lce" (``ames.training.aff_loss``).
     """
@@ -70,7 +69,7 @@ class AffRecipe(Recipe):
 
 
 class AffModel(nn.Module):
-    """What is trained together: the two sides (None: left out), the classifier, and the mixer's momentum twin.
+    """What is trained together: the two sides (None: left out), the classifier, the mixer's momentum twin.
 
     classes: number of labels.
     """
@@ -135,14 +134,10 @@ class AffTask(Task[AffModel, AffBatch]):
     ) -> None:
         super().__init__(model, recipe, validate)
         self.loader, self._left_out = loader, 0
-        self.space: str | None = None  # of the first stage, for the second one
-        if recipe.stage == "query" and recipe.query_loss != "arcface":
-            if model.gallery is None:
-                raise AmesError(f"query_loss {recipe.query_loss} compares with the mixer: give start_from")
         if recipe.stage == "query":
-            frozen = [model.classifier, *([model.gallery] if model.gallery is not None else [])]
-            for module in frozen:
-                module.requires_grad_(False)
+            for module in (model.classifier, model.gallery):
+                if module is not None:
+                    module.requires_grad_(False)
 
     def make_optimizer(self) -> Optimizer:
         recipe, scale = self.recipe, self.recipe.query_lr / self.recipe.lr
@@ -176,9 +171,6 @@ class AffTask(Task[AffModel, AffBatch]):
         return len(batch.rows)
 
     def loss(self, model: AffModel, batch: AffBatch) -> dict[str, Tensor]:
-        if not len(batch.rows):  # in one of several processes: nothing of its part could be read
-            zero = sum(x.sum() * 0 for x in model.parameters() if x.requires_grad)
-            return {name: torch.as_tensor(zero) for name in AffLosses._fields}
         batch = batch.to(self.ranks.device)
         nothing = batch.labels.new_zeros((), dtype=torch.float32)
         mixer = query = accuracy = nothing
@@ -193,7 +185,7 @@ class AffTask(Task[AffModel, AffBatch]):
     def _query_loss(self, model: AffModel, vectors: Tensor, batch: AffBatch) -> tuple[Tensor, Tensor]:
         recipe, twin = self.recipe, model.classifier.twin
         found, accuracy = self._arcface(vectors, twin, batch, recipe.query_margin)
-        if recipe.query_loss == "arcface":
+        if recipe.query_loss == "arcface" or not len(vectors):
             return found, accuracy
         compared = model.gallery if recipe.stage == "query" else model.twin
         assert compared is not None
@@ -215,6 +207,8 @@ class AffTask(Task[AffModel, AffBatch]):
         self, vectors: Tensor, weight: Tensor, batch: AffBatch, margin: float
     ) -> tuple[Tensor, Tensor]:
         """The loss of one side, and its accuracy without the margin."""
+        if not len(vectors):  # in one of several processes: nothing of its part could be read
+            return vectors.sum() * 0, vectors.detach().sum()
         rows = weight if batch.classes is None else weight[batch.classes]
         logits = arcface_logits(vectors, rows, batch.labels, margin=margin, scale=self._scale)
         with torch.no_grad():
@@ -229,9 +223,6 @@ class AffTask(Task[AffModel, AffBatch]):
     def epoch_metrics(self) -> dict[str, float]:
         return {"unreadable": self._left_out} if self._left_out else {}
 
-    def start(self, ranks: Ranks) -> None:
-        super().start(ranks)
-
     def identity(self) -> dict[str, Any]:
         sides = {name: one.arguments for name, one in self.model.sides().items()}
         frozen = {} if self.recipe.stage != "query" else {"classifier": weights_digest(self.model.classifier)}
@@ -244,6 +235,4 @@ class AffTask(Task[AffModel, AffBatch]):
         extra = {}
         if self.recipe.stage == "gallery":
             extra = {"classifier.weight": model.classifier.weight.detach()}
-        save_embedders(
-            path, model.sides(), space=self.space, provenance={"epochs": epoch} | about, extra=extra
-        )
+        save_embedders(path, model.sides(), provenance={"epochs": epoch} | about, extra=extra)

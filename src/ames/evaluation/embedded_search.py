@@ -1,0 +1,143 @@
+"""Global search with the vectors of embedders on a test set, and its evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ames.datasets.ground_truth import GroundTruth, load_ground_truth
+from ames.datasets.layout import DatasetFolder
+from ames.datasets.lists import ListedImage, read_list
+from ames.embedders.base import Embedder, FeatureEmbedder, ImageEmbedder
+from ames.embedders.features import LOCAL, FeatureSpec, StoredFeatures
+from ames.errors import AmesError
+from ames.evaluation.protocols import LEAVE_ONE_OUT, Protocol, Result, evaluate
+from ames.evaluation.sweep import validation_metrics
+from ames.extraction.base import ImageRegion
+from ames.extraction.embedding import embed_images
+from ames.global_search.exact import search
+
+_ROWS = 512  # images whose stored features are fused together
+SPLITS = ("query", "gallery")
+
+
+def feature_files(folder: Path, specs: Sequence[FeatureSpec], split: str = "") -> dict[str, Path]:
+    """Return the files of features in a data set's folder, by name: NAME_local or NAME_global is the file
+    ``NAME[_<split>]_{local,global}.hdf5`` (or _cls).
+    """
+    found = {}
+    for spec in specs:
+        place = DatasetFolder(folder, spec.name.removesuffix(f"_{spec.kind}"))
+        found[spec.name] = place.local(split) if spec.kind == LOCAL else place.vectors(split)
+    return found
+
+
+@torch.no_grad()
+def embed_stored(embedder: FeatureEmbedder, stored: StoredFeatures) -> np.ndarray:
+    """Return the vectors float32 [n, dim] of all images of stored features, in evaluation mode."""
+    training = embedder.training
+    embedder.eval()
+    vectors = np.empty((len(stored), embedder.dim), np.float32)
+    for start in range(0, len(stored), _ROWS):
+        rows = np.arange(start, min(start + _ROWS, len(stored)))
+        features = {name: x.to(embedder.device) for name, x in stored.read(rows).items()}
+        vectors[rows] = embedder(features).float().cpu().numpy()
+    embedder.train(training)
+    return vectors
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedSearch:
+    """A test set that embedders are evaluated on: lists of queries and gallery, and a ground truth.
+
+    folder: of the lists and of stored features. images: the root of the lists' paths. workers: threads that
+    read images.
+    """
+
+    folder: Path
+    images: Path
+    names: Mapping[str, Sequence[str]]
+    ground_truth: GroundTruth
+    protocols: Sequence[Protocol]
+    workers: int = 0
+    _stored: dict[tuple[str, tuple[str, ...]], StoredFeatures] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        protocols: Sequence[Protocol],
+        *,
+        images: Path | None = None,
+        ground_truth: str | None = None,
+        workers: int = 0,
+    ) -> EmbeddedSearch:
+        """Open a folder with test_query.txt and test_gallery.txt.
+
+        ground_truth: a file other than the default. Without one, images of the same label are relevant, and
+        the query itself, where it is in the gallery, is left out (protocols are then ``LEAVE_ONE_OUT``).
+        """
+        place = DatasetFolder(folder, "any")
+        lists = {split: read_list(place.image_list(split)) for split in SPLITS}
+        try:
+            path = place.find_ground_truth(ground_truth)
+        except AmesError:
+            if ground_truth is not None or any(x.label is None for items in lists.values() for x in items):
+                raise
+            truth, protocols = same_labels(lists["query"], lists["gallery"]), (LEAVE_ONE_OUT,)
+        else:
+            sizes = {f"{split}_size": len(lists[split]) for split in SPLITS}
+            truth = load_ground_truth(path, **sizes)
+        names = {split: [x.path for x in items] for split, items in lists.items()}
+        return cls(folder, images or folder, names, truth, protocols, workers)
+
+    def vectors(self, embedder: Embedder, split: str) -> np.ndarray:
+        """Return the vectors float32 [n, dim] of a split: of images (queries cut to their boxes), or of the
+        features in the folder. An image that cannot be read has a zero vector, and nothing finds it.
+        """
+        if isinstance(embedder, ImageEmbedder):
+            boxes = self.ground_truth.boxes if split == "query" else None
+            regions = [
+                ImageRegion(self.images / name, None if boxes is None else boxes[row])
+                for row, name in enumerate(self.names[split])
+            ]
+            return embed_images(embedder, regions, device=embedder.device, workers=self.workers).vectors
+        assert isinstance(embedder, FeatureEmbedder)
+        key = split, tuple(f"{x.name}:{x.count}" for x in embedder.features)
+        if key not in self._stored:
+            files = feature_files(self.folder, embedder.features, split)
+            stored = StoredFeatures(files, {x.name: x.count for x in embedder.features})
+            if len(stored) != len(self.names[split]):
+                path, rows = next(iter(files.values())), len(stored)
+                raise AmesError(f"{path}: {rows} images, but {len(self.names[split])} in the {split} list")
+            self._stored[key] = stored
+        return embed_stored(embedder, self._stored[key])
+
+    def evaluate(self, query: Embedder, gallery: Embedder) -> dict[Protocol, Result]:
+        """Return the metrics of the search with the two sides' vectors."""
+        return self.evaluate_vectors(self.vectors(query, "query"), self.vectors(gallery, "gallery"))
+
+    def evaluate_vectors(self, queries: np.ndarray, gallery: np.ndarray) -> dict[Protocol, Result]:
+        """As ``evaluate``, from vectors [Q, dim] and [n, dim]."""
+        ids = search(queries, gallery).ids
+        return {protocol: evaluate(ids, self.ground_truth, protocol) for protocol in self.protocols}
+
+    def metrics(self, query: Embedder, gallery: Embedder) -> dict[str, float]:
+        """Return what training records of a validation (``validation_metrics``)."""
+        return validation_metrics(self.evaluate(query, gallery))
+
+
+def same_labels(queries: Sequence[ListedImage], gallery: Sequence[ListedImage]) -> GroundTruth:
+    """Return a ground truth by labels: "ok" are other images of the query's label, "junk" is the query."""
+    labels = np.array([x.label for x in gallery])
+    paths = {x.path: row for row, x in enumerate(gallery)}
+    found = []
+    for query in queries:
+        itself = [paths[query.path]] if query.path in paths else []
+        same = np.setdiff1d(np.flatnonzero(labels == query.label), itself)
+        found.append({"ok": same.astype(np.int64), "junk": np.array(itself, np.int64)})
+    return GroundTruth(queries=found, imlist=list(paths), qimlist=[x.path for x in queries])
