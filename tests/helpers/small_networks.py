@@ -14,11 +14,11 @@ RAML = {
     "lr": 1e-3,
     "accumulate": 2,
     "views": 2,
-    "images": 4,
+    "batch_size": 4,
     "epoch_images": 20,
     "batch_norm": "trained",
 }
-TRIPLETS = {"epochs": 2, "lr": 1e-3, "accumulate": 1, "classes": 2, "batch_norm": "trained"}
+TRIPLETS = {"epochs": 2, "lr": 1e-3, "accumulate": 1, "batch_size": 40, "batch_norm": "trained"}
 
 
 def network(seed=0, size=32, **options):

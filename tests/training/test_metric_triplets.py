@@ -140,7 +140,7 @@ def test_a_batch_without_a_triplet_ends_the_training(folder):
     bad = {
         row: "cut.jpg" for row in range(IMAGES) if row % 6 < 5 and row >= 6
     }  # one image is left of 5 classes
-    task = triplets_task(folder, bad=bad, classes=1, **OWN)
+    task = triplets_task(folder, bad=bad, batch_size=20, **OWN)
     with pytest.raises(AmesError, match="has no triplet that can be read"):
         list(task.epoch(0))
 
@@ -165,6 +165,7 @@ def test_the_file_serves_either_side(folder, tmp_path):
     [
         ({"margin": 0.0}, "margin 0.0 is outside"),
         ({"group": 1}, "group must be at least 2"),
+        ({"batch_size": 19}, "batch_size 19 is less than one group: give 20 or more"),
         ({"pool": 3}, "pool 3 is smaller than negatives 4"),
         ({"mining_labels": "wrong"}, "mining_labels 'wrong' is none of released, own"),
     ],

@@ -17,6 +17,7 @@ from ames.embedders.base import BOTH
 from ames.embedders.checkpoints import save_embedders
 from ames.embedders.network import GlobalNetwork
 from ames.errors import AmesError
+from ames.training.data.augmentation import Augmentation
 from ames.training.data.class_groups import LABELS, draw, is_small, mine, others, pairs_of
 from ames.training.data.photo_vectors import photo_vectors
 from ames.training.data.photos import PhotoBatch, PhotoLoader, SquareView, TrainingPhotos
@@ -36,7 +37,7 @@ class TripletRecipe(NetworkRecipe):
         negatives: of an anchor, drawn by distance from a random ``pool`` of images, at most.
     mining_labels: of the anchors, which mining excludes from the negatives: their "own", or as "released",
         where a small list (CUB, Cars196) passes wrong ones.
-    classes: of a batch.
+    batch_size: images of a batch, in whole groups of ``group`` * (1 + ``negatives``).
     """
 
     epochs: int = 50
@@ -46,17 +47,26 @@ class TripletRecipe(NetworkRecipe):
     negatives: int = 4
     pool: int = 20_000
     mining_labels: str = "released"
-    classes: int = 4
+    batch_size: int = 80
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("mining_labels", self.mining_labels, LABELS)
         if not 0 < self.margin <= 4:
             raise AmesError(f"margin {self.margin} is outside (0, 4], the squared distances of unit vectors")
-        if self.group < 2 or min(self.negatives, self.classes) < 1:
-            raise AmesError("group must be at least 2, negatives and classes at least 1")
+        if self.group < 2 or self.negatives < 1:
+            raise AmesError("group must be at least 2, negatives at least 1")
+        if self.batch_size < self.columns:
+            raise AmesError(
+                f"batch_size {self.batch_size} is less than one group: give {self.columns} or more"
+            )
         if self.pool < self.negatives:
             raise AmesError(f"pool {self.pool} is smaller than negatives {self.negatives}")
+
+    @property
+    def columns(self) -> int:
+        """The images of a group: its members, and the negatives of each."""
+        return self.group * (1 + self.negatives)
 
 
 class Mined(NamedTuple):
@@ -80,7 +90,8 @@ class MetricTriplets(NetworkTask):
     """Hinge loss on squared distances (``hinge_losses``): mean over an anchor's pairs, sum over anchors.
 
     Groups and negatives are drawn once an epoch, with the network as it is then. They are part of the state,
-    so that a training resumes with the same. workers: threads that read ahead, a batch each.
+    so that a training resumes with the same. augmentation: of the views, None: that of the students. workers:
+    threads that read ahead, a batch each.
     """
 
     unit = "anchors"
@@ -92,6 +103,7 @@ class MetricTriplets(NetworkTask):
         photos: TrainingPhotos,
         recipe: TripletRecipe,
         *,
+        augmentation: Augmentation | None = None,
         workers: int = 0,
         validate: Callable[[GlobalNetwork], Validation] | None = None,
     ) -> None:
@@ -103,8 +115,8 @@ class MetricTriplets(NetworkTask):
             log.warning("%d of %d classes have one image, which can be no anchor", lone, photos.classes)
         loader = PhotoLoader(
             photos,
-            SquareView(model.inputs.size),
-            batch=recipe.classes,
+            SquareView(model.inputs.size, augmentation or Augmentation()),
+            batch=recipe.batch_size // recipe.columns,
             items=len(drawn.members),
             seed=recipe.seed,
             workers=workers,
@@ -129,7 +141,7 @@ class MetricTriplets(NetworkTask):
             if not self.ranks.all_reduce_max(self.count(found)):
                 raise AmesError(
                     f"batch {place + 1} of epoch {number + 1} has no triplet that can be read: see the log, "
-                    "or give more classes a batch"
+                    "or give a larger batch_size"
                 )
             yield found
 
@@ -151,7 +163,7 @@ class MetricTriplets(NetworkTask):
         found = model(model.inputs.tensor(batch.photos.pixels, device)).float()
         groups = len(batch.pairs)
         places = torch.from_numpy(batch.photos.places).to(device)
-        columns = size + size * self.recipe.negatives
+        columns = self.recipe.columns
         # What could not be read is 0; its pairs do not count.
         vectors = found.new_zeros(groups * columns, model.dim).index_copy(0, places, found)
         vectors = vectors.unflatten(0, (groups, columns))

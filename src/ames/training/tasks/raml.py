@@ -17,6 +17,7 @@ from ames.embedders.network import GlobalNetwork
 from ames.errors import AmesError
 from ames.io.hashing import weights_digest
 from ames.training.data.asymmetric_views import SEEDS, CentreViews, MixedViews
+from ames.training.data.augmentation import Augmentation
 from ames.training.data.photos import PhotoBatch, PhotoLoader, TrainingPhotos
 from ames.training.distributed import Ranks
 from ames.training.raml_loss import raml_losses
@@ -30,7 +31,7 @@ class RamlRecipe(NetworkRecipe):
     """The defaults are those published for Stanford Online Products.
 
     variant: "ts_aug" (augmented views, all three terms) or "ts_reg" (one centre crop, the first term alone).
-    images: of a batch. epoch_images: of an epoch, at most. views, mixup, seeds: of ``MixedViews``.
+    batch_size: images of a batch. epoch_images: of an epoch, at most. views, mixup, seeds: of ``MixedViews``.
     """
 
     epochs: int = 200
@@ -39,7 +40,7 @@ class RamlRecipe(NetworkRecipe):
     variant: str = "ts_aug"
     lam_1: float = 0.7482
     lam_2: float = 0.6778
-    images: int = 8
+    batch_size: int = 8
     epoch_images: int = 8000
     views: int = 8
     mixup: float = 0.2
@@ -51,15 +52,15 @@ class RamlRecipe(NetworkRecipe):
         check_choice("seeds", self.seeds, SEEDS)
         if min(self.lam_1, self.lam_2, self.mixup) < 0:
             raise AmesError("lam_1, lam_2 and mixup must be at least 0")
-        if min(self.views, self.images, self.epoch_images) < 1:
-            raise AmesError("views, images and epoch_images must be at least 1")
+        if min(self.views, self.batch_size, self.epoch_images) < 1:
+            raise AmesError("views, batch_size and epoch_images must be at least 1")
 
 
 class RamlTask(NetworkTask):
     """A student ``model`` learns from ``teacher`` on photos (``raml_losses``). The file holds both: the
     student as the query side, the teacher as the gallery side.
 
-    workers: threads that read ahead, a batch each.
+    augmentation: of the views, None: the published one. workers: threads that read ahead, a batch each.
     """
 
     unit = "images"
@@ -72,6 +73,7 @@ class RamlTask(NetworkTask):
         photos: TrainingPhotos,
         recipe: RamlRecipe,
         *,
+        augmentation: Augmentation | None = None,
         workers: int = 0,
         validate: Callable[[GlobalNetwork], Validation] | None = None,
     ) -> None:
@@ -82,10 +84,9 @@ class RamlTask(NetworkTask):
         if recipe.mixup and recipe.variant == "ts_aug" and len(photos) < 2:
             raise AmesError("mixup needs at least 2 images")
         items = min(recipe.epoch_images, len(photos))
-        views = _views(model, teacher, recipe)
-        loader = PhotoLoader(
-            photos, views, batch=recipe.images, items=items, seed=recipe.seed, workers=workers
-        )
+        views = _views(model, teacher, recipe, augmentation or Augmentation())
+        size, seed = recipe.batch_size, recipe.seed
+        loader = PhotoLoader(photos, views, batch=size, items=items, seed=seed, workers=workers)
         super().__init__(model, loader, recipe, validate)
         self.teacher = teacher.eval().requires_grad_(False)
 
@@ -126,7 +127,9 @@ class RamlTask(NetworkTask):
         save_embedders(path, sides, space=self.teacher.space, provenance={"epochs": epoch} | about)
 
 
-def _views(model: GlobalNetwork, teacher: ImageEmbedder, recipe: RamlRecipe) -> MixedViews | CentreViews:
+def _views(
+    model: GlobalNetwork, teacher: ImageEmbedder, recipe: RamlRecipe, augmentation: Augmentation
+) -> MixedViews | CentreViews:
     if recipe.variant == "ts_reg":
         for name, one in (("student", model), ("teacher", teacher)):
             if one.inputs.resize == "long":
@@ -134,8 +137,8 @@ def _views(model: GlobalNetwork, teacher: ImageEmbedder, recipe: RamlRecipe) -> 
                     f"the {name} resizes the long side: ts_reg needs crops of one size (resize=crop)"
                 )
         return CentreViews(model.inputs, teacher.inputs)
-    sizes = model.inputs.size, teacher.inputs.size
-    return MixedViews(*sizes, views=recipe.views, mixup=recipe.mixup, seeds=recipe.seeds)
+    chosen: dict[str, Any] = {"views": recipe.views, "mixup": recipe.mixup, "seeds": recipe.seeds}
+    return MixedViews(model.inputs.size, teacher.inputs.size, augmentation=augmentation, **chosen)
 
 
 def _pixels(network: ImageEmbedder, arrays: Any, share: Tensor) -> Tensor:
