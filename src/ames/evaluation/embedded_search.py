@@ -11,11 +11,13 @@ import torch
 
 from ames.datasets.ground_truth import GroundTruth, load_ground_truth
 from ames.datasets.layout import DatasetFolder
-from ames.datasets.lists import ListedImage, read_list
+from ames.datasets.lists import read_list
 from ames.embedders.base import Embedder, FeatureEmbedder, ImageEmbedder
 from ames.embedders.features import LOCAL, FeatureSpec, StoredFeatures
 from ames.errors import AmesError
-from ames.evaluation.protocols import LEAVE_ONE_OUT, Protocol, Result, evaluate
+from ames.evaluation.class_metrics import evaluate_classes
+from ames.evaluation.class_protocol import ClassProtocol
+from ames.evaluation.protocols import Protocol, evaluate
 from ames.evaluation.sweep import validation_metrics
 from ames.extraction.base import ImageRegion
 from ames.extraction.embedding import embed_images
@@ -61,7 +63,8 @@ class EmbeddedSearch:
     folder: Path
     images: Path
     names: Mapping[str, Sequence[str]]
-    ground_truth: GroundTruth
+    labels: Mapping[str, Sequence[str | None]]
+    ground_truth: GroundTruth | None
     protocols: Sequence[Protocol]
     workers: int = 0
     _stored: dict[tuple[str, tuple[str, ...]], StoredFeatures] = field(default_factory=dict, repr=False)
@@ -78,8 +81,8 @@ class EmbeddedSearch:
     ) -> EmbeddedSearch:
         """Open a folder with test_query.txt and test_gallery.txt.
 
-        ground_truth: a file other than the default. Without one, images of the same label are relevant, and
-        the query itself, where it is in the gallery, is left out (protocols are then ``LEAVE_ONE_OUT``).
+        ground_truth: a file other than the default. Without one, images of the query's label are relevant;
+        where the lists are equal, the query itself is left out, by its number.
         """
         place = DatasetFolder(folder, "any")
         lists = {split: read_list(place.image_list(split)) for split in SPLITS}
@@ -88,19 +91,20 @@ class EmbeddedSearch:
         except AmesError:
             if ground_truth is not None or any(x.label is None for items in lists.values() for x in items):
                 raise
-            truth, protocols = same_labels(lists["query"], lists["gallery"]), (LEAVE_ONE_OUT,)
+            truth = None
         else:
             sizes = {f"{split}_size": len(lists[split]) for split in SPLITS}
             truth = load_ground_truth(path, **sizes)
         names = {split: [x.path for x in items] for split, items in lists.items()}
-        return cls(folder, images or folder, names, truth, protocols, workers)
+        labels = {split: [x.label for x in items] for split, items in lists.items()}
+        return cls(folder, images or folder, names, labels, truth, protocols, workers)
 
     def vectors(self, embedder: Embedder, split: str) -> np.ndarray:
         """Return the vectors float32 [n, dim] of a split: of images (queries cut to their boxes), or of the
         features in the folder. An image that cannot be read has a zero vector, and nothing finds it.
         """
         if isinstance(embedder, ImageEmbedder):
-            boxes = self.ground_truth.boxes if split == "query" else None
+            boxes = self.ground_truth.boxes if self.ground_truth is not None and split == "query" else None
             regions = [
                 ImageRegion(self.images / name, None if boxes is None else boxes[row])
                 for row, name in enumerate(self.names[split])
@@ -117,27 +121,24 @@ class EmbeddedSearch:
             self._stored[key] = stored
         return embed_stored(embedder, self._stored[key])
 
-    def evaluate(self, query: Embedder, gallery: Embedder) -> dict[Protocol, Result]:
-        """Return the metrics of the search with the two sides' vectors."""
-        return self.evaluate_vectors(self.vectors(query, "query"), self.vectors(gallery, "gallery"))
-
-    def evaluate_vectors(self, queries: np.ndarray, gallery: np.ndarray) -> dict[Protocol, Result]:
-        """As ``evaluate``, from vectors [Q, dim] and [n, dim]."""
-        ids = search(queries, gallery).ids
-        return {protocol: evaluate(ids, self.ground_truth, protocol) for protocol in self.protocols}
-
     def metrics(self, query: Embedder, gallery: Embedder) -> dict[str, float]:
-        """Return what training records of a validation (``validation_metrics``)."""
-        return validation_metrics(self.evaluate(query, gallery))
+        """As ``measure``, of the search with the two sides' vectors."""
+        return self.measure(self.vectors(query, "query"), self.vectors(gallery, "gallery"))
 
+    def measure(self, queries: np.ndarray, gallery: np.ndarray) -> dict[str, float]:
+        """Return what training records of a validation, from vectors [Q, dim] and [n, dim].
 
-def same_labels(queries: Sequence[ListedImage], gallery: Sequence[ListedImage]) -> GroundTruth:
-    """Return a ground truth by labels: "ok" are other images of the query's label, "junk" is the query."""
-    labels = np.array([x.label for x in gallery])
-    paths = {x.path: row for row, x in enumerate(gallery)}
-    found = []
-    for query in queries:
-        itself = [paths[query.path]] if query.path in paths else []
-        same = np.setdiff1d(np.flatnonzero(labels == query.label), itself)
-        found.append({"ok": same.astype(np.int64), "junk": np.array(itself, np.int64)})
-    return GroundTruth(queries=found, imlist=list(paths), qimlist=[x.path for x in queries])
+        With a ground truth, ``validation_metrics``; by labels, ``val_map`` and ``val_recall_1``.
+        """
+        if self.ground_truth is not None:
+            truth, ids = self.ground_truth, search(queries, gallery).ids
+            return validation_metrics(
+                {protocol: evaluate(ids, truth, protocol) for protocol in self.protocols}
+            )
+        own, others = (np.array(self.labels[split]) for split in SPLITS)
+        same = self.names["query"] == self.names["gallery"]
+        protocol = ClassProtocol(
+            name="labels", recall_at=(1,), average_precision=("trapezoid",), skip_self=same
+        )
+        found = evaluate_classes(queries, gallery, own, others, protocol)
+        return {"val_map": found.map["trapezoid"], "val_recall_1": found.recall[1]}

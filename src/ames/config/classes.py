@@ -1,0 +1,102 @@
+"""Class-labelled data sets as conf/classes describes them: published sizes and protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ames.config.launch import CONF
+from ames.datasets.classes.class_set import SPLITS
+from ames.errors import AmesError, first_line, unknown
+from ames.evaluation.class_protocol import ClassProtocol
+
+FOLDER = Path(CONF) / "classes"
+_KEYS = {"reader", "published", "protocol"}
+_PROTOCOL = {"recall_at", "average_precision", "cutoff", "skip_self", "transform"}
+
+
+@dataclass(frozen=True)
+class ClassDescription:
+    """A file of conf/classes. reader: the kind that it describes, None: of no published set.
+
+    published: split -> (images, classes). protocol: None for a set that is for training alone.
+    """
+
+    reader: str | None
+    published: dict[str, tuple[int, int]] = field(default_factory=dict)
+    protocol: ClassProtocol | None = None
+
+
+def published_sizes(kind: str) -> dict[str, tuple[int, int]]:
+    """Return the published (images, classes) of the splits of a kind; none for own labels."""
+    path = FOLDER / f"{kind}.yaml"
+    return read_description(path).published if path.is_file() else {}
+
+
+def class_protocol(name: str) -> ClassProtocol:
+    """Return the protocol of a file of conf/classes, or of another file, NAME.yaml.
+
+    AmesError for an unknown name, and for a file that has none.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    if path.parent == FOLDER and not path.is_file():
+        raise AmesError(unknown("protocol", name, _names(), hint="a file is given by its path, FILE.yaml"))
+    protocol = read_description(path).protocol
+    if protocol is None:
+        raise AmesError(f"{path}: describes a data set for training alone, without a protocol")
+    return protocol
+
+
+def read_description(path: Path) -> ClassDescription:
+    """Read a file; AmesError for keys and values that are not those of conf/classes/own.yaml."""
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AmesError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that is none
+        raise AmesError(f"{path}: not YAML ({first_line(error)})") from error
+    _check_keys(path, "the file", found, _KEYS)
+    reader, protocol = found.get("reader"), found.get("protocol")
+    if reader is not None and not isinstance(reader, str):
+        raise AmesError(f"{path}: reader is {reader!r}: give a kind of data set, or null")
+    sizes = _sizes(path, found.get("published") or {})
+    return ClassDescription(reader, sizes, None if protocol is None else _protocol(path, protocol))
+
+
+def _protocol(path: Path, values: Any) -> ClassProtocol:
+    _check_keys(path, "protocol", values, _PROTOCOL)
+    plain: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+    }
+    try:
+        return ClassProtocol(path.stem, **plain)
+    except AmesError as error:
+        raise AmesError(f"{path}: {error}") from error
+
+
+def _sizes(path: Path, values: Any) -> dict[str, tuple[int, int]]:
+    _check_keys(path, "published", values, set(SPLITS))
+    for split, pair in values.items():
+        whole = isinstance(pair, list) and all(type(number) is int and number > 0 for number in pair)
+        if not whole or len(pair) != 2:
+            raise AmesError(f"{path}: published {split} is {pair!r}: give [IMAGES, CLASSES]")
+    return {split: (pair[0], pair[1]) for split, pair in values.items()}
+
+
+def _check_keys(path: Path, what: str, values: Any, known: set[str]) -> None:
+    if not isinstance(values, Mapping):
+        raise AmesError(f"{path}: {what} has no keys; expected {', '.join(sorted(known))}")
+    wrong = [str(key) for key in values if key not in known]
+    if wrong:
+        raise AmesError(f"{path}: {unknown(f'key of {what},', wrong[0], sorted(known))}")
+
+
+def _names() -> list[str]:
+    """Names of the protocols of conf/classes."""
+    return [
+        path.stem for path in sorted(FOLDER.glob("*.yaml")) if read_description(path).protocol is not None
+    ]
