@@ -16,7 +16,6 @@ from ames.embedders.base import GALLERY, QUERY, ImageEmbedder
 from ames.embedders.checkpoints import load_embedder
 from ames.embedders.network import GlobalNetwork
 from ames.errors import AmesError
-from ames.evaluation.sweep import validation_metrics
 from ames.training import Validation
 from ames.training.data.photos import TrainingPhotos
 from ames.training.distributed import Ranks
@@ -74,6 +73,8 @@ def _photos(config: DictConfig) -> TrainingPhotos:
 
 def _network(config: DictConfig) -> tuple[GlobalNetwork, GlobalNetwork | None]:
     """Return the network that learns, and the one of ``start_from`` whose weights it has."""
+    if config.start_from is not None and config.trunk_weights is not None:
+        raise AmesError("start_from gives all weights: leave trunk_weights out")
     network = door.build_network(config)
     if config.start_from is None:
         if config.trunk_weights is None and config.batch_norm == "frozen":
@@ -82,8 +83,6 @@ def _network(config: DictConfig) -> tuple[GlobalNetwork, GlobalNetwork | None]:
                 "trunk_weights=FILE, start_from=FILE, or batch_norm=trained"
             )
         return network, None
-    if config.trunk_weights is not None:
-        raise AmesError("start_from gives all weights: leave trunk_weights out")
     first = load_embedder(Path(str(config.start_from)), QUERY)
     if not isinstance(first, GlobalNetwork):
         raise AmesError(f"{config.start_from}: holds no network that reads images")
@@ -110,8 +109,8 @@ def _against_teacher(
         if not gallery:
             gallery.append(test.vectors(teacher, "gallery"))
         queries = test.vectors(student, "query")
-        metrics = validation_metrics(test.evaluate_vectors(queries, gallery[0]))
-        own = validation_metrics(test.evaluate_vectors(queries, test.vectors(student, "gallery")))
+        metrics = test.measure(queries, gallery[0])
+        own = test.measure(queries, test.vectors(student, "gallery"))
         return Validation(metrics | {"val_map_symmetric": own["val_map"]}, metrics["val_map"])
 
     return validate
