@@ -20,9 +20,8 @@ def negative_probabilities(
     as 0.5. It is 0 for images of the anchor's label. Relative to the row's largest weight, 1e-6 is added to
     all, as released.
     """
-    x, y = anchors.astype(np.float64), pool.astype(np.float64)
-    squared = np.clip(2 - 2 * x @ y.T, _NEAREST**2, 4)
-    d = x.shape[1]
+    squared = np.clip(2 - 2 * (anchors @ pool.T).astype(np.float64), _NEAREST**2, 4)
+    d = anchors.shape[1]
     rest = np.maximum(1 - squared / 4, 1e-8)  # 0 for opposite vectors, whose weight would be infinite
     logs = -((d - 2) / 2) * np.log(squared) - ((d - 3) / 2) * np.log(rest)
     logs[anchor_labels[:, None] == pool_labels] = -np.inf

@@ -32,11 +32,10 @@ class Task(ABC, Generic[Model, Batch]):
 
     model: trained in place. validate: gets the model in evaluation mode, in the first process alone (None: no
     validation). ranks: the processes that train together, this one alone until ``start``. unit: of what
-    ``count`` is the number. drops_rest: batches at the end of an epoch that fill no step are not applied.
+    ``count`` is the number.
     """
 
     unit = "items"
-    drops_rest = False
 
     def __init__(
         self, model: Model, recipe: Recipe, validate: Callable[[Model], Validation] | None = None
