@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD, AdamW, Optimizer
 
 from ames.embedders.base import GALLERY, QUERY, Embedder, FeatureEmbedder, ImageEmbedder
 from ames.embedders.checkpoints import save_embedders
@@ -34,8 +34,8 @@ class AffRecipe(Recipe):
     """The paper gives 20 epochs, SGD, a rate that falls linearly, alpha 0.99. All other values are proposals.
 
     stage: "joint" trains both sides; "gallery" the mixer alone, then "query" the network alone (two stages).
-    lr: of mixer and classifier; query_lr: of the query network. weight_decay: of matrices. momentum: of SGD,
-        with Nesterov.
+    lr: of mixer and classifier; query_lr: of the query network. weight_decay: of matrices. optimizer: "sgd",
+        as in the paper, with Nesterov ``momentum``, or "adamw", which learns more in few steps.
     margin, query_margin: of ArcFace, in radians, on the two sides. scale: of its logits, None: the square
         root of the embedding's width.
     alpha: of the momentum classifier, and of the momentum mixer that the other query losses compare with.
@@ -47,6 +47,7 @@ class AffRecipe(Recipe):
     query_lr: float = 0.001
     weight_decay: float = 1e-4
     schedule: str = "linear"
+    optimizer: str = "sgd"
     momentum: float = 0.9
     margin: float = 0.2
     query_margin: float = 0.2
@@ -59,6 +60,7 @@ class AffRecipe(Recipe):
         super().__post_init__()
         check_choice("query_loss", self.query_loss, QUERY_LOSSES)
         check_choice("stage", self.stage, STAGES)
+        check_choice("optimizer", self.optimizer, ("sgd", "adamw"))
         if not 0 <= self.alpha < 1:
             raise AmesError(f"alpha {self.alpha} is outside [0, 1): 0.99 averages about 100 steps")
         for name in ("margin", "query_margin"):
@@ -156,6 +158,8 @@ class AffTask(Task[AffModel, AffBatch]):
             ):
                 if chosen:
                     groups.append({"params": chosen, "lr_scale": rate, "weight_decay": decay})
+        if recipe.optimizer == "adamw":
+            return AdamW(groups, lr=recipe.lr)
         return SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
 
     def __len__(self) -> int:
