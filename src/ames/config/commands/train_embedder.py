@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from ames.config import embedders as door
 from ames.config import training
 from ames.config.launch import CONF, launch, run
+from ames.config.raml import build_raml, build_raml_teacher
 from ames.config.values import number, whole
 from ames.embedders.base import GALLERY, QUERY, FeatureEmbedder
 from ames.embedders.checkpoints import load_embedder
@@ -108,7 +109,11 @@ def _validation(config: DictConfig) -> Callable[[AffModel], Validation] | None:
     return validate
 
 
-TASKS: dict[str, Callable[[DictConfig, Ranks], tuple[Task[Any, Any], dict[str, Any]]]] = {"aff": build_aff}
+TASKS: dict[str, Callable[[DictConfig, Ranks], tuple[Task[Any, Any], dict[str, Any]]]] = {
+    "aff": build_aff,
+    "raml": build_raml,
+    "raml_teacher": build_raml_teacher,
+}
 
 
 @hydra.main(config_path=CONF, config_name="embedder", version_base="1.3")
