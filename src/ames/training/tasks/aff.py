@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from ames.embedders.base import GALLERY, QUERY, Embedder, FeatureEmbedder, ImageEmbedder
+from ames.embedders.base import BOTH, GALLERY, QUERY, Embedder, FeatureEmbedder, ImageEmbedder
 from ames.embedders.checkpoints import save_embedders
 from ames.errors import AmesError
 from ames.io.hashing import weights_digest
@@ -26,14 +26,15 @@ from ames.training.data.aff import AffBatch, AffLoader
 from ames.training.recipe import Recipe, check_choice
 from ames.training.task import Task, Validation
 
-STAGES = ("joint", "gallery", "query")
+STAGES = ("joint", "gallery", "query", "network")
 
 
 @dataclass(frozen=True, kw_only=True)
 class AffRecipe(Recipe):
     """The paper gives 20 epochs, SGD, a rate that falls linearly, alpha 0.99. All other values are proposals.
 
-    stage: "joint" trains both sides; "gallery" the mixer alone, then "query" the network alone (two stages).
+    stage: "joint" trains both sides; "gallery" the mixer alone, then "query" the network alone (two stages);
+        "network" one network of images for both sides, with the classifier itself.
     lr: of mixer and classifier; query_lr: of the query network. weight_decay: of matrices. optimizer: "sgd",
         as in the paper, with Nesterov ``momentum``, or "adamw", which learns more in few steps.
     margin, query_margin: of ArcFace, in radians, on the two sides. scale: of its logits, None: the square
@@ -105,6 +106,8 @@ class AffModel(nn.Module):
 
     def sides(self) -> dict[str, Embedder]:
         """Return the embedders by their side."""
+        if self.gallery is None and self.query is not None:
+            return {BOTH: self.query}
         found: dict[str, Embedder | None] = {GALLERY: self.gallery, QUERY: self.query}
         return {name: one for name, one in found.items() if one is not None}
 
@@ -188,6 +191,8 @@ class AffTask(Task[AffModel, AffBatch]):
 
     def _query_loss(self, model: AffModel, vectors: Tensor, batch: AffBatch) -> tuple[Tensor, Tensor]:
         recipe, twin = self.recipe, model.classifier.twin
+        if recipe.stage == "network":
+            return self._arcface(vectors, model.classifier.weight, batch, recipe.query_margin)
         found, accuracy = self._arcface(vectors, twin, batch, recipe.query_margin)
         if recipe.query_loss == "arcface" or not len(vectors):
             return found, accuracy
