@@ -131,6 +131,19 @@ def test_features_of_several_backbones_and_local_ones_of_another(root, monkeypat
     assert found.backbone == "rootsift"
 
 
+def test_the_sides_of_a_pair_of_networks_are_compared_by_the_local_one(root, tmp_path):
+    pytest.importorskip("kornia")
+    specs = (FeatureSpec("v", "global", 256, 1, "aliked"), FeatureSpec("p", "local", 128, 9, "aliked"))
+    embedders.save_pair(tmp_path / "pair.pt", specs)
+    options = {"embedder": tmp_path / "pair.pt", "weights": "random", "desc_num": 30}
+    query, gallery = (Extractor("aliked", side=side, **options) for side in ("query", "gallery"))
+    made, asked = (x._extractor.provenance for x in (gallery, query))
+    assert made.other_features(asked) is None
+    assert made.backbone == asked.backbone == "aliked"
+    image = root / "photos" / NAMES[0]
+    assert torch.equal(query(image).local.descriptors, gallery(image).local.descriptors)
+
+
 def by_image(vectors):
     x = torch.from_numpy(vectors)
     return LocalFeatures(x[:, None], x.any(1, keepdim=True))

@@ -13,6 +13,7 @@ from ames.descriptors.vectors import Vectors
 from ames.embedders.checkpoints import save_embedders
 from ames.errors import AmesError
 from ames.extraction.extractor import Extractor
+from ames.pipelines.own_set import open_own_set
 from ames.retrieval.indexing import index_photos
 from ames.retrieval.retriever import Retriever
 from helpers import embedders, photos
@@ -159,3 +160,18 @@ def test_a_collection_without_embedder_says_nothing_of_one(data):
     assert not {"embedder", "side"} & said["extraction"].keys()
     with pytest.raises(AmesError, match="was built with another embedder; give a new folder"):
         Retriever.build(data / "plain", data / "photos", embedder=data / "pair.pt")
+
+
+def test_an_own_evaluation_asks_with_the_query_side(data, tmp_path):
+    for number in range(2):
+        for view in range(3):
+            photos.save(tmp_path / "photos" / f"{number}" / f"{view}.png", photos.scene(number, view))
+    index_photos(tmp_path / "photos", tmp_path / "db", embedder=data / "pair.pt", workers=0)
+    query, gallery = (
+        Extractor("rootsift", embedder=data / "pair.pt", side=side) for side in ("query", "gallery")
+    )
+    with open_own_set(tmp_path / "db", tmp_path / "photos") as own:
+        asked = query([question.path for question in own.questions.asked]).vector
+        held = gallery([tmp_path / "photos" / name for name in own.index.database.names]).vector
+        wanted = np.take_along_axis(asked @ held.T, own.shortlist.ids, 1)
+        np.testing.assert_allclose(own.shortlist.similarities, wanted, atol=3e-3)
