@@ -83,9 +83,7 @@ def open_test_set(
     if isinstance(gallery, Database):
         gallery.check_model(model)
     if searched is not None:
-        asked = Vectors.open(folder.vectors("query"))
-        searched.check_space(asked.space, asked.sources[0])
-        entries = search_database(searched, asked.all())
+        entries = _search(searched, folder.vectors("query"))
     else:
         entries = Shortlist.load(shortlist_file, gallery_size=len(truth.imlist))
     if len(entries.ids) != len(truth.queries):
@@ -94,3 +92,9 @@ def open_test_set(
         )
     test = TestSet(folder, truth_file, shortlist_file, truth, entries, queries, gallery)
     return test.with_vectors_for(model)
+
+
+def _search(database: Database, queries: Path) -> Shortlist:
+    asked = Vectors.open(queries)
+    database.check_space(asked.space, queries)
+    return search_database(database, asked.all())
