@@ -13,7 +13,7 @@ from ames.models.base import constructor_arguments
 
 
 class GlobalNetwork(ImageEmbedder):
-    """Trunk -> GeM -> L2 -> whitening (a linear layer) -> L2 (RAML, ECCV 2022; AFF, NeurIPS 2023).
+    """Trunk -> GeM -> L2 -> whitening (a linear layer) -> L2 (RAML, WACV 2023; AFF, CVPR 2023).
 
     trunk: a name of ``ames.embedders.trunks``. width: factor of its channels. dim: of the vector; None: no
     whitening, the vector has the trunk's channels. reduce: channels of a 1 x 1 convolution with ReLU between

@@ -35,6 +35,7 @@ _BUILT: dict[str, Callable[[str, float], tuple[nn.Module, int]]] = {
     "mobilenet_v2": lambda _, width: mobilenet_v2(width),
     "shufflenet_v2": lambda _, width: shufflenet_v2(width),
 }
+FROM_SCRATCH = tuple(_BUILT)  # random weights of these can be trained
 TRUNKS = (*_BUILT, *(name for name, family in NETWORKS.items() if issubclass(family, MapBackbone)))
 
 
