@@ -9,6 +9,7 @@ from ames.embedders.base import ImageEmbedder
 from ames.embedders.inputs import InputSpec
 from ames.embedders.pooling import GeM, unit
 from ames.embedders.trunks import build_trunk
+from ames.errors import AmesError
 from ames.models.base import constructor_arguments
 
 
@@ -34,6 +35,8 @@ class GlobalNetwork(ImageEmbedder):
         resize: str = "crop",
     ) -> None:
         arguments = constructor_arguments(locals())
+        if not p > 0:
+            raise AmesError(f"p {p} of GeM must be above 0: 3 is usual")
         super().__init__()
         self.arguments = arguments
         built = build_trunk(trunk, width)

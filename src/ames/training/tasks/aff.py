@@ -181,12 +181,14 @@ class AffTask(Task[AffModel, AffBatch]):
 
     def loss(self, model: AffModel, batch: AffBatch) -> dict[str, Tensor]:
         batch, device = batch.to(self.ranks.device), self.ranks.device
-        nothing = batch.labels.new_zeros((), dtype=torch.float32)
-        mixer = query = accuracy = nothing
+        mixer = query = accuracy = batch.labels.new_zeros((), dtype=torch.float32)
         fused = seen = None
         if self.recipe.stage != "query" and model.gallery is not None and batch.features is not None:
-            with _drawn_from(batch.seed, device):
-                fused = model.gallery(batch.features).float()
+            if len(batch.rows):
+                with _drawn_from(batch.seed, device):
+                    fused = model.gallery(batch.features).float()
+            else:
+                mixer = _zero(model.gallery, model.classifier)
         if model.query is not None and batch.pixels is not None:
             seen = model.query(batch.pixels).float()
         with torch.autocast(device.type, enabled=False):  # in 16 bits a cosine near 1 is 1
@@ -237,8 +239,7 @@ class AffTask(Task[AffModel, AffBatch]):
     ) -> tuple[Tensor, Tensor]:
         """The loss of one side, and its accuracy without the margin."""
         if not len(vectors):  # in one of several processes: nothing of its part could be read
-            nothing = vectors.sum() + weight[:0].sum()  # each parameter has a gradient in all of them
-            return nothing, nothing.detach()
+            return vectors.sum(), vectors.detach().sum()
         rows = weight if batch.classes is None else weight[batch.classes]
         logits = arcface_logits(vectors, rows, batch.labels, margin=margin, scale=self._scale)
         with torch.no_grad():
@@ -277,6 +278,12 @@ class AffTask(Task[AffModel, AffBatch]):
         if self.recipe.stage == "gallery":
             extra = {"classifier.weight": model.classifier.weight.detach()}
         save_embedders(path, model.sides(), provenance={"epochs": epoch} | about, extra=extra)
+
+
+def _zero(*modules: nn.Module) -> Tensor:
+    """A loss of 0 whose gradient has zeros for every parameter: processes add gradients of equal lists."""
+    learning = [x for module in modules for x in module.parameters() if x.requires_grad]
+    return torch.stack([x.flatten()[:0].sum() for x in learning]).sum()
 
 
 @contextmanager
