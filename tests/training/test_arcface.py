@@ -1,4 +1,4 @@
-"""ArcFace and the momentum classifier: the released layer's figures, the formulas as loops, sampled classes."""
+"""ArcFace and the momentum classifier: the released figures, the formulas as loops, sampled classes."""
 
 import math
 
@@ -118,7 +118,7 @@ def test_sampled_classes_hold_the_labels_and_are_as_many_as_asked():
     assert len(found) == len({*found.tolist()}) == 20
     assert {2, 7, 90} <= {*found.tolist()}
     assert found.tolist() == sorted(found.tolist())
-    assert (found.min() >= 0) and (found.max() < 100)
+    assert 0 <= found.min() < found.max() < 100
     assert found.dtype == np.int64
     assert np.array_equal(found, draw([7, 2, 7, 90], 100, 0.2))
     assert not np.array_equal(found, draw([7, 2, 7, 90], 100, 0.2, seed=1))

@@ -55,6 +55,9 @@ def specs(given: Sequence[Mapping[str, Any] | FeatureSpec]) -> tuple[FeatureSpec
     names = [x.name for x in found]
     if not found or len(set(names)) < len(names):
         raise AmesError(f"features {', '.join(names) or 'none'}: give at least one, each of its own name")
+    for spec in found:
+        if type(spec.width) is not int or spec.width < 1:
+            raise AmesError(f"feature {spec.name}: width {spec.width!r}: give a whole number of at least 1")
     return found
 
 

@@ -36,7 +36,7 @@ class Projected(FeatureEmbedder):
         """Return the projected vectors of each feature, [B, n, dim], n at most its ``count``."""
         found = given(features, self.features)
         return [
-            x.with_descriptors(self.project[spec.name](x.descriptors))
+            x.with_descriptors(self.project[spec.name](x.descriptors.float()))
             for spec, x in zip(self.features, found, strict=True)
         ]
 
