@@ -14,6 +14,7 @@ from ames.training import Trainer, Validation
 from ames.training.distributed import Ranks, init_distributed
 from ames.training.resuming import Checkpoints
 from ames.training.tasks.pairwise import PairwiseTask
+from helpers.small_aff import AFF
 from helpers.small_training import (
     RECIPE,
     RERANKERS,
@@ -25,7 +26,7 @@ from helpers.small_training import (
     slow_down,
 )
 
-DEFAULTS = {"task": "pairwise", "recipe": {}, "pause": 0, "store": "local.hdf5", "seed": 0}
+DEFAULTS = {"task": "pairwise", "recipe": {}, "pause": 0, "store": "local.hdf5", "seed": 0, "bad": None}
 
 
 def made_task(options, data, validate, path):
@@ -37,6 +38,8 @@ def made_task(options, data, validate, path):
     if options["task"] == "documented":
         task = documented_task(seed, **common)
         task.validate = validate
+    elif options["task"] in AFF:
+        task = AFF[options["task"]](path.parent / "aff", seed, validate, options["bad"], **common)
     elif options["task"] in RERANKERS:
         task = reranker_task(options["task"], path, seed, validate, **common)
     elif options["task"] == "detector":
