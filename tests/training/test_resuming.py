@@ -11,12 +11,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ames.embedders.fusion import AttentiveSum, Orthogonal
 from ames.errors import AmesError
 from ames.models.checkpoints import load_model
 from ames.training import Trainer, resuming
 from ames.training.resuming import TERMINATED, Checkpoints, Interruption
 from helpers.commands import ROOT
 from helpers.killed_training import train
+from helpers.small_aff import AFF, DIM, stored, write_aff, write_features
 from helpers.small_networks import NETWORKS, write_photos
 from helpers.small_training import (
     RECIPE,
@@ -89,6 +91,50 @@ def test_a_student_and_accumulated_steps_too(store, tmp_path):
     with pytest.raises(Interrupted):
         trained(6, checkpoints=Checkpoints(tmp_path, every=1))
     assert same(whole, trained(checkpoints=Checkpoints(tmp_path, resume=True)))
+
+
+@pytest.mark.parametrize("stop", [(0, 1), (1, 0), (1, 2)])
+@pytest.mark.parametrize("name", AFF)
+def test_aff_resumes_with_what_was_drawn_and_counted(name, stop, tmp_path, one_thread):
+    """Dropout is drawn again as it was; the twins follow on from where they were."""
+    write_aff(tmp_path)
+    options = {"bad": {1: "cut.jpg", 8: "text.jpg"}, "dropout": 0.2, "ema": 0.9}
+    whole, broken = (AFF[name](tmp_path, **options) for _ in range(2))
+    first, history = weights(whole.model), Trainer(whole).fit()
+    assert not same(first, weights(whole.model))
+    assert all(record.get("unreadable") == 2 for record in history) == (name != "aff_gallery")
+    epoch = broken.epoch
+
+    def failing(number, start=0):
+        for place, batch in enumerate(epoch(number, start), start):
+            if (number, place) == stop:
+                raise Interrupted
+            yield batch
+
+    broken.epoch, kept = failing, tmp_path / "states"
+    with pytest.raises(Interrupted):
+        Trainer(broken, checkpoints=Checkpoints(kept, every=1)).fit()
+    resumed = AFF[name](tmp_path, seed=7, **options)
+    found = Trainer(resumed, checkpoints=Checkpoints(kept, resume=True)).fit()
+    assert same(weights(whole.model), weights(resumed.model))
+    assert [x | {"seconds": 0} for x in found] == [x | {"seconds": 0} for x in history]
+
+
+def test_aff_is_not_resumed_with_another_fusion_or_other_features(tmp_path):
+    write_aff(tmp_path)
+    kept = tmp_path / "states"
+    Trainer(AFF["aff_gallery"](tmp_path), checkpoints=Checkpoints(kept)).fit()
+    features = [x.to_dict() for x in stored(tmp_path).specs]
+    for kind in (AttentiveSum, Orthogonal):  # of equal arguments
+        other = AFF["aff_gallery"](tmp_path)
+        other.model.gallery = kind(features=features, dim=DIM)
+        with pytest.raises(
+            AmesError, match=r"its training was begun with gallery .*'Mixer'.*not .*; resume with"
+        ):
+            Trainer(other, checkpoints=Checkpoints(kept, resume=True)).fit()
+    write_features(tmp_path, seed=1)
+    with pytest.raises(AmesError, match="its training was begun with features"):
+        Trainer(AFF["aff_gallery"](tmp_path), checkpoints=Checkpoints(kept, resume=True)).fit()
 
 
 @pytest.mark.parametrize("name", RERANKERS)

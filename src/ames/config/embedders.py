@@ -19,7 +19,7 @@ from ames.embedders.base import Embedder, FeatureEmbedder
 from ames.embedders.checkpoints import load_trunk
 from ames.embedders.features import GLOBAL, LOCAL, FeatureSpec, StoredFeatures
 from ames.embedders.network import GlobalNetwork
-from ames.embedders.trunks import build_trunk
+from ames.embedders.trunks import FROM_SCRATCH, build_trunk
 from ames.errors import AmesError, first_line
 from ames.evaluation.embedded_search import EmbeddedSearch, feature_files
 from ames.training.data.augmentation import Augmentation
@@ -69,14 +69,20 @@ def build_fusion(config: DictConfig, specs: Sequence[FeatureSpec]) -> FeatureEmb
     return found
 
 
-def build_network(config: DictConfig) -> GlobalNetwork:
-    """Build ``config.network``, with the weights of ``trunk_weights``."""
+def build_network(config: DictConfig, *, replaced: bool = False) -> GlobalNetwork:
+    """Build ``config.network``, with the weights of ``trunk_weights``.
+
+    replaced: other weights are loaded next. If not, AmesError for a backbone of the library without weights:
+    its own random ones are for tests (maps of an EfficientNet-Lite are then below what GeM can see).
+    """
     network = _instantiate(config, "network")
     if not isinstance(network, GlobalNetwork):
         raise AmesError(f"network._target_ is {config.network._target_!r}: give a network of conf/network")
-    weights = config.trunk_weights
+    weights, name = config.trunk_weights, network.arguments["trunk"]
+    if weights is None and name not in FROM_SCRATCH and not replaced:
+        raise AmesError(f"trunk {name} has no weights yet: give trunk_weights=published, or their file")
     if weights == PUBLISHED:
-        trunk = build_trunk(network.arguments["trunk"], network.arguments["width"], weights=PUBLISHED)
+        trunk = build_trunk(name, network.arguments["width"], weights=PUBLISHED)
         network.backbone.load_state_dict(trunk.module.state_dict())
     elif weights is not None:
         load_trunk(network, Path(str(weights)))

@@ -20,6 +20,9 @@ from ames.weights.files import Weights, load_state, read_weights, save_content
 from ames.weights.tensor_names import count_layers
 
 _KEY = "embedder"  # of a file's description
+# Names of RAML's released files: of a teacher at 448 pixels, and of its student at 224.
+# cub-448r-resnet50-512-gem-w.pth, cub-S224r-T448r-resnet50-512-gem-w.pth
+_RELEASED = re.compile(r"(?P<set>.+?)-(?:S(?P<student>\d{3})r-T)?(?P<size>\d{3})r-(?P<rest>.+)")
 _COUNT = "num_batches_tracked"
 
 
@@ -62,18 +65,20 @@ def load_embedder(path: Path | str, side: str | None = None) -> Embedder:
     weights = read_weights(path)
     said = weights.about.get(_KEY)
     if said is None and (found := released_raml(weights, source=str(path))) is not None:
-        found.space = sha256(path)[:16]
+        found.space = _released_space(Path(path))
         return found
     if not isinstance(said, dict) or not isinstance(said.get("sides"), dict):
         raise AmesError(f"{path}: holds no embedder (ames train-embedder writes one)")
-    held = said["sides"]
+    held, space = said["sides"], said.get("space")
+    if not held or not isinstance(space, str):
+        raise AmesError(f"{path}: describes an embedder without a side or a space: write the file again")
     chosen = BOTH if BOTH in held else side or (next(iter(held)) if len(held) == 1 else None)
     if chosen is None:
         raise AmesError(f"{path}: holds the sides {' and '.join(held)}: say which, query or gallery")
     if chosen not in held:
         raise AmesError(f"{path}: holds the {' and '.join(held)} side alone; give the {chosen} side's file")
     embedder = _build(held[chosen], weights, f"{chosen}.", source=str(path))
-    embedder.side, embedder.space = chosen, str(said.get("space"))
+    embedder.side, embedder.space = chosen, space
     return embedder.eval()
 
 
@@ -119,9 +124,9 @@ def _build(said: Any, weights: Weights, prefix: str, *, source: str) -> Embedder
 def released_raml(weights: Weights, *, source: str) -> GlobalNetwork | None:
     """Return the network of a file that RAML's authors released, None if it is none.
 
-    Tensors are named ``backbone.<number>.…``, ``pool.p``, ``whiten.{weight,bias}``. The width of the input
-    is not in the file: 448 pixels are taken unless its name has S224r or -224r. BatchNorm's counts are added
-    where a file lacks them.
+    Tensors are named ``backbone.<number>.…``, ``pool.p``, ``whiten.{weight,bias}``. The size of the input
+    is not in the file, but in its name, as released: of a student "S224r" (of "-S224r-T448r-"), of a teacher
+    "448r". It is 448 pixels for other names. BatchNorm's counts are added where a file lacks them.
     """
     state = dict(weights.state)
     if not {"backbone.0.weight", "pool.p", "whiten.weight", "whiten.bias"} <= state.keys():
@@ -132,13 +137,22 @@ def released_raml(weights: Weights, *, source: str) -> GlobalNetwork | None:
     if not names:
         raise AmesError(f"{source}: a ResNet of {shape} blocks, which is none of {', '.join(DEPTHS)}")
     dim = len(state["whiten.bias"])
-    size = 224 if re.search(r"[S-]224r", Path(source).name) else 448
+    known = _RELEASED.fullmatch(Path(source).stem)
+    size = 448 if known is None else int(known["student"] or known["size"])
     network = GlobalNetwork(trunk=names[0], dim=dim, size=size)
     for name, x in network.state_dict().items():
         if name.endswith(_COUNT):
             state.setdefault(name, x)
     load_state(network, state, source=source)
     return network.eval()
+
+
+def _released_space(path: Path) -> str:
+    """Return the space of a released file: its teacher's name; of a file of another name its digest, because
+    nothing says then what it can be compared with.
+    """
+    known = _RELEASED.fullmatch(path.stem)
+    return sha256(path)[:16] if known is None else f"{known['set']}-{known['size']}r-{known['rest']}"
 
 
 def load_trunk(network: GlobalNetwork, path: Path | str) -> None:
@@ -169,10 +183,11 @@ _CLASSIFIERS = ("fc.", "classifier.")
 
 def _renamed(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return a file's tensors of a trunk, under the names that they have in it."""
+    needed = {name for name in wanted if not name.endswith(_COUNT)}
     for prefix in ("", "backbone.", "query.backbone.", "gallery.backbone.", "both.backbone."):
         own = {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}
-        if own and wanted.keys() <= own.keys():
-            return {name: own[name] for name in wanted}
+        if needed <= own.keys():
+            return {name: own[name] for name in wanted if name in own}
     found = {}
     for name, x in state.items():
         if name.startswith(_CLASSIFIERS):

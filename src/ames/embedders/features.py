@@ -34,6 +34,8 @@ class FeatureSpec:
     def __post_init__(self) -> None:
         if self.kind not in (LOCAL, GLOBAL):
             raise AmesError(f"feature {self.name}: kind {self.kind!r} is none of {LOCAL}, {GLOBAL}")
+        if not self.name or "." in self.name:  # torch names parameters by dots
+            raise AmesError(f"feature {self.name!r}: its name is empty or has a dot: rename its files")
         if self.count is not None and self.count < 1:
             raise AmesError(f"feature {self.name}: count {self.count} must be at least 1")
 
@@ -53,6 +55,9 @@ def specs(given: Sequence[Mapping[str, Any] | FeatureSpec]) -> tuple[FeatureSpec
     names = [x.name for x in found]
     if not found or len(set(names)) < len(names):
         raise AmesError(f"features {', '.join(names) or 'none'}: give at least one, each of its own name")
+    for spec in found:
+        if type(spec.width) is not int or spec.width < 1:
+            raise AmesError(f"feature {spec.name}: width {spec.width!r}: give a whole number of at least 1")
     return found
 
 
@@ -82,6 +87,17 @@ class StoredFeatures:
 
     def __len__(self) -> int:
         return len(next(iter(self._files.values())))
+
+    def check(self, wanted: Sequence[FeatureSpec]) -> None:
+        """AmesError names the first file that another backbone made than an embedder learned from."""
+        found = {x.name: x for x in self.specs}
+        for spec in wanted:
+            made = found[spec.name].backbone if spec.name in found else None
+            if made is not None and spec.backbone not in (None, made):
+                raise AmesError(
+                    f"{self.paths[spec.name]}: made by backbone {made!r}, but the embedder learned from "
+                    f"{spec.backbone!r}"
+                )
 
     def provenance(self) -> dict[str, dict[str, Any]]:
         """Return the record of each file, by the feature's name."""

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from ames.embedders.base import GALLERY, FeatureEmbedder
 from ames.embedders.features import GLOBAL, LOCAL, FeatureSpec, check_features, specs
 from ames.features import LocalFeatures
+from ames.models.base import constructor_arguments
 
 
 class Projected(FeatureEmbedder):
-    """One linear layer per feature, shared by the vectors of a set, to ``dim`` dimensions (AFF, NeurIPS 2023,
-    eq. 1). Locations and scales are ignored. Subclasses fuse the tokens.
+    """One linear layer per feature, shared by the vectors of a set, to ``dim`` dimensions (AFF, CVPR 2023).
+    Locations and scales are ignored. Subclasses fuse the tokens.
     """
 
     side = GALLERY
@@ -28,17 +29,15 @@ class Projected(FeatureEmbedder):
 
     def tokens(self, features: Mapping[str, LocalFeatures]) -> tuple[Tensor, Tensor]:
         """Return the tokens [B, S, dim] of all features, in their order, and which are real, bool [B, S]."""
-        check_features(features, self.features)
-        found = [features[x.name].trim(x.count or features[x.name].size) for x in self.features]
-        tokens = [self.project[x.name](y.descriptors) for x, y in zip(self.features, found, strict=True)]
-        return torch.cat(tokens, 1), torch.cat([x.valid for x in found], 1)
+        found = self.sets(features)
+        return torch.cat([x.descriptors for x in found], 1), torch.cat([x.valid for x in found], 1)
 
     def sets(self, features: Mapping[str, LocalFeatures]) -> list[LocalFeatures]:
-        """Return the projected vectors of each feature, [B, n, dim]."""
-        check_features(features, self.features)
+        """Return the projected vectors of each feature, [B, n, dim], n at most its ``count``."""
+        found = given(features, self.features)
         return [
-            features[x.name].with_descriptors(self.project[x.name](features[x.name].descriptors))
-            for x in self.features
+            x.with_descriptors(self.project[spec.name](x.descriptors.float()))
+            for spec, x in zip(self.features, found, strict=True)
         ]
 
     def pooled(self, features: Mapping[str, LocalFeatures]) -> tuple[Tensor, Tensor]:
@@ -54,6 +53,7 @@ class Mlp(Projected):
     def __init__(
         self, *, features: Sequence[Mapping[str, Any]], dim: int = 512, hidden: int | None = None
     ) -> None:
+        constructor_arguments(locals())
         super().__init__(features, dim)
         self.arguments = described(self, hidden=hidden)
         inner = hidden or 2 * dim
@@ -61,7 +61,7 @@ class Mlp(Projected):
 
     def forward(self, features: Mapping[str, LocalFeatures]) -> Tensor:
         vectors, valid = self.pooled(features)
-        return F.normalize(self.mlp((vectors * valid[..., None]).flatten(1)), dim=-1)
+        return unit_or_zero(self.mlp((vectors * valid[..., None]).flatten(1)), valid)
 
 
 class AttentiveSum(Projected):
@@ -70,6 +70,7 @@ class AttentiveSum(Projected):
     """
 
     def __init__(self, *, features: Sequence[Mapping[str, Any]], dim: int = 512) -> None:
+        constructor_arguments(locals())
         super().__init__(features, dim)
         self.arguments = described(self)
         self.weight = nn.Linear(dim, 1)
@@ -78,8 +79,8 @@ class AttentiveSum(Projected):
         vectors, valid = self.pooled(features)
         vectors = vectors.tanh()
         scores = self.weight(vectors)[..., 0].masked_fill(~valid, -torch.inf)
-        share = torch.where(valid, scores.softmax(1), 0).nan_to_num(0.0)
-        return F.normalize((share[..., None] * vectors).sum(1), dim=-1)
+        share = torch.where(valid, scores.softmax(1), 0)
+        return unit_or_zero((share[..., None] * vectors).sum(1), valid)
 
 
 class Orthogonal(Projected):
@@ -89,6 +90,7 @@ class Orthogonal(Projected):
     """
 
     def __init__(self, *, features: Sequence[Mapping[str, Any]], dim: int = 512) -> None:
+        constructor_arguments(locals())
         super().__init__(features, dim)
         self.arguments = described(self)
         self.join = nn.Linear(2 * dim, dim)
@@ -103,7 +105,8 @@ class Orthogonal(Projected):
         vectors = torch.cat([x.descriptors for x in others], 1)
         rest = vectors - (vectors * axis).sum(-1, keepdim=True) * axis
         beside = mean(rest, torch.cat([x.valid for x in others], 1))
-        return F.normalize(self.join(torch.cat((torch.as_tensor(whole), beside), -1)), dim=-1)
+        joined = self.join(torch.cat((torch.as_tensor(whole), beside), -1))
+        return unit_or_zero(joined, torch.cat([x.valid for x in found], 1))
 
 
 class Concatenation(FeatureEmbedder):
@@ -120,10 +123,24 @@ class Concatenation(FeatureEmbedder):
         self.dim = sum(x.width for x in self.features)
 
     def forward(self, features: Mapping[str, LocalFeatures]) -> Tensor:
-        check_features(features, self.features)
-        found = [features[x.name] for x in self.features]
+        found = given(features, self.features)
         vectors = [F.normalize(mean(x.descriptors.float(), x.valid), dim=-1) for x in found]
         return F.normalize(torch.cat(vectors, -1), dim=-1)
+
+
+def given(features: Mapping[str, LocalFeatures], wanted: Sequence[FeatureSpec]) -> list[LocalFeatures]:
+    """Return an embedder's features in its order, each cut to its ``count``; AmesError as
+    ``check_features``.
+    """
+    check_features(features, wanted)
+    return [features[x.name].trim(x.count or features[x.name].size) for x in wanted]
+
+
+def unit_or_zero(vectors: Tensor, valid: Tensor) -> Tensor:
+    """Return float32 vectors [B, dim] at unit length; zeros for an image without any of its features, bool
+    [B, n]: it must not find, or be found by, others of the kind.
+    """
+    return F.normalize(vectors.float(), dim=-1) * valid.any(1, keepdim=True)
 
 
 def mean(vectors: Tensor, valid: Tensor) -> Tensor:

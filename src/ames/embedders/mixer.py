@@ -1,6 +1,6 @@
 """The mixer of AFF: a transformer that fuses the features of several networks into one vector.
 
-Wu, Wang, Zhou, Li, Tian: "Asymmetric Feature Fusion for Image Retrieval" (CVPR 2023). No code of it was
+Wu, Wang, Zhou, Lu, Li: "Asymmetric Feature Fusion for Image Retrieval" (CVPR 2023). No code of it was
 released. What the paper's text leaves open (layers, heads, width of the feed-forward part) are arguments.
 """
 
@@ -13,14 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ames.embedders.fusion import Projected, described
+from ames.embedders.fusion import Projected, described, unit_or_zero
 from ames.errors import AmesError
 from ames.features import LocalFeatures
+from ames.models.base import constructor_arguments
 
 
 class Mixer(Projected):
     """A learnable fusion token before the projected features, ``layers`` transformer layers; the final fusion
     token, at unit length, is the image's vector. There are no positions: the order does not matter.
+
+    An image without any feature has a zero vector, which nothing finds.
 
     A layer: multi-head self-attention, residual, LayerNorm; two linear layers, residual, LayerNorm (post-norm
     unless ``pre_norm``). feedforward: width between the two, None: 2 dim. dropout: in training.
@@ -37,6 +40,7 @@ class Mixer(Projected):
         dropout: float = 0.1,
         pre_norm: bool = False,
     ) -> None:
+        constructor_arguments(locals())
         if dim % heads:
             raise AmesError(f"dim {dim} is not divisible by {heads} heads")
         super().__init__(features, dim)
@@ -64,4 +68,4 @@ class Mixer(Projected):
         for layer in self.layers:
             x = layer(x, src_key_padding_mask=padding)
         first = x[:, 0] if self.norm is None else self.norm(x[:, 0])
-        return F.normalize(first.float(), dim=-1)
+        return unit_or_zero(first, valid)

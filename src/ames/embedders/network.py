@@ -9,11 +9,12 @@ from ames.embedders.base import ImageEmbedder
 from ames.embedders.inputs import InputSpec
 from ames.embedders.pooling import GeM, unit
 from ames.embedders.trunks import build_trunk
+from ames.errors import AmesError
 from ames.models.base import constructor_arguments
 
 
 class GlobalNetwork(ImageEmbedder):
-    """Trunk -> GeM -> L2 -> whitening (a linear layer) -> L2 (RAML, ECCV 2022; AFF, NeurIPS 2023).
+    """Trunk -> GeM -> L2 -> whitening (a linear layer) -> L2 (RAML, WACV 2023; AFF, CVPR 2023).
 
     trunk: a name of ``ames.embedders.trunks``. width: factor of its channels. dim: of the vector; None: no
     whitening, the vector has the trunk's channels. reduce: channels of a 1 x 1 convolution with ReLU between
@@ -34,6 +35,8 @@ class GlobalNetwork(ImageEmbedder):
         resize: str = "crop",
     ) -> None:
         arguments = constructor_arguments(locals())
+        if not p > 0:
+            raise AmesError(f"p {p} of GeM must be above 0: 3 is usual")
         super().__init__()
         self.arguments = arguments
         built = build_trunk(trunk, width)

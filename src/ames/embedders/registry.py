@@ -20,6 +20,6 @@ CLASSES = {
 
 def embedder_class(name: object, *, source: str) -> type[Embedder]:
     """Return the class of this name; AmesError for a name that is none."""
-    if name not in CLASSES:
+    if not isinstance(name, str) or name not in CLASSES:
         raise AmesError(f"{source}: an embedder of class {name!r}, which is none of {', '.join(CLASSES)}")
-    return getattr(importlib.import_module(CLASSES[str(name)]), str(name))
+    return getattr(importlib.import_module(CLASSES[name]), name)

@@ -35,6 +35,7 @@ _BUILT: dict[str, Callable[[str, float], tuple[nn.Module, int]]] = {
     "mobilenet_v2": lambda _, width: mobilenet_v2(width),
     "shufflenet_v2": lambda _, width: shufflenet_v2(width),
 }
+FROM_SCRATCH = tuple(_BUILT)  # random weights of these can be trained
 TRUNKS = (*_BUILT, *(name for name, family in NETWORKS.items() if issubclass(family, MapBackbone)))
 
 
@@ -62,11 +63,11 @@ def build_trunk(name: str, width: float = 1.0, *, weights: str | None = None) ->
 
 
 class _Maps(nn.Module):
-    """The feature map of a backbone of the library."""
+    """The feature map of a backbone of the library, all of whose weights learn."""
 
     def __init__(self, network: MapBackbone) -> None:
         super().__init__()
-        self.network = network
+        self.network = network.requires_grad_(True)  # biases that came from a normalization are constants
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network.maps(images).local

@@ -118,6 +118,7 @@ class EmbeddedSearch:
             if len(stored) != len(self.names[split]):
                 path, rows = next(iter(files.values())), len(stored)
                 raise AmesError(f"{path}: {rows} images, but {len(self.names[split])} in the {split} list")
+            stored.check(embedder.features)
             self._stored[key] = stored
         return embed_stored(embedder, self._stored[key])
 

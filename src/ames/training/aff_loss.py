@@ -18,18 +18,19 @@ def regression(query: Tensor, gallery: Tensor) -> Tensor:
     return (query - gallery).square().sum(-1).mean()
 
 
-def contextual(query: Tensor, gallery: Tensor, *, temperature: float = 0.1) -> Tensor:
+def contextual(query: Tensor, gallery: Tensor, first: int = 0, *, temperature: float = 0.1) -> Tensor:
     """Like CSD (Wu et al., CVPR 2022): an image's similarities to the others of the batch on the gallery
     side, as a distribution, seen from the gallery's vector (the target) and from the query's.
 
-    query, gallery: unit vectors [B, d]. Returns the mean KL divergence; 0 for one image.
+    query: unit vectors [B, d] of this process's images; gallery: [N, d] of the whole batch, in which they
+    begin at row ``first``. Returns the mean KL divergence over the B images; 0 where N is 1.
     """
-    if len(query) < 2:
+    if len(gallery) < 2:
         return query.sum() * 0
-    itself = torch.eye(len(query), dtype=torch.bool, device=query.device)
-    seen = (query @ gallery.mT / temperature).masked_fill(itself, -torch.inf)
-    target = (gallery @ gallery.mT / temperature).masked_fill(itself, -torch.inf)
-    others = ~itself
+    own = gallery[first : first + len(query)]
+    others = ~torch.eye(len(gallery), dtype=torch.bool, device=query.device)[first : first + len(query)]
+    seen = (query @ gallery.mT / temperature).masked_fill(~others, -torch.inf)
+    target = (own @ gallery.mT / temperature).masked_fill(~others, -torch.inf)
     log_ratio = target.log_softmax(1)[others] - seen.log_softmax(1)[others]
     return (target.softmax(1)[others] * log_ratio).sum() / len(query)
 

@@ -20,7 +20,7 @@ _LARGEST = 1 - 1e-6  # of a cosine: the arc cosine has no finite gradient at 1
 
 def arcface_logits(vectors: Tensor, weight: Tensor, labels: Tensor, *, margin: float, scale: float) -> Tensor:
     """Return logits float [B, C]: ``scale`` times the cosine of vector and row, where the angle of the true
-    class is larger by ``margin``, unless it then exceeds pi: there it stays.
+    class is larger by ``margin``; an angle that would then exceed pi stays as it is.
 
     vectors [B, d] and weight [C, d] of any length; labels int64 [B]; margin in radians.
     """

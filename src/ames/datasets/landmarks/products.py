@@ -99,7 +99,10 @@ def _draw(task: _Task) -> list[tuple[str, int]]:
     product, mask = draw_product(task.set.generator(task.product, 0))
     for view in range(1, task.set.views + 1):
         image = render_product(product, mask, task.set.generator(task.product, view), task.set.side)
-        cv2.imwrite(str(task.folder / task.name(view)), image, [cv2.IMWRITE_JPEG_QUALITY, 90])
+        written, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])
+        if not written:
+            raise OSError(f"{task.name(view)}: OpenCV could not encode the picture")
+        (task.folder / task.name(view)).write_bytes(data.tobytes())
     return [(task.name(view), task.product) for view in range(1, task.set.views + 1)]
 
 

@@ -38,7 +38,7 @@ def is_finished(folder: Path, content: Mapping[str, Any]) -> bool:
         held = found if isinstance(found, dict) else {}
         other = ", ".join(
             f"{k}={held.get(k)!r} not {wanted.get(k)!r}"
-            for k in (*wanted, *held)
+            for k in wanted | held
             if held.get(k) != wanted.get(k)
         )
         raise AmesError(f"{folder} holds a dataset of other parameters ({other}); name a new folder")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ class AffBatch:
 
     classes: those that the batch is compared with, int64 (None: all, in order). pixels: float [B, 3, s, s],
     None without a query side; features: by name, each [B, n, D], None without a gallery side. left_out:
-    images of the whole batch that could not be read.
+    images of the whole batch that could not be read. seed: of what is drawn while the batch is learned.
     """
 
     rows: np.ndarray
@@ -35,15 +35,13 @@ class AffBatch:
     pixels: Tensor | None = None
     features: dict[str, LocalFeatures] | None = None
     left_out: int = 0
+    seed: int = 0
 
     def to(self, device: torch.device) -> AffBatch:
         """On another device."""
         features = None if self.features is None else {k: x.to(device) for k, x in self.features.items()}
-        labels, classes, pixels = (
-            None if x is None else x.to(device) for x in (self.labels, self.classes, self.pixels)
-        )
-        assert labels is not None
-        return AffBatch(self.rows, labels, classes, pixels, features, self.left_out)
+        classes, pixels = (None if x is None else x.to(device) for x in (self.classes, self.pixels))
+        return replace(self, labels=self.labels.to(device), classes=classes, pixels=pixels, features=features)
 
 
 class AffLoader:
@@ -68,9 +66,13 @@ class AffLoader:
     ) -> None:
         if photos is None and stored is None:
             raise AmesError("AFF learns from images, stored features or both: none are given")
-        for file, count in ((stored, None if stored is None else len(stored)), (photos, len(labels))):
-            if file is not None and count != len(labels):
-                raise AmesError(f"{_named(stored)}: {count} images, but {len(labels)} in the training list")
+        if stored is not None and len(stored) != len(labels):
+            path = next(iter(stored.paths.values()))
+            raise AmesError(f"{path}: {len(stored)} images, but {len(labels)} in the training list")
+        if photos is not None and (photos.items, photos.batch) != (len(labels), min(batch, len(labels))):
+            raise AmesError(
+                f"batches of {photos.batch} of {photos.items} photos, but of {batch} of {len(labels)} labels"
+            )
         self.labels, self.classes = labels, int(labels.max()) + 1
         self.photos, self.inputs, self.stored = photos, inputs or InputSpec(), stored
         self.batch, self.class_share, self.seed = min(batch, len(labels)), class_share, seed
@@ -96,6 +98,7 @@ class AffLoader:
             whole = order[place * self.batch : (place + 1) * self.batch]
             rng = np.random.default_rng([self.seed, 15, number, place])
             classes = sampled_classes(self.labels[whole], self.classes, self.class_share, rng)
+            own = np.random.default_rng([self.seed, 16, number, place, ranks.rank])
             labels = self.labels[batch.rows]
             if classes is not None:
                 labels = np.searchsorted(classes, labels)
@@ -106,6 +109,7 @@ class AffLoader:
                 batch.pixels,
                 None if self.stored is None else self.stored.read(batch.rows),
                 batch.left_out,
+                int(own.integers(1 << 62)),
             )
 
     def _parts(self, number: int, start: int, ranks: Ranks, order: np.ndarray) -> Iterator[AffBatch]:
@@ -137,7 +141,3 @@ class AffLoader:
         for local in self.stored.read(rows).values():
             found = zlib.crc32(np.ascontiguousarray(local.descriptors.numpy()).tobytes(), found)
         return found
-
-
-def _named(stored: StoredFeatures | None) -> str:
-    return "images" if stored is None else str(next(iter(stored.paths.values())))

@@ -1,16 +1,18 @@
 """The task of AFF: a mixer of stored features for the gallery, and a light network for the query.
 
-Wu, Wang, Zhou, Li, Tian: "Asymmetric Feature Fusion for Image Retrieval" (CVPR 2023). No code was released.
+Wu, Wang, Zhou, Lu, Li: "Asymmetric Feature Fusion for Image Retrieval" (CVPR 2023). No code was released.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -67,6 +69,12 @@ class AffRecipe(Recipe):
         for name in ("margin", "query_margin"):
             if not 0 <= getattr(self, name) < 1.5:
                 raise AmesError(f"{name} {getattr(self, name)} is outside [0, 1.5) radians")
+        if not 0 <= self.momentum < 1:
+            raise AmesError(f"momentum {self.momentum} is outside [0, 1): 0.9 averages about 10 steps")
+        if self.scale is not None and not self.scale > 0:
+            raise AmesError(f"scale {self.scale} leaves nothing of a logit: give more, or null")
+        if not self.lr > 0:
+            raise AmesError(f"lr {self.lr} must be above 0: query_lr counts relative to it")
         if self.compile:
             raise AmesError("compile=true: torch.compile is not tried with AFF's losses; leave it out")
 
@@ -169,7 +177,8 @@ class AffTask(Task[AffModel, AffBatch]):
         return len(self.loader)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[AffBatch]:
-        self._left_out = 0
+        if start == 0:
+            self._left_out = 0
         for batch in self.loader.epoch(number, start, self.ranks):
             self._left_out += batch.left_out
             yield batch
@@ -178,15 +187,22 @@ class AffTask(Task[AffModel, AffBatch]):
         return len(batch.rows)
 
     def loss(self, model: AffModel, batch: AffBatch) -> dict[str, Tensor]:
-        batch = batch.to(self.ranks.device)
-        nothing = batch.labels.new_zeros((), dtype=torch.float32)
-        mixer = query = accuracy = nothing
+        batch, device = batch.to(self.ranks.device), self.ranks.device
+        mixer = query = accuracy = batch.labels.new_zeros((), dtype=torch.float32)
+        fused = seen = None
         if self.recipe.stage != "query" and model.gallery is not None and batch.features is not None:
-            vectors = model.gallery(batch.features).float()
-            mixer, accuracy = self._arcface(vectors, model.classifier.weight, batch, self.recipe.margin)
+            if len(batch.rows):
+                with _drawn_from(batch.seed, device):
+                    fused = model.gallery(batch.features).float()
+            else:
+                mixer = _zero(model.gallery, model.classifier)
         if model.query is not None and batch.pixels is not None:
-            vectors = model.query(batch.pixels).float()
-            query, accuracy = self._query_loss(model, vectors, batch)
+            seen = model.query(batch.pixels).float()
+        with torch.autocast(device.type, enabled=False):  # in 16 bits a cosine near 1 is 1
+            if fused is not None:
+                mixer, accuracy = self._arcface(fused, model.classifier.weight, batch, self.recipe.margin)
+            if seen is not None:
+                query, accuracy = self._query_loss(model, seen, batch)
         return AffLosses(mixer + query, mixer.detach(), query.detach(), accuracy)._asdict()
 
     def _query_loss(self, model: AffModel, vectors: Tensor, batch: AffBatch) -> tuple[Tensor, Tensor]:
@@ -194,19 +210,34 @@ class AffTask(Task[AffModel, AffBatch]):
         if recipe.stage == "network":
             return self._arcface(vectors, model.classifier.weight, batch, recipe.query_margin)
         found, accuracy = self._arcface(vectors, twin, batch, recipe.query_margin)
-        if recipe.query_loss == "arcface" or not len(vectors):
+        if recipe.query_loss == "arcface":
             return found, accuracy
-        compared = model.gallery if recipe.stage == "query" else model.twin
-        assert compared is not None
-        assert batch.features is not None
-        with torch.no_grad():
-            target = compared.eval()(batch.features).float()
+        target = self._target(model, batch)
+        whole, first = (target, 0) if recipe.query_loss != "csd" else self._of_all(target)
+        if not len(vectors):
+            return found, accuracy
         if recipe.query_loss == "regression":
             return regression(vectors, target), accuracy
         if recipe.query_loss == "csd":
-            return contextual(vectors, target), accuracy
+            return contextual(vectors, whole, first), accuracy
         rows = twin if batch.classes is None else twin[batch.classes]
         return compatible(vectors, target, rows, batch.labels, scale=self._scale), accuracy
+
+    @torch.no_grad()
+    def _target(self, model: AffModel, batch: AffBatch) -> Tensor:
+        """What query losses compare with: the images' vectors [B, d] of the gallery side."""
+        side = model.gallery if self.recipe.stage == "query" else model.twin
+        assert side is not None
+        assert batch.features is not None
+        if not len(batch.rows):
+            return batch.labels.new_zeros((0, model.dim), dtype=torch.float32)
+        return side.eval()(batch.features).float()
+
+    def _of_all(self, vectors: Tensor) -> tuple[Tensor, int]:
+        """Vectors [N, d] of all processes, in their order, and the row at which this one's begin."""
+        counts = self.ranks.all_gather(np.array([len(vectors)]))
+        whole = torch.from_numpy(self.ranks.all_gather(vectors.T.cpu().numpy()).T.copy())
+        return whole.to(vectors.device), int(counts[: self.ranks.rank].sum())
 
     @property
     def _scale(self) -> float:
@@ -217,7 +248,7 @@ class AffTask(Task[AffModel, AffBatch]):
     ) -> tuple[Tensor, Tensor]:
         """The loss of one side, and its accuracy without the margin."""
         if not len(vectors):  # in one of several processes: nothing of its part could be read
-            return vectors.sum() * 0, vectors.detach().sum()
+            return vectors.sum(), vectors.detach().sum()
         rows = weight if batch.classes is None else weight[batch.classes]
         logits = arcface_logits(vectors, rows, batch.labels, margin=margin, scale=self._scale)
         with torch.no_grad():
@@ -232,8 +263,19 @@ class AffTask(Task[AffModel, AffBatch]):
     def epoch_metrics(self) -> dict[str, float]:
         return {"unreadable": self._left_out} if self._left_out else {}
 
+    def report(self, batch: AffBatch) -> dict[str, Any]:
+        return {"rows": self.ranks.all_gather(batch.rows).tolist()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"left_out": self._left_out}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._left_out = state["left_out"]
+
     def identity(self) -> dict[str, Any]:
-        sides = {name: one.arguments for name, one in self.model.sides().items()}
+        sides = {
+            name: {"class": type(one).__name__} | one.arguments for name, one in self.model.sides().items()
+        }
         frozen = {} if self.recipe.stage != "query" else {"classifier": weights_digest(self.model.classifier)}
         return {"loader": self.loader.settings(), "sides": sides} | frozen
 
@@ -245,3 +287,17 @@ class AffTask(Task[AffModel, AffBatch]):
         if self.recipe.stage == "gallery":
             extra = {"classifier.weight": model.classifier.weight.detach()}
         save_embedders(path, model.sides(), provenance={"epochs": epoch} | about, extra=extra)
+
+
+def _zero(*modules: nn.Module) -> Tensor:
+    """A loss of 0 whose gradient has zeros for every parameter: processes add gradients of equal lists."""
+    learning = [x for module in modules for x in module.parameters() if x.requires_grad]
+    return torch.stack([x.flatten()[:0].sum() for x in learning]).sum()
+
+
+@contextmanager
+def _drawn_from(seed: int, device: torch.device) -> Iterator[None]:
+    """Draw dropout from a batch's own seed, so that a training that was resumed draws the same."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
