@@ -20,6 +20,7 @@ from helpers.documents import commands, program
 TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXTS.remove(ROOT / "docs" / "extending.md")
 CONFIGS = {"evaluate": "test", "train": "train", "train_detector": "detector", "extract": "extract"}
+CONFIGS["train_embedder"] = "embedder"
 # What stands for something else, as the text around it says.
 PLACEHOLDERS = {"...": [], "…": [], "$DATA": ["data"], "${PWD}": ["."], "$OUT": ["out"]}
 OMITTED = {"extract": {"...": ["--images", "PHOTOS"]}}

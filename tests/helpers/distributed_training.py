@@ -15,6 +15,7 @@ from ames.training.distributed import Ranks, init_distributed
 from ames.training.resuming import Checkpoints
 from ames.training.tasks.pairwise import PairwiseTask
 from helpers.small_aff import AFF
+from helpers.small_networks import NETWORKS
 from helpers.small_training import (
     RECIPE,
     RERANKERS,
@@ -40,6 +41,8 @@ def made_task(options, data, validate, path):
         task.validate = validate
     elif options["task"] in AFF:
         task = AFF[options["task"]](path.parent / "aff", seed, validate, options["bad"], **common)
+    elif options["task"] in NETWORKS:
+        task = NETWORKS[options["task"]](path.parent / "photos", seed, validate, options["bad"], **common)
     elif options["task"] in RERANKERS:
         task = reranker_task(options["task"], path, seed, validate, **common)
     elif options["task"] == "detector":

@@ -19,6 +19,7 @@ from ames.training.resuming import TERMINATED, Checkpoints, Interruption
 from helpers.commands import ROOT
 from helpers.killed_training import train
 from helpers.small_aff import AFF, DIM, stored, write_aff, write_features
+from helpers.small_networks import NETWORKS, write_photos
 from helpers.small_training import (
     RECIPE,
     RERANKERS,
@@ -156,6 +157,39 @@ def test_every_reranker_resumes(name, store, tmp_path):
     resumed = reranker_task(name, store.path, seed=7, epochs=2)
     Trainer(resumed, checkpoints=Checkpoints(tmp_path, resume=True)).fit()
     assert same(weights(whole.model), weights(resumed.model))
+
+
+def same_records(a, b):
+    """But for seconds."""
+    return [x | {"seconds": 0} for x in a] == [x | {"seconds": 0} for x in b]
+
+
+@pytest.mark.parametrize("stop", [(0, 1), (1, 0), (1, 2)])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_resumes_with_what_was_mined_and_counted(name, stop, tmp_path, one_thread):
+    write_photos(tmp_path)
+    bad = {1: "cut.jpg", 8: "text.jpg"}
+    whole, broken = (NETWORKS[name](tmp_path, bad=bad, accumulate=1, ema=0.9) for _ in range(2))
+    first = weights(whole.model)
+    history = Trainer(whole).fit()
+    assert not same(first, weights(whole.model))
+    assert all(record["unreadable"] >= 1 for record in history)
+    epoch = broken.epoch
+
+    def failing(number, start=0):
+        for place, batch in enumerate(epoch(number, start)):
+            if (number, place) == stop:
+                raise Interrupted
+            yield batch
+
+    broken.epoch = failing
+    kept = tmp_path / "states"
+    with pytest.raises(Interrupted):
+        Trainer(broken, checkpoints=Checkpoints(kept, every=1)).fit()
+    resumed = NETWORKS[name](tmp_path, seed=7, bad=bad, accumulate=1, ema=0.9)
+    found = Trainer(resumed, checkpoints=Checkpoints(kept, resume=True)).fit()
+    assert same(weights(whole.model), weights(resumed.model))
+    assert same_records(history, found)
 
 
 def test_a_state_is_there_before_the_first_model(store, tmp_path, monkeypatch):

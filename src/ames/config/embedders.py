@@ -115,11 +115,16 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def training_photos(config: DictConfig, folder: Path, names: Sequence[str], labels: Any) -> TrainingPhotos:
+    """Open the images of a training list."""
+    return TrainingPhotos(optional_path(config, "images") or folder, names, labels)
+
+
 def photo_loader(
     config: DictConfig, folder: Path, names: Sequence[str], labels: Any, batch: int
 ) -> PhotoLoader:
     """Return batches of the training images, one view each."""
-    photos = TrainingPhotos(optional_path(config, "images") or folder, names, labels)
+    photos = training_photos(config, folder, names, labels)
     views = SquareView(whole(config, "crop_size"), augmentation(config))
     seed, workers = whole(config, "seed", least=0), whole(config, "num_workers", least=0)
     return PhotoLoader(photos, views, batch=batch, seed=seed, workers=workers)

@@ -107,6 +107,8 @@ class Learner:
 
     def step(self, done: int, total: int) -> None:
         """Change the weights at batch ``done`` of ``total``."""
+        if self.recipe.schedule == "onecycle":  # as released, it counts steps, not batches
+            done, total = done // self.recipe.accumulate, total // self.recipe.accumulate
         rate = self.recipe.lr * lr_factor(done, total, self.recipe.warmup, self.recipe.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)

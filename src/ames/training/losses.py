@@ -96,6 +96,23 @@ def contrastive_loss(features: Tensor, labels: Tensor, temperature: float = 0.05
     return -share[positive.any(1)].sum() / len(labels)
 
 
+def hinge_losses(
+    anchors: Tensor, positives: Tensor, negatives: Tensor, margin: float, pairs: Tensor | None = None
+) -> Tensor:
+    """Return for each anchor the mean of max(0, |a - p|^2 - |a - n|^2 + margin) over its pairs of a positive
+    and a negative, float [B].
+
+    anchors float [B, d], positives [B, P, d], negatives [B, N, d]; pairs bool [B, P, N]: which ones count
+    (None: all). An anchor without a pair has 0. RAML's teachers are trained with the sum over anchors.
+    """
+    near = (anchors[:, None] - positives).square().sum(-1)
+    far = (anchors[:, None] - negatives).square().sum(-1)
+    found = F.relu(near[:, :, None] - far[:, None] + margin)
+    if pairs is None:
+        return found.mean((1, 2))
+    return (found * pairs).sum((1, 2)) / pairs.sum((1, 2)).clamp(min=1)
+
+
 def _mean_over_read(tokens: Tensor, target: Tensor, *sides: tuple[int, int | np.ndarray]) -> Tensor:
     """Squared error of [P, 1 + N + M, d] over match token and each pair's first tokens of a side, as
     (slots, count): first a mean within each pair, then over pairs.

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
 from ames.training.distributed import Ranks
 from ames.training.recipe import Recipe
@@ -32,11 +33,10 @@ class Task(ABC, Generic[Model, Batch]):
 
     model: trained in place. validate: gets the model in evaluation mode, in the first process alone (None: no
     validation). ranks: the processes that train together, this one alone until ``start``. unit: of what
-    ``count`` is the number. drops_rest: batches at the end of an epoch that fill no step are not applied.
+    ``count`` is the number.
     """
 
     unit = "items"
-    drops_rest = False
 
     def __init__(
         self, model: Model, recipe: Recipe, validate: Callable[[Model], Validation] | None = None
@@ -92,7 +92,7 @@ class Task(ABC, Generic[Model, Batch]):
         "lr_scale", if it has one.
         """
         recipe = self.recipe
-        return AdamW(self.model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+        return torch.optim.AdamW(self.model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
 
     def gradient_weight(self, count: int, total: int) -> float:
         """Return the weight of the gradient of a mean over ``count`` items of this process, of ``total`` in

@@ -151,8 +151,7 @@ class Trainer:
         for batch in self.monitor.bar(batches, progress.epoch, progress.batch, recipe.epochs, len(task)):
             done = self._done
             progress.batch += 1
-            rest = progress.batch == len(task) and not task.drops_rest
-            full = progress.batch % recipe.accumulate == 0 or rest
+            full = progress.batch % recipe.accumulate == 0 or progress.batch == len(task)
             problem = self.ranks.first(task.problem(batch))
             items = 0
             if problem is None:

@@ -199,6 +199,15 @@ def test_items_of_several_images_come_flat_with_their_places(root):
     assert (one.pixels[0] != two.pixels[2]).any()  # as an anchor and as a third: other views
 
 
+def test_items_may_have_fewer_images(root):
+    drawn = np.array([[0, 1, -1], [3, -1, 2], [-1, 6, 0], [8, 9, 10]])
+    one, two = PhotoLoader(photos(root, BAD), SquareView(16), batch=2, items=4).epoch(0, drawn=drawn)
+    assert one.rows.tolist() == [0, 1, 3]
+    assert one.places.tolist() == [0, 1, 3]
+    assert (one.left_out, two.left_out) == (1, 0)  # what there is not is not left out
+    assert two.places.tolist() == [1, 2, 3, 4, 5]
+
+
 def test_a_reader_of_its_own_notes_what_it_could_not_read(root, caplog):
     made = photos(root, BAD)
     for _ in range(2):

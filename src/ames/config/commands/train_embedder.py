@@ -13,8 +13,9 @@ from omegaconf import DictConfig
 from ames.config import embedders as door
 from ames.config import training
 from ames.config.launch import CONF, launch, run
+from ames.config.raml import build_raml, build_raml_teacher
 from ames.config.values import number, whole
-from ames.embedders.base import GALLERY, QUERY, FeatureEmbedder
+from ames.embedders.base import GALLERY, FeatureEmbedder
 from ames.embedders.checkpoints import load_embedder
 from ames.errors import AmesError
 from ames.training import Task, Validation
@@ -36,7 +37,7 @@ def build_aff(config: DictConfig, ranks: Ranks) -> tuple[AffTask, dict[str, Any]
     folder, names, listed = door.training_list(config)
     training.refuse_keys_of_triplets(config.train_dataset, "AFF learns from images and their labels")
     stage, batch = str(config.stage), whole(config.train_dataset, "batch_size")
-    needs_features = stage != "query" or config.query_loss != "arcface"
+    needs_features = stage != "network" and (stage != "query" or config.query_loss != "arcface")
     stored = door.stored_features(config, folder) if needs_features else None
     query = door.build_network(config) if stage != "gallery" else None
     gallery = None if stored is None or stage == "query" else door.build_fusion(config, stored.specs)
@@ -102,13 +103,18 @@ def _validation(config: DictConfig) -> Callable[[AffModel], Validation] | None:
 
     def validate(trained: AffModel) -> Validation:
         sides = trained.sides()
-        metrics = test.metrics(sides.get(QUERY, sides[GALLERY]), sides[GALLERY])
+        first, last = next(iter(sides.values())), list(sides.values())[-1]  # gallery, query; or one for both
+        metrics = test.metrics(last, first)
         return Validation(metrics, metrics["val_map"])
 
     return validate
 
 
-TASKS: dict[str, Callable[[DictConfig, Ranks], tuple[Task[Any, Any], dict[str, Any]]]] = {"aff": build_aff}
+TASKS: dict[str, Callable[[DictConfig, Ranks], tuple[Task[Any, Any], dict[str, Any]]]] = {
+    "aff": build_aff,
+    "raml": build_raml,
+    "raml_teacher": build_raml_teacher,
+}
 
 
 @hydra.main(config_path=CONF, config_name="embedder", version_base="1.3")

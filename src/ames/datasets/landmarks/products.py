@@ -68,18 +68,18 @@ def draw_product(rng: np.random.Generator) -> tuple[Array, Array]:
 
 
 def render_product(product: Array, mask: Array, rng: np.random.Generator, side: int) -> Array:
-    """Return a picture of a product, uint8 [side, side, 3]: turned, lit, in a quarter partly hidden."""
+    """Return a picture of a product, uint8 [side, side, 3]: turned, lit, some partly hidden."""
     tone = rng.uniform(90, 225, 3) if rng.random() < 0.3 else np.full(3, rng.uniform(90, 235))
     ground = smooth_noise(rng, (side, side), side / 3)[..., None] * rng.uniform(0, 60) + tone
     image = ground.clip(0, 255).astype(np.uint8)
-    yaw, pitch, roll = rng.uniform(-50, 50), rng.uniform(-25, 25), rng.uniform(-30, 30)
-    shift = tuple(rng.uniform(-0.12, 0.12, 2) * side)
-    at = camera.plane_homography(mask.shape, (side, side), (yaw, pitch, roll), rng.uniform(0.5, 1.1), shift)
+    angles = (rng.uniform(-40, 40), rng.uniform(-20, 20), rng.uniform(-15, 15))
+    shift = tuple(rng.uniform(-0.08, 0.08, 2) * side)
+    at = camera.plane_homography(mask.shape, (side, side), angles, rng.uniform(0.65, 1.05), shift)
     seen = camera.warp(product, mask, at, (side, side), 0.0)
     motifs.paste(image, seen, 0, 0)
-    if rng.random() < 0.25:
+    if rng.random() < 0.15:
         scenery.occlude(rng, image, seen[1], float(rng.uniform(0.1, 0.4)))
-    image = camera.lit(rng, image, rng.uniform(0.6, 1.6), rng.uniform(0.6, 1.2), rng.uniform(0, 0.5))
+    image = camera.lit(rng, image, rng.uniform(0.7, 1.4), rng.uniform(0.7, 1.15), rng.uniform(0, 0.4))
     image = camera.blurred(rng, image, rng.uniform(0, 1.0), 0.0)
     return camera.noisy(rng, image, rng.uniform(1, 8))
 

@@ -54,11 +54,19 @@ class TrainingPhotos:
         Threads may call it.
         """
         try:
-            return read_image(self.root / self.names[row])
+            return read_image(self.path(row))
         except UnreadableImage as error:
-            if row not in self._named:
-                self._found[row] = str(error)
+            self.note(row, str(error))
             raise
+
+    def path(self, row: int) -> Path:
+        """Return where an image is."""
+        return self.root / self.names[row]
+
+    def note(self, row: int, reason: str) -> None:
+        """Note why an image is left out, for ``report``."""
+        if row not in self._named:
+            self._found[row] = reason
 
     @property
     def unreported(self) -> int:
@@ -73,7 +81,7 @@ class TrainingPhotos:
         for line in np.unique(ranks.all_gather(np.array(lines, dtype=object))).tolist():
             number, reason = line.split("\n", 1)
             if int(number) not in self._named and ranks.is_main:
-                log.warning("%s: left out: %s", self.root / self.names[int(number)], reason)
+                log.warning("%s: left out: %s", self.path(int(number)), reason)
             self._named.add(int(number))
 
     def settings(self) -> dict[str, Any]:
@@ -170,9 +178,9 @@ class PhotoLoader:
         """Yield the batches of epoch ``number`` (from 0), from its batch ``start`` on.
 
         All ``ranks`` (None: this process alone) iterate together. Each reads its part of a batch
-        (``np.array_split``). drawn: the items in their order, int64 [items, k] for items of k images (None:
-        ``order``). AmesError where a process would have no item, and in all processes where nothing of a
-        batch can be read.
+        (``np.array_split``). drawn: the items in their order, int64 [items, k] for items of k images or
+        fewer, -1 where there is none (None: ``order``). AmesError where a process would have no item, and in
+        all processes where nothing of a batch can be read.
         """
         ranks = ranks or Ranks()
         if self.batch < ranks.count:
@@ -184,7 +192,7 @@ class PhotoLoader:
         parts = (drawn[i * self.batch + part] for i in range(len(self)))
         found = ahead(partial(self._read, number), islice(parts, start, None), self.workers)
         for place, batch in enumerate(found, start):
-            wanted = drawn[: self.batch].size
+            wanted = int((drawn[place * self.batch : (place + 1) * self.batch] >= 0).sum())
             read, new = ranks.all_reduce_sum([len(batch.rows), self.photos.unreported])
             if new:
                 self.photos.report(ranks)
@@ -204,6 +212,8 @@ class PhotoLoader:
         rows, places, arrays = [], [], []
         columns = 1 if drawn.ndim == 1 else drawn.shape[1]
         for place, row in enumerate(drawn.reshape(-1).tolist()):
+            if row < 0:
+                continue
             key = [self.seed, 14, epoch, row, place % columns]
             try:
                 arrays.append(self.views(self.photos, row, partial(_generator, key)))

@@ -16,28 +16,30 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD, AdamW, Optimizer
 
-from ames.embedders.base import GALLERY, QUERY, Embedder, FeatureEmbedder, ImageEmbedder
+from ames.embedders.base import BOTH, GALLERY, QUERY, Embedder, FeatureEmbedder, ImageEmbedder
 from ames.embedders.checkpoints import save_embedders
 from ames.errors import AmesError
 from ames.io.hashing import weights_digest
 from ames.training.aff_loss import QUERY_LOSSES, compatible, contextual, regression
 from ames.training.arcface import Classifier, arcface_logits
 from ames.training.data.aff import AffBatch, AffLoader
+from ames.training.distributed import zero_loss
 from ames.training.recipe import Recipe, check_choice
 from ames.training.task import Task, Validation
 
-STAGES = ("joint", "gallery", "query")
+STAGES = ("joint", "gallery", "query", "network")
 
 
 @dataclass(frozen=True, kw_only=True)
 class AffRecipe(Recipe):
     """The paper gives 20 epochs, SGD, a rate that falls linearly, alpha 0.99. All other values are proposals.
 
-    stage: "joint" trains both sides; "gallery" the mixer alone, then "query" the network alone (two stages).
-    lr: of mixer and classifier; query_lr: of the query network. weight_decay: of matrices. momentum: of SGD,
-        with Nesterov; 0: none.
+    stage: "joint" trains both sides; "gallery" the mixer alone, then "query" the network alone (two stages);
+        "network" one network of images for both sides, with the classifier itself.
+    lr: of mixer and classifier; query_lr: of the query network. weight_decay: of matrices. optimizer: "sgd",
+        as in the paper, with Nesterov ``momentum`` (0: none), or "adamw", which learns more in few steps.
     margin, query_margin: of ArcFace, in radians, on the two sides. scale: of its logits, None: the square
         root of the embedding's width.
     alpha: of the momentum classifier, and of the momentum mixer that the other query losses compare with.
@@ -49,6 +51,7 @@ class AffRecipe(Recipe):
     query_lr: float = 0.001
     weight_decay: float = 1e-4
     schedule: str = "linear"
+    optimizer: str = "sgd"
     momentum: float = 0.9
     margin: float = 0.2
     query_margin: float = 0.2
@@ -61,6 +64,7 @@ class AffRecipe(Recipe):
         super().__post_init__()
         check_choice("query_loss", self.query_loss, QUERY_LOSSES)
         check_choice("stage", self.stage, STAGES)
+        check_choice("optimizer", self.optimizer, ("sgd", "adamw"))
         if not 0 <= self.alpha < 1:
             raise AmesError(f"alpha {self.alpha} is outside [0, 1): 0.99 averages about 100 steps")
         for name in ("margin", "query_margin"):
@@ -111,6 +115,8 @@ class AffModel(nn.Module):
 
     def sides(self) -> dict[str, Embedder]:
         """Return the embedders by their side."""
+        if self.gallery is None and self.query is not None:
+            return {BOTH: self.query}
         found: dict[str, Embedder | None] = {GALLERY: self.gallery, QUERY: self.query}
         return {name: one for name, one in found.items() if one is not None}
 
@@ -164,6 +170,8 @@ class AffTask(Task[AffModel, AffBatch]):
             ):
                 if chosen:
                     groups.append({"params": chosen, "lr_scale": rate, "weight_decay": decay})
+        if recipe.optimizer == "adamw":
+            return AdamW(groups, lr=recipe.lr)
         return SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
 
     def __len__(self) -> int:
@@ -188,7 +196,7 @@ class AffTask(Task[AffModel, AffBatch]):
                 with _drawn_from(batch.seed, device):
                     fused = model.gallery(batch.features).float()
             else:
-                mixer = _zero(model.gallery, model.classifier)
+                mixer = zero_loss(model.gallery, model.classifier)
         if model.query is not None and batch.pixels is not None:
             seen = model.query(batch.pixels).float()
         with torch.autocast(device.type, enabled=False):  # in 16 bits a cosine near 1 is 1
@@ -200,6 +208,8 @@ class AffTask(Task[AffModel, AffBatch]):
 
     def _query_loss(self, model: AffModel, vectors: Tensor, batch: AffBatch) -> tuple[Tensor, Tensor]:
         recipe, twin = self.recipe, model.classifier.twin
+        if recipe.stage == "network":
+            return self._arcface(vectors, model.classifier.weight, batch, recipe.query_margin)
         found, accuracy = self._arcface(vectors, twin, batch, recipe.query_margin)
         if recipe.query_loss == "arcface":
             return found, accuracy
@@ -239,7 +249,8 @@ class AffTask(Task[AffModel, AffBatch]):
     ) -> tuple[Tensor, Tensor]:
         """The loss of one side, and its accuracy without the margin."""
         if not len(vectors):  # in one of several processes: nothing of its part could be read
-            return vectors.sum(), vectors.detach().sum()
+            nothing = vectors.sum() + weight[:0].sum()
+            return nothing, nothing.detach()
         rows = weight if batch.classes is None else weight[batch.classes]
         logits = arcface_logits(vectors, rows, batch.labels, margin=margin, scale=self._scale)
         with torch.no_grad():
@@ -278,12 +289,6 @@ class AffTask(Task[AffModel, AffBatch]):
         if self.recipe.stage == "gallery":
             extra = {"classifier.weight": model.classifier.weight.detach()}
         save_embedders(path, model.sides(), provenance={"epochs": epoch} | about, extra=extra)
-
-
-def _zero(*modules: nn.Module) -> Tensor:
-    """A loss of 0 whose gradient has zeros for every parameter: processes add gradients of equal lists."""
-    learning = [x for module in modules for x in module.parameters() if x.requires_grad]
-    return torch.stack([x.flatten()[:0].sum() for x in learning]).sum()
 
 
 @contextmanager
