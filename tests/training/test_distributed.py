@@ -21,7 +21,7 @@ from ames.training.resuming import TERMINATED
 from ames.weights.files import read_weights
 from helpers.commands import ROOT
 from helpers.distributed_training import train
-from helpers.small_aff import AFF, stored, write_aff
+from helpers.small_aff import stored, write_aff
 from helpers.small_networks import IMAGES, NETWORKS, write_photos
 from helpers.small_training import RERANKERS, loader, write_store
 
@@ -55,6 +55,7 @@ def history(folder, out, rank=0):
 FIRST = np.random.default_rng([0, 13, 0]).permutation(IMAGES).tolist()
 IDLE = {count: {str(row): "cut.jpg" for row in FIRST[:count]} for count in (2, 4)}
 BAD = {"7": "cut.jpg", "12": "empty.jpg"}
+SHARED = ("aff_csd", "aff_sampled", "aff_network")
 OPTIONS = {
     "pairs": {"recipe": {"desc_num_sampling": "pair", "accumulate": 2, "ema": 0.9}, "store": "unequal.hdf5"},
     "distilled": {"task": "distilled", "store": "unequal.hdf5"},
@@ -64,7 +65,7 @@ OPTIONS = {
     # A low rate: normalization over a few images of 32 pixels blows up how sums are rounded.
     **{name: {"task": name, "bad": BAD, "recipe": {"lr": 1e-4}} for name in NETWORKS},
     "idle": {"task": "raml", "bad": IDLE[2], "recipe": {"lr": 1e-4}},
-    **{name: {"task": name, "bad": IDLE[4], "recipe": {"lr": 1e-3, "query_lr": 1e-4}} for name in AFF},
+    **{name: {"task": name, "bad": IDLE[4], "recipe": {"lr": 1e-3, "query_lr": 1e-4}} for name in SHARED},
 }
 
 
@@ -114,7 +115,7 @@ def test_two_processes_train_what_one_trains(shared, name):
         LocalFeatures.from_descriptors(torch.randn(20, 8, 16), vector=torch.randn(20, 16)) for _ in range(2)
     )
     paths = [shared / f"{name}{n}.pt" for n in (1, 2)]
-    if name in AFF:
+    if name in SHARED:
         features, images = stored(shared / "aff").read(np.arange(IMAGES)), torch.rand(20, 3, 40, 40)
         for side in sides_of(paths[0]):
             whole, parts = (load_embedder(path, None if side == "both" else side) for path in paths)
