@@ -361,7 +361,8 @@ def test_a_name_that_does_not_exist_is_one_sentence_after_another():
 
 def test_an_error_has_the_name_that_the_command_was_called_by(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", sys.argv)
-    for words in (["train", "data_root=x"], ["evaluate", "data_root"], ["train-detector", "experiment=x"]):
+    commands = (["train", "data_root=x"], ["evaluate", "data_root"], ["train-detector", "experiment=x"])
+    for words in (*commands, ["train-embedder", "data_root=x"]):
         monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)  # which the command before has set
         refused(capsys, f"ames {words[0]}: ", *words, f"hydra.run.dir={tmp_path}")
 

@@ -39,6 +39,11 @@ def names(group):
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
+def trains_an_embedder(experiment):
+    """Those are in test_train_embedder.py."""
+    return "/method:" in (CONF / "experiment" / f"{experiment}.yaml").read_text()
+
+
 def composed(name, *overrides):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose(name, [*overrides])
@@ -53,9 +58,13 @@ def test_there_is_a_test_for_every_group():
         "dataset",
         "descriptors",
         "experiment",
+        "fusion",  # this and the next but one: test_train_embedder.py
+        "method",
         "model",
+        "network",
     }
-    assert names(".") == ["detector", "extract", "test", "train", "training"]  # the last: part of two others
+    # The last one is part of those that train.
+    assert names(".") == ["detector", "embedder", "extract", "test", "train", "training"]
 
 
 @pytest.mark.parametrize("model", names("model"))
@@ -96,7 +105,7 @@ def test_datasets_compose(dataset):
         assert tuple(door.protocols(config.test_dataset)) == PROTOCOLS.get(dataset, REVISITED)
 
 
-@pytest.mark.parametrize("experiment", names("experiment"))
+@pytest.mark.parametrize("experiment", [x for x in names("experiment") if not trains_an_embedder(x)])
 def test_experiments_compose(experiment):
     command = "train" if "-train" in experiment else "test"
     config = composed(command, f"experiment={experiment}", "data_root=x")
@@ -131,7 +140,7 @@ def test_a_detector_s_training_composes(dataset, words):
     assert composed("detector", "desc_name=any").desc_name == "any"  # the width is that of its file
 
 
-@pytest.mark.parametrize("command", ["detector", "extract", "test", "train"])
+@pytest.mark.parametrize("command", ["detector", "embedder", "extract", "test", "train"])
 def test_two_runs_of_one_second_have_their_own_folders(command):
     hydra = OmegaConf.load(CONF / f"{command}.yaml").hydra
     folders = [OmegaConf.to_container(hydra, resolve=False)[kind]["dir"] for kind in ("run", "sweep")]
@@ -681,7 +690,7 @@ def test_what_train_detector_refuses(data, spoiled, tmp_path, words, message):
     assert not list(tmp_path.rglob("*.pt"))
 
 
-@pytest.mark.parametrize("script", ["evaluate", "train", "train_detector", "extract"])
+@pytest.mark.parametrize("script", ["evaluate", "train", "train_detector", "train_embedder", "extract"])
 @pytest.mark.parametrize("value", ["a=b", "a#b", "a(b", "a&b", "ümlaut", 'a"b=c', "two words=x"])
 def test_values_that_hydra_cannot_read_are_named_and_quoted(script, value):
     key = "images" if script == "extract" else "data_root"

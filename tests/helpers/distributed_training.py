@@ -39,10 +39,10 @@ def made_task(options, data, validate, path):
     if options["task"] == "documented":
         task = documented_task(seed, **common)
         task.validate = validate
-    elif options["task"] in NETWORKS:
-        task = NETWORKS[options["task"]](path.parent / "photos", seed, validate, options["bad"], **common)
     elif options["task"] in AFF:
         task = AFF[options["task"]](path.parent / "aff", seed, validate, options["bad"], **common)
+    elif options["task"] in NETWORKS:
+        task = NETWORKS[options["task"]](path.parent / "photos", seed, validate, options["bad"], **common)
     elif options["task"] in RERANKERS:
         task = reranker_task(options["task"], path, seed, validate, **common)
     elif options["task"] == "detector":

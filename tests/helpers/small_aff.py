@@ -59,13 +59,13 @@ def photo_loader(folder, bad=None, *, batch=8, seed=0, workers=0):
     return PhotoLoader(TrainingPhotos(folder, names, LABELS), view, batch=batch, seed=seed, workers=workers)
 
 
-def aff_loader(folder, bad=None, *, stage="joint", features=True, share=1.0, seed=0, **options):
+def aff_loader(folder, bad=None, *, stage="joint", share=1.0, seed=0, **options):
     photos = None if stage == "gallery" else photo_loader(folder, bad, seed=seed, **options)
     return AffLoader(
         LABELS,
         batch=options.get("batch", 8),
         photos=photos,
-        stored=stored(folder) if features else None,
+        stored=None if stage == "network" else stored(folder),
         class_share=share,
         seed=seed,
     )
@@ -76,10 +76,13 @@ def aff_task(folder, seed=0, validate=None, bad=None, *, dropout=0.0, share=1.0,
     chosen = AffRecipe(**RECIPE | recipe)
     loader = aff_loader(folder, bad, stage=chosen.stage, share=share)
     torch.manual_seed(seed)
-    mixer = Mixer(
-        features=[x.to_dict() for x in stored(folder).specs], dim=DIM, heads=2, layers=1, dropout=dropout
+    features = [x.to_dict() for x in stored(folder).specs]
+    mixer = Mixer(features=features, dim=DIM, heads=2, layers=1, dropout=dropout)
+    model = AffModel(
+        None if chosen.stage == "network" else mixer,
+        None if chosen.stage == "gallery" else network(),
+        CLASSES,
     )
-    model = AffModel(mixer, None if chosen.stage == "gallery" else network(), CLASSES)
     if first is not None:
         model.gallery.load_state_dict(first.gallery.state_dict())
         model.classifier.load_state_dict(first.classifier.state_dict())
@@ -92,4 +95,5 @@ AFF = {
     "aff_csd": lambda *given, **recipe: aff_task(*given, query_loss="csd", **recipe),
     "aff_sampled": lambda *given, **recipe: aff_task(*given, share=0.5, query_loss="lce", **recipe),
     "aff_gallery": lambda *given, **recipe: aff_task(*given, stage="gallery", **recipe),
+    "aff_network": lambda *given, **recipe: aff_task(*given, stage="network", **recipe),
 }

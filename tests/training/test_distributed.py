@@ -12,18 +12,17 @@ import pytest
 import torch
 
 from ames.backbones.detector import load_detector
-from ames.embedders.checkpoints import load_embedder
+from ames.embedders.checkpoints import load_embedder, sides_of
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.models.checkpoints import load_model
 from ames.training.distributed import Ranks, init_distributed
 from ames.training.resuming import TERMINATED
 from ames.weights.files import read_weights
-from helpers import small_networks
 from helpers.commands import ROOT
 from helpers.distributed_training import train
-from helpers.small_aff import AFF, IMAGES, stored, write_aff
-from helpers.small_networks import NETWORKS, write_photos
+from helpers.small_aff import stored, write_aff
+from helpers.small_networks import IMAGES, NETWORKS, write_photos
 from helpers.small_training import RERANKERS, loader, write_store
 
 SCRIPT = ROOT / "tests" / "helpers" / "distributed_training.py"
@@ -52,23 +51,21 @@ def history(folder, out, rank=0):
     return json.loads((folder / f"{out}-{rank}.json").read_text())
 
 
-# What the first of two processes reads of the first batch of RAML's training: both images are broken.
-BROKEN = np.random.default_rng([0, 13, 0]).permutation(small_networks.IMAGES)[:2].tolist()
+# What the first of two processes reads of the first batch, 2 images of RAML and 4 of AFF: all are broken.
+FIRST = np.random.default_rng([0, 13, 0]).permutation(IMAGES).tolist()
+IDLE = {count: {str(row): "cut.jpg" for row in FIRST[:count]} for count in (2, 4)}
 BAD = {"7": "cut.jpg", "12": "empty.jpg"}
-# Of AFF's first batch, the part of the first process: all of its images are broken.
-FIRST = np.random.default_rng([0, 13, 0]).permutation(IMAGES)[:4].tolist()
-IDLE = {str(row): "cut.jpg" for row in FIRST}
+SHARED = ("aff_csd", "aff_sampled", "aff_network")
 OPTIONS = {
     "pairs": {"recipe": {"desc_num_sampling": "pair", "accumulate": 2, "ema": 0.9}, "store": "unequal.hdf5"},
     "distilled": {"task": "distilled", "store": "unequal.hdf5"},
     "documented": {"task": "documented", "recipe": {"accumulate": 2}},
-    # A low rate: normalization over a few images of 40 pixels blows up how sums are rounded.
-    **{name: {"task": name, "bad": IDLE, "recipe": {"lr": 1e-3, "query_lr": 1e-4}} for name in AFF},
     "detector": {"task": "detector", "recipe": {"accumulate": 2, "ema": 0.9}, "store": "unequal.hdf5"},
     **{name: {"task": name, "store": "unequal.hdf5"} for name in RERANKERS},
     # A low rate: normalization over a few images of 32 pixels blows up how sums are rounded.
     **{name: {"task": name, "bad": BAD, "recipe": {"lr": 1e-4}} for name in NETWORKS},
-    "idle": {"task": "raml", "bad": {str(row): "cut.jpg" for row in BROKEN}, "recipe": {"lr": 1e-4}},
+    "idle": {"task": "raml", "bad": IDLE[2], "recipe": {"lr": 1e-4}},
+    **{name: {"task": name, "bad": IDLE[4], "recipe": {"lr": 1e-3, "query_lr": 1e-4}} for name in SHARED},
 }
 
 
@@ -82,8 +79,8 @@ def shared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shared")
     write_store(folder / "local.hdf5")
     write_store(folder / "unequal.hdf5", unequal=True)
-    write_photos(folder / "photos")
     write_aff(folder / "aff")
+    write_photos(folder / "photos")
     trainings = [{"out": f"{name}2.pt", **options} for name, options in OPTIONS.items()]
     trainings += [
         {"out": "same.pt"},
@@ -118,13 +115,14 @@ def test_two_processes_train_what_one_trains(shared, name):
         LocalFeatures.from_descriptors(torch.randn(20, 8, 16), vector=torch.randn(20, 16)) for _ in range(2)
     )
     paths = [shared / f"{name}{n}.pt" for n in (1, 2)]
-    if name in AFF:
-        features = stored(shared / "aff").read(np.arange(IMAGES))
-        whole, parts = (load_embedder(path, "gallery")(features) for path in paths)
-        if name != "aff_gallery":
-            images, (one, two) = torch.rand(20, 3, 40, 40), (load_embedder(path, "query") for path in paths)
-            torch.testing.assert_close(two(images), one(images), rtol=1e-4, atol=1e-4)
-    elif name == "documented":
+    if name in SHARED:
+        features, images = stored(shared / "aff").read(np.arange(IMAGES)), torch.rand(20, 3, 40, 40)
+        for side in sides_of(paths[0]):
+            whole, parts = (load_embedder(path, None if side == "both" else side) for path in paths)
+            given = features if side == "gallery" else images
+            torch.testing.assert_close(parts(given), whole(given), rtol=1e-4, atol=1e-4)
+        return
+    if name == "documented":
         whole, parts = (read_weights(path).state["weight"] for path in paths)
     elif name in PHOTOS:
         images = 2 * torch.rand(20, 3, 32, 32) - 1

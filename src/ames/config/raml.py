@@ -75,7 +75,7 @@ def _network(config: DictConfig) -> tuple[GlobalNetwork, GlobalNetwork | None]:
     """Return the network that learns, and the one of ``start_from`` whose weights it has."""
     if config.start_from is not None and config.trunk_weights is not None:
         raise AmesError("start_from gives all weights: leave trunk_weights out")
-    network = door.build_network(config)
+    network = door.build_network(config, replaced=config.start_from is not None)
     if config.start_from is None:
         if config.trunk_weights is None and config.batch_norm == "frozen":
             raise AmesError(

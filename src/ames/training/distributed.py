@@ -105,6 +105,14 @@ class Ranks:
         return np.concatenate(parts, axis=-1)
 
 
+def zero_loss(*modules: nn.Module) -> Tensor:
+    """Return a loss of 0 of a process without an item: every parameter that learns has a gradient, of zeros,
+    because ``Ranks.add_gradients`` joins those of the same parameters.
+    """
+    learning = [x for module in modules for x in module.parameters() if x.requires_grad]
+    return torch.stack([x.flatten()[:0].sum() for x in learning]).sum()
+
+
 class SyncedBatchNorm(_BatchNorm):
     """Batch normalization over the batches of all processes, on any device: torch's own needs GPUs."""
 

@@ -123,7 +123,7 @@ def test_settings_tell_lists_features_and_seeds_apart(folder, tmp_path):
         aff_loader(folder, share=0.5),
         aff_loader(folder, batch=6),
         aff_loader(folder, stage="gallery"),
-        aff_loader(folder, features=False),
+        aff_loader(folder, stage="network"),
     ):
         assert other.settings() != settings
 

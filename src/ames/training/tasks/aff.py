@@ -25,6 +25,7 @@ from ames.io.hashing import weights_digest
 from ames.training.aff_loss import QUERY_LOSSES, compatible, contextual, regression
 from ames.training.arcface import Classifier, arcface_logits
 from ames.training.data.aff import AffBatch, AffLoader
+from ames.training.distributed import zero_loss
 from ames.training.recipe import Recipe, check_choice
 from ames.training.task import Task, Validation
 
@@ -38,7 +39,7 @@ class AffRecipe(Recipe):
     stage: "joint" trains both sides; "gallery" the mixer alone, then "query" the network alone (two stages);
         "network" one network of images for both sides, with the classifier itself.
     lr: of mixer and classifier; query_lr: of the query network. weight_decay: of matrices. optimizer: "sgd",
-        as in the paper, with Nesterov ``momentum``, or "adamw", which learns more in few steps.
+        as in the paper, with Nesterov ``momentum`` (0: none), or "adamw", which learns more in few steps.
     margin, query_margin: of ArcFace, in radians, on the two sides. scale: of its logits, None: the square
         root of the embedding's width.
     alpha: of the momentum classifier, and of the momentum mixer that the other query losses compare with.
@@ -195,7 +196,7 @@ class AffTask(Task[AffModel, AffBatch]):
                 with _drawn_from(batch.seed, device):
                     fused = model.gallery(batch.features).float()
             else:
-                mixer = _zero(model.gallery, model.classifier)
+                mixer = zero_loss(model.gallery, model.classifier)
         if model.query is not None and batch.pixels is not None:
             seen = model.query(batch.pixels).float()
         with torch.autocast(device.type, enabled=False):  # in 16 bits a cosine near 1 is 1
@@ -248,7 +249,8 @@ class AffTask(Task[AffModel, AffBatch]):
     ) -> tuple[Tensor, Tensor]:
         """The loss of one side, and its accuracy without the margin."""
         if not len(vectors):  # in one of several processes: nothing of its part could be read
-            return vectors.sum(), vectors.detach().sum()
+            nothing = vectors.sum() + weight[:0].sum()
+            return nothing, nothing.detach()
         rows = weight if batch.classes is None else weight[batch.classes]
         logits = arcface_logits(vectors, rows, batch.labels, margin=margin, scale=self._scale)
         with torch.no_grad():
@@ -287,12 +289,6 @@ class AffTask(Task[AffModel, AffBatch]):
         if self.recipe.stage == "gallery":
             extra = {"classifier.weight": model.classifier.weight.detach()}
         save_embedders(path, model.sides(), provenance={"epochs": epoch} | about, extra=extra)
-
-
-def _zero(*modules: nn.Module) -> Tensor:
-    """A loss of 0 whose gradient has zeros for every parameter: processes add gradients of equal lists."""
-    learning = [x for module in modules for x in module.parameters() if x.requires_grad]
-    return torch.stack([x.flatten()[:0].sum() for x in learning]).sum()
 
 
 @contextmanager
