@@ -424,7 +424,7 @@ def test_boxes_of_a_ground_truth(root, tmp_path, capsys):
             ["--backbone", "rootsift", "--weight-by", "norm"],
             "backbone rootsift: is no network; leave weight-by out",
         ),
-        (["--backbone", "rootsift", "--global", "none"], "is no network; leave global out"),
+        (["--backbone", "rootsift", "--global", "gem"], "is no network; leave global out"),
     ],
 )
 def test_what_the_command_refuses(root, tmp_path, capsys, monkeypatch, words, message):

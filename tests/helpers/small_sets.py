@@ -2,10 +2,13 @@
 
 import numpy as np
 
+from ames.cli.main import main
 from ames.datasets.ground_truth import GroundTruth, save_ground_truth
 from ames.datasets.layout import DatasetFolder
+from ames.datasets.lists import write_names
 from ames.global_search.shortlist import Shortlist
 from golden import data_root
+from helpers import photos
 
 REVISITED_KEYS = {"easy": 2, "hard": 3, "junk": 2}
 
@@ -33,3 +36,17 @@ def made(path, *, keys=REVISITED_KEYS, queries=6, gallery=150, distractors=0, se
     for split, x in local.items():
         data_root.write_local(folder.local(split), x, rng, 1, padded=False)
     return folder
+
+
+def prepared_photos(folder):
+    """A test set of photos with RootSIFT's files: eight scenes, two of which are asked for."""
+    gallery = [f"g{seed}.png" for seed in range(8)]
+    for seed, name in enumerate(gallery):
+        photos.save(folder / name, photos.scene(seed))
+    for seed in (2, 5):
+        photos.save(folder / f"q{seed}.png", photos.scene(seed, view=1))
+    write_names(folder / "test_gallery.txt", gallery)
+    write_names(folder / "test_query.txt", ["q2.png", "q5.png"])
+    truth = [{"ok": np.array([seed]), "junk": np.array([], int)} for seed in (2, 5)]
+    save_ground_truth(folder / f"gnd_{folder.name}.json", GroundTruth(truth, gallery, ["q2.png", "q5.png"]))
+    assert main(["prepare", str(folder), "--backbone", "rootsift", "--workers", "0"]) == 0

@@ -62,12 +62,12 @@ def make_backbone(
     (``ames.backbones.composed``). weights: a file of the network's authors, a Hugging Face folder (vision
     transformers), a name of the hub, or ``PUBLISHED``; None: random ones from ``seed``. attention: maps with
     weights, where a network has a class token or a pooling head. vector: False: of two networks, the one of
-    local features alone. AmesError lists the known names.
+    local features alone; of rootsift, no VLAD. AmesError lists the known names.
     """
     if name == "rootsift":
         if weights != PUBLISHED:
             raise AmesError("rootsift has no weights to choose: leave weights out")
-        return RootSift(vlad=Vlad.load(shipped_path(ROOTSIFT_GLOBAL)))
+        return RootSift(vlad=Vlad.load(shipped_path(ROOTSIFT_GLOBAL)) if vector else None)
     made_of = _composition(name)
     if made_of is not None:
         _check_parts(name, made_of)

@@ -16,12 +16,14 @@ class ImageFeatures:
     """Features of one image: local [N, D], and the global vector float32 [G] (None if not asked for). Of B
     images: [B, N, D], shorter ones padded, and [B, G].
 
-    backbone: what made them, where it is known.
+    backbone: what made them, where it is known. space: of the embedder that made the vector, None: the
+    backbone did, or nobody knows.
     """
 
     local: LocalFeatures
     vector: np.ndarray | None
     backbone: str | None = None
+    space: str | None = None
 
 
 class FeatureMaps(NamedTuple):

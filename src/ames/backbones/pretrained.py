@@ -26,8 +26,8 @@ from ames.weights.tensor_names import check_shapes
 
 PUBLISHED = "published"  # weights that the authors released; fetched if missing
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET_MEAN: tuple[float, float, float] = (0.485, 0.456, 0.406)
+IMAGENET_STD: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _PATIENCE = 5.0  # seconds for the hub to answer, at each of its addresses

@@ -31,6 +31,9 @@ def register(commands: Any) -> None:
     add("--temp", type=float, default=1.0, help="gamma for checkpoints without their own (1)")
     add("--protocol", nargs="+", default=[], metavar="NAME", help="(default: those for the ground truth)")
     add("--extra-bytes", type=natural, default=0, help="bytes per image beside local descriptors (0)")
+    add("--embedders", nargs="+", metavar="FILE[:QUERYFILE]", help="vectors against mAP instead, made here")
+    add("--images", type=Path, help="with --embedders: the root of the lists' paths (default: the folder)")
+    add("--boxes", help="with --embedders: what queries are cut to, as in ames prepare")
     add("--precision", default="fp32", help="fp32, tf32, bf16, fp16, int8 (fp32)")
     add_device(curve)
     add("--workers", type=natural, default=0, help="threads that read ahead (0)")
@@ -40,15 +43,14 @@ def register(commands: Any) -> None:
 
 def _curve(args: argparse.Namespace) -> None:
     from ames.datasets.layout import DatasetFolder
-    from ames.evaluation.evaluate import Scoring, readable
+    from ames.evaluation.evaluate import Scoring
     from ames.evaluation.memory_curve import curve, draw, load_contenders
-    from ames.evaluation.protocols import choose_protocols, left_out, query_counts
+    from ames.evaluation.protocols import choose_protocols
     from ames.evaluation.test_set import open_test_set
-    from ames.reporting.tables import format_table
     from ames.reranking.fusion import Fusion
     from ames.reranking.scorer import ComputeConfig
 
-    table, picture = _outputs(args.out)
+    _outputs(args.out)
     check_device(args.device)
     compute = ComputeConfig(devices=(args.device,), precision=args.precision, workers=args.workers)
     scorings = [
@@ -57,21 +59,60 @@ def _curve(args: argparse.Namespace) -> None:
     ]
     descriptors = args.descriptors or _prepared(args.folder)
     folder = DatasetFolder(args.folder, descriptors)
-    paths, fusion = args.models or _shipped(descriptors), Fusion(args.lamb, args.temp)
-    contenders = load_contenders(paths, backbone=descriptors, fusion=fusion)
+    paths = args.models or ([] if args.embedders else _shipped(descriptors))
+    contenders = load_contenders(paths, backbone=descriptors, fusion=Fusion(args.lamb, args.temp))
+    if args.embedders:
+        _vector_curve(args, folder, contenders, scorings)
+        return
     test = open_test_set(folder, contenders[0].model)
     protocols = choose_protocols(test.ground_truth, args.protocol)
     sizes = {"num_rerank": args.num_rerank, "extra_bytes": args.extra_bytes}
     rows = curve(test, contenders, protocols, scorings, **sizes)
-    names = [p.name for p in protocols]
-    counts = query_counts(test.ground_truth, protocols)
-    about: dict[str, Any] = {"dataset": folder.name, "shortlist": test.shortlist_file.name}
-    about |= {"protocols": names, "queries": counts}
+    about = {"dataset": folder.name, "shortlist": test.shortlist_file.name, "precision": compute.precision}
+    _report(args, draw, rows, about, test.ground_truth, protocols)
+
+
+def _vector_curve(args: argparse.Namespace, folder: Any, contenders: Any, scorings: Any) -> None:
+    from ames.evaluation.protocols import choose_protocols
+    from ames.evaluation.test_set import open_test_set
+    from ames.evaluation.vector_curve import Reranked, draw_vectors, vector_curve
+    from ames.extraction.config import ExtractionConfig
+    from ames.pipelines.vector_curve import open_truth, parse_pair, vector_sources
+
+    truth = open_truth(folder)
+    protocols = choose_protocols(truth, args.protocol)
+    reranked = None
+    if contenders:
+        test = open_test_set(folder, contenders[0].model)
+        reranked = Reranked(test, contenders, scorings, args.num_rerank)
+    config = ExtractionConfig(workers=args.workers, device=args.device, batch_size=32)
+    places = {"images": args.images, "boxes": args.boxes, "say": print}
+    pairs = [parse_pair(word) for word in args.embedders]
+    sources = vector_sources(folder, pairs, config, truth, **places)
+    rows = vector_curve(truth, sources, protocols, reranked, extra_bytes=args.extra_bytes)
+    about = {"dataset": folder.name, "shortlists": {x.name: x.file.name for x in sources}}
+    about |= {"precision": scorings[0].compute.precision}
+    _report(args, draw_vectors, rows, about, truth, protocols)
+
+
+def _report(
+    args: argparse.Namespace, draw: Any, rows: Any, about: dict[str, Any], truth: Any, protocols: Any
+) -> None:
+    """Write and print rows of a curve, and its picture."""
+    from ames.evaluation.evaluate import readable
+    from ames.evaluation.protocols import left_out, query_counts
+    from ames.reporting.tables import format_table
+
+    table, picture = _outputs(args.out)
+    names, counts = [p.name for p in protocols], query_counts(truth, protocols)
+    about = about | {"protocols": names, "queries": counts}
     asked = {key: getattr(args, key) for key in ("query_desc_num", "num_rerank", "extra_bytes")}
-    computed = {"precision": compute.precision, "device": args.device}
+    asked |= {"device": args.device}
     with atomic_file(table) as file:
-        file.write(json.dumps(about | asked | computed | {"rows": rows}, indent=1).encode())
-    top = f"{folder.name}: {args.query_desc_num} query descriptors, first {args.num_rerank} re-ranked"
+        file.write(json.dumps(about | asked | {"rows": rows}, indent=1).encode())
+    top = about["dataset"]
+    if any(row["db_desc_num"] for row in rows):
+        top += f": {args.query_desc_num} query descriptors, first {args.num_rerank} re-ranked"
     print(f"{top} (%)")
     print(format_table(readable(rows)))
     for line in left_out(counts):

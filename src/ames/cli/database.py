@@ -141,9 +141,13 @@ def _choose_codec(args: argparse.Namespace) -> None:
     from ames.io.atomic import atomic_file
     from ames.reporting.tables import format_table
 
-    queries = None if args.queries is None else Vectors.open(args.queries).all()
+    vectors, queries = Vectors.open(args.vectors), None
+    if args.queries is not None:
+        asked = Vectors.open(args.queries)
+        asked.check_comparable(vectors)
+        queries = asked.all()
     found, left_out = measure(
-        Vectors.open(args.vectors).all(), queries, factories=args.factories or FACTORIES, sample=args.sample
+        vectors.all(), queries, factories=args.factories or FACTORIES, sample=args.sample
     )
     rows = [
         {"factory": m.factory, "bytes": m.bytes}

@@ -34,6 +34,7 @@ def register(commands: Any) -> None:
     add("folder", type=Path, help="with train.txt, or test_query.txt and test_gallery.txt")
     add("--images", type=Path, help="the root of the lists' paths (default: the folder)")
     add("--boxes", help="what queries are cut to: as in ames extract, files of the folder by their names")
+    add("--query-embedder", type=Path, help="the file of the query side, if --embedder does not hold it")
     add_config(prepare)
     prepare.set_defaults(run=_prepare)
 
@@ -61,6 +62,8 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     add("--dtype", choices=("float16", "float32"), help="of local descriptors (float16)")
     add("--overwrite", action="store_true", help="replace files, complete or partial, of other settings")
     add("--max-pixels", type=positive, help="larger images are left out (200,000,000)")
+    add("--embedder", type=Path, help="a file whose embedder gives the global vectors (docs/embedders.md)")
+    add("--side", help="of the embedder, query or gallery (default: the only one of the file)")
     add("--workers", type=natural, help="processes, threads of networks, 0 = none (one per core, at most 8)")
     add = partial(parser.add_argument_group("networks").add_argument, default=argparse.SUPPRESS)
     add("--weights", help="of the network: file, folder, or random for trying (default: the published ones)")
@@ -116,5 +119,6 @@ def _extract(args: argparse.Namespace) -> None:
 def _prepare(args: argparse.Namespace) -> None:
     from ames.pipelines.prepare import prepare
 
-    for line in prepare(args.folder, read_config(args), images=args.images, boxes=args.boxes):
+    given = {key: getattr(args, key) for key in ("images", "boxes", "query_embedder")}
+    for line in prepare(args.folder, read_config(args), **given):
         print(line, flush=True)

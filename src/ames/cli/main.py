@@ -16,6 +16,7 @@ from ames.cli import (
     curve,
     database,
     duplicates,
+    embed,
     evaluate_photos,
     explain,
     extract,
@@ -82,7 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     for module in (photos, serve, explain, duplicates, evaluate_photos):
         module.register(commands)
     _register_demo(commands)
-    extract.register(commands)
+    for module in (extract, embed):
+        module.register(commands)
     _register_landmarks(commands)
     _register_products(commands)
     for module in (class_sets, inspect, database, curve, plot, models):

@@ -22,18 +22,19 @@ def register(commands: Any) -> None:
         description="Make a collection of the photos below a folder. A second call adds new photos, drops "
         "deleted ones and updates changed ones; after an interruption, it resumes.",
     )
-    index.add_argument("photos", type=Path, help="folder of photos, searched with its sub-folders")
-    index.add_argument("-o", "--out", type=Path, required=True, metavar="DB", help="folder of the collection")
-    index.add_argument(
+    add = index.add_argument
+    add("photos", type=Path, help="folder of photos, searched with its sub-folders")
+    add("-o", "--out", type=Path, required=True, metavar="DB", help="folder of the collection")
+    add(
         "--preset",
         help="what photos are described with: aliked, rootsift, dinov2, cvnet, a model of ames models, or a "
         "checkpoint (default: aliked where it is installed, else rootsift)",
     )
-    index.add_argument("--backbone", help="with a checkpoint: the backbone that it was trained on")
-    index.add_argument(
-        "--desc-num", type=positive, help="local descriptors stored per photo (default: the model's, 50)"
-    )
-    index.add_argument("--rehash", action="store_true", help="read all files, also unchanged ones")
+    add("--backbone", help="with a checkpoint: the backbone that it was trained on")
+    add("--desc-num", type=positive, help="local descriptors stored per photo (default: the model's, 50)")
+    add("--embedder", type=Path, help="a file whose gallery side gives the global vectors")
+    add("--query-embedder", type=Path, help="the query side's (default: the same file)")
+    add("--rehash", action="store_true", help="read all files, also unchanged ones")
     add_output(index)
     add_workers(index)
     add_device(index)
@@ -73,8 +74,8 @@ def _index(args: argparse.Namespace) -> None:
 
     check_device(args.device)
     tell_progress(args)
-    options: dict[str, Any] = {"backbone": args.backbone} if args.backbone else {}
-    options |= {} if args.desc_num is None else {"desc_num": args.desc_num}
+    given = {key: getattr(args, key) for key in ("backbone", "desc_num", "embedder", "query_embedder")}
+    options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     changes = index_photos(
         args.photos,
         args.out,

@@ -20,7 +20,7 @@ from ames.database.store import Database, check_codes, read_file
 from ames.database.writer import Writer, check_free, remove_orphans, writer_lock, writing
 from ames.datasets.lists import list_digest
 from ames.descriptors.local import DescriptorFile, GlobalFile, check_backbone, check_same_images
-from ames.descriptors.provenance import Provenance
+from ames.descriptors.provenance import Provenance, of_both
 from ames.descriptors.unit_length import say_normalized, unit
 from ames.errors import AmesError, naming
 from ames.features import LocalFeatures
@@ -69,6 +69,11 @@ class Source:
                     f"{self.local.path}: the name {name!a} is not UTF-8; give other names (--list)"
                 ) from error
         return replace(self, names=names)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """The record of the local descriptors, and of the embedder that made the global ones, if one did."""
+        return of_both(self.local.provenance, {} if self.vectors is None else self.vectors.provenance)
 
     def unit_vectors(self, rows: np.ndarray) -> np.ndarray:
         """Return global descriptors float32 [n, G] of ascending rows, at unit length; a change of length is
@@ -122,7 +127,7 @@ def compress(
         projection=model.fingerprint(),
         model={"name": model_name, "class": type(model).__name__},
         factory=None if source.vectors is None else factory,
-        provenance=source.local.provenance,
+        provenance=source.provenance,
         source=_about(source, named),
         building=len(source.local),
     )
@@ -185,7 +190,9 @@ def append(source: Source, model: Similarity, folder: Path | str, *, device: str
     with writing(folder) as writer:
         database = Database(folder)  # as it is now that nobody else changes it
         database.check_model(model)
-        new, made = source.local.provenance, database.provenance
+        if source.vectors is not None and database.manifest.codec is not None:
+            database.check_space(source.vectors.space, source.vectors.path)
+        new, made = source.provenance, database.provenance
         changed = Provenance.from_dict(made).other_features(Provenance.from_dict(new))
         if new and made and changed is not None:
             raise AmesError(

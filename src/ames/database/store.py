@@ -13,6 +13,7 @@ import torch
 
 from ames.database.manifest import NAME, File, Manifest
 from ames.database.segment import HAS_GLOBAL, ROW_HEAD, Segment
+from ames.descriptors.provenance import check_one_space
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.io.gather import Memory
@@ -96,6 +97,15 @@ class Database:
     def is_named(self) -> bool:
         """Whether the images have names of their own, not their numbers."""
         return bool(self.manifest.source.get("named", True))
+
+    @property
+    def space(self) -> str | None:
+        """Of the embedder that made the global vectors; None: none did."""
+        return self.provenance.get("space")
+
+    def check_space(self, space: str | None, source: object) -> None:
+        """AmesError unless vectors of a source, of this space, can be compared with the database's."""
+        check_one_space(space, source, self.space, self.path)
 
     # ---- reading --------------------------------------------------------------------------------
 

@@ -284,7 +284,10 @@ def recorded(path: Path | str) -> Description:
 
 
 class GlobalFile:
-    """Read global descriptors of ``len(file)`` images, ``width`` dimensions each; ``names`` may be None."""
+    """Read global descriptors of ``len(file)`` images, ``width`` dimensions each; ``names`` may be None.
+
+    provenance: what the writer recorded. space: of the embedder that made them, None: none did.
+    """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -296,9 +299,14 @@ class GlobalFile:
                     "expected float (images, width)"
                 )
             self.images, self.width = features.shape
-            self.names = read_description(file, features).names
+            self.names, self.provenance = read_description(file, features)
             self._stored = features.dtype
             self._place = find_place(features)
+
+    @property
+    def space(self) -> str | None:
+        found = self.provenance.get("space")
+        return None if found is None else str(found)
 
     def __len__(self) -> int:
         return self.images

@@ -43,8 +43,9 @@ class OutputPlan:
     """Files that are filled together, one row per image in each.
 
     out: the beginning of the names of all shards' files, DIR/NAME. rows: content of a row, by the ending of
-    the file's name ("local", "global" or "cls"). names: of the shard's images. provenance: of the files; its
-    ``list`` is the digest of the whole list. Files of another provenance are never continued.
+    the file's name ("local", "global" or "cls"). names: of the shard's images; named: files hold them.
+    provenance: of the files; its ``list`` is the digest of the whole list. Files of another provenance are
+    never continued.
     """
 
     out: Path
@@ -52,6 +53,12 @@ class OutputPlan:
     names: Sequence[str]
     provenance: Provenance
     shard: Shard = Shard()
+    named: bool = True
+
+    @property
+    def written_names(self) -> list[str] | None:
+        """What files hold of the names."""
+        return list(self.names) if self.named else None
 
     def stem(self, index: int) -> Path:
         """The beginning of the names of a shard's files."""

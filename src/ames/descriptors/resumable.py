@@ -132,7 +132,7 @@ class ResumableFiles:
         for path in self._files:
             if partial_path(path).exists():
                 self._offsets[path] = _offset(partial_path(path))
-                if recorded(partial_path(path))[0] != list(self.plan.names):
+                if recorded(partial_path(path))[0] != self.plan.written_names:
                     if discard:
                         return None
                     raise AmesError(
@@ -174,11 +174,12 @@ def partial_path(path: Path) -> Path:
 def _create(path: Path, rows: LocalRows | VectorRows, plan: OutputPlan) -> int:
     """Create a file in its full size, its rows not written; return the offset of the rows."""
     with h5py.File(path, "w") as file:
-        describe(file, plan.names, plan.provenance.to_dict())
+        describe(file, plan.written_names, plan.provenance.to_dict())
         creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         creation.set_layout(h5py.h5d.CONTIGUOUS)
         creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)  # else all of it would be written twice
+        creation.set_obj_track_times(False)  # the same rows are the same bytes
         space = h5py.h5s.create_simple((len(plan.names), *rows.shape))
         kind = h5py.h5t.py_create(rows.stored, logical=True)
         h5py.h5d.create(file.id, b"features", kind, space, creation)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ames.descriptors.local import GlobalFile
+from ames.descriptors.provenance import check_one_space
 from ames.descriptors.unit_length import say_normalized, unit
 from ames.errors import AmesError
 from ames.io.hdf5 import open_hdf5
@@ -21,11 +22,13 @@ class Vectors:
 
     Images of several files are numbered in sequence. Contiguous files are memory-mapped, others read through
     HDF5. Vectors are read in unit length (``unit``), so that an inner product is a cosine; a warning names
-    each file of other lengths. AmesError if widths differ, or if a vector that is read, or its squares, are
-    not finite.
+    each file of other lengths. space: of the embedder that made them, None: none did. AmesError if widths
+    or spaces differ, or if a vector that is read, or its squares, are not finite.
     """
 
-    def __init__(self, parts: list[np.ndarray | GlobalFile], sources: list[str]) -> None:
+    def __init__(
+        self, parts: list[np.ndarray | GlobalFile], sources: list[str], space: str | None = None
+    ) -> None:
         widths = [part.shape[1] if isinstance(part, np.ndarray) else part.width for part in parts]
         for width, source in zip(widths, sources, strict=True):
             if width != widths[0]:
@@ -33,7 +36,7 @@ class Vectors:
                     f"{source}: holds {width}-d global descriptors, {sources[0]} {widths[0]}-d: they were "
                     "not made by the same backbone"
                 )
-        self.width = widths[0]
+        self.width, self.space = widths[0], space
         self.sources = sources
         self._parts = parts
         self._said: set[str] = set()  # sources whose vectors are known not to be of unit length
@@ -51,7 +54,13 @@ class Vectors:
         """From one file of global descriptors or more."""
         files = [GlobalFile(path) for path in paths]
         parts = [file if (stored := file.mapped()) is None else stored for file in files]
-        return cls(parts, [str(file.path) for file in files])
+        for file in files[1:]:
+            check_one_space(file.space, file.path, files[0].space, files[0].path)
+        return cls(parts, [str(file.path) for file in files], files[0].space)
+
+    def check_comparable(self, other: Vectors) -> None:
+        """AmesError unless both are of one space."""
+        check_one_space(self.space, self.sources[0], other.space, other.sources[0])
 
     def __len__(self) -> int:
         return int(self._ends[-1])

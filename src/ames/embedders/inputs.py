@@ -46,14 +46,10 @@ class InputSpec:
         if self.resize == "long":
             scale = self.size / max(height, width)
             return resized(image, max(1, round(height * scale)), max(1, round(width * scale)))
+        if self.resize == "crop":  # what is not in the centre is cut before it is resized
+            image = _centre(image, min(height, width))
         target = round(self.size * _MARGIN)
-        if self.resize == "square":
-            image = resized(image, target, target)
-        else:
-            scale = target / min(height, width)
-            image = resized(image, max(target, round(height * scale)), max(target, round(width * scale)))
-        top, left = ((side - self.size) // 2 for side in image.shape[:2])
-        return image[top : top + self.size, left : left + self.size]
+        return _centre(resized(image, target, target), self.size)
 
     def tensor(self, images: Sequence[np.ndarray] | np.ndarray, device: torch.device | str = "cpu") -> Tensor:
         """Images uint8 [h, w, 3] BGR of one size -> normalized float32 [B, 3, h, w]."""
@@ -64,6 +60,11 @@ class InputSpec:
             for x in (self.mean, self.std)
         )
         return ordered.float().div_(255).sub_(mean).div_(std)
+
+
+def _centre(image: np.ndarray, side: int) -> np.ndarray:
+    top, left = ((x - side) // 2 for x in image.shape[:2])
+    return image[top : top + side, left : left + side]
 
 
 def resized(image: np.ndarray, rows: int, columns: int) -> np.ndarray:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ames.datasets.ground_truth import GroundTruth, load_ground_truth
 from ames.datasets.layout import DatasetFolder
@@ -21,6 +20,7 @@ from ames.evaluation.protocols import Protocol, evaluate
 from ames.evaluation.sweep import validation_metrics
 from ames.extraction.base import ImageRegion
 from ames.extraction.embedding import embed_images
+from ames.extraction.fusing import fuse
 from ames.global_search.exact import search
 
 _ROWS = 512  # images whose stored features are fused together
@@ -38,17 +38,17 @@ def feature_files(folder: Path, specs: Sequence[FeatureSpec], split: str = "") -
     return found
 
 
-@torch.no_grad()
 def embed_stored(embedder: FeatureEmbedder, stored: StoredFeatures) -> np.ndarray:
-    """Return the vectors float32 [n, dim] of all images of stored features, in evaluation mode."""
-    training = embedder.training
-    embedder.eval()
+    """Return the vectors float32 [n, dim] of all images of stored features, as ``fuse`` makes them. AmesError
+    names an image whose vector is not finite.
+    """
     vectors = np.empty((len(stored), embedder.dim), np.float32)
     for start in range(0, len(stored), _ROWS):
         rows = np.arange(start, min(start + _ROWS, len(stored)))
-        features = {name: x.to(embedder.device) for name, x in stored.read(rows).items()}
-        vectors[rows] = embedder(features).float().cpu().numpy()
-    embedder.train(training)
+        for row, found in zip(rows, fuse(embedder, stored.read(rows)), strict=True):
+            if isinstance(found, str):
+                raise AmesError(f"{next(iter(stored.paths.values()))}: image {row}: {found}")
+            vectors[row] = found
     return vectors
 
 

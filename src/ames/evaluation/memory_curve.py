@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from ames.database.store import check_codes
+from ames.datasets.ground_truth import GroundTruth
 from ames.descriptors.local import check_backbone
 from ames.errors import AmesError
 from ames.evaluation.evaluate import Scoring, score_once
 from ames.evaluation.protocols import Protocol, Result
 from ames.evaluation.sweep import Grid, columns, evaluate_initial, metrics
 from ames.evaluation.test_set import TestSet
+from ames.global_search.shortlist import Shortlist
 from ames.io.atomic import atomic_file
 from ames.models.base import Similarity
 from ames.models.load import load
@@ -75,9 +77,7 @@ def curve(
     a model made for other descriptors, and two models of one name.
     """
     _check(test, contenders, protocols, scorings, num_rerank)
-    start = _point(GLOBAL, None, 0, extra_bytes, None)
-    initial = evaluate_initial(test.shortlist, test.ground_truth, protocols)
-    rows = [start | _with_mean(initial) | {"seconds": None}]
+    rows = [first_row(test.shortlist, test.ground_truth, protocols, extra_bytes)]
     for one, scoring in product(contenders, dict.fromkeys(scorings)):
         results, _, seconds = score_once(scoring, one.model, test, protocols, num_rerank, one.fusion)
         count = scoring.database_count
@@ -86,6 +86,14 @@ def curve(
         point = _point(one.name, one.kind, count, size, one.fusion)
         rows.append(point | _with_mean(results) | {"seconds": round(seconds, 4)})
     return rows
+
+
+def first_row(
+    shortlist: Shortlist, truth: GroundTruth, protocols: Sequence[Protocol], size: int
+) -> dict[str, Any]:
+    """Return the row of a global ranking, whose images take ``size`` bytes each."""
+    results = _with_mean(evaluate_initial(shortlist, truth, protocols))
+    return _point(GLOBAL, None, 0, size, None) | results | {"seconds": None}
 
 
 def _point(model: str, kind: str | None, count: int, size: int, fusion: Fusion | None) -> dict[str, Any]:
@@ -172,7 +180,7 @@ def draw(
             look = {"color": "#555555", "linestyle": "--", "linewidth": 1.5}
             axes.axhline(row[metric], **look, label=plain(row["model"]))
 
-    _scale_bytes(axes, [row["bytes"] for row in rows if row["db_desc_num"]])
+    scale_bytes(axes, [row["bytes"] for row in rows if row["db_desc_num"]])
     axes.set_xlabel("bytes per image (points: database descriptors)")
     axes.set_ylabel(plain(label))
     axes.set_title(plain(title))
@@ -185,7 +193,7 @@ def draw(
     return path
 
 
-def _scale_bytes(axes: Any, stored: Sequence[int]) -> None:
+def scale_bytes(axes: Any, stored: Sequence[int]) -> None:
     """Make the horizontal axis logarithmic, with round numbers of bytes."""
     from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 

@@ -83,7 +83,7 @@ def open_test_set(
     if isinstance(gallery, Database):
         gallery.check_model(model)
     if searched is not None:
-        entries = search_database(searched, Vectors.open(folder.vectors("query")).all())
+        entries = _search(searched, folder.vectors("query"))
     else:
         entries = Shortlist.load(shortlist_file, gallery_size=len(truth.imlist))
     if len(entries.ids) != len(truth.queries):
@@ -92,3 +92,9 @@ def open_test_set(
         )
     test = TestSet(folder, truth_file, shortlist_file, truth, entries, queries, gallery)
     return test.with_vectors_for(model)
+
+
+def _search(database: Database, queries: Path) -> Shortlist:
+    asked = Vectors.open(queries)
+    database.check_space(asked.space, queries)
+    return search_database(database, asked.all())

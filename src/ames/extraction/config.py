@@ -15,8 +15,9 @@ _WORDS = {
     "dtype": ("float16", "float32"),
     "coordinates": ("normalized", "published"),
     "autocast": ("bf16", "fp16", None),
+    "side": ("query", "gallery", None),
 }
-_LOCATIONS = 700  # per image, as published
+LOCATIONS = 700  # per image, of maps, as published
 KEYPOINTS = 400  # per image, of backbones that find points
 
 
@@ -28,7 +29,8 @@ class ExtractionConfig:
 
     desc_num: local descriptors per image, at most. dtype: of local descriptors in the file. overwrite:
     replace existing files. pack: a binary model whose codes are stored. workers: processes (of networks:
-    threads). max_pixels: of an image that is read.
+    threads). max_pixels: of an image that is read. embedder: a file (``ames.embedders.checkpoints``) whose
+    embedder of ``side`` gives the global vector in place of the backbone; None: the file's only side.
 
     The others are for networks. weight_by, descriptors, vector (or "none"), nms, detector_input: as in
     ``ames.backbones.selection.Selection``. detector: its file. long_side, scales: as in
@@ -57,6 +59,8 @@ class ExtractionConfig:
     batch_size: int = 8
     device: str = "cpu"
     autocast: str | None = None
+    embedder: Path | None = None
+    side: str | None = None
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
@@ -71,6 +75,10 @@ class ExtractionConfig:
                 raise AmesError(f"{name} {getattr(self, name)!r} is none of {words}")
         if type(self.overwrite) is not bool:
             raise AmesError(f"overwrite {self.overwrite!r} is neither true nor false")
+        if self.embedder is None and self.side is not None:
+            raise AmesError(f"side {self.side}: of an embedder, which is not given")
+        if self.embedder is not None and self.vector != "cls":
+            raise AmesError(f"global {self.vector}: the embedder gives the vector; leave one of them out")
         for scale in self.scales or ():
             if type(scale) not in (int, float) or not 0 < scale <= 16:
                 word = f"{scale:g}" if isinstance(scale, float) else scale
@@ -80,7 +88,7 @@ class ExtractionConfig:
     def selection(self, detector_input: str = "network") -> Selection:
         """What is taken from a network's maps; detector_input: what the detector's file says."""
         return Selection(
-            desc_num=self.desc_num or _LOCATIONS,
+            desc_num=self.desc_num or LOCATIONS,
             weight_by=self.weight_by or ("norm" if self.detector is None else "detector"),
             descriptors=self.descriptors,
             vector=None if self.vector == "none" else self.vector,

@@ -35,7 +35,8 @@ class Extractor:
     name: a backbone, or a model of ``list_models``, whose backbone, detector and settings are then taken.
     None: ``ames.backbones.choice.default_backbone``.
     detector: a file that says which locations of a network count, or the name of a released one. device:
-    torch's name. Other options are those of ``ames.extraction.config.ExtractionConfig``.
+    torch's name. Other options are those of ``ames.extraction.config.ExtractionConfig``; ``embedder`` is the
+    file of what gives the global vector in place of the backbone, and ``side`` its side.
     """
 
     def __init__(
@@ -73,7 +74,8 @@ class Extractor:
             raise AmesError("no photos: give at least one")
         found = self._extract(many)
         vectors = None if found[0].vector is None else np.stack([x.vector for x in found])  # type: ignore[misc]
-        return ImageFeatures(LocalFeatures.stack([x.local for x in found]), vectors, self.name)
+        local = LocalFeatures.stack([x.local for x in found])
+        return ImageFeatures(local, vectors, self.name, found[0].space)
 
     def _extract(self, photos: list[Photo]) -> list[ImageFeatures]:
         return extract_photos(self._extractor, photos)
@@ -96,7 +98,8 @@ def extract_photos(
     for place, result in enumerate(found):
         if isinstance(result, str):
             raise AmesError(f"{_named(photos[place], place)}: {result}")
-        features.append(ImageFeatures(extractor.pack(result.local), result.vector, extractor.name))
+        local, space = extractor.pack(result.local), extractor.provenance.space
+        features.append(ImageFeatures(local, result.vector, extractor.name, space))
     return features
 
 
@@ -134,6 +137,8 @@ def preset_config(
             raise AmesError(unknown("option", option, known))
     if given.get("detector") is not None:
         given["detector"] = detector_path(given["detector"])
+    if given.get("embedder") is not None:
+        given["embedder"] = Path(given["embedder"])
     return ExtractionConfig(**{"workers": 0} | given)
 
 

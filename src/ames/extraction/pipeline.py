@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -158,6 +158,25 @@ def run(
     # Existing files that stay need no images.
     if overwrite or not all(os.path.exists(path) for path in plan.files):
         _check_there(images)
+
+    def fill(files: ResumableFiles, errors: Path | None) -> None:
+        _extract(files, images.part(plan.shard), extractor, errors, chunk)
+
+    return complete(plan, fill, overwrite=overwrite, keep=keep)
+
+
+def complete(
+    plan: OutputPlan,
+    fill: Callable[[ResumableFiles, Path | None], None],
+    *,
+    overwrite: bool = False,
+    keep: bool = True,
+) -> Extraction:
+    """Make the plan's files by ``fill``, which appends the rows that they lack, unless they are there.
+
+    fill: of the unfinished files, and where to list unreadable images as they are found (None: not yet).
+    keep, overwrite, errors: as of ``run``.
+    """
     for path in plan.files:
         if os.path.isdir(path):  # no error for a name that is too long: that is said where it is written
             raise AmesError(f"{path}: is a folder, so no file of this name can be written")
@@ -172,7 +191,7 @@ def run(
         files = ResumableFiles(plan, discard=overwrite)
         errors = None if there else plan.errors  # the list of existing files stays until these replace them
         try:
-            _extract(files, images.part(plan.shard), extractor, errors, chunk)
+            fill(files, errors)
         except BaseException as error:
             if not keep or isinstance(error, NothingReadable):
                 files.remove()
@@ -214,7 +233,7 @@ def _already(plan: OutputPlan, there: list[Path]) -> Extraction:
     if len(there) < len(plan.files):
         raise AmesError(f"{there[0]}: exists without the other file; use --overwrite to make both")
     for path, rows in plan.files.items():
-        other = difference(path, plan.names, plan.provenance)
+        other = difference(path, plan.written_names, plan.provenance)
         if other is None and isinstance(rows, LocalRows) and rows.dtype != "uint8":
             dtype = str(DescriptorFile(path).dtype)  # the one setting that provenance leaves out
             other = None if dtype == rows.dtype else f"dtype: there {dtype}, now {rows.dtype}"
@@ -224,10 +243,10 @@ def _already(plan: OutputPlan, there: list[Path]) -> Extraction:
     return Extraction(list(plan.files), len(plan.names), already=True)
 
 
-def difference(path: Path, names: Sequence[str], provenance: Provenance) -> str | None:
+def difference(path: Path, names: Sequence[str] | None, provenance: Provenance) -> str | None:
     """In what a descriptor file differs from one of these images, made so; None: in nothing."""
     found, made = recorded(path)
-    if found != list(names):
+    if found != (None if names is None else list(names)):
         return "of other images"
     return Provenance.from_dict(made).difference(provenance)
 

@@ -57,7 +57,8 @@ def _write(
         else:
             blocks.append(rows.encode([None if x is None else x.vector for x in features]))
     unreadable = [(first + i, x) for i, x in enumerate(chunk) if isinstance(x, str)]
-    empty = [first + i for i, x in enumerate(features) if x is not None and x.local.size == 0]
+    bare = extractor.local_dim == 0  # there are vectors alone
+    empty = [first + i for i, x in enumerate(features) if x is not None and x.local.size == 0 and not bare]
     files.append(blocks, unreadable, empty)
     if unreadable and errors is not None:
         list_errors(files, errors)

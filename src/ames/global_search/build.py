@@ -54,8 +54,11 @@ class Source:
         return [*(self.folder.vectors(split) for split in splits), *self.more]
 
     def open(self) -> tuple[Vectors, Vectors]:
-        """(queries, gallery)."""
-        return Vectors.open(self.files[0]), Vectors.open(*self.files[0 if self.training else 1 :])
+        """(queries, gallery). AmesError where their vectors are of two spaces."""
+        queries = Vectors.open(self.files[0])
+        gallery = Vectors.open(*self.files[0 if self.training else 1 :])
+        queries.check_comparable(gallery)
+        return queries, gallery
 
     def about(self, queries: Vectors, gallery: Vectors) -> dict[str, Any]:
         """What a shortlist says about its origin."""

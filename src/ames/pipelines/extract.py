@@ -13,7 +13,7 @@ from ames.datasets.lists import read_list
 from ames.descriptors.plan import Shard
 from ames.errors import AmesError
 from ames.extraction.config import ExtractionConfig
-from ames.extraction.factory import build_extractor
+from ames.extraction.factory import build_extractor, build_vector_extractor
 from ames.extraction.pipeline import Images, plan_output, run
 from ames.extraction.shards import check_merge, merge_when_complete, shard_of_this_process
 from ames.io.console import check_device
@@ -28,22 +28,23 @@ def extract_images(
     listed: Path | None = None,
     boxes: str | None = None,
     shard: str = "1/1",
+    vectors_alone: bool = False,
 ) -> None:
     """Extract a shard of the images to OUT_*.hdf5, merge all shards after the last one, and print both.
 
     images: a folder, an image, or a list of paths relative to its own folder. listed: a list of paths
     relative to the folder ``images``. out: DIR/NAME. boxes: see ``ames.datasets.boxes.read_boxes``. shard:
-    "I/N".
+    "I/N". vectors_alone: of the configuration's embedder; nothing else is extracted.
     """
-    stem = _check_out(out)
+    stem = check_out(out)
     part = shard_of_this_process(Shard.parse(shard))
     config = replace(config, device=part.device(config.device))
     found, notes = _find(images, listed, boxes)
     for note in notes if part.index == 1 else ():
         print(note, flush=True)
     check_device(config.device)
-    extractor = build_extractor(config)
-    plan = plan_output(stem, found, extractor, shard=part)
+    extractor = build_vector_extractor(config) if vectors_alone else build_extractor(config)
+    plan = plan_output(stem, found, extractor, shard=part, kinds=["global"] if vectors_alone else None)
     check_merge(plan)
     each, number = plan.image_bytes, len(plan.names)
     size = size_text(each * number)
@@ -69,7 +70,7 @@ def _find(root: Path, listed: Path | None, boxes: str | None) -> tuple[Images, S
     return Images(root, names, None if boxes is None else read_boxes(boxes, names, listed)), notes
 
 
-def _check_out(text: str) -> Path:
+def check_out(text: str) -> Path:
     """The beginning of the files' names, DIR/NAME."""
     path = Path(text)
     if not path.name or path.name == ".." or text.endswith(os.sep):  # of which Path keeps nothing

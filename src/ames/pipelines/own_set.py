@@ -100,11 +100,12 @@ def open_own_set(
     """
     index = Retriever.open(folder, device=device)
     record = PhotoRecord.load(Path(folder) / NAME)
-    if record is None or index.config is None:
+    if record is None or index.query_config is None:
         raise AmesError(f"{folder}: not made by ames index, so its photos may be anywhere")
     read = read_truth(truth)
     questions = find_questions(read, Finder(index.database.names, record))
-    extractor = build_extractor(replace(index.config, pack=None, workers=workers))
+    extractor = build_extractor(replace(index.query_config, pack=None, workers=workers))
+    index.database.check_space(extractor.provenance.space, "the queries")
     with TemporaryDirectory() as work:
         images = Images(Path(), [str(q.path) for q in questions.asked])
         source, done = extract_source(images, extractor, Path(work) / STEM)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from ames.datasets.boxes import read_boxes
 from ames.datasets.layout import DatasetFolder
 from ames.datasets.lists import read_list
+from ames.embedders.base import GALLERY, QUERY
 from ames.errors import AmesError
 from ames.extraction.base import BaseExtractor
 from ames.extraction.config import ExtractionConfig
+from ames.extraction.embedded import check_sides
 from ames.extraction.factory import build_extractor
 from ames.extraction.pipeline import Extraction, Images, plan_output, run
 from ames.global_search import build as shortlists
@@ -18,11 +21,18 @@ from ames.io.console import check_device
 
 
 def prepare(
-    path: Path, config: ExtractionConfig, *, images: Path | None = None, boxes: str | None = None
+    path: Path,
+    config: ExtractionConfig,
+    *,
+    images: Path | None = None,
+    boxes: str | None = None,
+    query_embedder: Path | None = None,
 ) -> Iterator[str]:
     """Make the descriptors and the shortlist of a data set's lists; yield a line after each.
 
-    images: the root of the lists' paths (default: the folder). boxes: that queries are cropped to.
+    images: the root of the lists' paths (default: the folder). boxes: that queries are cropped to. With an
+    embedder, its query side makes the vectors of queries, its gallery side all others. query_embedder: the
+    file of the query side (None: the same file).
     """
     if config.vector == "none":
         raise AmesError("--global none: a shortlist needs global descriptors")
@@ -38,11 +48,26 @@ def prepare(
                 "and test_gallery.txt, with one image's path per line"
             )
     check_device(config.device)
-    extractor = build_extractor(config)
-    for split in splits:
+    configs = _sides(config, query_embedder)
+    extractors = [build_extractor(one) for one in dict.fromkeys(configs[split] for split in splits)]
+    for split, extractor in zip(splits, (extractors[0], extractors[-1]), strict=False):
         cut = boxes if split == "query" else None
         yield extract_split(folder, split, extractor, images=images, boxes=cut).summary()
     yield str(make_shortlist(folder, training=training, overwrite=config.overwrite, device=config.device))
+
+
+def _sides(config: ExtractionConfig, query_embedder: Path | None) -> dict[str, ExtractionConfig]:
+    """How each split is extracted; a training set's images are a gallery."""
+    if config.embedder is None:
+        if query_embedder is not None:
+            raise AmesError("--query-embedder: give --embedder, that of the gallery, too")
+        return dict.fromkeys(("", "query", "gallery"), config)
+    if config.side is not None:
+        raise AmesError("--side: queries take the query side, all others the gallery side; leave it out")
+    check_sides(query_embedder or config.embedder, config.embedder)
+    gallery = replace(config, side=GALLERY)
+    query = replace(config, embedder=query_embedder or config.embedder, side=QUERY)
+    return {"": gallery, "gallery": gallery, "query": query}
 
 
 def extract_split(

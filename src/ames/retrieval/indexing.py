@@ -92,6 +92,7 @@ def index_photos(
         if there is None:
             wanted = plan_collection(made_by, given, "", fusion, options)
         else:
+            there.check_embedders()
             wanted = plan_update(folder, there, made_by, model, fusion, options)
             check_made_by(folder, made_by, factory)
         return _Indexing(folder, root.resolve(), wanted, made_by).run(there is None, factory, rehash)

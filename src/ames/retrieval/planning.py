@@ -10,10 +10,11 @@ from typing import Any
 from ames.backbones.choice import chosen, default_backbone
 from ames.errors import AmesError
 from ames.extraction.extractor import preset_config
+from ames.io.hashing import sha256
 from ames.models.load import Loaded
 from ames.models.registry import ModelEntry, shipped_for
 from ames.reranking.fusion import Fusion
-from ames.retrieval.collection import Collection
+from ames.retrieval.collection import GALLERY, QUERY, Collection
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,9 @@ def plan_collection(
     stored = options.pop("desc_num", 50 if entry is None else entry.db_desc_num)
     if type(stored) is not int or stored < 1:
         raise AmesError(f"desc_num {stored!r} is not a whole number of 1 or more")
-    config = preset_config(name, **options)
+    given, query_embedder = embedder_options(options)
+    config = preset_config(name, **given)
+    files = {GALLERY: config.embedder, QUERY: query_embedder}
     place = Path(model) if entry is not None else Path(model).resolve()
     return Collection(
         model=str(place),
@@ -49,7 +52,30 @@ def plan_collection(
         query_desc_num=query_count(entry),
         images=images,
         fusion=fusion,
+        query_embedder=query_embedder,
+        embedders={side: sha256(path) for side, path in files.items() if path is not None},
     )
+
+
+def embedder_options(options: dict[str, Any]) -> tuple[dict[str, Any], Path | None]:
+    """Return the options of extraction of photos, by the gallery side, and the query side's file (None: the
+    same).
+
+    AmesError where the embedders are not of one space, or read what no backbone makes of photos.
+    """
+    given = {key: value for key, value in options.items() if key != "query_embedder"}
+    query, gallery = options.get("query_embedder"), options.get("embedder")
+    if given.get("side") is not None:
+        raise AmesError("side: photos take the gallery side, queries the query side; leave side out")
+    if gallery is None:
+        if query is not None:
+            raise AmesError("query_embedder: give the embedder of the photos, too")
+        return given, None
+    from ames.extraction.embedded import check_sides
+
+    gallery, query = Path(gallery).resolve(), None if query is None else Path(query).resolve()
+    check_sides(query or gallery, gallery)
+    return given | {"embedder": gallery, "side": GALLERY}, None if query == gallery else query
 
 
 def plan_update(
@@ -68,6 +94,7 @@ def plan_update(
     wanted = plan_collection(made_by, model or there.model, there.images, fusion or there.fusion, told)
     same = ["model"] if model is not None else []
     same += [key for key in ("fusion", "desc_num") if key in options or (key == "fusion" and fusion)]
+    same += ["embedders"] if options.get("embedder") is not None else []
     asked = {key: getattr(wanted, key) for key in same}
     extraction = {key: getattr(wanted.extraction, key) for key in options if hasattr(wanted.extraction, key)}
     asked["extraction"] = replace(there.extraction, **extraction | {"desc_num": there.extraction.desc_num})

@@ -12,7 +12,7 @@ from functools import cached_property
 from numbers import Integral
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -40,6 +40,9 @@ from ames.retrieval.photo_record import NAME as RECORD
 from ames.retrieval.photo_record import PhotoRecord
 from ames.retrieval.planning import default_model, plan_collection, query_count
 
+if TYPE_CHECKING:  # h5py is not loaded for a search
+    from ames.descriptors.vectors import Vectors
+
 NUM_RERANK = 100
 
 log = logging.getLogger(__name__)
@@ -50,7 +53,7 @@ class Retriever:
 
     ``build`` makes one of a folder of photos, ``open`` opens it again. Nothing but the global index is held
     in memory. database: what is searched. reranker: whose model made the database, with a fusion. config: how
-    photos are read (None: ``search`` takes features, not photos).
+    photos are read (None: ``search`` takes features, not photos); query_config: how queries are (None: too).
     """
 
     def __init__(
@@ -59,11 +62,13 @@ class Retriever:
         reranker: Reranker,
         *,
         config: ExtractionConfig | None = None,
+        query_config: ExtractionConfig | None = None,
     ) -> None:
         database.check_model(reranker.model)
         if reranker.fusion is None:
             raise AmesError(f"{reranker.name} brings no lambda and gamma: give a fusion")
-        self.database, self.reranker, self.config = database, reranker, config
+        self.database, self.reranker = database, reranker
+        self.config, self.query_config = config, query_config or config
         self._index = open_index(database)
         self._extractor: Any = None
 
@@ -87,8 +92,8 @@ class Retriever:
         model of ``ames.backbones.choice.default_backbone``, and the log says which. fusion: None: that of the
         model. factory: FAISS code of the global vectors (None: SQ4 from 10,000 photos on, SQfp16 below: the
         range of a code that few vectors were fitted on does not hold those that are added). Other options:
-        ``desc_num``, local descriptors stored per image, and those of
-        ``ames.extraction.config.ExtractionConfig``.
+        ``desc_num``, local descriptors stored per image; ``query_embedder``, the file of the query side where
+        ``embedder`` does not hold both; and those of ``ames.extraction.config.ExtractionConfig``.
 
         Unreadable photos are named in the log; they keep their names, and nothing finds them. A call that was
         interrupted resumes when it is called again; one that is finished opens the collection. AmesError
@@ -158,6 +163,7 @@ class Retriever:
             fusion = fusion or built.fusion
             if model == built.model and Path(built.model).suffix in FILES and not Path(built.model).exists():
                 raise AmesError(f"{folder}: its model is no longer at {built.model}: give model=PATH")
+            built.check_embedders()
         entry = MODELS.get(str(model))
         query = built.query_desc_num if built is not None else query_count(entry)
         reranker = Reranker(
@@ -168,8 +174,10 @@ class Retriever:
             desc_num=(query, max(database.slots, 1)),
             lanes=lanes,
         )
-        config = None if built is None else replace(built.extraction, device=device)
-        return cls(database, reranker, config=config)
+        if built is None:
+            return cls(database, reranker)
+        config, query_config = (replace(x, device=device) for x in (built.extraction, built.query_extraction))
+        return cls(database, reranker, config=config, query_config=query_config)
 
     def add(self, photos: Path | str | Sequence[Path | str]) -> int:
         """Add a folder of photos, a photo, or several, all or none; return how many.
@@ -284,6 +292,8 @@ class Retriever:
         if box is not None and isinstance(photo, ImageFeatures):
             raise AmesError("box: features have none; give the photo")
         features = photo if isinstance(photo, ImageFeatures) else self.extract(photo, box)
+        if features.backbone is not None or features.space is not None:  # else nobody knows
+            self.database.check_space(features.space, "the query")
         if features.vector is None or np.ndim(features.vector) != 1:
             raise AmesError("search takes the features of one photo, with its global vector")
         found = self._index.search(np.asarray(features.vector)[None], num_rerank)
@@ -296,19 +306,26 @@ class Retriever:
         return Hits(named, hits.scored)
 
     def search_features(
-        self, vectors: np.ndarray, queries: LocalFeatures, *, k: int = 10, num_rerank: int = NUM_RERANK
+        self,
+        vectors: np.ndarray | Vectors,
+        queries: LocalFeatures,
+        *,
+        k: int = 10,
+        num_rerank: int = NUM_RERANK,
     ) -> Shortlist:
-        """Return the best ``k`` images of each query, with fused scores: global vectors float32 [Q, G], local
-        descriptors [Q, N, D], or the model's codes of them; of a single image also [G] and [N, D], which
-        gives one row. ``database.names`` has the names of the ids. All descriptors are used.
+        """Return the best ``k`` images of each query, with fused scores; ``database.names`` has the names of
+        the ids. All descriptors are used.
 
-        vectors: global, float32 [Q, G]. queries: local descriptors [Q, N, D], or the model's codes of them
-        (uint8, ``ames extract --pack``). A single image, [G] and [N, D], gives one row. A query without
-        keypoints (a zero vector) finds nothing. AmesError if numbers of queries or widths differ, or a query
-        is not finite.
+        vectors: global, float32 [Q, G], or ``Vectors`` of a file, whose embedder's space is checked, too.
+        queries: local descriptors [Q, N, D], or the model's codes of them (uint8, ``ames extract --pack``). A
+        single image, [G] and [N, D], gives one row. A query without keypoints (a zero vector) finds nothing.
+        AmesError if numbers of queries or widths differ, or a query is not finite.
         """
         _check_counts(k, num_rerank)
-        vectors, queries = _batch(vectors, queries)
+        if not isinstance(vectors, np.ndarray) and hasattr(vectors, "space"):
+            self.database.check_space(vectors.space, vectors.sources[0])
+            vectors = vectors.all()
+        vectors, queries = _batch(np.asarray(vectors), queries)
         if self.reranker.model.reads_vector and queries.vector is None:
             queries = replace(queries, vector=torch.from_numpy(np.asarray(vectors, np.float32)))
         found: Shortlist = self._index.search(vectors, num_rerank)
@@ -347,19 +364,20 @@ class Retriever:
     def extract(self, photo: Photo, box: Box | None = None) -> ImageFeatures:
         """Return the features of a photo as a query of this collection; box: as of ``search``."""
         if self._extractor is None:
-            config = replace(self._photos_config(), pack=None, workers=0)  # a query is not packed
+            config = replace(self._photos_config(query=True), pack=None, workers=0)  # a query is not packed
             extractor = build_extractor(config)
             check_features(self.database.path, self.database.provenance, extractor.provenance)
             self._extractor = extractor
         return extract_photos(self._extractor, [photo], [box])[0]
 
-    def _photos_config(self) -> ExtractionConfig:
-        if self.config is None:
+    def _photos_config(self, *, query: bool = False) -> ExtractionConfig:
+        config = self.query_config if query else self.config
+        if config is None:
             raise AmesError(
                 f"{self.database.path}: not made by Retriever.build, and nothing says how photos are read: "
                 "search with the features of an Extractor"
             )
-        return self.config
+        return config
 
 
 def _check_counts(k: int, num_rerank: int) -> None:
