@@ -88,6 +88,18 @@ class StoredFeatures:
     def __len__(self) -> int:
         return len(next(iter(self._files.values())))
 
+    def check_names(self, names: Sequence[str], what: str) -> None:
+        """AmesError unless the files are of these images: by number and, where they hold names, by name and
+        order. what: "the training list", for the error.
+        """
+        path = next(iter(self.paths.values()))
+        if len(self) != len(names):
+            raise AmesError(f"{path}: {len(self)} images, but {len(names)} in {what}")
+        if self.names is not None and self.names != list(names):
+            pairs = enumerate(zip(self.names, names, strict=True))
+            row, (own, wanted) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
+            raise AmesError(f"{path}: not of {what}: image {row} is {own!r}, there {wanted!r}")
+
     def check(self, wanted: Sequence[FeatureSpec]) -> None:
         """AmesError names the first file that another backbone made than an embedder learned from."""
         found = {x.name: x for x in self.specs}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from ames.datasets.ground_truth import GroundTruth, load_ground_truth
 from ames.datasets.layout import DatasetFolder
-from ames.datasets.lists import read_list
+from ames.datasets.lists import check_all_exist, read_list
 from ames.embedders.base import Embedder, FeatureEmbedder, ImageEmbedder
 from ames.embedders.features import LOCAL, FeatureSpec, StoredFeatures
 from ames.errors import AmesError
@@ -22,6 +24,8 @@ from ames.extraction.base import ImageRegion
 from ames.extraction.embedding import embed_images
 from ames.extraction.fusing import fuse
 from ames.global_search.exact import search
+
+log = logging.getLogger(__name__)
 
 _ROWS = 512  # images whose stored features are fused together
 SPLITS = ("query", "gallery")
@@ -101,26 +105,38 @@ class EmbeddedSearch:
 
     def vectors(self, embedder: Embedder, split: str) -> np.ndarray:
         """Return the vectors float32 [n, dim] of a split: of images (queries cut to their boxes), or of the
-        features in the folder. An image that cannot be read has a zero vector, and nothing finds it.
+        features in the folder. An image that cannot be read has a zero vector, and nothing finds it; the log
+        says how many. AmesError as ``prepare``.
         """
+        self.prepare(embedder, split)
         if isinstance(embedder, ImageEmbedder):
             boxes = self.ground_truth.boxes if self.ground_truth is not None and split == "query" else None
             regions = [
                 ImageRegion(self.images / name, None if boxes is None else boxes[row])
                 for row, name in enumerate(self.names[split])
             ]
-            return embed_images(embedder, regions, device=embedder.device, workers=self.workers).vectors
+            found = embed_images(embedder, regions, device=embedder.device, workers=self.workers)
+            for row, why in islice(found.unreadable.items(), 1):
+                said = "%d of %d images of the %s list have no vector; the first: %s: %s"
+                log.warning(said, len(found.unreadable), len(regions), split, self.names[split][row], why)
+            return found.vectors
         assert isinstance(embedder, FeatureEmbedder)
-        key = split, tuple(f"{x.name}:{x.count}" for x in embedder.features)
-        if key not in self._stored:
+        return embed_stored(embedder, self._stored[_key(embedder, split)])
+
+    def prepare(self, embedder: Embedder, split: str) -> None:
+        """Open what ``vectors`` reads, so that a mistake is found before a training.
+
+        AmesError where no image of the list exists, where a file of features is missing or not of the list's
+        images, and where another backbone made it than the embedder learned from.
+        """
+        if not isinstance(embedder, FeatureEmbedder):
+            check_all_exist(self.images, self.names[split])
+        elif _key(embedder, split) not in self._stored:
             files = feature_files(self.folder, embedder.features, split)
             stored = StoredFeatures(files, {x.name: x.count for x in embedder.features})
-            if len(stored) != len(self.names[split]):
-                path, rows = next(iter(files.values())), len(stored)
-                raise AmesError(f"{path}: {rows} images, but {len(self.names[split])} in the {split} list")
+            stored.check_names(self.names[split], f"the {split} list")
             stored.check(embedder.features)
-            self._stored[key] = stored
-        return embed_stored(embedder, self._stored[key])
+            self._stored[_key(embedder, split)] = stored
 
     def metrics(self, query: Embedder, gallery: Embedder) -> dict[str, float]:
         """As ``measure``, of the search with the two sides' vectors."""
@@ -143,3 +159,7 @@ class EmbeddedSearch:
         )
         found = evaluate_classes(queries, gallery, own, others, protocol)
         return {"val_map": found.map["trapezoid"], "val_recall_1": found.recall[1]}
+
+
+def _key(embedder: FeatureEmbedder, split: str) -> tuple[str, tuple[str, ...]]:
+    return split, tuple(f"{x.name}:{x.count}" for x in embedder.features)
