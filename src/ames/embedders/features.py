@@ -99,6 +99,22 @@ class StoredFeatures:
                     f"{spec.backbone!r}"
                 )
 
+    def check_images(self, wanted: Sequence[str], listed: object) -> None:
+        """AmesError unless the images are those of a list, ``listed`` in the message: by number and, where a
+        file holds names, by name and order.
+        """
+        path, names = next(iter(self.paths.values())), self.names or wanted
+        if len(self) != len(wanted):
+            raise AmesError(
+                f"{path}: {len(self)} images, but {len(wanted)} in {listed}; extract the list again"
+            )
+        for number, (name, other) in enumerate(zip(names, wanted, strict=True), 1):
+            if name != other:
+                raise AmesError(
+                    f"{path}: not of the images of {listed}: image {number} is {name!r}, there {other!r}; "
+                    "extract the list again"
+                )
+
     def provenance(self) -> dict[str, dict[str, Any]]:
         """Return the record of each file, by the feature's name."""
         return {name: recorded(path).provenance for name, path in self.paths.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 
 from ames.datasets.ground_truth import GroundTruth, load_ground_truth
 from ames.datasets.layout import DatasetFolder
-from ames.datasets.lists import read_list
+from ames.datasets.lists import check_all_exist, read_list
 from ames.embedders.base import Embedder, FeatureEmbedder, ImageEmbedder
 from ames.embedders.features import LOCAL, FeatureSpec, StoredFeatures
 from ames.errors import AmesError
@@ -22,6 +23,9 @@ from ames.extraction.base import ImageRegion
 from ames.extraction.embedding import embed_images
 from ames.extraction.fusing import fuse
 from ames.global_search.exact import search
+from ames.io.text import counted
+
+log = logging.getLogger(__name__)
 
 _ROWS = 512  # images whose stored features are fused together
 SPLITS = ("query", "gallery")
@@ -68,6 +72,7 @@ class EmbeddedSearch:
     protocols: Sequence[Protocol]
     workers: int = 0
     _stored: dict[tuple[str, tuple[str, ...]], StoredFeatures] = field(default_factory=dict, repr=False)
+    _named: set[object] = field(default_factory=set, repr=False)  # images that the log has named
 
     @classmethod
     def open(
@@ -82,7 +87,8 @@ class EmbeddedSearch:
         """Open a folder with test_query.txt and test_gallery.txt.
 
         ground_truth: a file other than the default. Without one, images of the query's label are relevant;
-        where the lists are equal, the query itself is left out, by its number.
+        where the lists are equal, the query itself is left out, by its number. AmesError where there is none
+        and the lists share a part of their images, which would find themselves.
         """
         place = DatasetFolder(folder, "any")
         lists = {split: read_list(place.image_list(split)) for split in SPLITS}
@@ -96,28 +102,35 @@ class EmbeddedSearch:
             sizes = {f"{split}_size": len(lists[split]) for split in SPLITS}
             truth = load_ground_truth(path, **sizes)
         names = {split: [x.path for x in items] for split, items in lists.items()}
+        if truth is None and names["query"] != names["gallery"]:
+            _check_apart(place, names)
         labels = {split: [x.label for x in items] for split, items in lists.items()}
         return cls(folder, images or folder, names, labels, truth, protocols, workers)
 
     def vectors(self, embedder: Embedder, split: str) -> np.ndarray:
         """Return the vectors float32 [n, dim] of a split: of images (queries cut to their boxes), or of the
-        features in the folder. An image that cannot be read has a zero vector, and nothing finds it.
+        features in the folder. An image that cannot be read has a zero vector, and nothing finds it; the log
+        names it once. AmesError where no image of the list exists, or stored features are of other images.
         """
         if isinstance(embedder, ImageEmbedder):
+            check_all_exist(self.images, self.names[split])
             boxes = self.ground_truth.boxes if self.ground_truth is not None and split == "query" else None
             regions = [
                 ImageRegion(self.images / name, None if boxes is None else boxes[row])
                 for row, name in enumerate(self.names[split])
             ]
-            return embed_images(embedder, regions, device=embedder.device, workers=self.workers).vectors
+            found = embed_images(embedder, regions, device=embedder.device, workers=self.workers)
+            for row, reason in found.unreadable.items():
+                if (path := regions[row].image) not in self._named:
+                    log.warning("%s: left out of the validation: %s", path, reason)
+                    self._named.add(path)
+            return found.vectors
         assert isinstance(embedder, FeatureEmbedder)
         key = split, tuple(f"{x.name}:{x.count}" for x in embedder.features)
         if key not in self._stored:
             files = feature_files(self.folder, embedder.features, split)
             stored = StoredFeatures(files, {x.name: x.count for x in embedder.features})
-            if len(stored) != len(self.names[split]):
-                path, rows = next(iter(files.values())), len(stored)
-                raise AmesError(f"{path}: {rows} images, but {len(self.names[split])} in the {split} list")
+            stored.check_images(self.names[split], DatasetFolder(self.folder, "any").image_list(split))
             stored.check(embedder.features)
             self._stored[key] = stored
         return embed_stored(embedder, self._stored[key])
@@ -143,3 +156,13 @@ class EmbeddedSearch:
         )
         found = evaluate_classes(queries, gallery, own, others, protocol)
         return {"val_map": found.map["trapezoid"], "val_recall_1": found.recall[1]}
+
+
+def _check_apart(place: DatasetFolder, names: Mapping[str, Sequence[str]]) -> None:
+    """AmesError where an image is a query and in the gallery, too."""
+    both = set(names["query"]).intersection(names["gallery"])
+    if both:
+        raise AmesError(
+            f"{place.image_list('query')}: {counted(len(both), 'image')} of {place.image_list('gallery').name}, "
+            f"too (first: {min(both)}), which would find themselves: make the lists equal, or take them out"
+        )

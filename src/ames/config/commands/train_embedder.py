@@ -61,12 +61,8 @@ def build_aff(config: DictConfig, ranks: Ranks) -> tuple[AffTask, dict[str, Any]
         class_share=number(config, "class_share"),
         seed=whole(config, "seed", least=0),
     )
-    if stored is not None and stored.names is not None and stored.names != names:
-        row = next((i for i, (a, b) in enumerate(zip(stored.names, names, strict=False)) if a != b), 0)
-        raise AmesError(
-            f"{next(iter(stored.paths.values()))}: not of the training list: image {row} is "
-            f"{stored.names[row]!r}, there {names[row]!r}"
-        )
+    if stored is not None:
+        stored.check_images(names, "the training list")
     recipe = training.read_recipe(AffRecipe, config, start_from=first)
     if ranks.is_main:
         print(f"{len(names)} images of {classes} classes; {len(loader)} batches of {loader.batch} per epoch")
