@@ -162,7 +162,8 @@ def _check_apart(place: DatasetFolder, names: Mapping[str, Sequence[str]]) -> No
     """AmesError where an image is a query and in the gallery, too."""
     both = set(names["query"]).intersection(names["gallery"])
     if both:
+        asked, searched = (place.image_list(split) for split in SPLITS)
         raise AmesError(
-            f"{place.image_list('query')}: {counted(len(both), 'image')} of {place.image_list('gallery').name}, "
-            f"too (first: {min(both)}), which would find themselves: make the lists equal, or take them out"
+            f"{asked}: {counted(len(both), 'image')} of {searched.name}, too (first: {min(both)}), which would "
+            "find themselves: make the lists equal, or take them out"
         )
