@@ -164,6 +164,6 @@ def _check_apart(place: DatasetFolder, names: Mapping[str, Sequence[str]]) -> No
     if both:
         asked, searched = (place.image_list(split) for split in SPLITS)
         raise AmesError(
-            f"{asked}: {counted(len(both), 'image')} of {searched.name}, too (first: {min(both)}), which would "
-            "find themselves: make the lists equal, or take them out"
+            f"{asked}: {counted(len(both), 'image')} of {searched.name}, too (first: {min(both)}), which "
+            "would find themselves: make the lists equal, or take them out"
         )
