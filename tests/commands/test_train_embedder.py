@@ -203,7 +203,7 @@ def test_a_training_goes_on_where_it_was(root, joint, tmp_path):
 def test_two_stages(root, tmp_path):
     one, two = tmp_path / "one.pt", tmp_path / "two.pt"
     run(root, one, "stage=gallery", *VALIDATION)
-    assert sides_of(one) == ("gallery",)
+    assert sides_of(one) == ("both",)
     assert epochs(one)[-1]["val_map"] > 0
     second = ["stage=query", f"start_from={one}", *VALIDATION]
     without = [x for x in words(root, two, *second) if not x.startswith("features")]  # ArcFace needs none

@@ -219,7 +219,7 @@ def test_the_second_stage_leaves_the_first_as_it_is(folder, tmp_path):
     assert all(x["query"] == 0 and x["loss"] == x["mixer"] > 0 for x in history)
     file = read_weights(tmp_path / "one.pt").state
     assert torch.equal(file["classifier.weight"], one.model.classifier.weight)
-    assert sides_of(tmp_path / "one.pt") == ("gallery",)
+    assert sides_of(tmp_path / "one.pt") == ("both",)
     for name in ("arcface", "regression", "csd", "lce"):
         two = aff_task(folder, stage="query", first=one.model, seed=1, query_loss=name, weight_decay=0.5)
         first = weights(two.model)

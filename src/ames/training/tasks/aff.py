@@ -114,11 +114,10 @@ class AffModel(nn.Module):
                 slow.lerp_(fast, 1 - alpha)
 
     def sides(self) -> dict[str, Embedder]:
-        """Return the embedders by their side."""
-        if self.gallery is None and self.query is not None:
-            return {BOTH: self.query}
-        found: dict[str, Embedder | None] = {GALLERY: self.gallery, QUERY: self.query}
-        return {name: one for name, one in found.items() if one is not None}
+        """Return the embedders by their side; one alone serves as both."""
+        if self.gallery is not None and self.query is not None:
+            return {GALLERY: self.gallery, QUERY: self.query}
+        return {BOTH: self.gallery if self.query is None else self.query}  # type: ignore[dict-item]
 
 
 class AffLosses(NamedTuple):
