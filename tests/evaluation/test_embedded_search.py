@@ -62,9 +62,12 @@ def test_an_image_that_cannot_be_read_is_zeros_and_named_once(folder, caplog):
 
 
 def test_another_root_than_the_images_s_is_no_figure(folder):
-    test = EmbeddedSearch.open(folder, (), images=folder / "elsewhere")
     with pytest.raises(AmesError, match="elsewhere: none of the 4 listed images exists"):
-        test.vectors(embedders.network(), "query")
+        EmbeddedSearch.open(folder, (), images=folder / "elsewhere")
+    for seed in range(3):
+        (folder / f"{seed}.png").unlink()
+    with pytest.raises(AmesError, match="none of the 4 listed images exists"):
+        EmbeddedSearch.open(folder, ()).vectors(embedders.network(), "query")
 
 
 def test_labels_need_lists_that_are_equal_or_apart(folder):

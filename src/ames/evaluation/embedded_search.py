@@ -88,7 +88,8 @@ class EmbeddedSearch:
 
         ground_truth: a file other than the default. Without one, images of the query's label are relevant;
         where the lists are equal, the query itself is left out, by its number. AmesError where there is none
-        and the lists share a part of their images, which would find themselves.
+        and the lists share a part of their images, which would find themselves; and where no query is below
+        ``images``.
         """
         place = DatasetFolder(folder, "any")
         lists = {split: read_list(place.image_list(split)) for split in SPLITS}
@@ -102,6 +103,8 @@ class EmbeddedSearch:
             sizes = {f"{split}_size": len(lists[split]) for split in SPLITS}
             truth = load_ground_truth(path, **sizes)
         names = {split: [x.path for x in items] for split, items in lists.items()}
+        if images is not None:  # before an epoch is learned
+            check_all_exist(images, names["query"])
         if truth is None and names["query"] != names["gallery"]:
             _check_apart(place, names)
         labels = {split: [x.label for x in items] for split, items in lists.items()}
