@@ -50,6 +50,9 @@ def stored_features(config: DictConfig, folder: Path, split: str = "") -> Stored
     if OmegaConf.is_missing(config, "features"):
         raise AmesError("features is missing: give features=[NAME_global,NAME_local:COUNT,...]")
     asked = [_feature(str(x)) for x in several(config, "features")]
+    names = [x.name for x in asked]
+    if len(set(names)) < len(names):
+        raise AmesError(f"features {', '.join(names)}: give each once")
     return StoredFeatures(feature_files(folder, asked, split), {x.name: x.count for x in asked})
 
 

@@ -103,6 +103,7 @@ def _against_teacher(
     test = door.embedded_search(config)
     if test is None:
         return None
+    test.prepare(teacher, "gallery")
     gallery: list[np.ndarray] = []  # the teacher's, which do not change
 
     def validate(student: GlobalNetwork) -> Validation:

@@ -72,7 +72,7 @@ class EmbeddedSearch:
     protocols: Sequence[Protocol]
     workers: int = 0
     _stored: dict[tuple[str, tuple[str, ...]], StoredFeatures] = field(default_factory=dict, repr=False)
-    _named: set[object] = field(default_factory=set, repr=False)  # images that the log has named
+    _said: set[str] = field(default_factory=set, repr=False)  # splits of whose unreadable images the log says
 
     @classmethod
     def open(
@@ -88,8 +88,7 @@ class EmbeddedSearch:
 
         ground_truth: a file other than the default. Without one, images of the query's label are relevant;
         where the lists are equal, the query itself is left out, by its number. AmesError where there is none
-        and the lists share a part of their images, which would find themselves; and where no query is below
-        ``images``.
+        and the lists share a part of their images, which would find themselves.
         """
         place = DatasetFolder(folder, "any")
         lists = {split: read_list(place.image_list(split)) for split in SPLITS}
@@ -103,8 +102,6 @@ class EmbeddedSearch:
             sizes = {f"{split}_size": len(lists[split]) for split in SPLITS}
             truth = load_ground_truth(path, **sizes)
         names = {split: [x.path for x in items] for split, items in lists.items()}
-        if images is not None:  # before an epoch is learned
-            check_all_exist(images, names["query"])
         if truth is None and names["query"] != names["gallery"]:
             _check_apart(place, names)
         labels = {split: [x.label for x in items] for split, items in lists.items()}
@@ -113,30 +110,39 @@ class EmbeddedSearch:
     def vectors(self, embedder: Embedder, split: str) -> np.ndarray:
         """Return the vectors float32 [n, dim] of a split: of images (queries cut to their boxes), or of the
         features in the folder. An image that cannot be read has a zero vector, and nothing finds it; the log
-        names it once. AmesError where no image of the list exists, or stored features are of other images.
+        says once how many. AmesError as ``prepare``.
         """
+        self.prepare(embedder, split)
         if isinstance(embedder, ImageEmbedder):
-            check_all_exist(self.images, self.names[split])
             boxes = self.ground_truth.boxes if self.ground_truth is not None and split == "query" else None
             regions = [
                 ImageRegion(self.images / name, None if boxes is None else boxes[row])
                 for row, name in enumerate(self.names[split])
             ]
             found = embed_images(embedder, regions, device=embedder.device, workers=self.workers)
-            for row, reason in found.unreadable.items():
-                if (path := regions[row].image) not in self._named:
-                    log.warning("%s: left out of the validation: %s", path, reason)
-                    self._named.add(path)
+            if found.unreadable and split not in self._said:
+                self._said.add(split)
+                row, why = next(iter(found.unreadable.items()))
+                said = "%d of %d images of the %s list have no vector; the first: %s: %s"
+                log.warning(said, len(found.unreadable), len(regions), split, self.names[split][row], why)
             return found.vectors
         assert isinstance(embedder, FeatureEmbedder)
-        key = split, tuple(f"{x.name}:{x.count}" for x in embedder.features)
-        if key not in self._stored:
+        return embed_stored(embedder, self._stored[_key(embedder, split)])
+
+    def prepare(self, embedder: Embedder, split: str) -> None:
+        """Open what ``vectors`` reads, so that a mistake is found before a training.
+
+        AmesError where no image of the list exists, where a file of features is missing or not of the list's
+        images, and where another backbone made it than the embedder learned from.
+        """
+        if not isinstance(embedder, FeatureEmbedder):
+            check_all_exist(self.images, self.names[split])
+        elif _key(embedder, split) not in self._stored:
             files = feature_files(self.folder, embedder.features, split)
             stored = StoredFeatures(files, {x.name: x.count for x in embedder.features})
             stored.check_images(self.names[split], DatasetFolder(self.folder, "any").image_list(split))
             stored.check(embedder.features)
-            self._stored[key] = stored
-        return embed_stored(embedder, self._stored[key])
+            self._stored[_key(embedder, split)] = stored
 
     def metrics(self, query: Embedder, gallery: Embedder) -> dict[str, float]:
         """As ``measure``, of the search with the two sides' vectors."""
@@ -159,6 +165,10 @@ class EmbeddedSearch:
         )
         found = evaluate_classes(queries, gallery, own, others, protocol)
         return {"val_map": found.map["trapezoid"], "val_recall_1": found.recall[1]}
+
+
+def _key(embedder: FeatureEmbedder, split: str) -> tuple[str, tuple[str, ...]]:
+    return split, tuple(f"{x.name}:{x.count}" for x in embedder.features)
 
 
 def _check_apart(place: DatasetFolder, names: Mapping[str, Sequence[str]]) -> None:

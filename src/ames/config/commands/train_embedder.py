@@ -15,9 +15,10 @@ from ames.config import training
 from ames.config.launch import CONF, launch, run
 from ames.config.raml import build_raml, build_raml_teacher
 from ames.config.values import number, whole
-from ames.embedders.base import GALLERY, FeatureEmbedder
+from ames.embedders.base import GALLERY, Embedder, FeatureEmbedder
 from ames.embedders.checkpoints import load_embedder
 from ames.errors import AmesError
+from ames.evaluation.embedded_search import SPLITS
 from ames.training import Task, Validation
 from ames.training.data.aff import AffLoader
 from ames.training.distributed import Ranks
@@ -39,6 +40,8 @@ def build_aff(config: DictConfig, ranks: Ranks) -> tuple[AffTask, dict[str, Any]
     stage, batch = str(config.stage), whole(config.train_dataset, "batch_size")
     needs_features = stage != "network" and (stage != "query" or config.query_loss != "arcface")
     stored = door.stored_features(config, folder) if needs_features else None
+    if stored is not None:
+        stored.check_images(names, "the training list")
     query = door.build_network(config) if stage != "gallery" else None
     gallery = None if stored is None or stage == "query" else door.build_fusion(config, stored.specs)
     classes = int(listed.labels.max()) + 1
@@ -61,12 +64,10 @@ def build_aff(config: DictConfig, ranks: Ranks) -> tuple[AffTask, dict[str, Any]
         class_share=number(config, "class_share"),
         seed=whole(config, "seed", least=0),
     )
-    if stored is not None:
-        stored.check_images(names, "the training list")
     recipe = training.read_recipe(AffRecipe, config, start_from=first)
     if ranks.is_main:
         print(f"{len(names)} images of {classes} classes; {len(loader)} batches of {loader.batch} per epoch")
-    task = AffTask(model, loader, recipe, validate=_validation(config))
+    task = AffTask(model, loader, recipe, validate=_validation(config, model))
     return task, {"seed": config.seed, "method": "aff", "stage": stage}
 
 
@@ -74,7 +75,10 @@ def _first_stage(config: DictConfig) -> FeatureEmbedder:
     if config.start_from is None:
         raise AmesError("stage=query needs start_from=FILE, what stage=gallery has written")
     found = load_embedder(Path(str(config.start_from)), GALLERY)
-    assert isinstance(found, FeatureEmbedder)
+    if not isinstance(found, FeatureEmbedder):
+        raise AmesError(
+            f"{config.start_from}: its gallery side reads images: give what stage=gallery has written"
+        )
     return found
 
 
@@ -91,16 +95,21 @@ def _take_classifier(model: AffModel, path: Path) -> None:
         model.classifier.follow(0.0)
 
 
-def _validation(config: DictConfig) -> Callable[[AffModel], Validation] | None:
-    """mAP on val_dataset: of the query network against the mixer, else of the mixer against itself."""
+def _validation(config: DictConfig, model: AffModel) -> Callable[[AffModel], Validation] | None:
+    """mAP on val_dataset: of the query network against the mixer, else of the only side against itself."""
     test = door.embedded_search(config)
     if test is None:
         return None
 
+    def sides(trained: AffModel) -> tuple[Embedder, Embedder]:
+        found = list(trained.sides().values())  # the gallery side, if there is one, then the query side
+        return found[-1], found[0]
+
+    for side, split in zip(sides(model), SPLITS, strict=True):
+        test.prepare(side, split)
+
     def validate(trained: AffModel) -> Validation:
-        sides = trained.sides()
-        first, last = next(iter(sides.values())), list(sides.values())[-1]  # gallery, query; or one for both
-        metrics = test.metrics(last, first)
+        metrics = test.metrics(*sides(trained))
         return Validation(metrics, metrics["val_map"])
 
     return validate
