@@ -63,6 +63,12 @@ def test_a_network_and_boxes(folder, capsys):
     assert said.count("\n") == 1
 
 
+def test_scales_are_of_both_splits(folder):
+    assert prepare(folder, "--desc-num", 7, "--scales", 1, 0.5) == 0
+    for split in ("query", "gallery"):
+        assert DescriptorFile(folder.local(split)).provenance["scales"] == [1.0, 0.5]
+
+
 def test_an_interrupted_one_goes_on(folder, monkeypatch):
     calls = []
 

@@ -65,6 +65,24 @@ def test_the_model_re_ranks_what_the_embedder_found(data, made):
     assert max(found.values(), key=lambda hit: hit.local).name == "3.png"
 
 
+def test_released_files_ask_their_collection(data, tmp_path):
+    """Their space is in their names, which the copies do not have."""
+    files = [tmp_path / f"cub-{sizes}-resnet10-16-gem-w.pth" for sizes in ("448r", "S224r-T448r")]
+    for seed, path in enumerate(files):
+        torch.save(embedders.network(seed, width=1.0).state_dict(), path)
+    sides = {"embedder": files[0], "query_embedder": files[1]}
+    Retriever.build(tmp_path / "db", data / "photos", **sides)
+    hits = Retriever.open(tmp_path / "db").search(data / "query.png", k=6)
+    query, gallery = (Extractor("rootsift", embedder=path) for path in reversed(files))
+    vector = query(data / "query.png").vector
+    for hit in hits:
+        wanted = float(vector @ gallery(data / "photos" / hit.name).vector)
+        assert hit.global_ == pytest.approx(wanted, abs=2e-3)  # stored as fp16
+    photos.save(tmp_path / "more.png", photos.scene(9))
+    index = Retriever.open(tmp_path / "db")
+    assert index.add(tmp_path / "more.png") == 1
+
+
 def test_the_collection_keeps_its_embedder(data, made, tmp_path):
     before = made.search(data / "query.png", k=6)
     (tmp_path / "pair.pt").unlink()

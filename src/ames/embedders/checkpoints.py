@@ -22,7 +22,10 @@ from ames.weights.tensor_names import count_layers
 _KEY = "embedder"  # of a file's description
 # Names of RAML's released files: of a teacher at 448 pixels, and of its student at 224.
 # cub-448r-resnet50-512-gem-w.pth, cub-S224r-T448r-resnet50-512-gem-w.pth
-_RELEASED = re.compile(r"(?P<set>.+?)-(?:S(?P<student>\d{3})r-T)?(?P<size>\d{3})r-(?P<rest>.+)")
+# Copies in a collection have the side before (ames.retrieval.collection): they are of the same space.
+_RELEASED = re.compile(
+    r"(?:(?:query|gallery)-)?(?P<set>.+?)-(?:S(?P<student>\d{3})r-T)?(?P<size>\d{3})r-(?P<rest>.+)"
+)
 _COUNT = "num_batches_tracked"
 
 

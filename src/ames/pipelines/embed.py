@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ames.backbones import is_backbone
@@ -70,29 +71,32 @@ def embed_dataset(
     load_pair(query, gallery)
     target = DatasetFolder(path, name)
     training = not target.image_list("gallery").exists() and target.image_list().exists()
+    works = []  # what they need is opened before an hour of the first
     for split in ("",) if training else ("query", "gallery"):
         file, side = (query, QUERY) if split == "query" else (gallery, GALLERY)
         own = replace(config, embedder=file, side=side)
-        yield _embed_split(target, split, own, images, boxes if split == "query" else None).summary()
+        works.append(_plan_split(target, split, own, images, boxes if split == "query" else None))
+    for work in works:
+        yield work().summary()
     yield str(make_shortlist(target, training=training, overwrite=config.overwrite, device=config.device))
 
 
-def _embed_split(
+def _plan_split(
     target: DatasetFolder, split: str, config: ExtractionConfig, images: Path | None, boxes: str | None
-) -> Extraction:
-    embedder = load_embedder(str(config.embedder), config.side)
+) -> Callable[[], Extraction]:
+    """What embeds a split. AmesError where something that it reads is missing or is of other images."""
+    embedder, listed = load_embedder(str(config.embedder), config.side), target.image_list(split)
     if isinstance(embedder, FeatureEmbedder):
         stored = open_stored(embedder, _feature_files(embedder, target.path, split, config.embedder))
-        listed = target.image_list(split)
         if listed.is_file():
             stored.check_images([item.path for item in read_list(listed)], listed)
-        return write_fused(embedder.to(config.device), stored, target.stem(split), overwrite=config.overwrite)
-    listed = target.image_list(split)
+        fused = embedder.to(config.device), stored, target.stem(split)
+        return partial(write_fused, *fused, overwrite=config.overwrite)
     names = [item.path for item in read_list(listed)]
     cut = None if boxes is None else read_boxes(str(target.file(boxes)), names, listed)
     found = Images(Path(images or target.path), names, cut)
     extractor = build_vector_extractor(config)
-    return run(found, extractor, plan_output(target.stem(split), found, extractor, kinds=("global",)))
+    return partial(run, found, extractor, plan_output(target.stem(split), found, extractor, kinds=["global"]))
 
 
 def _feature_files(embedder: FeatureEmbedder, path: Path, split: str, source: object) -> dict[str, Path]:

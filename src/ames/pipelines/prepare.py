@@ -49,8 +49,11 @@ def prepare(
             )
     check_device(config.device)
     configs = _sides(config, query_embedder)
-    extractors = [build_extractor(one) for one in dict.fromkeys(configs[split] for split in splits)]
-    for split, extractor in zip(splits, (extractors[0], extractors[-1]), strict=False):
+    extractors = [build_extractor(configs[splits[0]])]
+    if len(splits) > 1:
+        same = configs[splits[1]] == configs[splits[0]]
+        extractors.append(extractors[0] if same else build_extractor(configs[splits[1]]))
+    for split, extractor in zip(splits, extractors, strict=True):
         cut = boxes if split == "query" else None
         yield extract_split(folder, split, extractor, images=images, boxes=cut).summary()
     yield str(make_shortlist(folder, training=training, overwrite=config.overwrite, device=config.device))
