@@ -114,8 +114,8 @@ def _feature_files(embedder: FeatureEmbedder, path: Path, split: str, source: ob
         file = folder.vectors(split) if spec.kind == GLOBAL else folder.local(split)
         if not file.is_file():
             raise AmesError(
-                f"{file}: missing; the embedder reads its feature {spec.name!r} from it (ames prepare "
-                f"--backbone {spec.backbone} makes it)"
+                f"{file}: missing; the embedder reads its feature {spec.name!r} from it (ames extract "
+                f"--backbone {spec.backbone} --list {folder.image_list(split)} makes it)"
             )
         found[spec.name] = file
     return found
