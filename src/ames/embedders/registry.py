@@ -1,4 +1,4 @@
-"""Classes of embedders by name, and the released files that are known."""
+"""Classes of embedders by name."""
 
 from __future__ import annotations
 
