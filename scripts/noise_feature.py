@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+import ames_retrieval.door  # noqa: F401 - sees to it that what follows is this library
 from ames.descriptors.local import GlobalFile, write_globals
 from ames.errors import AmesError
 from ames.io.console import OneLineParser, natural, positive, run_script

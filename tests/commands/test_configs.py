@@ -41,7 +41,7 @@ def names(group):
 
 def trains_an_embedder(experiment):
     """Those are in test_train_embedder.py."""
-    return "/method:" in (CONF / "experiment" / f"{experiment}.yaml").read_text()
+    return experiment.startswith("products-")
 
 
 def composed(name, *overrides):

@@ -129,7 +129,7 @@ def test_aff_is_not_resumed_with_another_fusion_or_other_features(tmp_path):
         other = AFF["aff_gallery"](tmp_path)
         other.model.gallery = kind(features=features, dim=DIM)
         with pytest.raises(
-            AmesError, match=r"its training was begun with gallery .*'Mixer'.*not .*; resume with"
+            AmesError, match=r"its training was begun with both .*'Mixer'.*not .*; resume with"
         ):
             Trainer(other, checkpoints=Checkpoints(kept, resume=True)).fit()
     write_features(tmp_path, seed=1)
