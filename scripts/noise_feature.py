@@ -26,6 +26,15 @@ def noise(names: list[str], dim: int, seed: int) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
+def _parser() -> OneLineParser:
+    parser = OneLineParser(prog="noise_feature", description=__doc__)
+    parser.add_argument("like", type=Path, help="a file of global descriptors of the images")
+    parser.add_argument("out", type=Path, help="the file to write")
+    parser.add_argument("--dim", type=positive, default=512, help="(512)")
+    parser.add_argument("--seed", type=natural, default=0, help="(0)")
+    return parser
+
+
 def main(args: argparse.Namespace) -> None:
     """Write the file; an existing one is kept."""
     if args.out.exists():
@@ -37,10 +46,5 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = OneLineParser(prog="noise_feature", description=__doc__)
-    parser.add_argument("like", type=Path, help="a file of global descriptors of the images")
-    parser.add_argument("out", type=Path, help="the file to write")
-    parser.add_argument("--dim", type=positive, default=512, help="(512)")
-    parser.add_argument("--seed", type=natural, default=0, help="(0)")
-    args = parser.parse_args()
-    run_script("noise_feature", lambda: main(args))
+    given = _parser().parse_args()
+    run_script("noise_feature", lambda: main(given))

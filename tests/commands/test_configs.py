@@ -30,6 +30,7 @@ from ames.training.logging.journal import read_journal
 from ames.weights import shipped_path
 from ames.weights.files import read_weights
 from helpers.commands import ROOT, refused, run_process, run_script
+from helpers.product_training import embedder_experiments
 
 CONF = ROOT / "conf"
 SMALL = ["model.model_dim=16", "model.num_encoder_layers=1", "model.dim_feedforward=16"]
@@ -37,11 +38,6 @@ SMALL = ["model.model_dim=16", "model.num_encoder_layers=1", "model.dim_feedforw
 
 def names(group):
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-
-
-def trains_an_embedder(experiment):
-    """Those are in test_train_embedder.py."""
-    return "/method:" in (CONF / "experiment" / f"{experiment}.yaml").read_text()
 
 
 def composed(name, *overrides):
@@ -105,7 +101,7 @@ def test_datasets_compose(dataset):
         assert tuple(door.protocols(config.test_dataset)) == PROTOCOLS.get(dataset, REVISITED)
 
 
-@pytest.mark.parametrize("experiment", [x for x in names("experiment") if not trains_an_embedder(x)])
+@pytest.mark.parametrize("experiment", [x for x in names("experiment") if x not in embedder_experiments()])
 def test_experiments_compose(experiment):
     command = "train" if "-train" in experiment else "test"
     config = composed(command, f"experiment={experiment}", "data_root=x")

@@ -17,7 +17,7 @@ from ames.training.logging.journal import read_journal
 from ames.training.tasks.aff import AffRecipe
 from ames.weights.files import read_weights
 from helpers.commands import ROOT, run_script
-from helpers.product_training import SCRIPT, VALIDATION, words, write_root
+from helpers.product_training import SCRIPT, VALIDATION, embedder_experiments, words, write_root
 
 CONF = ROOT / "conf"
 SPECS = [FeatureSpec("a_global", "global", 6, 1), FeatureSpec("b_local", "local", 5, 3)]
@@ -68,10 +68,7 @@ def test_methods_compose(method):
     assert door.augmentation(config).scale == tuple(config.crop_scale)
 
 
-@pytest.mark.parametrize(
-    "experiment",
-    [x for x in names("experiment") if "/method:" in (CONF / "experiment" / f"{x}.yaml").read_text()],
-)
+@pytest.mark.parametrize("experiment", embedder_experiments())
 def test_experiments_of_embedders_compose(experiment):
     config = composed(f"experiment={experiment}")
     OmegaConf.to_container(config, resolve=True)

@@ -129,7 +129,7 @@ ERRORS = [
         "start_from is of stage=query, the second one; this is stage=joint: leave it out",
     ),
     (["resume=auto", "model_path=null"], "resume=auto finds nothing in a new run folder"),
-    (["data_root={wrong}/order"], "a_global.hdf5: not of the training list: image 0 is 'images/product_"),
+    (["data_root={wrong}/order"], "not of the images of the training list: image 1 is 'images/product_"),
     (["data_root={wrong}/fewer"], "a_global.hdf5: 11 images, but 12 in the training list"),
     (["data_root={wrong}/unlabelled"], "has no label; training needs path,label"),
     (["data_root={wrong}/absent"], "train: none of the 12 listed images exists (first: pictures/"),

@@ -83,8 +83,6 @@ def test_by_labels_a_query_does_not_find_itself(folder):
         np.testing.assert_allclose(test.vectors(made, split), wanted, atol=1e-5)
     found = test.metrics(made, made)
     assert (found["val_map"], found["val_recall_1"]) == pytest.approx(naive(wanted, wanted, True))
-    write_list(folder / "test_query.txt", NAMES[::-1], LABELS[::-1])
-    assert opened(folder).metrics(made, made)["val_recall_1"] == 100  # by number: these lists differ
 
 
 def test_one_side_of_images_and_one_of_stored_features(folder):
@@ -126,8 +124,12 @@ def test_a_ground_truth_has_its_protocols_and_boxes(folder):
 
 def test_images_that_cannot_be_read_are_counted_in_the_log(folder, caplog):
     broken(folder)
-    write_list(folder / "test_gallery.txt", ["cut.jpg", *NAMES[1:7], "empty.jpg", NAMES[8]])
-    found = opened(folder).vectors(network(), "gallery")
+    for split in ("query", "gallery"):
+        write_list(folder / f"test_{split}.txt", ["cut.jpg", *NAMES[1:7], "empty.jpg", NAMES[8]])
+    test = opened(folder)
+    for _ in range(2):
+        found = test.vectors(network(), "gallery")
+    assert len(caplog.records) == 1
     assert np.flatnonzero(~found.any(1)).tolist() == [0, 7]
     assert "2 of 9 images of the gallery list have no vector; the first: cut.jpg: cut off" in caplog.text
 
@@ -142,10 +144,10 @@ def test_mistakes_are_found_before_anything_is_computed(folder, tmp_path_factory
     with pytest.raises(AmesError, match="made by backbone 'mine', but the embedder learned from 'other'"):
         test.prepare(fusion([FEATURES[0] | {"backbone": "other"}]), "gallery")
     write_vectors(folder, "query", 0, NAMES[:5])
-    with pytest.raises(AmesError, match=r"a_query_global.hdf5: 5 images, but 9 in the query list"):
+    with pytest.raises(AmesError, match=r"a_query_global.hdf5: 5 images, but 9 in .*test_query.txt"):
         test.prepare(fusion(), "query")
     write_vectors(folder, "query", 0, [NAMES[1], NAMES[0], *NAMES[2:]])
-    with pytest.raises(AmesError, match=r"not of the query list: image 0 is '1.png', there '0.png'"):
+    with pytest.raises(AmesError, match=r"test_query.txt: image 1 is '1.png', there '0.png'"):
         test.prepare(fusion(), "query")
     with pytest.raises(AmesError, match="feature 'a_global' is 4-d, the embedder takes 5-d"):
         test.vectors(fusion([FEATURES[0] | {"width": 5}]), "gallery")

@@ -160,6 +160,8 @@ def test_features_that_do_not_fit_are_one_line(features, capsys, change, message
         (["--dataset", ".", "--name", "rootsift"], "--name rootsift: is a backbone's"),
         (["--dataset", ".", "--name", "x", "--side", "query"], "leave it out"),
         (["--dataset", ".", "--name", "x", "-o", "y"], "--out does not go with --dataset: leave it out"),
+        (["--dataset", ".", "--name", "x", "--shard", "1/2"], "--shard does not go with --dataset"),
+        (["-o", "y", "--features", "a=b", "--shard", "1/2"], "--shard does not go with --features"),
         (["-o", "x", "--features", "a"], "--features a: give NAME=FILE"),
         (["-o", "x", "--images", "1.png"], "feature 'a', made by 'one', no backbone here"),
         (["-o", "x", "--features", "a=a.hdf5", "--boxes", "1"], "--boxes does not go with --features"),
@@ -288,6 +290,16 @@ def test_a_training_set_is_a_gallery(dataset, tmp_path):
     assert ames("embed", dataset / "pair.pt", "--dataset", tmp_path / "train", "--name", "aff") == 0
     assert GlobalFile(tmp_path / "train" / "aff_global.hdf5").provenance["side"] == "gallery"
     assert Shortlist.load(tmp_path / "train" / "nn_aff.npz").ids.shape == (3, 3)
+
+
+def test_features_of_another_list_are_not_embedded(dataset, tmp_path, capsys):
+    shutil.copytree(dataset / "small", tmp_path / "small", ignore=shutil.ignore_patterns("*aff*", "nn_*"))
+    names = [f"g{seed}.png" for seed in (0, 2, 1, 3, 4, 5, 6, 7)]
+    write_names(tmp_path / "small" / "test_gallery.txt", names)
+    words = ("--dataset", tmp_path / "small", "--name", "aff", "--workers", 0)
+    assert ames("embed", dataset / "pair.pt", *words) == 2
+    assert "test_gallery.txt: image 2 is 'g1.png', there 'g2.png'" in capsys.readouterr().err
+    assert not (tmp_path / "small" / "aff_gallery_global.hdf5").exists()
 
 
 def test_vectors_of_two_spaces_make_no_shortlist(dataset, tmp_path, capsys):

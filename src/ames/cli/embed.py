@@ -30,7 +30,7 @@ def register(commands: Any) -> None:
     add("--features", nargs="+", metavar="NAME=FILE", help="files of the features that the embedder reads")
     add("--list", type=Path, help="lines path[,label,...]: images, or names where feature files have none")
     add("--boxes", help="what images (with --dataset: queries) are cut to, as in ames extract")
-    add("--shard", default="1/1", metavar="I/N", help="the I-th of N parts of the images (torchrun: more)")
+    add("--shard", metavar="I/N", help="with -o and --images: the I-th of N parts (1/1; torchrun: more)")
     add("--dataset", type=Path, metavar="FOLDER", help="a prepared data set, whose lists are embedded")
     add("--name", help="with --dataset: of the files, NAME_query_global.hdf5 ... and nn_NAME.npz")
     add("--query-embedder", type=Path, help="with --dataset: the query side's file (default: the same)")
@@ -62,7 +62,8 @@ def _embed(args: argparse.Namespace) -> None:
         files = dict(_named(word) for word in args.features)
         print(embed_features(config, files, out=args.out, listed=args.list).summary())
     else:
-        images = {"images": args.images, "listed": args.list, "boxes": args.boxes, "shard": args.shard}
+        images = {"images": args.images, "listed": args.list, "boxes": args.boxes}
+        images["shard"] = args.shard or "1/1"
         extract_images(config, out=args.out, vectors_alone=True, **images)
 
 
@@ -78,9 +79,9 @@ def _check_words(args: argparse.Namespace) -> None:
     wanted: tuple[str, ...]
     others: tuple[str, ...]
     if args.dataset is not None:
-        wanted, others = ("name",), ("out", "features", "list")
+        wanted, others = ("name",), ("out", "features", "list", "shard")
     elif args.features is not None:
-        wanted, others = ("out",), ("images", "boxes", "name", "query_embedder")
+        wanted, others = ("out",), ("images", "boxes", "shard", "name", "query_embedder")
     else:
         wanted, others = ("out", "images"), ("name", "query_embedder")
     for name in wanted:

@@ -88,18 +88,6 @@ class StoredFeatures:
     def __len__(self) -> int:
         return len(next(iter(self._files.values())))
 
-    def check_names(self, names: Sequence[str], what: str) -> None:
-        """AmesError unless the files are of these images: by number and, where they hold names, by name and
-        order. what: "the training list", for the error.
-        """
-        path = next(iter(self.paths.values()))
-        if len(self) != len(names):
-            raise AmesError(f"{path}: {len(self)} images, but {len(names)} in {what}")
-        if self.names is not None and self.names != list(names):
-            pairs = enumerate(zip(self.names, names, strict=True))
-            row, (own, wanted) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
-            raise AmesError(f"{path}: not of {what}: image {row} is {own!r}, there {wanted!r}")
-
     def check(self, wanted: Sequence[FeatureSpec]) -> None:
         """AmesError names the first file that another backbone made than an embedder learned from."""
         found = {x.name: x for x in self.specs}
@@ -109,6 +97,22 @@ class StoredFeatures:
                 raise AmesError(
                     f"{self.paths[spec.name]}: made by backbone {made!r}, but the embedder learned from "
                     f"{spec.backbone!r}"
+                )
+
+    def check_images(self, wanted: Sequence[str], listed: object) -> None:
+        """AmesError unless the images are those of a list, ``listed`` in the message: by number and, where a
+        file holds names, by name and order.
+        """
+        path, names = next(iter(self.paths.values())), self.names or wanted
+        if len(self) != len(wanted):
+            raise AmesError(
+                f"{path}: {len(self)} images, but {len(wanted)} in {listed}; extract the list again"
+            )
+        for number, (name, other) in enumerate(zip(names, wanted, strict=True), 1):
+            if name != other:
+                raise AmesError(
+                    f"{path}: not of the images of {listed}: image {number} is {name!r}, there {other!r}; "
+                    "extract the list again"
                 )
 
     def provenance(self) -> dict[str, dict[str, Any]]:

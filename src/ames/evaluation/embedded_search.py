@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from ames.extraction.base import ImageRegion
 from ames.extraction.embedding import embed_images
 from ames.extraction.fusing import fuse
 from ames.global_search.exact import search
+from ames.io.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +72,7 @@ class EmbeddedSearch:
     protocols: Sequence[Protocol]
     workers: int = 0
     _stored: dict[tuple[str, tuple[str, ...]], StoredFeatures] = field(default_factory=dict, repr=False)
+    _said: set[str] = field(default_factory=set, repr=False)  # splits of whose unreadable images the log says
 
     @classmethod
     def open(
@@ -86,7 +87,8 @@ class EmbeddedSearch:
         """Open a folder with test_query.txt and test_gallery.txt.
 
         ground_truth: a file other than the default. Without one, images of the query's label are relevant;
-        where the lists are equal, the query itself is left out, by its number.
+        where the lists are equal, the query itself is left out, by its number. AmesError where there is none
+        and the lists share a part of their images, which would find themselves.
         """
         place = DatasetFolder(folder, "any")
         lists = {split: read_list(place.image_list(split)) for split in SPLITS}
@@ -100,13 +102,15 @@ class EmbeddedSearch:
             sizes = {f"{split}_size": len(lists[split]) for split in SPLITS}
             truth = load_ground_truth(path, **sizes)
         names = {split: [x.path for x in items] for split, items in lists.items()}
+        if truth is None and names["query"] != names["gallery"]:
+            _check_apart(place, names)
         labels = {split: [x.label for x in items] for split, items in lists.items()}
         return cls(folder, images or folder, names, labels, truth, protocols, workers)
 
     def vectors(self, embedder: Embedder, split: str) -> np.ndarray:
         """Return the vectors float32 [n, dim] of a split: of images (queries cut to their boxes), or of the
         features in the folder. An image that cannot be read has a zero vector, and nothing finds it; the log
-        says how many. AmesError as ``prepare``.
+        says once how many. AmesError as ``prepare``.
         """
         self.prepare(embedder, split)
         if isinstance(embedder, ImageEmbedder):
@@ -116,7 +120,9 @@ class EmbeddedSearch:
                 for row, name in enumerate(self.names[split])
             ]
             found = embed_images(embedder, regions, device=embedder.device, workers=self.workers)
-            for row, why in islice(found.unreadable.items(), 1):
+            if found.unreadable and split not in self._said:
+                self._said.add(split)
+                row, why = next(iter(found.unreadable.items()))
                 said = "%d of %d images of the %s list have no vector; the first: %s: %s"
                 log.warning(said, len(found.unreadable), len(regions), split, self.names[split][row], why)
             return found.vectors
@@ -134,7 +140,7 @@ class EmbeddedSearch:
         elif _key(embedder, split) not in self._stored:
             files = feature_files(self.folder, embedder.features, split)
             stored = StoredFeatures(files, {x.name: x.count for x in embedder.features})
-            stored.check_names(self.names[split], f"the {split} list")
+            stored.check_images(self.names[split], DatasetFolder(self.folder, "any").image_list(split))
             stored.check(embedder.features)
             self._stored[_key(embedder, split)] = stored
 
@@ -163,3 +169,14 @@ class EmbeddedSearch:
 
 def _key(embedder: FeatureEmbedder, split: str) -> tuple[str, tuple[str, ...]]:
     return split, tuple(f"{x.name}:{x.count}" for x in embedder.features)
+
+
+def _check_apart(place: DatasetFolder, names: Mapping[str, Sequence[str]]) -> None:
+    """AmesError where an image is a query and in the gallery, too."""
+    both = set(names["query"]).intersection(names["gallery"])
+    if both:
+        asked, searched = (place.image_list(split) for split in SPLITS)
+        raise AmesError(
+            f"{asked}: {counted(len(both), 'image')} of {searched.name}, too (first: {min(both)}), which "
+            "would find themselves: make the lists equal, or take them out"
+        )

@@ -83,6 +83,9 @@ def _embed_split(
     embedder = load_embedder(str(config.embedder), config.side)
     if isinstance(embedder, FeatureEmbedder):
         stored = open_stored(embedder, _feature_files(embedder, target.path, split, config.embedder))
+        listed = target.image_list(split)
+        if listed.is_file():
+            stored.check_images([item.path for item in read_list(listed)], listed)
         return write_fused(embedder.to(config.device), stored, target.stem(split), overwrite=config.overwrite)
     listed = target.image_list(split)
     names = [item.path for item in read_list(listed)]

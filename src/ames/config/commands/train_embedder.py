@@ -41,7 +41,7 @@ def build_aff(config: DictConfig, ranks: Ranks) -> tuple[AffTask, dict[str, Any]
     needs_features = stage != "network" and (stage != "query" or config.query_loss != "arcface")
     stored = door.stored_features(config, folder) if needs_features else None
     if stored is not None:
-        stored.check_names(names, "the training list")
+        stored.check_images(names, "the training list")
     query = door.build_network(config) if stage != "gallery" else None
     gallery = None if stored is None or stage == "query" else door.build_fusion(config, stored.specs)
     classes = int(listed.labels.max()) + 1
