@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -273,6 +274,18 @@ def test_channels_of_a_backbone_that_takes_blue_first_are_told_in_rgb():
     blue, _, red = network.inputs.tensor(image)[0, :, 0, 0].tolist()
     assert blue == pytest.approx((10 / 255 - 0.406) / 0.225, rel=1e-5)
     assert red == pytest.approx((30 / 255 - 0.485) / 0.229, rel=1e-5)
+
+
+def test_a_trunk_of_patches_takes_whole_patches():
+    pytest.importorskip("transformers")
+    for options in ({"size": 230}, {"size": 224, "resize": "long"}):
+        with pytest.raises(
+            AmesError, match="multiples of 14: give resize=crop or square, and a size such as 224"
+        ):
+            GlobalNetwork(trunk="dinov2-s", dim=4, **options)
+    with torch.no_grad():
+        made = GlobalNetwork(trunk="dinov2-s", dim=4, size=28).eval()
+        assert made(made.inputs.tensor([made.inputs.fit(np.zeros((40, 50, 3), np.uint8))])).shape == (1, 4)
 
 
 def test_wrong_trunks_are_one_line():

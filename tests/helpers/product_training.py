@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from omegaconf import OmegaConf
 
 from ames.datasets.landmarks.products import ProductSet, make_products
 from ames.datasets.lists import read_list
@@ -26,6 +27,19 @@ SMALL = [
     "tracker=null",
 ]
 VALIDATION = ["dataset@val_dataset=own", "val_dataset.desc_dir=val"]
+
+
+def embedder_experiments():
+    """The files of conf/experiment that choose a method, themselves or by a file that they begin with."""
+
+    def chooses(name):
+        found = OmegaConf.load(ROOT / "conf" / "experiment" / f"{name}.yaml").get("defaults", [])
+        parts = [
+            chooses(x) if isinstance(x, str) else "override /method" in x for x in found if x != "_self_"
+        ]
+        return any(parts)
+
+    return [path.stem for path in sorted((ROOT / "conf" / "experiment").glob("*.yaml")) if chooses(path.stem)]
 
 
 def write_root(root):

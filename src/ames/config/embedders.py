@@ -83,7 +83,9 @@ def build_network(config: DictConfig, *, replaced: bool = False) -> GlobalNetwor
         raise AmesError(f"network._target_ is {config.network._target_!r}: give a network of conf/network")
     weights, name = config.trunk_weights, network.arguments["trunk"]
     if weights is None and name not in FROM_SCRATCH and not replaced:
-        raise AmesError(f"trunk {name} has no weights yet: give trunk_weights=published, or their file")
+        raise AmesError(
+            f"trunk {name} has no weights yet: give trunk_weights=published, or a file of an embedder"
+        )
     if weights == PUBLISHED:
         trunk = build_trunk(name, network.arguments["width"], weights=PUBLISHED)
         network.backbone.load_state_dict(trunk.module.state_dict())

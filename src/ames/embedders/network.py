@@ -40,6 +40,11 @@ class GlobalNetwork(ImageEmbedder):
         super().__init__()
         self.arguments = arguments
         built = build_trunk(trunk, width)
+        if size % built.multiple or (resize == "long" and built.multiple > 1):
+            raise AmesError(
+                f"trunk {trunk} takes sides that are multiples of {built.multiple}: give resize=crop or "
+                f"square, and a size such as {max(size // built.multiple, 1) * built.multiple}"
+            )
         self.backbone = built.module
         self.inputs = InputSpec(size, resize, built.mean, built.std, built.bgr)
         channels = built.channels

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ames.backbones import NETWORKS, make_backbone
 from ames.backbones.base import MapBackbone
 from ames.backbones.pretrained import IMAGENET_MEAN, IMAGENET_STD, PUBLISHED
+from ames.backbones.vit import VisionTransformer
 from ames.embedders.mobilenet_v2 import mobilenet_v2
 from ames.embedders.resnet import DEPTHS, resnet
 from ames.embedders.shufflenet_v2 import shufflenet_v2
@@ -20,7 +21,7 @@ Triple = tuple[float, float, float]
 
 class Trunk(NamedTuple):
     """module: images float [B, 3, H, W] -> maps [B, channels, h, w]. mean, std: of the input, RGB; bgr: it
-    takes blue first.
+    takes blue first. multiple: of what both sides must be multiples.
     """
 
     module: nn.Module
@@ -28,6 +29,7 @@ class Trunk(NamedTuple):
     mean: Triple = IMAGENET_MEAN
     std: Triple = IMAGENET_STD
     bgr: bool = False
+    multiple: int = 1
 
 
 _BUILT: dict[str, Callable[[str, float], tuple[nn.Module, int]]] = {
@@ -59,7 +61,8 @@ def build_trunk(name: str, width: float = 1.0, *, weights: str | None = None) ->
     assert isinstance(backbone, MapBackbone)
     bgr = backbone.channels == "bgr"
     mean, std = (x[::-1] if bgr else x for x in (backbone.mean, backbone.std))
-    return Trunk(_Maps(backbone), backbone.local_dim, mean, std, bgr)
+    multiple = backbone.multiple if isinstance(backbone, VisionTransformer) else 1
+    return Trunk(_Maps(backbone), backbone.local_dim, mean, std, bgr, multiple)
 
 
 class _Maps(nn.Module):
