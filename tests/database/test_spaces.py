@@ -67,7 +67,7 @@ def test_parts_of_a_gallery_are_of_one_space(tmp_path):
     with pytest.raises(AmesError, match=r"b_global.hdf5: its vectors are of space bbbb, those of .*a_global"):
         Vectors.open(one, two)
     with pytest.raises(AmesError, match="they cannot be compared"):
-        Vectors.open(one).check_comparable(Vectors.of(np.ones((1, 8), np.float32)))
+        Vectors.open(one).check_searchable(Vectors.of(np.ones((1, 8), np.float32)))
 
 
 def test_a_record_is_that_of_the_vectors_that_are_stored():
@@ -95,3 +95,16 @@ def test_the_command_says_it_in_one_line(first, tmp_path, capsys):
     out = ["compress", wrong.local.path, "--global", wrong.vectors.path, "-o", tmp_path / "db"]
     assert main([str(x) for x in (*out, "--desc-num", 3, "--model", tmp_path / "m.safetensors")]) == 0
     assert Database(tmp_path / "db").space == "bbbb"
+
+
+def test_swapped_sides_are_said_and_others_are_not(tmp_path, caplog):
+    for side in ("query", "gallery", "both"):
+        made = {"space": "s", "side": side}
+        write_globals(tmp_path / f"{side}.hdf5", np.eye(3, dtype=np.float32), provenance=made)
+    query, gallery, both = (Vectors.open(tmp_path / f"{x}.hdf5") for x in ("query", "gallery", "both"))
+    for asked, searched in ((query, gallery), (query, query), (gallery, gallery), (both, both)):
+        asked.check_searchable(searched)
+    assert not caplog.records
+    gallery.check_searchable(query)
+    assert "gallery.hdf5: made by the gallery side, and" in caplog.text
+    assert "query.hdf5 by the query side: the sides are swapped" in caplog.text

@@ -144,7 +144,7 @@ def _choose_codec(args: argparse.Namespace) -> None:
     vectors, queries = Vectors.open(args.vectors), None
     if args.queries is not None:
         asked = Vectors.open(args.queries)
-        asked.check_comparable(vectors)
+        asked.check_searchable(vectors)
         queries = asked.all()
     found, left_out = measure(
         vectors.all(), queries, factories=args.factories or FACTORIES, sample=args.sample

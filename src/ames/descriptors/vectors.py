@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ames.descriptors.unit_length import say_normalized, unit
 from ames.errors import AmesError
 from ames.io.hdf5 import open_hdf5
 
+_log = logging.getLogger(__name__)
 _BLOCK = 1 << 24  # numbers that are read at a time where nothing else says how many
 
 
@@ -37,6 +39,7 @@ class Vectors:
                     "not made by the same backbone"
                 )
         self.width, self.space = widths[0], space
+        self.side: str | None = None  # of the embedder; ``open`` sets it
         self.sources = sources
         self._parts = parts
         self._said: set[str] = set()  # sources whose vectors are known not to be of unit length
@@ -56,11 +59,18 @@ class Vectors:
         parts = [file if (stored := file.mapped()) is None else stored for file in files]
         for file in files[1:]:
             check_one_space(file.space, file.path, files[0].space, files[0].path)
-        return cls(parts, [str(file.path) for file in files], files[0].space)
+        found = cls(parts, [str(file.path) for file in files], files[0].space)
+        found.side = files[0].provenance.get("side")
+        return found
 
-    def check_comparable(self, other: Vectors) -> None:
-        """AmesError unless both are of one space."""
-        check_one_space(self.space, self.sources[0], other.space, other.sources[0])
+    def check_searchable(self, gallery: Vectors) -> None:
+        """AmesError unless these queries and the gallery are of one space; a warning where each was made by
+        the other's side.
+        """
+        check_one_space(self.space, self.sources[0], gallery.space, gallery.sources[0])
+        if (self.side, gallery.side) == ("gallery", "query"):
+            said = "%s: made by the gallery side, and %s by the query side: the sides are swapped"
+            _log.warning(said, self.sources[0], gallery.sources[0])
 
     def __len__(self) -> int:
         return int(self._ends[-1])

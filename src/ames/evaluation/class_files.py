@@ -56,7 +56,7 @@ def open_class_test_set(
             f"{asked}: {queries.width}-d vectors, those of {searched} are {vectors.width}-d: they are of "
             "different spaces"
         )
-    queries.check_comparable(vectors)
+    queries.check_searchable(vectors)
     return ClassTestSet(query, gallery, queries, vectors)
 
 

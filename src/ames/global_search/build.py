@@ -57,7 +57,7 @@ class Source:
         """(queries, gallery). AmesError where their vectors are of two spaces."""
         queries = Vectors.open(self.files[0])
         gallery = Vectors.open(*self.files[0 if self.training else 1 :])
-        queries.check_comparable(gallery)
+        queries.check_searchable(gallery)
         return queries, gallery
 
     def about(self, queries: Vectors, gallery: Vectors) -> dict[str, Any]:
