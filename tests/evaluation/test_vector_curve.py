@@ -121,6 +121,18 @@ def test_what_is_refused(data, tmp_path, capsys, monkeypatch, word, message):
     assert len(err.splitlines()) == 1
 
 
+def test_a_number_that_no_shortlist_has_is_refused_before_vectors_are_made(
+    data, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(data)
+    embedders.save_one(data / "late.pt")
+    words = ["curve", "small", "--descriptors", "rootsift", "--embedders", "late.pt", "--num-rerank", "9"]
+    words += ["--models", "rootsift_ames", "-o", str(tmp_path / "x"), "--query-desc-num", "20"]
+    assert main([*words, "--db-desc-num", "5"]) == 2
+    assert "num_rerank 9 is outside 1 ... 8, the length of the shortlist" in capsys.readouterr().err
+    assert not [*(data / "small").glob("*late*")]
+
+
 def test_a_pair_of_files_or_one_with_both_sides(tmp_path):
     assert parse_pair("a.pt") == (tmp_path.__class__("a.pt"), tmp_path.__class__("a.pt"))
     assert [str(x) for x in parse_pair("dir/a.pt:b.pt")] == ["dir/a.pt", "b.pt"]

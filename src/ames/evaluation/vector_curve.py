@@ -12,6 +12,7 @@ from ames.datasets.ground_truth import GroundTruth
 from ames.evaluation.evaluate import Scoring
 from ames.evaluation.memory_curve import GLOBAL, Contender, curve, first_row, scale_bytes
 from ames.evaluation.protocols import Protocol
+from ames.evaluation.sweep import Grid
 from ames.evaluation.test_set import TestSet
 from ames.global_search.shortlist import Shortlist
 from ames.io.atomic import atomic_file
@@ -50,12 +51,17 @@ class VectorSource:
 
 @dataclass(frozen=True, eq=False)
 class Reranked:
-    """Models that re-rank each source's shortlist. test: the set with its local descriptors."""
+    """Models that re-rank each source's shortlist. test: the set with its local descriptors. AmesError where
+    the set's own shortlist is shorter than ``num_rerank``: before the others are made.
+    """
 
     test: TestSet
     contenders: Sequence[Contender]
     scorings: Sequence[Scoring]
     num_rerank: int
+
+    def __post_init__(self) -> None:
+        Grid([self.num_rerank], [0.0], [1.0]).check(self.test.shortlist)
 
 
 def vector_curve(
