@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from ames.backbones.pretrained import PUBLISHED
-from ames.config.evaluation import protocols, read_dataset, validation_set
+from ames.config.evaluation import dataset_path, protocols, read_dataset, validation_set
 from ames.config.values import file_name, number, optional_path, several, value_of, whole
 from ames.datasets.layout import DatasetFolder
 from ames.datasets.lists import TrainingList, read_list, read_training_list
@@ -21,25 +21,18 @@ from ames.embedders.features import GLOBAL, LOCAL, FeatureSpec, StoredFeatures
 from ames.embedders.network import GlobalNetwork
 from ames.embedders.trunks import FROM_SCRATCH, build_trunk
 from ames.errors import AmesError, first_line
-from ames.evaluation.embedded_search import EmbeddedSearch, feature_files
+from ames.evaluation.embedded_search import SPLITS, EmbeddedSearch, feature_files
+from ames.training import Validation
 from ames.training.data.augmentation import Augmentation
 from ames.training.data.photos import PhotoLoader, SquareView, TrainingPhotos
 
-
-def folder_of(config: DictConfig, dataset: DictConfig) -> Path:
-    """Return ``data_root/desc_dir``; AmesError where one is missing."""
-    if OmegaConf.is_missing(config, "data_root") or config.data_root is None:
-        raise AmesError("data_root is missing: give the folder that holds the data sets, data_root=DIR")
-    path = Path(str(config.data_root)) / str(dataset.desc_dir)
-    if not path.is_dir():
-        raise AmesError(f"{path}: no such folder; data_root must hold a folder {str(dataset.desc_dir)!r}")
-    return path
+M = TypeVar("M")
 
 
 def training_list(config: DictConfig) -> tuple[Path, list[str], TrainingList]:
     """Return the folder of ``train_dataset``, and the paths and labels of its list."""
     dataset = read_dataset(config, "train_dataset")
-    folder = folder_of(config, dataset)
+    folder = dataset_path(config, dataset)
     place = DatasetFolder(folder, "any")
     path = place.image_list() if dataset.list is None else place.file(str(dataset.list))
     return folder, [x.path for x in read_list(path)], read_training_list(path)
@@ -141,9 +134,28 @@ def embedded_search(config: DictConfig) -> EmbeddedSearch | None:
     if val is None:
         return None
     return EmbeddedSearch.open(
-        folder_of(config, val),
+        dataset_path(config, val),
         protocols(val),
         images=optional_path(config, "val_images"),
         ground_truth=file_name(val, "test_gnd_file"),
         workers=whole(config, "num_workers", least=0),
     )
+
+
+def validation(
+    config: DictConfig, sides: Callable[[M], tuple[Embedder, Embedder]], model: M
+) -> Callable[[M], Validation] | None:
+    """Return what measures mAP on val_dataset with the (query, gallery) embedders of a model; None where no
+    set is given. What ``model`` reads of it is opened at once.
+    """
+    test = embedded_search(config)
+    if test is None:
+        return None
+    for side, split in zip(sides(model), SPLITS, strict=True):
+        test.prepare(side, split)
+
+    def validate(trained: M) -> Validation:
+        metrics = test.metrics(*sides(trained))
+        return Validation(metrics, metrics["val_map"])
+
+    return validate

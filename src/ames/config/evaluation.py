@@ -29,15 +29,20 @@ _PROTOCOL = f"{{name: NAME, positives: [KEY], junk: [KEY]}}, or names among {', 
 
 def dataset_folder(config: DictConfig, dataset: DictConfig) -> DatasetFolder:
     """Return ``data_root/desc_dir`` under ``desc_name``; AmesError if a key or the folder is missing."""
+    return DatasetFolder(dataset_path(config, dataset, desc_name=config.desc_name), str(config.desc_name))
+
+
+def dataset_path(config: DictConfig, dataset: DictConfig, **needed: Any) -> Path:
+    """Return ``data_root/desc_dir``; AmesError if one of them, a ``needed`` key or the folder is missing."""
     if OmegaConf.is_missing(config, "data_root") or config.data_root is None:
         raise AmesError("data_root is missing: give the folder that holds the data sets, data_root=DIR")
-    for key, value in (("desc_dir", dataset.desc_dir), ("desc_name", config.desc_name)):
+    for key, value in ({"desc_dir": dataset.desc_dir} | needed).items():
         if value is None:
             raise AmesError(f"{key} is missing: give {key}=NAME")
     path = Path(str(config.data_root)) / str(dataset.desc_dir)
     if not path.is_dir():
         raise AmesError(f"{path}: no such folder; data_root must hold a folder {str(dataset.desc_dir)!r}")
-    return DatasetFolder(path, str(config.desc_name))
+    return path
 
 
 def test_files(dataset: DictConfig) -> dict[str, Any]:

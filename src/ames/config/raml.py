@@ -59,7 +59,7 @@ def build_raml_teacher(config: DictConfig, ranks: Ranks) -> tuple[MetricTriplets
         training.read_recipe(TripletRecipe, config, config.train_dataset, start_from=first),
         augmentation=door.augmentation(config),
         workers=whole(config, "num_workers", least=0),
-        validate=_against_itself(config),
+        validate=door.validation(config, lambda trained: (trained, trained), network),
     )
     _tell(task, photos, ranks)
     return task, {"seed": config.seed, "method": "raml_teacher"}
@@ -113,18 +113,5 @@ def _against_teacher(
         metrics = test.measure(queries, gallery[0])
         own = test.measure(queries, test.vectors(student, "gallery"))
         return Validation(metrics | {"val_map_symmetric": own["val_map"]}, metrics["val_map"])
-
-    return validate
-
-
-def _against_itself(config: DictConfig) -> Callable[[GlobalNetwork], Validation] | None:
-    """mAP on val_dataset."""
-    test = door.embedded_search(config)
-    if test is None:
-        return None
-
-    def validate(network: GlobalNetwork) -> Validation:
-        metrics = test.metrics(network, network)
-        return Validation(metrics, metrics["val_map"])
 
     return validate

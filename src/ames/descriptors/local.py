@@ -262,18 +262,18 @@ def check_backbone(file: Any, *, width: int | None, backbone: str | None) -> Non
         raise AmesError(f"{file.path}: descriptors are {file.width}-d, but the model takes {width}-d")
 
 
-def check_same_images(vectors: Any, local: DescriptorFile) -> None:
-    """AmesError unless a file of global descriptors (``GlobalFile`` or ``Vectors``) is of the images of the
-    local ones, by number and, where both have them, by name.
+def check_same_images(file: DescriptorFile | GlobalFile, other: DescriptorFile | GlobalFile) -> None:
+    """AmesError unless a file of descriptors is of the images of another one, by number and, where both have
+    them, by name and order.
     """
-    if len(vectors) != len(local):
-        raise AmesError(f"{vectors.path}: {len(vectors)} images, but {len(local)} in {local.path}")
-    own, others = local.names, vectors.names
-    if own and others and own != others:
-        row = next((i for i, (a, b) in enumerate(zip(own, others, strict=False)) if a != b), 0)
+    if len(file) != len(other):
+        raise AmesError(f"{file.path}: {len(file)} images, but {len(other)} in {other.path}")
+    names, wanted = file.names, other.names
+    if names and wanted and names != wanted:
+        row = next(i for i, (a, b) in enumerate(zip(names, wanted, strict=True)) if a != b)
         raise AmesError(
-            f"{vectors.path}: not of the images of {local.path}: image {row} is {others[row]!r}, there "
-            f"{own[row]!r}"
+            f"{file.path}: not of the images of {other.path}: image {row} is {names[row]!r}, there "
+            f"{wanted[row]!r}"
         )
 
 

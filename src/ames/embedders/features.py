@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ames.descriptors.local import DescriptorFile, GlobalFile, recorded
+from ames.descriptors.local import DescriptorFile, GlobalFile, check_same_images, recorded
 from ames.descriptors.vectors import Vectors
 from ames.errors import AmesError
 from ames.features import LocalFeatures
@@ -157,16 +157,10 @@ def _spec(name: str, file: DescriptorFile | GlobalFile, count: int | None) -> Fe
 def _check_same(files: Sequence[DescriptorFile | GlobalFile]) -> list[str] | None:
     """Return the images' names, None where no file has them."""
     first, named = files[0], next((x for x in files if x.names), None)
-    for file in files[1:]:
-        if len(file) != len(first):
-            raise AmesError(f"{file.path}: {len(file)} images, but {len(first)} in {first.path}")
     for file in files:
-        if named is not None and file.names and file.names != named.names:
-            pairs = enumerate(zip(named.names or [], file.names, strict=True))
-            row, (wanted, found) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
-            raise AmesError(
-                f"{file.path}: not of the images of {named.path}: image {row} is {found!r}, there {wanted!r}"
-            )
+        check_same_images(file, first)
+        if named is not None:
+            check_same_images(file, named)
     return None if named is None else list(named.names or [])
 
 

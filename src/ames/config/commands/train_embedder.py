@@ -18,8 +18,7 @@ from ames.config.values import number, whole
 from ames.embedders.base import GALLERY, Embedder, FeatureEmbedder
 from ames.embedders.checkpoints import load_embedder
 from ames.errors import AmesError
-from ames.evaluation.embedded_search import SPLITS
-from ames.training import Task, Validation
+from ames.training import Task
 from ames.training.data.aff import AffLoader
 from ames.training.distributed import Ranks
 from ames.training.tasks.aff import AffModel, AffRecipe, AffTask
@@ -67,7 +66,7 @@ def build_aff(config: DictConfig, ranks: Ranks) -> tuple[AffTask, dict[str, Any]
     recipe = training.read_recipe(AffRecipe, config, start_from=first)
     if ranks.is_main:
         print(f"{len(names)} images of {classes} classes; {len(loader)} batches of {loader.batch} per epoch")
-    task = AffTask(model, loader, recipe, validate=_validation(config, model))
+    task = AffTask(model, loader, recipe, validate=door.validation(config, _sides, model))
     return task, {"seed": config.seed, "method": "aff", "stage": stage}
 
 
@@ -95,24 +94,10 @@ def _take_classifier(model: AffModel, path: Path) -> None:
         model.classifier.follow(0.0)
 
 
-def _validation(config: DictConfig, model: AffModel) -> Callable[[AffModel], Validation] | None:
-    """mAP on val_dataset: of the query network against the mixer, else of the only side against itself."""
-    test = door.embedded_search(config)
-    if test is None:
-        return None
-
-    def sides(trained: AffModel) -> tuple[Embedder, Embedder]:
-        found = list(trained.sides().values())  # the gallery side, if there is one, then the query side
-        return found[-1], found[0]
-
-    for side, split in zip(sides(model), SPLITS, strict=True):
-        test.prepare(side, split)
-
-    def validate(trained: AffModel) -> Validation:
-        metrics = test.metrics(*sides(trained))
-        return Validation(metrics, metrics["val_map"])
-
-    return validate
+def _sides(trained: AffModel) -> tuple[Embedder, Embedder]:
+    """What asks and what is searched: the query network and the mixer, else the only side for both."""
+    found = list(trained.sides().values())  # the gallery side, if there is one, then the query side
+    return found[-1], found[0]
 
 
 TASKS: dict[str, Callable[[DictConfig, Ranks], tuple[Task[Any, Any], dict[str, Any]]]] = {
