@@ -27,7 +27,8 @@ from ames.training.arcface import Classifier, arcface_logits
 from ames.training.data.aff import AffBatch, AffLoader
 from ames.training.distributed import zero_loss
 from ames.training.recipe import Recipe, check_choice
-from ames.training.task import Task, Validation
+from ames.training.task import Validation
+from ames.training.tasks.unreadable import PhotoTask
 
 STAGES = ("joint", "gallery", "query", "network")
 
@@ -131,7 +132,7 @@ class AffLosses(NamedTuple):
     accuracy: Tensor
 
 
-class AffTask(Task[AffModel, AffBatch]):
+class AffTask(PhotoTask[AffModel, AffBatch]):
     """L = ArcFace(mixer, W) + the query's loss with W's momentum twin (paper, eq. 6-9)."""
 
     unit = "images"
@@ -146,7 +147,7 @@ class AffTask(Task[AffModel, AffBatch]):
         validate: Callable[[AffModel], Validation] | None = None,
     ) -> None:
         super().__init__(model, recipe, validate)
-        self.loader, self._left_out = loader, 0
+        self.loader = loader
         if recipe.stage == "query":
             for module in (model.classifier, model.gallery):
                 if module is not None:
@@ -177,11 +178,7 @@ class AffTask(Task[AffModel, AffBatch]):
         return len(self.loader)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[AffBatch]:
-        if start == 0:
-            self._left_out = 0
-        for batch in self.loader.epoch(number, start, self.ranks):
-            self._left_out += batch.left_out
-            yield batch
+        return self.counted(self.loader.epoch(number, start, self.ranks), start)
 
     def count(self, batch: AffBatch) -> int:
         return len(batch.rows)
@@ -261,17 +258,8 @@ class AffTask(Task[AffModel, AffBatch]):
         if self.recipe.stage != "query":
             self.model.follow(self.recipe.alpha)
 
-    def epoch_metrics(self) -> dict[str, float]:
-        return {"unreadable": self._left_out} if self._left_out else {}
-
     def report(self, batch: AffBatch) -> dict[str, Any]:
         return {"rows": self.ranks.all_gather(batch.rows).tolist()}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"left_out": self._left_out}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._left_out = state["left_out"]
 
     def identity(self) -> dict[str, Any]:
         sides = {

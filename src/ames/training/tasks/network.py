@@ -13,7 +13,8 @@ from ames.embedders.network import GlobalNetwork
 from ames.errors import AmesError
 from ames.training.data.photos import PhotoBatch, PhotoLoader
 from ames.training.recipe import Recipe, check_choice
-from ames.training.task import Task, Validation
+from ames.training.task import Validation
+from ames.training.tasks.unreadable import PhotoTask
 
 _POOL_FACTOR = 10.0  # of the rate of GeM's power, as it was meant
 
@@ -44,7 +45,7 @@ class NetworkRecipe(Recipe):
         check_choice("batch_norm", self.batch_norm, ("frozen", "trained"))
 
 
-class NetworkTask(Task[GlobalNetwork, Any]):
+class NetworkTask(PhotoTask[GlobalNetwork, Any]):
     """A ``GlobalNetwork`` that learns from photos: the optimizer and the counts of RAML's two trainings."""
 
     recipe: NetworkRecipe
@@ -57,7 +58,7 @@ class NetworkTask(Task[GlobalNetwork, Any]):
         validate: Callable[[GlobalNetwork], Validation] | None = None,
     ) -> None:
         super().__init__(model, recipe, validate)
-        self.loader, self.unreadable = loader, 0
+        self.loader = loader
         model.frozen_statistics = recipe.batch_norm == "frozen"
         if not len(self):
             raise AmesError(
@@ -71,13 +72,9 @@ class NetworkTask(Task[GlobalNetwork, Any]):
         return len(self.loader) - (rest if self.recipe.leftover == "dropped" else 0)
 
     def photos(self, number: int, start: int, **drawn: Any) -> Iterator[PhotoBatch]:
-        """Yield the batches of the loader that belong to an epoch, and count what is left out."""
-        if start == 0:
-            self.unreadable = 0
+        """Return the batches of the loader that belong to an epoch, and count what is left out."""
         batches = self.loader.epoch(number, start, self.ranks, **drawn)
-        for batch in islice(batches, len(self) - start):
-            self.unreadable += batch.left_out
-            yield batch
+        return self.counted(islice(batches, len(self) - start), start)
 
     def gradient_weight(self, count: int, total: int) -> float:
         return float(count) if self.recipe.gradients == "sum" else super().gradient_weight(count, total)
@@ -91,14 +88,5 @@ class NetworkTask(Task[GlobalNetwork, Any]):
         groups.append({"params": [power], "weight_decay": 0.0, "lr_scale": scale})
         return AdamW(groups, lr=self.recipe.lr, weight_decay=self.recipe.weight_decay)
 
-    def epoch_metrics(self) -> dict[str, float]:
-        return {"unreadable": float(self.unreadable)} if self.unreadable else {}
-
     def identity(self) -> dict[str, Any]:
         return {"loader": self.loader.settings(), "network": self.model.arguments}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"unreadable": self.unreadable}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.unreadable = state["unreadable"]
