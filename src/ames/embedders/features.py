@@ -156,12 +156,14 @@ def _spec(name: str, file: DescriptorFile | GlobalFile, count: int | None) -> Fe
 
 def _check_same(files: Sequence[DescriptorFile | GlobalFile]) -> list[str] | None:
     """Return the images' names, None where no file has them."""
-    first, named = files[0], next((x for x in files if x.names), None)
     for file in files:
-        check_same_images(file, first)
-        if named is not None:
-            check_same_images(file, named)
-    return None if named is None else list(named.names or [])
+        check_same_images(file, files[0])
+    named = next((x for x in files if x.names), None)
+    if named is None:
+        return None
+    for file in files:
+        check_same_images(file, named)
+    return list(named.names or [])
 
 
 def check_features(features: Mapping[str, LocalFeatures], wanted: Sequence[FeatureSpec]) -> None:
