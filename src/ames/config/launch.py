@@ -28,12 +28,12 @@ from yaml.reader import ReaderError
 
 from ames.config.values import plain
 from ames.errors import AmesError, first_line
+from ames.io import package
 from ames.io.console import OneLineParser, ends_with_its_reader, run_script
 
 T = TypeVar("T")
 
-_PACKAGED = Path(__file__).parents[1] / "conf"  # in an installed package; in a clone conf/ is at the top
-CONF = str(_PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[3] / "conf")
+CONF = str(package.CONF)
 _FILES = {
     "evaluate": "test",
     "train_detector": "detector",

@@ -1,0 +1,1 @@
+"""Chains of steps, search result → search result: first search, expansion, re-ranking, cascades."""

@@ -1,0 +1,83 @@
+"""Steps that make a shortlist: the exact search, and a file of an earlier one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ames.chains.state import Files, State
+from ames.chains.step import COSINES, SHORTLIST, VECTORS, Step
+from ames.descriptors.vectors import Vectors
+from ames.errors import AmesError
+from ames.global_search.exact import count_entries, search_blocks
+from ames.global_search.shortlist import Shortlist
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search(Step):
+    """The exact search by the cosine of global descriptors. k: entries of each query (None: the whole gallery,
+    so that positives beyond it count as in a full ranking).
+    """
+
+    name: ClassVar[str] = "search"
+    needs: ClassVar = ((VECTORS,),)
+    gives: ClassVar = (SHORTLIST, COSINES)
+    first: ClassVar = True
+    k: int | None = None
+
+    def __call__(self, state: State) -> State:
+        queries, gallery = vectors(state)
+        found = search_all(queries, gallery, self.k, device=state.compute.devices[0])
+        return state.found(found).storing("global", 4.0 * gallery.width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored(Step):
+    """A shortlist of the data set's folder, such as a published ``nn_superglobal.pkl``. file: its name there,
+    or its path (None: the folder's own).
+    """
+
+    name: ClassVar[str] = "shortlist"
+    gives: ClassVar = (SHORTLIST, COSINES)
+    first: ClassVar = True
+    file: str | None = None
+
+    def __call__(self, state: State) -> State:
+        vectors = state.files.gallery_vectors
+        size = None if vectors is None else 4.0 * vectors.width
+        found = state.found(self._load(state.files))
+        return found if size is None else found.storing("global", size)
+
+    def check(self, files: Files) -> None:
+        files.folder.find_shortlist(self.file)
+
+    def _load(self, files: Files) -> Shortlist:
+        path = files.folder.find_shortlist(self.file)
+        gallery = files.gallery_vectors if files.gallery is None else files.gallery
+        found = Shortlist.load(path, gallery_size=None if gallery is None else len(gallery))
+        asked = files.query_vectors if files.queries is None else files.queries
+        if asked is not None and len(found.ids) != len(asked):
+            raise AmesError(f"{path}: {len(found.ids)} queries, but the data set has {len(asked)}")
+        return found
+
+
+def vectors(state: State) -> tuple[Vectors, Vectors]:
+    """Return the global descriptors of queries and gallery, which the chain's check has found to be there."""
+    assert state.queries is not None, "the chain was not checked"
+    assert state.gallery is not None, "the chain was not checked"
+    return state.queries, state.gallery
+
+
+def search_all(queries: Vectors, gallery: Vectors, k: int | None, *, device: str) -> Shortlist:
+    """Return the ``k`` nearest of each query (None: the whole gallery)."""
+    queries.check_searchable(gallery)
+    entries = count_entries(gallery, k)
+    ids = np.empty((len(queries), entries), np.int64)
+    similarities = np.empty(ids.shape, np.float32)
+    row = 0
+    for some, values in search_blocks(queries, gallery, k, device=device):
+        ids[row : row + len(some)], similarities[row : row + len(some)] = some, values
+        row += len(some)
+    return Shortlist(ids, similarities)
