@@ -36,7 +36,9 @@ class Cascade:
             raise AmesError(f"cascade {self.name}: has no stages")
         counts = [stage.num_rerank for stage in self.stages]
         if counts != sorted(counts, reverse=True):
-            raise AmesError(f"cascade {self.name}: re-ranks {counts}: no stage may take more than the one before")
+            raise AmesError(
+                f"cascade {self.name}: re-ranks {counts}: no stage may take more than the one before"
+            )
 
     def save(self, path: Path) -> Path:
         """Write it as a file that ``load_cascade`` reads; atomic."""

@@ -31,6 +31,10 @@ class Chain:
     name: str
     steps: tuple[Step, ...]
 
+    def named(self, name: str) -> Chain:
+        """Return the same steps under another name."""
+        return Chain(name, self.steps)
+
     def check(self, files: Files) -> None:
         """AmesError where a step lacks what it needs, discards what another made, or does not fit the files.
 
@@ -72,7 +76,7 @@ class Chain:
             if isinstance(step, Rerank):
                 if most is not None and step.num_rerank > most:
                     raise AmesError(
-                        f"{self._place(number, step)}: re-ranks {step.num_rerank} candidates, the step before "
+                        f"{self._place(number, step)}: re-ranks {step.num_rerank} candidates, the one before "
                         f"only {most}: give as many or fewer"
                     )
                 most = step.num_rerank

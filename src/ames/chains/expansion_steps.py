@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -32,8 +33,10 @@ class Augment(Step):
 
     def __call__(self, state: State) -> State:
         _, gallery = vectors(state)
-        found = augment(gallery, Expansion(self.neighbours, self.alpha))
-        return replace(state, gallery=like(found, gallery), rankings={})
+        start = time.perf_counter()
+        found = like(augment(gallery, Expansion(self.neighbours, self.alpha)), gallery)
+        offline = state.offline + time.perf_counter() - start
+        return replace(state, gallery=found, rankings={}, offline=offline)
 
 
 @dataclass(frozen=True, kw_only=True)

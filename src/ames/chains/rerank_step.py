@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import ClassVar, NamedTuple
+from pathlib import Path
+from typing import ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 
 from ames.chains.state import Files, State
 from ames.chains.step import LOCAL, RANKING, SHORTLIST, VECTORS, Step
-from ames.database.store import slots_read
+from ames.database.store import Database
 from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError
 from ames.global_search.shortlist import Shortlist
@@ -25,6 +26,8 @@ from ames.reranking.list_scores import ListScores, ListSource
 from ames.reranking.score_cache import ListCache, ScoreCache, scores_key
 from ames.reranking.scorer import PairScorer
 from ames.reranking.shortlist_scores import score_shortlist
+
+Sides: TypeAlias = tuple[DescriptorFile, DescriptorFile | Database]
 
 
 class Head(NamedTuple):
@@ -42,13 +45,14 @@ class Head(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Rerank(Step):
-    """Re-rank the first ``num_rerank`` candidates by lambda * s_global + (1 - lambda) * sigmoid(gamma * logit).
+    """Re-rank the first ``num_rerank`` candidates by the fused score (``ames.reranking.fusion.Fusion``).
 
     model: a name of ``ames models``, or a checkpoint. codes_of: with ``model: chamfer``, the model whose
     tokens are compared (``ames.models.code_chamfer``). num_rerank: a shorter list is re-ranked as a whole.
-    query_desc_num, db_desc_num: descriptors of an image (None: those that the model is used with). lamb, temp:
-    lambda and gamma (None: what a validation set chooses, else what the model brings). s_global is always the
-    similarity of the shortlist, also after an earlier re-ranking, whose order is kept behind the candidates.
+    query_desc_num, db_desc_num: descriptors of an image (None: those that the model is used with). lamb,
+    temp: lambda and gamma (None: what a validation set chooses, else what the model brings). s_global is
+    always the similarity of the shortlist, also after an earlier re-ranking, whose order is kept behind the
+    candidates.
     """
 
     name: ClassVar[str] = "rerank"
@@ -111,9 +115,10 @@ class Rerank(Step):
         model, fusion = self.load(state.files)
         heads, cache = self.score(state, model)
         rankings = {view: ordered(head, fusion) for view, head in heads.items()}
+        resumed = cache is not None and len(cache) > 0
         if cache is not None:
             cache.clear()
-        return self.storing(replace(state, rankings=rankings), model)
+        return self.storing(replace(state, rankings=rankings, timed=state.timed and not resumed), model)
 
     def storing(self, state: State, model: Similarity) -> State:
         """Return the state with what an image's codes take."""
@@ -122,48 +127,50 @@ class Rerank(Step):
         codes = f"local {model.fingerprint()[:12]}"
         return state.storing(codes, float(model.slots_of(count, coded=True) * model.code_bytes))
 
-    def score(
-        self, state: State, model: Similarity
-    ) -> tuple[dict[str, Head], ScoreCache | ListCache | None]:
+    def score(self, state: State, model: Similarity) -> tuple[dict[str, Head], ScoreCache | ListCache | None]:
         """Return the candidates of each view with their scores, and the cache that keeps them meanwhile.
 
         A pair that several views need is scored once.
         """
-        files, counts = state.files, self.counts()
+        files = state.files
         assert files.queries is not None, "the chain has checked it"
         assert files.gallery is not None, "the chain has checked it"
         if model.reads_vector:
             for split, file in (("query", files.queries), ("gallery", files.gallery)):
                 if isinstance(file, DescriptorFile):
                     file.with_vectors(files.folder.vectors(split), width=model.global_dim)
-        k = self.num_rerank
         lists = {view: _behind(found, state.junk[view]) for view, found in state.rankings.items()}
         sides = (files.queries, files.gallery)
-        cache: ScoreCache | ListCache | None = None
-        if not isinstance(model, PairSimilarity):
-            listed = ListScorer(model, state.compute)
-            if state.score_cache is not None:
-                cache = ListCache(state.score_cache, scores_key(listed, sides, counts))
-            # No list is longer than the candidates.
-            scores = ListScores(listed.window, source=ListSource(listed, *sides, *counts), cache=cache)
-            heads = {v: Head(x.ids[:, :k], x.similarities[:, :k], scores, x) for v, x in lists.items()}
-            return heads, cache
-        scorer = PairScorer(model, state.compute)
-        if state.score_cache is not None:
-            cache = ScoreCache(state.score_cache, scores_key(scorer, sides, counts))
+        if isinstance(model, PairSimilarity):
+            return self._score_pairs(PairScorer(model, state.compute), sides, lists, state.score_cache)
+        return self._score_lists(ListScorer(model, state.compute), sides, lists, state.score_cache)
+
+    def _score_pairs(
+        self, scorer: PairScorer, sides: Sides, lists: Mapping[str, Shortlist], folder: Path | None
+    ) -> tuple[dict[str, Head], ScoreCache | None]:
+        query, database = self.counts()
+        cache = None
+        if folder is not None:
+            cache = ScoreCache(folder, scores_key(scorer, sides, (query, database)))
+        k = self.num_rerank
         union = _union([x.ids[:, :k] for x in lists.values()])
         logits = score_shortlist(
-            scorer,
-            *sides,
-            union,
-            query_count=counts[0],
-            database_count=counts[1],
-            cache=cache,
+            scorer, *sides, union, query_count=query, database_count=database, cache=cache
         )
         heads = {}
         for view, found in lists.items():
             ids = found.ids[:, :k]
             heads[view] = Head(ids, found.similarities[:, :k], _looked_up(union.ids, logits, ids), found)
+        return heads, cache
+
+    def _score_lists(
+        self, scorer: ListScorer, sides: Sides, lists: Mapping[str, Shortlist], folder: Path | None
+    ) -> tuple[dict[str, Head], ListCache | None]:
+        """Lists are scored when they are ordered: which ones there are depends on the fusion."""
+        counts, k = self.counts(), self.num_rerank
+        cache = None if folder is None else ListCache(folder, scores_key(scorer, sides, counts))
+        scores = ListScores(scorer.window, source=ListSource(scorer, *sides, *counts), cache=cache)
+        heads = {v: Head(x.ids[:, :k], x.similarities[:, :k], scores, x) for v, x in lists.items()}
         return heads, cache
 
 

@@ -17,7 +17,9 @@ from ames.global_search.shortlist import Shortlist
 
 @dataclass(frozen=True, kw_only=True)
 class Search(Step):
-    """The exact search by the cosine of global descriptors. k: entries of each query (None: the whole gallery,
+    """The exact search by the cosine of global descriptors.
+
+    k: entries of each query (None: the whole gallery,
     so that positives beyond it count as in a full ranking).
     """
 

@@ -40,5 +40,5 @@ class Step(ABC):
         """Return what must hold before, by the settings."""
         return self.needs
 
-    def check(self, files: Files) -> None:
+    def check(self, files: Files) -> None:  # noqa: B027 - most steps have nothing to check
         """AmesError where the settings do not fit the files, before anything runs."""

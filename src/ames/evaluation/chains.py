@@ -1,4 +1,4 @@
-"""Evaluation of a chain on a data set: its files, checked against each other, and the metrics of its result."""
+"""Evaluation of a chain on a data set: its files, checked against each other, and its metrics."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from ames.evaluation.protocols import Protocol, Result, evaluate
 from ames.evaluation.runs import padded
 from ames.evaluation.sweep import Reranked, choose_fusion, junk_ids
 from ames.reranking.fusion import Fusion
+from ames.reranking.list_scores import ListScores
 from ames.reranking.scorer import ComputeConfig
 
 
@@ -64,8 +65,8 @@ def open_chain_set(
     if asked is None or searched is None:
         side = "query" if asked is None else "gallery"
         raise AmesError(
-            f"{folder.path}: there is neither {folder.local(side).name} nor {folder.vectors(side).name}: extract "
-            "the data set first, ames prepare"
+            f"{folder.path}: there is neither {folder.local(side).name} nor {folder.vectors(side).name}: "
+            "extract the data set first, ames prepare"
         )
     if not truth.imlist:  # GLDv2's file names no images
         truth = load_ground_truth(path, gallery_size=len(searched), query_size=len(asked))
@@ -94,12 +95,12 @@ def _vectors(folder: DatasetFolder, split: str) -> GlobalFile | None:
 def _check_images(
     file: DescriptorFile | GlobalFile | Database | None, images: Sequence[str], listed: int, truth: Path
 ) -> None:
-    """AmesError unless a file is of the images of a ground truth, the first ``listed`` of which have names."""
+    """AmesError unless a file is of these images, the first ``listed`` of which have names."""
     if file is None:
         return
     if len(file) != len(images):
         raise AmesError(
-            f"{file.path}: {len(file)} images, but {len(images)} in {truth}: extract the data set's list again"
+            f"{file.path}: {len(file)} images, but {len(images)} in {truth}: extract its list again"
         )
     names = file.names if not isinstance(file, Database) or file.is_named else None
     if names is not None:
@@ -146,8 +147,9 @@ def with_fusions(
     compute: ComputeConfig | None = None,
     score_cache: Path | None = None,
 ) -> Chain:
-    """Return the chain with a fusion for each re-ranking that has none of its own: the best on this validation
-    set (``choose_fusion``), step by step, those before it being chosen already.
+    """Return the chain with a fusion for each re-ranking that has none of its own.
+
+    It is the best on this validation set (``choose_fusion``), step by step: those before are chosen already.
     """
     if all(not isinstance(step, Rerank) or step.fusion for step in chain.steps):
         return chain
@@ -170,17 +172,19 @@ def with_fusions(
 
 
 class Heads:
-    """Scored candidates of each protocol as ``choose_fusion`` reads them: lists may differ between protocols."""
+    """Scored candidates as ``choose_fusion`` reads them; lists may differ between protocols."""
 
     def __init__(self, heads: dict[str, Head], truth: GroundTruth, protocols: Sequence[Protocol]) -> None:
-        self._each = {p: Reranked(heads[p.name].ranking, _padded(heads[p.name]), truth, [p]) for p in protocols}
+        self._each = {
+            p: Reranked(heads[p.name].ranking, _padded(heads[p.name]), truth, [p]) for p in protocols
+        }
 
     def evaluate(self, num_rerank: int, fusion: Fusion) -> dict[Protocol, Result]:
         """Return the metrics with the first ``num_rerank`` re-ranked."""
         return {p: each.evaluate(num_rerank, fusion)[p] for p, each in self._each.items()}
 
 
-def _padded(head: Head) -> np.ndarray | object:
+def _padded(head: Head) -> np.ndarray | ListScores:
     """Logits of the whole list, NaN behind the candidates."""
     if not isinstance(head.scores, np.ndarray):
         return head.scores

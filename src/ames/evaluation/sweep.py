@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import product, starmap
 from numbers import Integral
 from typing import Any
+from typing import Protocol as TypingProtocol
 
 import numpy as np
 
@@ -210,8 +211,14 @@ def sweep(reranked: Reranked, grid: Grid) -> list[dict[str, Any]]:
     ]
 
 
+class Rated(TypingProtocol):
+    """Scored lists that give metrics for a fusion, such as ``Reranked``."""
+
+    def evaluate(self, num_rerank: int, fusion: Fusion) -> dict[Protocol, Result]: ...
+
+
 def choose_fusion(
-    reranked: Reranked, num_rerank: int, *, slack: float = 0.5, unit: float = 1.0
+    reranked: Rated, num_rerank: int, *, slack: float = 0.5, unit: float = 1.0
 ) -> tuple[Fusion, float]:
     """Return the fusion that a validation split chooses from ``Grid``'s, and its mean mAP over the protocols.
     Protocols under which no query has a positive are left out; AmesError if these are all.

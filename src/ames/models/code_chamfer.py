@@ -14,9 +14,9 @@ from ames.models.chamfer import Chamfer
 class CodeChamfer(Chamfer):
     """``Chamfer`` between the L2-normalized tokens of ``model``.
 
-    Its projection, codes and fingerprint are those of ``model``, so that a database of that model serves both:
-    many candidates are ordered by this, and the best of them by the model. Scores are cosines, in [-1, 1].
-    AmesError for a model whose tokens are not those of descriptors alone (a global token).
+    Its projection, codes and fingerprint are those of ``model``, so that a database of that model serves
+    both: many candidates are ordered by this, and the best of them by the model. Scores are cosines, in
+    [-1, 1]. AmesError for a model whose tokens are not those of descriptors alone (a global token).
     """
 
     links_are = "best cosines of tokens"
@@ -25,7 +25,9 @@ class CodeChamfer(Chamfer):
         super().__init__(local_dim=model.local_dim, symmetric=symmetric)
         if model.extra_slots or model.reads_locations or model.reads_vector:
             kind = type(model).__name__
-            raise AmesError(f"{kind} reads more of an image than descriptors: its codes alone have no Chamfer")
+            raise AmesError(
+                f"{kind} reads more of an image than descriptors: its codes alone have no Chamfer"
+            )
         self.arguments = {"symmetric": symmetric, **model.arguments}
         self.base = model
         self.code_bytes, self.code_bits, self.most = model.code_bytes, model.code_bits, model.most

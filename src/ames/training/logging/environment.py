@@ -49,7 +49,7 @@ def collect_environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": _packages(),
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "cuda": _cuda(),
@@ -104,7 +104,7 @@ def _packages() -> dict[str, str]:
     return found | {"torch": torch.__version__}  # with its build: +cpu, +cu126
 
 
-def _processor() -> str:
+def processor() -> str:
     """The name of the CPU; Linux tells it in a file alone."""
     with suppress(OSError):
         names = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)

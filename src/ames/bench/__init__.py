@@ -1,0 +1,1 @@
+"""``ames bench``: methods × data sets → one table, with intervals, bytes and milliseconds."""

@@ -1,0 +1,148 @@
+"""One cell of a benchmark: a method on a data set of one seed, measured once and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ames import __version__
+from ames.bench.data import Part
+from ames.bench.memory import PeakMemory
+from ames.chains.chain import Chain, run, settings_of
+from ames.chains.rerank_step import Rerank
+from ames.chains.state import State
+from ames.evaluation.chains import with_fusions
+from ames.evaluation.protocols import evaluate
+from ames.io.archives import reading_npz
+from ames.io.atomic import atomic_file
+from ames.io.hashing import sha256
+from ames.reranking.scorer import ComputeConfig
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """Figures of a method on a data set.
+
+    aps: protocol -> average precision of each of its queries in percent, float64, NaN of those left out.
+    online_ms: milliseconds per query of all steps, None where the measurement was interrupted; offline_s:
+    seconds before the first query. bytes: of a database image. memory_mb: what the method added to the memory
+    at its peak (None: not measured here). chain: its steps as they ran, with the fusions that the validation
+    chose.
+    """
+
+    aps: Mapping[str, np.ndarray]
+    online_ms: float | None
+    offline_s: float
+    bytes: float
+    memory_mb: float | None
+    chain: list[Any]
+
+
+@dataclass(eq=False)
+class Bench:
+    """Measures cells and keeps them in a folder, so that an interrupted benchmark resumes.
+
+    Steps before the first re-ranking by a model run once per data set: all methods that begin with them
+    re-rank the same shortlist. Their seconds count for each method.
+    """
+
+    folder: Path
+    compute: ComputeConfig
+    say: Say = lambda line: None
+    _prefixes: dict[tuple[str, str], State] = field(default_factory=dict)
+
+    def cell(self, part: Part, chain: Chain) -> Cell:
+        """Return the cell of a method, measured now or earlier with the same files, settings and version."""
+        path = self.folder / part.name / f"{slug(chain.name)}-{self._key(part, chain)}.npz"
+        if path.is_file():
+            return _load(path)
+        cell = self._measure(part, chain)
+        _save(path, cell, chain.name)
+        maps = ", ".join(f"{name} {np.nanmean(x):.1f}" for name, x in cell.aps.items())
+        took = "interrupted, not timed" if cell.online_ms is None else f"{cell.online_ms:.1f} ms per query"
+        self.say(f"{part.name}: {chain.name}: {maps}; {took}")
+        return cell
+
+    def _key(self, part: Part, chain: Chain) -> str:
+        weights = [
+            sha256(Path(name)) if Path(name).is_file() else name
+            for step in chain.steps
+            if isinstance(step, Rerank)
+            for name in (step.model, step.codes_of or "")
+        ]
+        asked = [settings_of(step) for step in chain.steps]
+        names = [p.name for p in part.protocols]
+        told = [__version__, part.digest, asked, weights, names, self.compute.precision]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+
+    def _measure(self, part: Part, chain: Chain) -> Cell:
+        scores = self.folder / "scores"
+        if part.validation is not None:
+            chain = with_fusions(
+                chain, part.validation, part.protocols, compute=self.compute, score_cache=scores
+            )
+        with PeakMemory() as memory:
+            state = self._run(part, chain, scores)
+        truth = part.test.ground_truth
+        results = {p: evaluate(state.rankings[p.name].ids, truth, p) for p in part.protocols}
+        return Cell(
+            aps={p.name: found.aps for p, found in results.items()},
+            online_ms=1000 * state.online / len(truth.queries) if state.timed else None,
+            offline_s=state.offline,
+            bytes=float(sum(state.stored.values())),
+            memory_mb=memory.added_mb,
+            chain=[settings_of(step) for step in chain.steps],
+        )
+
+    def _run(self, part: Part, chain: Chain, scores: Path) -> State:
+        state = part.test.start(part.protocols, self.compute, scores)
+        done: list[Any] = []
+        for step in chain.steps:
+            if isinstance(step, Rerank):
+                state = run(step, state)
+                continue
+            done.append(settings_of(step))
+            key = part.name, json.dumps(done, sort_keys=True)
+            if key not in self._prefixes:
+                self._prefixes[key] = run(step, state)
+            state = self._prefixes[key]
+        return state
+
+
+def slug(name: str) -> str:
+    """Return a name that every file system takes."""
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name).strip("-.").lower()[:60] or "method"
+
+
+def _save(path: Path, cell: Cell, name: str) -> None:
+    about = {
+        "method": name,
+        "online_ms": cell.online_ms,
+        "offline_s": cell.offline_s,
+        "bytes": cell.bytes,
+        "memory_mb": cell.memory_mb,
+        "chain": cell.chain,
+        "protocols": list(cell.aps),
+    }
+    arrays = {f"aps_{i}": values for i, values in enumerate(cell.aps.values())}
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, about=np.array(json.dumps(about)), **arrays)
+    with atomic_file(path) as file:
+        file.write(content.getvalue())
+
+
+def _load(path: Path) -> Cell:
+    with reading_npz(path, "a cell of a benchmark"), np.load(path, allow_pickle=False) as content:
+        about = json.loads(str(content["about"][()]))
+        aps = {name: content[f"aps_{i}"] for i, name in enumerate(about["protocols"])}
+    keys = ("online_ms", "offline_s", "bytes", "memory_mb", "chain")
+    return Cell(aps, *(about[key] for key in keys))

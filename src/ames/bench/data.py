@@ -1,0 +1,167 @@
+"""The data sets of a suite on disk: generated, prepared, opened, and their images timed."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ames.backbones import is_backbone
+from ames.bench.suite import DataSpec, Suite
+from ames.datasets.landmarks.build import Parameters, make_landmarks
+from ames.datasets.layout import DatasetFolder
+from ames.datasets.lists import read_list
+from ames.descriptors.local import recorded
+from ames.errors import AmesError
+from ames.evaluation.chains import ChainSet, open_chain_set
+from ames.evaluation.protocols import Protocol, choose_protocols
+from ames.evaluation.query_time import query_ms, spread
+from ames.extraction.base import ImageRegion
+from ames.extraction.config import ExtractionConfig
+from ames.extraction.factory import build_extractor
+from ames.extraction.pipeline import Images
+from ames.io.atomic import atomic_file
+from ames.io.hashing import sha256
+from ames.pipelines.prepare import extract_split
+
+log = logging.getLogger(__name__)
+_LANDMARKS = {"split": "test", "landmarks": 40, "distractors": 500}
+_VIEWS = {"easy": 4, "hard": 6, "junk": 2}
+TIMED = 20  # images whose extraction is timed
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A data set of one seed, opened. validation: the set that choices are made on, None: there is none."""
+
+    spec: DataSpec
+    seed: int
+    test: ChainSet
+    protocols: tuple[Protocol, ...]
+    validation: ChainSet | None
+
+    @property
+    def name(self) -> str:
+        """Its name in files and messages."""
+        return part_name(self.spec, self.seed)
+
+    @property
+    def primary(self) -> Protocol:
+        """The protocol whose mAP orders the table."""
+        names = [p.name for p in self.protocols]
+        wanted = self.spec.primary or ("medium" if "medium" in names else names[-1])
+        if wanted not in names:
+            raise AmesError(f"dataset {self.spec.name}: primary {wanted!r} is none of {', '.join(names)}")
+        return self.protocols[names.index(wanted)]
+
+    @property
+    def digest(self) -> str:
+        """What results on it depend on: its files, their sizes and times of change, and the ground truth."""
+        parts = [sha256(self.test.ground_truth_file)]
+        for test in (self.test, self.validation):
+            for path in files_of(test):
+                status = path.stat()
+                parts.append(f"{path.name} {status.st_size} {status.st_mtime_ns}")
+        return " ".join(parts)
+
+
+def files_of(test: ChainSet | None) -> list[Path]:
+    """Return the files of descriptors of a set."""
+    if test is None:
+        return []
+    files = test.files
+    found = [x.path for x in (files.queries, files.gallery, files.other) if x is not None]
+    found += [Path(x.sources[0]) for x in (files.query_vectors, files.gallery_vectors) if x is not None]
+    return [path for path in found if path.is_file()]
+
+
+def part_name(spec: DataSpec, seed: int) -> str:
+    """Return the name of a data set of a seed."""
+    return spec.name if spec.generate is None or len(spec.seeds) == 1 else f"{spec.name}-s{seed}"
+
+
+def make_data(suite: Suite, root: Path, *, workers: int, say: Callable[[str], object]) -> None:
+    """Draw and extract what the suite generates; what is there stays. AmesError for a missing folder."""
+    for spec in suite.datasets:
+        for seed in spec.seeds:
+            folder = place(spec, seed, root)
+            if spec.generate is None:
+                if not folder.path.is_dir():
+                    raise AmesError(f"{folder.path}: no such folder; dataset {spec.name} is below --data")
+                continue
+            given: dict[str, Any] = {**_LANDMARKS, **_VIEWS, **spec.generate}
+            make_landmarks(folder.path, Parameters(seed=seed, **given), workers=workers)
+            config = ExtractionConfig(backbone=spec.descriptors, workers=workers)
+            extractor = build_extractor(config)
+            for split in ("query", "gallery"):
+                done = extract_split(folder, split, extractor)
+                if not done.already:
+                    say(done.summary())
+
+
+def place(spec: DataSpec, seed: int, root: Path) -> DatasetFolder:
+    """Return the folder of a data set of a seed."""
+    path = Path(spec.folder) if spec.folder is not None else Path(part_name(spec, seed))
+    return DatasetFolder(path if path.is_absolute() else root / path, spec.descriptors)
+
+
+def open_parts(suite: Suite, root: Path) -> list[Part]:
+    """Open every data set of the table, with its validation set; AmesError where files disagree."""
+    parts = []
+    for spec in suite.reported:
+        aside = None if spec.validation is None else suite.dataset(spec.validation)
+        other = None if aside is None else place(aside, aside.seeds[0], root)
+        chosen_on = None if aside is None or other is None else _open(aside, other, other)
+        for seed in spec.seeds:
+            test = _open(spec, place(spec, seed, root), other)
+            protocols = choose_protocols(test.ground_truth, spec.protocols)
+            part = Part(spec, seed, test, protocols, chosen_on)
+            _ = part.primary
+            parts.append(part)
+    return parts
+
+
+def _open(spec: DataSpec, folder: DatasetFolder, other: DatasetFolder | None) -> ChainSet:
+    database = None if spec.database is None else folder.path / spec.database
+    return open_chain_set(
+        folder,
+        ground_truth=spec.ground_truth,
+        distractors=spec.distractors,
+        database=database,
+        other=other,
+    )
+
+
+def extraction_ms(part: Part, kept: Path) -> float | None:
+    """Return the median milliseconds of the extraction of an image, one at a time, reading included.
+
+    kept: a file that holds an earlier measurement of the same descriptors. None where the images are not
+    there, or where the descriptors' backbone, or its weights, are not.
+    """
+    folder = part.test.files.folder
+    listed, local = folder.image_list("query"), folder.local("query")
+    if kept.is_file():
+        found = json.loads(kept.read_text()).get("ms")
+        return None if found is None else float(found)
+    backbone = recorded(local).provenance.get("backbone") if local.is_file() else None
+    if backbone is None or not is_backbone(str(backbone)) or not listed.is_file():
+        return None
+    names = [item.path for item in read_list(listed)]
+    regions = spread(Images(folder.path, names, None).photos(0), TIMED)
+    regions = [x for x in regions if _there(x)]
+    ms = None
+    try:
+        extractor = build_extractor(ExtractionConfig(backbone=str(backbone), workers=0, batch_size=1))
+        ms = query_ms(extractor, regions) if regions else None
+    except AmesError as error:
+        log.info("no time of extraction: %s", error)
+    with atomic_file(kept) as file:
+        file.write(json.dumps({"ms": ms, "backbone": backbone}).encode())
+    return ms
+
+
+def _there(region: ImageRegion) -> bool:
+    return isinstance(region.image, Path) and region.image.is_file()
