@@ -102,8 +102,7 @@ class Rerank(Step):
         """Return the model, and the fusion of the settings, else what the model brings."""
         assert files.queries is not None, "the chain has checked it"
         backbone = files.queries.provenance.get("backbone", files.folder.descriptors)
-        model, own = _loaded(self.model, self.codes_of, files.queries.width, str(backbone))
-        return model, self.fusion or own or Fusion(0.5, 0.2)
+        return load_stage(self, width=files.queries.width, backbone=str(backbone))
 
     def counts(self) -> tuple[int, int]:
         """Return the descriptors that are used of a query and of a database image."""
@@ -187,8 +186,20 @@ def ordered(head: Head, fusion: Fusion) -> Shortlist:
     return Shortlist(ids, similarities, distinct=False)
 
 
+def load_stage(step: Rerank, *, width: int | None, backbone: str) -> tuple[Similarity, Fusion]:
+    """Return the model of a step, and the fusion of its settings, else what the model brings.
+
+    width: of the descriptors that a model without weights is made for (None: any). backbone: AmesError where
+    the model was trained on another one's descriptors.
+    """
+    model, own = _loaded(step.model, step.codes_of, width, backbone)
+    return model, step.fusion or own or Fusion(0.5, 0.2)
+
+
 @lru_cache(maxsize=16)
-def _loaded(name: str, codes_of: str | None, width: int, backbone: str) -> tuple[Similarity, Fusion | None]:
+def _loaded(
+    name: str, codes_of: str | None, width: int | None, backbone: str
+) -> tuple[Similarity, Fusion | None]:
     """Return a model and the fusion that it brings."""
     if codes_of is not None:
         if name != "chamfer":

@@ -54,6 +54,9 @@ def register(commands: Any) -> None:
     search.add_argument("query", type=Path, help="a photo, or a folder of photos")
     search.add_argument("--box", type=box, metavar="X1,Y1,X2,Y2", help="search for this part, in pixels")
     search.add_argument("--top", type=positive, default=TOP, help=f"results per query ({TOP})")
+    search.add_argument(
+        "--cascade", metavar="NAME", help="re-rank in stages: a name of conf/cascade, or FILE.yaml"
+    )
     search.add_argument("-o", "--out", type=Path, metavar="PAGE", help="write a page of results, .html")
     add_output(search)
     add_device(search)
@@ -102,7 +105,9 @@ def _search(args: argparse.Namespace) -> None:
 
     check_device(args.device)
     tell_progress(args)
-    answers = search_photos(args.database, args.query, box=args.box, k=args.top, device=args.device)
+    answers = search_photos(
+        args.database, args.query, box=args.box, k=args.top, device=args.device, cascade=args.cascade
+    )
     page = args.out and write_page(answers, args.out, title=f"{args.query} in {args.database}")
     if args.json:
         print(json.dumps([answer.as_dict() for answer in answers], indent=1))

@@ -76,23 +76,26 @@ def search_photos(
     k: int = 10,
     num_rerank: int = NUM_RERANK,
     device: str = "cpu",
+    cascade: str | Path | None = None,
 ) -> list[Answer]:
     """Search the collection in ``folder`` with a photo, or with each photo of a folder.
 
     box: as of ``Retriever.search``, for a single photo. AmesError for a photo that cannot be read; one of
-    several has a ``problem`` instead, unless all have.
+    several has a ``problem`` instead, unless all have. cascade: as of ``Retriever.open``; it says itself how
+    many photos are re-ranked.
     """
     query = Path(query)
-    index = Retriever.open(folder, device=device)
+    index = Retriever.open(folder, device=device, cascade=cascade)
+    most = max(k, num_rerank) if cascade is None else None
     if not query.is_dir():
-        return [_answer(index, query, index.search(query, k, box=box, num_rerank=max(k, num_rerank)))]
+        return [_answer(index, query, index.search(query, k, box=box, num_rerank=most))]
     if box is not None:
         raise AmesError(f"{query}: a folder; a box is of one photo")
     names, answers = find_images(query).names, []
     with progress("search", len(names), "queries") as tick:
         for name in names:
             try:
-                hits: Sequence[Hit] = index.search(query / name, k, num_rerank=max(k, num_rerank))
+                hits: Sequence[Hit] = index.search(query / name, k, num_rerank=most)
                 answers.append(_answer(index, query / name, hits))
             except AmesError as error:
                 why = str(error).removeprefix(f"{query / name}: ")

@@ -42,6 +42,7 @@ from ames.retrieval.planning import default_model, plan_collection, query_count
 
 if TYPE_CHECKING:  # h5py is not loaded for a search
     from ames.descriptors.vectors import Vectors
+    from ames.retrieval.stages import Stages
 
 NUM_RERANK = 100
 
@@ -54,6 +55,7 @@ class Retriever:
     ``build`` makes one of a folder of photos, ``open`` opens it again. Nothing but the global index is held
     in memory. database: what is searched. reranker: whose model made the database, with a fusion. config: how
     photos are read (None: ``search`` takes features, not photos); query_config: how queries are (None: too).
+    stages: of a cascade, which re-rank in place of the reranker.
     """
 
     def __init__(
@@ -63,12 +65,14 @@ class Retriever:
         *,
         config: ExtractionConfig | None = None,
         query_config: ExtractionConfig | None = None,
+        stages: Stages | None = None,
     ) -> None:
         database.check_model(reranker.model)
         if reranker.fusion is None:
             raise AmesError(f"{reranker.name} brings no lambda and gamma: give a fusion")
         self.database, self.reranker = database, reranker
         self.config, self.query_config = config, query_config or config
+        self.stages = stages
         self._index = open_index(database)
         self._extractor: Any = None
 
@@ -141,12 +145,14 @@ class Retriever:
         device: str = "cpu",
         precision: str = "fp32",
         lanes: int | None = None,
+        cascade: str | Path | None = None,
     ) -> Retriever:
         """Open a collection that ``build`` made, or any database (``ames compress``) with its model.
 
         fusion: None: what the collection was built with, or what the model brings. Of a query, as many local
         descriptors are used as its model is used with (``ames models``), else 600. precision, lanes: as in
-        ``ames.reranking.scorer.ComputeConfig``. AmesError where the model did not make the database.
+        ``ames.reranking.scorer.ComputeConfig``. cascade: a name of conf/cascade, or a file, whose stages
+        re-rank (docs/chains.md). AmesError where a model did not make the database.
         """
         folder = check_folder(folder)
         built = Collection.load(folder)
@@ -174,10 +180,15 @@ class Retriever:
             desc_num=(query, max(database.slots, 1)),
             lanes=lanes,
         )
+        stages = None
+        if cascade is not None:
+            from ames.retrieval.stages import Stages
+
+            stages = Stages.open(cascade, database, device=device, precision=precision, lanes=lanes)
         if built is None:
-            return cls(database, reranker)
+            return cls(database, reranker, stages=stages)
         config, query_config = (replace(x, device=device) for x in (built.extraction, built.query_extraction))
-        return cls(database, reranker, config=config, query_config=query_config)
+        return cls(database, reranker, config=config, query_config=query_config, stages=stages)
 
     def add(self, photos: Path | str | Sequence[Path | str]) -> int:
         """Add a folder of photos, a photo, or several, all or none; return how many.
@@ -278,17 +289,18 @@ class Retriever:
         k: int = 10,
         *,
         box: Box | None = None,
-        num_rerank: int = NUM_RERANK,
+        num_rerank: int | None = None,
         budget_ms: float | None = None,
     ) -> Hits:
         """Return the best ``k`` photos for a query, best first, with names and fused scores.
 
         photo: a path, an array uint8 [H, W, 3] RGB, a PIL image, or an ``Extractor``'s features of one photo.
         box: x1, y1, x2, y2 in pixels of the upright photo: what is searched for. num_rerank: photos of the
-        global search that are re-ranked; budget_ms: of the re-ranking, as ``Reranker.rank`` has it. A query
-        without features finds nothing.
+        global search that are re-ranked (None: 100, or as many as the cascade takes); budget_ms: of the
+        re-ranking, as ``Reranker.rank`` has it. A query without features finds nothing. A cascade takes
+        neither of the two, and gives as many hits as its last stage takes at most.
         """
-        _check_counts(k, num_rerank)
+        num_rerank = self._candidates(k, num_rerank, budget_ms)
         if box is not None and isinstance(photo, ImageFeatures):
             raise AmesError("box: features have none; give the photo")
         features = photo if isinstance(photo, ImageFeatures) else self.extract(photo, box)
@@ -301,7 +313,10 @@ class Retriever:
         if not there.any():
             return Hits([], 0)
         ids, similarities = found.ids[0][there], found.similarities[0][there]
-        hits = self.reranker.rank(features, self.database, similarities, k, ids=ids, budget_ms=budget_ms)
+        if self.stages is not None:
+            hits = self.stages.rank(features, self.database, ids, similarities, k)
+        else:
+            hits = self.reranker.rank(features, self.database, similarities, k, ids=ids, budget_ms=budget_ms)
         named = (replace(hit, id=int(hit.id), name=self.database.names[hit.id]) for hit in hits)
         return Hits(named, hits.scored)
 
@@ -311,7 +326,7 @@ class Retriever:
         queries: LocalFeatures,
         *,
         k: int = 10,
-        num_rerank: int = NUM_RERANK,
+        num_rerank: int | None = None,
     ) -> Shortlist:
         """Return the best ``k`` images of each query, with fused scores; ``database.names`` has the names of
         the ids. All descriptors are used.
@@ -321,7 +336,7 @@ class Retriever:
         single image, [G] and [N, D], gives one row. A query without keypoints (a zero vector) finds nothing.
         AmesError if numbers of queries or widths differ, or a query is not finite.
         """
-        _check_counts(k, num_rerank)
+        num_rerank = self._candidates(k, num_rerank, None)
         if not isinstance(vectors, np.ndarray) and hasattr(vectors, "space"):
             self.database.check_space(vectors.space, vectors.sources[0])
             vectors = vectors.all()
@@ -330,8 +345,8 @@ class Retriever:
             queries = replace(queries, vector=torch.from_numpy(np.asarray(vectors, np.float32)))
         found: Shortlist = self._index.search(vectors, num_rerank)
         assert self.reranker.fusion is not None
-        if isinstance(self.reranker.scorer, ListScorer):
-            return self._lists(found, queries, k)
+        if self.stages is not None or isinstance(self.reranker.scorer, ListScorer):
+            return self._one_by_one(found, queries, k)
         return rerank_by(found, self._logits(self.reranker.scorer, found, queries), self.reranker.fusion, k)
 
     def _logits(self, scorer: PairScorer, found: Shortlist, queries: LocalFeatures) -> np.ndarray:
@@ -348,7 +363,18 @@ class Retriever:
             logits[rows, columns] = scores
         return logits
 
-    def _lists(self, found: Shortlist, queries: LocalFeatures, k: int) -> Shortlist:
+    def _candidates(self, k: int, num_rerank: int | None, budget_ms: float | None) -> int:
+        """Return how many candidates the first search is asked for."""
+        if self.stages is None:
+            wanted = NUM_RERANK if num_rerank is None else num_rerank
+            _check_counts(k, wanted)
+            return wanted
+        if num_rerank is not None or budget_ms is not None:
+            raise AmesError("a cascade says how many candidates it takes: leave num_rerank and budget_ms out")
+        _check_counts(k, self.stages.last)
+        return self.stages.first
+
+    def _one_by_one(self, found: Shortlist, queries: LocalFeatures, k: int) -> Shortlist:
         ids = np.full((len(found.ids), k), -1, np.int64)
         scores = np.full((len(found.ids), k), -np.inf, np.float32)
         for row in range(len(ids)):
@@ -356,7 +382,10 @@ class Retriever:
             if there.any():
                 entries = found.ids[row][there]
                 similarities = found.similarities[row][there]
-                hits = self.reranker.rank(queries[row], self.database, similarities, k, ids=entries)
+                if self.stages is not None:
+                    hits = self.stages.rank(queries[row], self.database, entries, similarities, k)
+                else:
+                    hits = self.reranker.rank(queries[row], self.database, similarities, k, ids=entries)
                 ids[row, : len(hits)] = [hit.id for hit in hits]
                 scores[row, : len(hits)] = [hit.score for hit in hits]
         return Shortlist(ids, scores)

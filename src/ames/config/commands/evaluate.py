@@ -6,6 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 from ames.config import evaluation as door
+from ames.config.commands.cascade import evaluate_in_stages
 from ames.config.launch import CONF, launch, run
 from ames.config.models import trained_model
 from ames.config.values import optional_path
@@ -16,6 +17,8 @@ from ames.reporting.tables import format_table
 
 
 def evaluate(config: DictConfig) -> float:
+    if config.cascade is not None:
+        return evaluate_in_stages(config)
     test = door.read_dataset(config, "test_dataset")
     folder = door.dataset_folder(config, test)
     protocols, scoring = door.protocols(test), door.scoring(config, test)
