@@ -15,7 +15,7 @@ from ames.errors import AmesError, first_line, unknown
 from ames.io.atomic import atomic_file
 from ames.io.package import CONF
 
-FOLDER = CONF / "cascade"
+FOLDER = CONF / "cascades"
 _KEYS = {"descriptors", "stages", "found"}
 
 
@@ -50,12 +50,12 @@ class Cascade:
 
 
 def list_cascades() -> list[str]:
-    """Return the names of the cascades of conf/cascade."""
+    """Return the names of the cascades of conf/cascades."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def load_cascade(name_or_path: str | Path) -> Cascade:
-    """Return a cascade of conf/cascade by its name, or of a file by its path, FILE.yaml.
+    """Return a cascade of conf/cascades by its name, or of a file by its path, FILE.yaml.
 
     AmesError for an unknown name, and for a file of another form.
     """

@@ -55,7 +55,7 @@ def register(commands: Any) -> None:
     search.add_argument("--box", type=box, metavar="X1,Y1,X2,Y2", help="search for this part, in pixels")
     search.add_argument("--top", type=positive, default=TOP, help=f"results per query ({TOP})")
     search.add_argument(
-        "--cascade", metavar="NAME", help="re-rank in stages: a name of conf/cascade, or FILE.yaml"
+        "--cascade", metavar="NAME", help="re-rank in stages: a name of conf/cascades, or FILE.yaml"
     )
     search.add_argument("-o", "--out", type=Path, metavar="PAGE", help="write a page of results, .html")
     add_output(search)

@@ -151,7 +151,7 @@ class Retriever:
 
         fusion: None: what the collection was built with, or what the model brings. Of a query, as many local
         descriptors are used as its model is used with (``ames models``), else 600. precision, lanes: as in
-        ``ames.reranking.scorer.ComputeConfig``. cascade: a name of conf/cascade, or a file, whose stages
+        ``ames.reranking.scorer.ComputeConfig``. cascade: a name of conf/cascades, or a file, whose stages
         re-rank (docs/chains.md). AmesError where a model did not make the database.
         """
         folder = check_folder(folder)

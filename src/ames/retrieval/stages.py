@@ -46,7 +46,7 @@ class Stages:
         precision: str = "fp32",
         lanes: int | None = None,
     ) -> Stages:
-        """Return the stages of a cascade by its name (conf/cascade) or its file, for a database.
+        """Return the stages of a cascade by its name (conf/cascades) or its file, for a database.
 
         AmesError where one of its models did not make the database's codes.
         """

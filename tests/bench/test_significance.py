@@ -1,0 +1,54 @@
+"""Intervals and paired differences, against plain loops."""
+
+import numpy as np
+import pytest
+
+from ames.bench.significance import difference, mean, query_objects, seed_spread
+from ames.datasets.ground_truth import GroundTruth
+from ames.evaluation.protocols import HARD, MEDIUM, Protocol
+
+
+def truth(*queries):
+    made = [{key: np.array(value, int) for key, value in query.items()} for query in queries]
+    return GroundTruth(made, [str(i) for i in range(20)], [str(i) for i in range(len(made))])
+
+
+def test_queries_that_share_a_positive_are_one_object():
+    queries = [
+        {"easy": [0], "hard": [1], "junk": []},
+        {"easy": [2], "hard": [3], "junk": []},
+        {"easy": [4], "hard": [1], "junk": []},
+        {"easy": [4], "hard": [5], "junk": []},
+    ]
+    found = query_objects(truth(*queries), MEDIUM)
+    assert found[0] == found[2] == found[3] != found[1]
+    found = query_objects(truth(*queries), HARD)
+    assert found[0] == found[2]
+    assert len(set(found)) == 3
+    part = Protocol("part", ("easy",), queries=(2, None))
+    assert len(query_objects(truth(*queries), part)) == 2
+
+
+def test_the_mean_is_over_all_queries_and_the_interval_resamples_objects():
+    values = [np.array([10.0, 30.0, np.nan]), np.array([80.0])]
+    found = mean(values, [["a", "a", "b"], ["a"]])
+    assert found.mean == pytest.approx(40)
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(2, size=(2000, 2))  # two objects
+    means = np.array([40, 80])[drawn].sum(1) / np.array([2, 1])[drawn].sum(1)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
+    assert mean([np.array([np.nan])], [["a"]]) is None
+
+
+def test_a_difference_is_paired():
+    rng = np.random.default_rng(1)
+    hard = rng.uniform(0, 100, 50)  # queries differ much, methods little
+    objects = [[str(i) for i in range(50)]]
+    found = difference([hard + 1], [hard], objects)
+    assert (found.mean, found.low, found.high) == pytest.approx((1, 1, 1))
+    assert mean([hard], objects).high - mean([hard], objects).low > 10
+
+
+def test_the_deviation_over_seeds():
+    assert seed_spread([np.array([1.0, 3.0])]) is None
+    assert seed_spread([np.array([1.0, 3.0]), np.array([4.0, np.nan]), np.array([6.0])]) == pytest.approx(2)
