@@ -11,7 +11,7 @@ from ames.descriptors.local import write_globals
 from ames.descriptors.vectors import Vectors
 from ames.errors import AmesError
 from ames.global_search import build as shortlists
-from ames.global_search.build import rerank_blocks
+from ames.global_search.build import rerank
 from ames.global_search.exact import search
 from ames.global_search.shortlist import Shortlist
 from ames.global_search.superglobal import Reranking, pool, refine, rescore
@@ -126,9 +126,7 @@ def test_without_neighbours_the_best_candidate_is_the_pooled_one():
 
 
 def reranked(found, queries, gallery, settings):
-    blocks = rerank_blocks(found, Vectors.of(queries), Vectors.of(gallery), settings)
-    ids, similarities = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-    return Shortlist(ids, similarities)
+    return rerank(found, Vectors.of(queries), Vectors.of(gallery), settings)
 
 
 def made(q=5, n=40, width=8):

@@ -15,10 +15,10 @@ import torch
 from ames.datasets.layout import DatasetFolder
 from ames.descriptors.vectors import Vectors, digest
 from ames.errors import AmesError
-from ames.global_search.exact import BLOCK, Found, count_entries, search_blocks
+from ames.global_search.exact import BLOCK, Found, collected, count_entries, search_blocks
 from ames.global_search.shortlist import Shortlist, named, published_array, read_meta
 from ames.global_search.shortlist_writer import Write, write_npz, write_pkl
-from ames.global_search.superglobal import FORMULA, Reranking, rescore
+from ames.global_search.superglobal import FORMULA, Reranking, of_earlier_formula, rescore
 from ames.io.atomic import remove_leftovers
 from ames.io.locks import exclusively
 from ames.io.pickles import load_pickle
@@ -171,6 +171,13 @@ def make_superglobal(
     return path
 
 
+def rerank(
+    found: Shortlist, queries: Vectors, gallery: Vectors, settings: Reranking, *, device: str = "cpu"
+) -> Shortlist:
+    """Return the re-ranked shortlist, in memory; see ``rerank_blocks``."""
+    return collected(rerank_blocks(found, queries, gallery, settings, device=device), found.ids.shape[1])
+
+
 @torch.inference_mode()
 def rerank_blocks(
     found: Shortlist, queries: Vectors, gallery: Vectors, settings: Reranking, *, device: str = "cpu"
@@ -242,8 +249,7 @@ def check_same(path: Path, wanted: Mapping[str, Any], *, redo: str = _MOVE) -> N
     held = read_meta(path)
     if held.get("digest", wanted["digest"]) != wanted["digest"]:
         raise AmesError(f"{path}: made from other descriptors; {redo}")
-    earlier = held.get("superglobal")
-    if "superglobal" in wanted and isinstance(earlier, dict) and earlier.get("formula") != FORMULA:
+    if "superglobal" in wanted and of_earlier_formula(held):
         raise AmesError(f"{path}: made by the SuperGlobal formula of an earlier version of ames; {redo}")
     for key in ("entries", "skip_self", "superglobal", "expansion"):
         if key in wanted and held.get(key, wanted[key]) != wanted[key]:

@@ -10,7 +10,9 @@ refined descriptors are not normalized; the query has no part in the pooled desc
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,6 +38,12 @@ class Reranking:
     def __post_init__(self) -> None:
         if self.top < 1 or self.neighbours < 0 or not 0 <= self.beta < math.inf:
             raise AmesError(f"SuperGlobal: {self}: top is 1 or more, neighbours and beta 0 or more")
+
+
+def of_earlier_formula(about: Mapping[str, Any]) -> bool:
+    """Return whether a shortlist, by its ``meta``, was re-ranked by the formula of earlier versions."""
+    made = about.get("superglobal")
+    return isinstance(made, dict) and made.get("formula") != FORMULA
 
 
 def refine(candidates: Tensor, present: Tensor, settings: Reranking) -> Tensor:
