@@ -29,10 +29,10 @@ def main() -> None:
     args = _parser().parse_args()
     check_device(args.device)
     folder = DatasetFolder(args.data_root / args.dataset, args.desc_name)
-    given = {"top": args.top_m, "neighbours": args.neighbours, "beta": args.beta, "normalize": args.normalize}
+    given = {"top": args.top_m, "neighbours": args.neighbours, "beta": args.beta}
     settings = Reranking(**{key: value for key, value in given.items() if value is not None})
     if args.rerank is None and any(x is not None for x in given.values()):
-        raise AmesError("--top_m, --neighbours, --beta and --normalize are for --rerank superglobal")
+        raise AmesError("--top_m, --neighbours and --beta are for --rerank superglobal")
     source = Source(
         folder=folder,
         training=not folder.vectors("gallery").exists(),
@@ -78,7 +78,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--top_m", type=positive, help="entries per query that are re-ranked (400)")
     add("--neighbours", type=natural, help="K of the re-ranking (9)")
     add("--beta", type=float, help="their weight (0.15)")
-    add("--normalize", action="store_true", default=None, help="refined descriptors to unit length")
     return parser
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from ames.backbones.cvnet import CvNet
-from ames.backbones.pooling import pooled
+from ames.backbones.pooling import gem, regional_gem
 from ames.backbones.selection import Selection, select
 from ames.errors import AmesError
 from golden import backbones as golden
@@ -99,17 +99,50 @@ def test_the_smaller_network_is_not_fetched():
         CvNet("cvnet-r50")
 
 
+class Least(torch.nn.Module):
+    """A ReLU from another value than 0."""
+
+    def forward(self, x):
+        return torch.maximum(x, torch.tensor(0.014))
+
+
+def with_relu_p(network):
+    """The network with ReLU-P where the authors have it: behind each block of the first three stages, and
+    inside of those of the first.
+    """
+    stages = network.network.encoder.stages
+    for block in (x for stage in stages[:3] for x in stage.layers):
+        block.activation = Least()
+    for block in stages[0].layers:
+        block.layer[0].activation = block.layer[1].activation = Least()
+    return network
+
+
+def stages_with_relu(network, image):
+    stages = network.network.encoder.stages
+    local = stages[2](stages[1](stages[0](network.network.embedder(image))))
+    return stages[3](local.relu())
+
+
 @torch.no_grad()
 def test_superglobal_s_vector_is_the_pooling_of_all_scales(file):
-    plain, network = (CvNet("cvnet-r50", weights=file) for _ in range(2))
+    plain, network, changed = (CvNet("cvnet-r50", weights=file) for _ in range(3))
     network.superglobal = True
-    deep = []
-    network.network.encoder.stages[3].register_forward_hook(lambda *found: deep.append(found[-1]))
     images = [golden.image(4, 64, 96), golden.image(5, 96, 128)]
     scales = [network.maps(x) for x in images]
     selection = Selection(10, vector="superglobal")
     _, vector = select(scales, [torch.zeros(*x.local.shape[2:], 2) for x in scales], selection)
-    units = [F.normalize(network.fc(pooled(x)), dim=-1) for x in deep]
+    body = with_relu_p(changed).network
+    units, without = [], []
+    for image in images:
+        deep = body.encoder(body.embedder(image)).last_hidden_state
+        flat = stages_with_relu(plain, image)
+        for found, last in ((units, deep), (without, flat)):
+            whole = gem(regional_gem(last))
+            found.append(F.normalize(network.fc(F.normalize(whole, dim=-1)), dim=-1))
     torch.testing.assert_close(vector, F.normalize(torch.stack(units).amax(0), dim=-1))
+    assert not torch.allclose(vector, F.normalize(torch.stack(without).amax(0), dim=-1), atol=1e-4)
     torch.testing.assert_close(scales[0].local, plain.maps(images[0]).local)
     assert not torch.allclose(scales[0].vector, plain.maps(images[0]).vector, atol=1e-2)
+    assert "pooling" in network.provenance()  # files of the earlier pooling are others
+    assert "pooling" not in plain.provenance()

@@ -138,21 +138,38 @@ def test_superglobal(root):
     found, settings = search(QUERIES, GALLERY), Reranking(top=15, neighbours=4, beta=0.3)
     blocks = rerank_blocks(found, Vectors.of(QUERIES), Vectors.of(GALLERY), settings)
     meta = same(second, Shortlist(*(np.concatenate(x) for x in zip(*blocks, strict=True))))
-    assert meta["superglobal"] == {"top": 15, "neighbours": 4, "beta": 0.3, "normalize": False}
+    assert meta["superglobal"] == {"top": 15, "neighbours": 4, "beta": 0.3, "formula": "released"}
     assert (Shortlist.load(second).ids != found.ids).any()
     before = second.stat().st_mtime_ns
     done(root, "--rerank", "superglobal", "--top_m", 15, "--neighbours", 4, "--beta", 0.3)
     assert second.stat().st_mtime_ns == before
     refused("made with superglobal {'top': 15", root, "--rerank", "superglobal")
     second.unlink()
-    done(root, "--rerank", "superglobal", "--top_m", 15, "--normalize")
-    assert read_meta(second)["superglobal"] == {"top": 15, "neighbours": 9, "beta": 0.15, "normalize": True}
+    done(root, "--rerank", "superglobal", "--top_m", 15)
+    assert read_meta(second)["superglobal"] == meta["superglobal"] | {"neighbours": 9, "beta": 0.15}
     second.unlink()
     done(root, "--rerank", "superglobal", "--distractors", "revisitop1m")
     assert files(root / "toy5k+1m") == ["nn_cvnet.npz", "nn_superglobal.npz"]
     assert Shortlist.load(root / "toy5k+1m" / "nn_superglobal.npz", gallery_size=65).ids.shape == (6, 65)
     done(root, "--rerank", "superglobal", "--format", "pkl")
     assert pickle.loads((root / "toy5k" / "nn_superglobal.pkl").read_bytes()).shape == (2, 6, 40)
+
+
+def test_superglobal_of_an_earlier_version_is_not_taken_for_the_released_one(root, caplog):
+    settings = {"top": 400, "neighbours": 9, "beta": 0.15, "normalize": False}
+    about = {"digest": DIGEST, "gallery_size": 40, "superglobal": settings}
+    path = search(QUERIES, GALLERY).save(root / "toy5k" / "nn_superglobal.npz", meta=about)
+    refused(
+        "nn_superglobal.npz: made by the SuperGlobal formula of an earlier version of ames; move it away",
+        root,
+        "--rerank",
+        "superglobal",
+    )
+    path.unlink()
+    done(root, "--rerank", "superglobal", "--format", "pkl")
+    assert "kept; a pickle does not say" not in caplog.text
+    done(root, "--rerank", "superglobal", "--format", "pkl")
+    assert "nn_superglobal.pkl: kept; a pickle does not say how it was made" in caplog.text
 
 
 def test_wrong_input_is_one_line(root):
@@ -163,7 +180,7 @@ def test_wrong_input_is_one_line(root):
     refused("--distractors none: neither", root, "--distractors", "none")
     refused("no such file", root, dataset="none")
     refused("--device tpu9: cannot be used", root, "--device", "tpu9")
-    refused("--normalize are for --rerank superglobal", root, "--normalize")
+    refused("--top_m, --neighbours and --beta are for --rerank superglobal", root, "--beta", 0.3)
     refused("--device meta: cannot be used", root, "--device", "meta")
     refused("top is 1 or more, neighbours and beta 0 or more", root, "--rerank", "superglobal", "--beta", -1)
     assert files(root / "toy5k") == []  # all of it is said before anything is searched

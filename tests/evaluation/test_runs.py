@@ -188,6 +188,17 @@ def test_named_files_are_read_in_place_of_the_usual_ones(run, tmp_path):
     assert found["rows"][0]["M_map"] != results["initial"]["M_map"]
 
 
+def test_a_superglobal_shortlist_of_an_earlier_version_is_said(run, caplog):
+    folder = run[0]
+    path = folder.path / "nn_earlier.npz"
+    for settings, said in (({"top": 400, "normalize": False}, 1), ({"top": 400, "formula": "released"}, 0)):
+        caplog.clear()
+        Shortlist.load(folder.shortlist, columns=9).save(path, meta={"superglobal": settings})
+        open_test_set(folder, Chamfer(local_dim=8), shortlist=path.name)
+        assert caplog.text.count("SuperGlobal formula of an earlier version") == said
+    path.unlink()
+
+
 def test_the_table_shows_the_descriptors_used(run, tmp_path, capsys):
     folder, model = run[0], Chamfer(local_dim=8)
     test, scoring = open_test_set(folder, model), Scoring(query_count=9, database_count=3)

@@ -1,23 +1,21 @@
-"""SuperGlobal against twins in plain loops, what must not change, and the shortlist that it re-ranks."""
+"""SuperGlobal against the released code's figures and a twin in plain loops, and the shortlist that it
+re-ranks.
+"""
 
 import numpy as np
 import pytest
 import torch
 
-from ames.backbones.pooling import gem, pooled, regional_gem, relu_p
 from ames.datasets.layout import DatasetFolder
 from ames.descriptors.local import write_globals
 from ames.descriptors.vectors import Vectors
 from ames.errors import AmesError
 from ames.global_search import build as shortlists
-from ames.global_search.build import rerank_blocks
+from ames.global_search.build import rerank
 from ames.global_search.exact import search
 from ames.global_search.shortlist import Shortlist
-from ames.global_search.superglobal import Reranking, expand, refine, rescore
-
-
-def positive(*shape, seed=0):
-    return torch.from_numpy(np.random.default_rng(seed).uniform(0.1, 2, shape))
+from ames.global_search.superglobal import Reranking, pool, refine, rescore
+from golden import qe as golden
 
 
 def units(*shape, seed=0):
@@ -25,82 +23,32 @@ def units(*shape, seed=0):
     return torch.from_numpy(x / np.linalg.norm(x, axis=-1, keepdims=True))
 
 
-# ---- pooling ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize("settings", [{"top": 0}, {"beta": float("nan")}, {"beta": -1}, {"neighbours": -1}])
+def test_what_makes_no_sense(settings):
+    with pytest.raises(AmesError, match="top is 1 or more, neighbours and beta 0 or more"):
+        Reranking(**settings)
 
 
-def power_mean(values, p):
-    return float(np.mean(np.asarray(values, np.float64) ** p) ** (1 / p))
-
-
-def twin_regional(maps, p, size, share):
-    reach = size // 2
-    out = np.empty_like(maps)
-    for b, c in np.ndindex(*maps.shape[:2]):
-        wide = np.pad(maps[b, c], reach, mode="reflect")
-        for i, j in np.ndindex(*maps.shape[2:]):
-            around = power_mean(wide[i : i + size, j : j + size], p)
-            out[b, c, i, j] = share * around + (1 - share) * maps[b, c, i, j]
-    return out
-
-
-def test_relu_p():
-    assert relu_p(torch.tensor([-1.0, 0.01, 0.02])).tolist() == pytest.approx([0.014, 0.014, 0.02])
-    assert relu_p(torch.tensor([-1.0, 2.0]), 0).tolist() == [0, 2]
-
-
-@pytest.mark.parametrize("p", [1, 2.5, 4.6])
-def test_gem(p):
-    maps = positive(2, 3, 4, 5)
-    expected = [[power_mean(maps[b, c], p) for c in range(3)] for b in range(2)]
-    np.testing.assert_allclose(gem(maps, p), expected)
-
-
-def test_gem_from_the_mean_to_the_maximum():
-    maps = positive(2, 3, 4, 5).float() * 30
-    torch.testing.assert_close(gem(maps, 1), maps.mean((2, 3)))
-    torch.testing.assert_close(gem(maps, 2000), maps.amax((2, 3)), rtol=3e-3, atol=0)
-    torch.testing.assert_close(gem(maps * 7), gem(maps) * 7)
-    assert gem(torch.zeros(1, 2, 3, 3)).isfinite().all()
-
-
-@pytest.mark.parametrize("shape", [(6, 7), (3, 3), (2, 5), (1, 4), (1, 1)])
-@pytest.mark.parametrize(("p", "size", "share"), [(2.5, 5, 0.5), (1, 3, 0.3), (4, 1, 0.5)])
-def test_regional_gem(shape, p, size, share):
-    maps = positive(2, 3, *shape)
-    found = regional_gem(maps, p, size=size, share=share)
-    np.testing.assert_allclose(found, twin_regional(maps.numpy(), p, size, share), rtol=1e-6)
-
-
-def test_regional_gem_leaves_an_even_map_and_a_window_of_one_cell():
-    even = torch.full((1, 2, 6, 6), 0.7)
-    torch.testing.assert_close(regional_gem(even), even)
-    maps = positive(1, 2, 4, 4).float()
-    torch.testing.assert_close(regional_gem(maps, size=1), maps)
-    torch.testing.assert_close(regional_gem(maps, share=0), maps)
-    assert regional_gem(torch.zeros(1, 1, 5, 5)).isfinite().all()
-
-
-def test_the_pooling_is_its_steps():
-    maps = positive(2, 6, 5, 7) - 0.5
-    local = torch.from_numpy(twin_regional(maps.clamp(min=0.014).numpy(), 2.5, 5, 0.5))
-    torch.testing.assert_close(pooled(maps), (local**4.6).mean((2, 3)) ** (1 / 4.6))
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: gem(positive(1, 1, 2, 2), 0), "p is 0; give a number above 0"),
-        (lambda: regional_gem(positive(1, 1, 2, 2), size=4), "windows of 4 x 4 have no middle"),
-        (lambda: Reranking(top=0), "top is 1 or more"),
-        (lambda: Reranking(beta=float("nan")), "neighbours and beta 0 or more"),
-    ],
-)
-def test_what_makes_no_sense(call, message):
-    with pytest.raises(AmesError, match=message):
-        call()
-
-
-# ---- re-ranking ------------------------------------------------------------------------------------
+@pytest.mark.parametrize("case", golden.CASES["superglobal"], ids=lambda case: case["seed"])
+def test_the_released_codes_figures(case):
+    queries, gallery = golden.vectors(case)
+    settings = Reranking(top=case["M"], neighbours=case["K"], beta=case["beta"])
+    close = {"rtol": 0, "atol": golden.CASES["tolerance"]}
+    found = search(queries, gallery)
+    head = found.ids[:, : case["M"]]
+    np.testing.assert_array_equal(head[:, :6], case["shortlist_first6"])
+    candidates = torch.from_numpy(gallery[head])
+    refined = refine(candidates, torch.ones(head.shape, dtype=torch.bool), settings)
+    np.testing.assert_allclose(refined[:, 0, :6], case["refined_first_first6"], **close)
+    first = torch.einsum("bg,bmg->bm", torch.from_numpy(queries), refined)
+    np.testing.assert_allclose(first[:, :6], case["score_1"], **close)
+    order = first.argsort(dim=1, descending=True).numpy()
+    refined_ranking = np.take_along_axis(head, order, 1)[:, :6]
+    np.testing.assert_array_equal(refined_ranking, case["ranking_after_refinement"])
+    after = reranked(found, queries, gallery, settings)
+    np.testing.assert_allclose(after.similarities[:, :6], case["final_score"], **close)
+    np.testing.assert_array_equal(after.ids[:, : case["M"]], case["ranking"])
+    np.testing.assert_array_equal(after.ids[:, case["M"] :], found.ids[:, case["M"] :])
 
 
 def best_first(values, places):
@@ -115,44 +63,37 @@ def twin(query, candidates, there, settings):
     for i in range(m):
         similar = candidates @ candidates[i]
         near = best_first(similar, [j for j in range(m) if j != i and there[j]])[: settings.neighbours]
-        weights = [settings.beta * max(similar[j], 0) for j in near]
-        total = candidates[i] + sum((w * candidates[j] for w, j in zip(weights, near, strict=True)), 0)
-        refined[i] = total / (1 + sum(weights))
-        if settings.normalize:
-            refined[i] /= np.linalg.norm(refined[i])
+        total, weight = candidates[i].copy(), 1.0
+        for j in near:
+            total += settings.beta * similar[j] * candidates[j]
+            weight += settings.beta * similar[j]
+        refined[i] = total / weight if weight > 0 else candidates[i]
     first = refined @ query
-    near = best_first(first, [j for j in range(m) if there[j]])[: settings.neighbours]
-    expanded = np.max([query, *(refined[j] for j in near)], axis=0)
-    if settings.normalize:
-        expanded = expanded / np.linalg.norm(expanded)
-    return np.where(there, (first + candidates @ expanded) / 2, -np.inf), refined, expanded
+    near = best_first(first, [j for j in range(m) if there[j]])[: settings.neighbours + 1]
+    pooled = np.max([refined[j] for j in near], axis=0) if near else np.zeros(len(query))
+    return np.where(there, (first + refined @ pooled) / 2, -np.inf), refined, pooled
 
 
-@pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("neighbours", [0, 3, 9, 50])
-@pytest.mark.parametrize("missing", [0, 4])
-def test_rescoring(neighbours, normalize, missing):
-    settings = Reranking(neighbours=neighbours, normalize=normalize)
-    queries, candidates = units(4, 6, seed=1), units(4, 12, 6, seed=2)
-    there = torch.ones(4, 12, dtype=torch.bool)
-    there[1, 12 - missing :] = False
+@pytest.mark.parametrize(("m", "missing"), [(12, 0), (12, 4), (12, 12), (1, 0), (2, 0), (10, 0)])
+def test_rescoring(neighbours, m, missing):
+    settings = Reranking(neighbours=neighbours)
+    queries, candidates = units(4, 6, seed=1), units(4, m, 6, seed=2)
+    there = torch.ones(4, m, dtype=torch.bool)
+    there[1, m - missing :] = False
     scores = rescore(queries, candidates, there, settings)
     refined = refine(candidates, there, settings)
-    expanded = expand(
-        queries,
-        refined,
-        torch.einsum("bg,bmg->bm", queries, refined).masked_fill(~there, -torch.inf),
-        settings,
-    )
+    first = torch.einsum("bg,bmg->bm", queries, refined).masked_fill(~there, -torch.inf)
+    pooled = pool(refined, first, settings)
     for b in range(4):
         expected = twin(queries[b].numpy(), candidates[b].numpy(), there[b].numpy(), settings)
-        for found, value in zip((scores[b], refined[b], expanded[b]), expected, strict=True):
+        for found, value in zip((scores[b], refined[b], pooled[b]), expected, strict=True):
             np.testing.assert_allclose(found, value, atol=1e-12)
 
 
 def test_neighbours_that_tie_are_taken_in_the_shortlists_order():
     """Of whole numbers: products are exact, many are equal."""
-    settings = Reranking(neighbours=2, beta=0.25)
+    settings = Reranking(neighbours=2, beta=0.0625)
     rng = np.random.default_rng(0)
     candidates = rng.integers(-1, 2, (3, 10, 4)).astype(np.float64)
     queries = rng.integers(-1, 2, (3, 4)).astype(np.float64)
@@ -164,18 +105,28 @@ def test_neighbours_that_tie_are_taken_in_the_shortlists_order():
         np.testing.assert_allclose(scores[b], twin(queries[b], candidates[b], there, settings)[0], atol=1e-12)
 
 
-def test_no_weight_and_no_neighbours_is_the_search():
+def test_an_image_and_its_opposites_stay_finite():
+    """Weights are 1 and -1, or more of them: their sum is 0 or less."""
+    candidates = torch.tensor([[[1.0, 0], [-1, 0], [-1, 0]]], dtype=torch.float64)
+    there = torch.ones(1, 3, dtype=torch.bool)
+    found = refine(candidates, there, Reranking(neighbours=2, beta=0.5))
+    # 1 - 0.5 - 0.5 = 0: the first stays; the others: (-1 + 0.5 * -1 + -0.5 * 1) / (1 + 0.5 - 0.5)
+    np.testing.assert_allclose(found[0, :, 0], [1, -2, -2])
+    assert refine(candidates, there, Reranking(neighbours=2, beta=3)).isfinite().all()
+
+
+def test_without_neighbours_the_best_candidate_is_the_pooled_one():
     queries, candidates = units(2, 5), units(2, 7, 5, seed=1)
     there = torch.ones(2, 7, dtype=torch.bool)
     plain = torch.einsum("bg,bmg->bm", queries, candidates)
-    torch.testing.assert_close(rescore(queries, candidates, there, Reranking(neighbours=0)), plain)
+    best = candidates[torch.arange(2), plain.argmax(1)]
+    expected = (plain + torch.einsum("bg,bmg->bm", best, candidates)) / 2
+    torch.testing.assert_close(rescore(queries, candidates, there, Reranking(neighbours=0)), expected)
     torch.testing.assert_close(refine(candidates, there, Reranking(beta=0)), candidates)
 
 
 def reranked(found, queries, gallery, settings):
-    blocks = rerank_blocks(found, Vectors.of(queries), Vectors.of(gallery), settings)
-    ids, similarities = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-    return Shortlist(ids, similarities)
+    return rerank(found, Vectors.of(queries), Vectors.of(gallery), settings)
 
 
 def made(q=5, n=40, width=8):

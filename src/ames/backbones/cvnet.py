@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ames.backbones.base import FeatureMaps
-from ames.backbones.pooling import pooled
+from ames.backbones.pooling import THRESHOLD, pooled, relu_p
 from ames.backbones.pretrained import (
     PUBLISHED,
     KeyMapping,
@@ -51,7 +51,9 @@ class CvNet(Network):
     scales = (0.7071, 1.0, 1.4142)
     local_dim = 1024
     global_dim = 2048
-    superglobal = False  # True: the vector is pooled by ``ames.backbones.pooling``, with the same weights
+    superglobal = (
+        False  # True: the vector is SuperGlobal's, by ``ames.backbones.pooling`` and the same weights
+    )
 
     def __init__(self, name: str, *, weights: str | Path | None = PUBLISHED, seed: int = 0) -> None:
         super().__init__(name)
@@ -79,17 +81,37 @@ class CvNet(Network):
     def maps(self, images: Tensor) -> FeatureMaps:
         """images float [B, 3, H, W], BGR -> map [B, 1024, ceil(H / 16), ceil(W / 16)], vector [B, 2048].
 
-        The vector is GeM of the fourth stage (``superglobal``: SuperGlobal's pooling) and a linear layer;
-        there is no weight.
+        The vector is GeM of the fourth stage and a linear layer; there is no weight. ``superglobal``: the
+        vector is of a pass of its own through the stages, with ReLU-P and SuperGlobal's pooling, so that the
+        map stays what it is.
         """
         x = self.network.embedder(images)
         stages = self.network.encoder.stages
         local = stages[2](stages[1](stages[0](x)))
-        deep = stages[3](local.relu())
         if self.superglobal:
-            return FeatureMaps(local, self.fc(pooled(deep)), None)
+            return FeatureMaps(local, self.fc(pooled(self._with_relu_p(x))), None)
+        deep = stages[3](local.relu())
         plain = deep.clamp(min=_FLOOR).pow(self.p).mean((2, 3)).pow(1 / self.p)
         return FeatureMaps(local, self.fc(plain), None)
+
+    def provenance(self) -> dict[str, Any]:
+        found = super().provenance()
+        return found | {"pooling": "ReLU-P in the blocks"} if self.superglobal else found
+
+    def _with_relu_p(self, x: Tensor) -> Tensor:
+        """The fourth stage's map of the stem's output x, with ReLU-P in place of ReLU behind the blocks of
+        the first three stages, and within those of the first, as in SuperGlobal's released code.
+        """
+        for number, stage in enumerate(self.network.encoder.stages):
+            inner, outer = THRESHOLD if number == 0 else 0, THRESHOLD if number < 3 else 0
+            for block in stage.layers:
+                found = x
+                for layer in block.layer[:-1]:
+                    found = relu_p(layer.normalization(layer.convolution(found)), inner)
+                last = block.layer[-1]
+                found = last.normalization(last.convolution(found))
+                x = relu_p(found + block.shortcut(x), outer)
+        return x
 
     def centers(self, rows: int, columns: int, height: int, width: int) -> Tensor:
         """float [rows, columns, 2]: (row, col) of the middle of each cell's receptive field, in input pixels.

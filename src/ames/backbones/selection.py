@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ames.backbones.base import FeatureMaps
 from ames.backbones.detector import DETECTOR_INPUTS, SpatialAttention, global_descriptor
+from ames.backbones.pooling import largest_of_scales
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 
@@ -179,5 +180,6 @@ def _joined(vectors: Sequence[Tensor], selection: Selection) -> Tensor | None:
     """One vector of those of all scales."""
     if not vectors:
         return None
-    found = torch.stack(list(vectors))
-    return F.normalize(found.amax(0) if selection.vector == "superglobal" else found.mean(0), dim=-1)
+    scale_gem = selection.vector == "superglobal"
+    found = largest_of_scales(vectors) if scale_gem else torch.stack(list(vectors)).mean(0)
+    return F.normalize(found, dim=-1)

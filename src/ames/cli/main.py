@@ -19,6 +19,7 @@ from ames.cli import (
     duplicates,
     embed,
     evaluate_photos,
+    expand,
     explain,
     extract,
     inspect,
@@ -84,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     for module in (photos, serve, explain, duplicates, evaluate_photos):
         module.register(commands)
     _register_demo(commands)
-    for module in (extract, embed):
+    for module in (extract, embed, expand):
         module.register(commands)
     _register_landmarks(commands)
     _register_products(commands)

@@ -15,7 +15,7 @@ _EARLIER = {"autocast": {"bfloat16": "bf16", "float16": "fp16"}, "locations": {"
 _SETTINGS = ("descriptors", "boxes", "list", "packed_by", "projection", "locations", "autocast")
 _COMPARABLE = frozenset((*_SETTINGS, "opencv", "kornia", "transformers", "side", "embedder", "files"))
 _OF_EMBEDDER = ("space", "side", "embedder", "fused", "files")
-_OF_BACKBONE = ("vector", "vlad", "local_network", "global_network")  # on the vector that it gave
+_OF_BACKBONE = ("vector", "pooling", "vlad", "local_network", "global_network")  # on the vector that it gave
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,10 @@ from ames.descriptors.vectors import Vectors
 from ames.errors import AmesError
 from ames.evaluation.runs import padded
 from ames.global_search.shortlist import Shortlist
+from ames.global_search.superglobal import of_earlier_formula
 from ames.models.base import Similarity
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +90,9 @@ def open_test_set(
         entries = _search(searched, folder.vectors("query"))
     else:
         entries = Shortlist.load(shortlist_file, gallery_size=len(truth.imlist))
+    if of_earlier_formula(entries.meta):
+        said = "%s: re-ranked by the SuperGlobal formula of an earlier version of ames, not the released one"
+        _log.warning(said, shortlist_file)
     if len(entries.ids) != len(truth.queries):
         raise AmesError(
             f"{shortlist_file}: {len(entries.ids)} queries, but {len(truth.queries)} in the ground truth"

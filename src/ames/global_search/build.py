@@ -15,10 +15,10 @@ import torch
 from ames.datasets.layout import DatasetFolder
 from ames.descriptors.vectors import Vectors, digest
 from ames.errors import AmesError
-from ames.global_search.exact import BLOCK, Found, count_entries, search_blocks
+from ames.global_search.exact import BLOCK, Found, collected, count_entries, search_blocks
 from ames.global_search.shortlist import Shortlist, named, published_array, read_meta
 from ames.global_search.shortlist_writer import Write, write_npz, write_pkl
-from ames.global_search.superglobal import Reranking, rescore
+from ames.global_search.superglobal import FORMULA, Reranking, of_earlier_formula, rescore
 from ames.io.atomic import remove_leftovers
 from ames.io.locks import exclusively
 from ames.io.pickles import load_pickle
@@ -26,6 +26,7 @@ from ames.io.progress import progress
 
 _log = logging.getLogger(__name__)
 _TRAINING = 300  # what the sampler reads
+_MOVE = "move it away to make it again"
 _BYTES = 1 << 27  # of the descriptors that are re-ranked together, several times of which are in memory
 
 
@@ -119,7 +120,7 @@ def make(
     if kept is not None:
         # The file may differ in what the call does not specify.
         about |= {} if size is None else {"entries": count_entries(gallery, size, skip_self)}
-        _check_same(kept, about | ({"skip_self": True} if skip_self else {}))
+        check_same(kept, about | ({"skip_self": True} if skip_self else {}))
         return kept
     if source.training and size is None:
         size = _TRAINING + (not skip_self)
@@ -130,7 +131,7 @@ def make(
     path = source.place.path / f"nn_{source.folder.descriptors}.{source.kind}"
     with source.write(path, len(queries), entries, about) as write:
         found = search_blocks(queries, gallery, size, block=block, skip_self=skip_self, device=device)
-        for ids, similarities in _shown(found, len(queries), "search"):
+        for ids, similarities in shown(found, len(queries), "search"):
             write(ids, similarities)
     return path
 
@@ -141,8 +142,9 @@ def make_superglobal(
     """Write ``nn_superglobal``, ``shortlist`` re-ranked by the descriptors it was made from, and return its
     path.
 
-    An existing file is kept. AmesError if it says that it was made from other descriptors or with other
-    settings, for a shortlist of another gallery, and for training sets.
+    An existing file is kept. AmesError if it says that it was made from other descriptors, with other
+    settings or by the formula of an earlier version, for a shortlist of another gallery, and for training
+    sets.
     """
     if source.training:
         raise AmesError(f"{source.folder.path}: SuperGlobal re-ranks the shortlists of test sets")
@@ -150,21 +152,30 @@ def make_superglobal(
     queries, gallery = source.open()
     about = source.about(queries, gallery)
     if shortlist.suffix == ".npz":
-        _check_same(shortlist, {"digest": about["digest"]})
-    about |= {"superglobal": asdict(settings)}
+        check_same(shortlist, {"digest": about["digest"]})
+    about |= {"superglobal": asdict(settings) | {"formula": FORMULA}}
     path = source.place.path / f"nn_superglobal.{source.kind}"
     if path.is_file():
         if path.suffix == ".npz":
-            _check_same(path, about)
+            check_same(path, about)
+        else:
+            _log.warning("%s: kept; a pickle does not say how it was made", path)
         return path
     found = Shortlist.load(shortlist, gallery_size=len(gallery))
     if len(found.ids) != len(queries):
         raise AmesError(f"{shortlist}: {len(found.ids)} queries, but {source.files[0]} holds {len(queries)}")
     blocks = rerank_blocks(found, queries, gallery, settings, device=device)
     with source.write(path, len(queries), found.ids.shape[1], about) as write:
-        for ids, similarities in _shown(blocks, len(queries), "re-rank"):
+        for ids, similarities in shown(blocks, len(queries), "re-rank"):
             write(ids, similarities)
     return path
+
+
+def rerank(
+    found: Shortlist, queries: Vectors, gallery: Vectors, settings: Reranking, *, device: str = "cpu"
+) -> Shortlist:
+    """Return the re-ranked shortlist, in memory; see ``rerank_blocks``."""
+    return collected(rerank_blocks(found, queries, gallery, settings, device=device), found.ids.shape[1])
 
 
 @torch.inference_mode()
@@ -227,22 +238,26 @@ def _check_shape(path: Path, queries: int, entries: int | None) -> None:
         _, rows, columns = published_array(load_pickle(path)).shape
     for what, held, wanted in (("queries", rows, queries), ("entries", columns, entries)):
         if wanted is not None and held != wanted:
-            raise AmesError(f"{path}: has {held} {what}, not {wanted}; move it away to make it again")
+            raise AmesError(f"{path}: has {held} {what}, not {wanted}; {_MOVE}")
 
 
-def _check_same(path: Path, wanted: Mapping[str, Any]) -> None:
-    """Compare with a file's description; what a file of an earlier version lacks counts as equal."""
+def check_same(path: Path, wanted: Mapping[str, Any], *, redo: str = _MOVE) -> None:
+    """Compare with a file's description; what a file of an earlier version lacks counts as equal.
+
+    redo: what makes the file again, for the errors.
+    """
     held = read_meta(path)
     if held.get("digest", wanted["digest"]) != wanted["digest"]:
-        raise AmesError(f"{path}: made from other descriptors; move it away to make it again")
-    for key in ("entries", "skip_self", "superglobal"):
+        raise AmesError(f"{path}: made from other descriptors; {redo}")
+    if "superglobal" in wanted and of_earlier_formula(held):
+        raise AmesError(f"{path}: made by the SuperGlobal formula of an earlier version of ames; {redo}")
+    for key in ("entries", "skip_self", "superglobal", "expansion"):
         if key in wanted and held.get(key, wanted[key]) != wanted[key]:
-            raise AmesError(
-                f"{path}: made with {key} {held[key]}, not {wanted[key]}; move it away to make it again"
-            )
+            raise AmesError(f"{path}: made with {key} {held[key]}, not {wanted[key]}; {redo}")
 
 
-def _shown(blocks: Iterator[Found], total: int, what: str) -> Iterator[Found]:
+def shown(blocks: Iterator[Found], total: int, what: str) -> Iterator[Found]:
+    """Yield the blocks of ``total`` queries and show the progress."""
     with progress(what, total, "queries") as tick:
         for ids, similarities in blocks:
             yield ids, similarities

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -38,6 +38,11 @@ def search(
     asked, searched = Vectors.of(queries, "queries"), Vectors.of(gallery, "gallery")
     entries = count_entries(searched, k, skip_self)
     blocks = search_blocks(asked, searched, k, block=block, skip_self=skip_self, device=device)
+    return collected(blocks, entries)
+
+
+def collected(blocks: Iterable[Found], entries: int) -> Shortlist:
+    """Return the shortlist of all blocks of a search for ``entries``."""
     empty = np.empty((0, entries), np.int64), np.empty((0, entries), np.float32)
     ids, similarities = (np.concatenate(parts) for parts in zip(empty, *blocks, strict=True))
     return Shortlist(ids, similarities)
