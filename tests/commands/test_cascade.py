@@ -51,7 +51,7 @@ def test_it_is_the_chain_of_its_stages(here):
         ("cascade=nonesuch", "cascade 'nonesuch' does not exist"),
         (
             "descriptors=dinov2",
-            "cascade fast: for rootsift descriptors, not dinov2: give descriptors=rootsift",
+            "cascade fast: for rootsift descriptors, not dinov2: give",
         ),
         ("test_dataset.num_rerank=[20]", "test_dataset.num_rerank=[20]: the cascade says it itself"),
         ("model_path=x.pt", "model_path=x.pt: the cascade says it itself; leave the word out"),

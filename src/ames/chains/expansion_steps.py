@@ -12,9 +12,8 @@ from ames.chains.search_steps import search_all, vectors
 from ames.chains.state import State
 from ames.chains.step import COSINES, SHORTLIST, VECTORS, Step
 from ames.descriptors.vectors import Vectors
-from ames.global_search.build import rerank_blocks
+from ames.global_search.build import rerank
 from ames.global_search.expansion import Expansion, augment, expand_queries
-from ames.global_search.shortlist import Shortlist
 from ames.global_search.superglobal import Reranking
 
 
@@ -92,11 +91,8 @@ class SuperGlobal(Step):
 
     def __call__(self, state: State) -> State:
         queries, gallery = vectors(state)
-        blocks = rerank_blocks(
-            state.shortlist, queries, gallery, self.settings(), device=state.compute.devices[0]
-        )
-        ids, similarities = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-        return state.found(Shortlist(ids, similarities))
+        device = state.compute.devices[0]
+        return state.found(rerank(state.shortlist, queries, gallery, self.settings(), device=device))
 
 
 def like(array: np.ndarray, vectors: Vectors) -> Vectors:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from ames.chains.state import Files, State
 from ames.chains.step import COSINES, SHORTLIST, VECTORS, Step
 from ames.descriptors.vectors import Vectors
 from ames.errors import AmesError
-from ames.global_search.exact import count_entries, search_blocks
+from ames.global_search.exact import collected, count_entries, search_blocks
 from ames.global_search.shortlist import Shortlist
 
 
@@ -75,11 +73,4 @@ def vectors(state: State) -> tuple[Vectors, Vectors]:
 def search_all(queries: Vectors, gallery: Vectors, k: int | None, *, device: str) -> Shortlist:
     """Return the ``k`` nearest of each query (None: the whole gallery)."""
     queries.check_searchable(gallery)
-    entries = count_entries(gallery, k)
-    ids = np.empty((len(queries), entries), np.int64)
-    similarities = np.empty(ids.shape, np.float32)
-    row = 0
-    for some, values in search_blocks(queries, gallery, k, device=device):
-        ids[row : row + len(some)], similarities[row : row + len(some)] = some, values
-        row += len(some)
-    return Shortlist(ids, similarities)
+    return collected(search_blocks(queries, gallery, k, device=device), count_entries(gallery, k))
