@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ames.backbones.dinov2_files import is_dinov2, released_names
 from ames.datasets.ground_truth import parse_ground_truth, save_ground_truth
 from ames.errors import AmesError
 from ames.global_search.shortlist import Shortlist
@@ -48,6 +49,9 @@ def _described(weights: Weights, source: str) -> tuple[dict[str, Any], dict[str,
         return about | {"class": found.kind, "model": found.arguments}, found.state
     if "mtc_token" in state and "model" not in about:
         about["model"] = read_arguments(state, source=source)
+    if any(name.endswith("pos_embed") for name in state):
+        network = released_names(state, source=source)
+        state = network if is_dinov2(network) else state
     return about, state
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ames.backbones.detector import read_detector
+from ames.backbones.dinov2_files import describe_dinov2, is_dinov2, released_names
 from ames.database.store import Database
 from ames.datasets.ground_truth import GroundTruth, load_ground_truth, parse_ground_truth
 from ames.datasets.lists import read_list
@@ -24,7 +25,7 @@ from ames.models.layers.binarization import read_itq
 from ames.weights.files import Weights, read_as_written, with_plain_names
 
 HDF5, WEIGHTS = (".hdf5", ".h5"), (".pt", ".pth", ".safetensors")
-ENDINGS = (*HDF5, *WEIGHTS, ".npz", ".pkl", ".json", ".txt")
+ENDINGS = (*HDF5, *WEIGHTS, ".npz", ".pkl", ".json", ".txt", ".csv")
 SAMPLE = 1000  # images for the statistics
 _READ = 32  # images read at a time
 
@@ -66,7 +67,7 @@ def _by_ending(path: Path, sample: int | None) -> dict[str, Any]:
         return found | {"stored_as": f"{type(content).__name__} of {content.dtype}"}
     if path.suffix == ".json":
         return about_ground_truth(load_ground_truth(path))
-    if path.suffix == ".txt":
+    if path.suffix in (".txt", ".csv"):
         return _list(path)
     raise AmesError(f"{path}: the ending {path.suffix!r} is none of {', '.join(ENDINGS)}")
 
@@ -305,6 +306,10 @@ def about_weights(path: Path, weights: Weights) -> dict[str, Any]:
         return {"kind": "feature detector", "width": width} | sizes | {"about": weights.about}
     if set(state) == {"W"}:
         return _itq(read_itq(path))
+    if any(name.endswith("pos_embed") for name in state):
+        network = released_names(state, source=str(path))
+        if is_dinov2(network):
+            return describe_dinov2(network) | sizes
     return {"kind": "weights"} | sizes | {"first": sorted(state)[:3], "about": weights.about}
 
 
