@@ -17,6 +17,9 @@ from ames.datasets.lists import read_list
 from ames.descriptors.local import DescriptorFile, read_globals, recorded
 from ames.errors import AmesError
 from ames.global_search.shortlist import Shortlist, count_repeated
+from ames.inspection.asmk_files import is_asmk
+from ames.inspection.foreign import about_asmk, about_hloc
+from ames.inspection.hloc import is_hloc
 from ames.io.archives import reading_npz
 from ames.io.hdf5 import find_features, open_hdf5
 from ames.io.pickles import load_pickle
@@ -33,7 +36,9 @@ _READ = 32  # images read at a time
 def inspect(path: Path | str, *, sample: int | None = SAMPLE) -> dict[str, Any]:
     """Describe a file or a database. ``kind`` is "local descriptors", "global descriptors", "shortlist",
     "scores", "ground truth", "checkpoint of AMES", "feature detector", "ITQ projection", "weights", "list of
-    images" or, for a folder, "database".
+    images", "codebook" or, for a folder, "database"; of other projects: "local features of hloc", "global
+    descriptors of hloc", "features of the asmk package", "training features of ...", "codebook of ...",
+    "DINOv2 network".
 
     sample: images, evenly spread, for the statistics of descriptors (None: all). AmesError for files that are
     missing, broken or none of these; nothing in a file is executed.
@@ -58,6 +63,8 @@ def _by_ending(path: Path, sample: int | None) -> dict[str, Any]:
         return _archive(path)
     if path.suffix == ".pkl":
         content = load_pickle(path)
+        if isinstance(content, dict) and is_asmk(content):
+            return about_asmk(content, path, about_rows)
         if isinstance(content, dict):
             return about_ground_truth(parse_ground_truth(content, source=str(path)))
         try:
@@ -76,6 +83,8 @@ def _by_ending(path: Path, sample: int | None) -> dict[str, Any]:
 
 
 def _descriptors(path: Path, sample: int | None) -> dict[str, Any]:
+    if is_hloc(path):
+        return about_hloc(path, sample, about_rows)
     with open_hdf5(path) as file:
         features = find_features(file)
         flat = features.ndim == 2 and not features.dtype.names
@@ -267,8 +276,11 @@ def _archive(path: Path) -> dict[str, Any]:
         names = set(archive.files)
         logits = archive["logits"] if "logits" in names else None
         ids = archive["ids"] if logits is not None and "ids" in names else None
+        centroids = archive["centroids"] if "centroids" in names else None
     if "proj" in names:
         return _itq(read_itq(path))
+    if centroids is not None:
+        return {"kind": "codebook", "words": len(centroids)} | about_rows(centroids)
     if logits is not None:
         scored = np.isfinite(logits)
         found = {
