@@ -78,11 +78,12 @@ def read_features(content: Mapping[str, Any], source: Path) -> dict[str, Vectors
 
 def read_codebook(content: Mapping[str, Any], source: Path) -> np.ndarray:
     """Return the centroids float32 [W, D] of a codebook; AmesError for an inverted file and for others."""
-    if content["type"] == "IVF":
+    kind = str(content["type"])
+    if kind == "IVF":
         raise AmesError(f"{source}: an inverted file of the asmk package: convert the features instead")
     state = content["state"]
-    if content["type"] != "Codebook" or not isinstance(state, dict) or state.get("centroids") is None:
-        raise AmesError(f"{source}: not a trained codebook of the asmk package (type {content['type']!r})")
+    if kind != "Codebook" or not isinstance(state, dict) or state.get("centroids") is None:
+        raise AmesError(f"{source}: not a trained codebook of the asmk package (type {kind[:40]!r})")
     centroids = _array(state["centroids"], f"{source}: centroids", "f", 2)
     if not np.isfinite(centroids).all():
         raise AmesError(f"{source}: centroids hold NaN or infinity")
@@ -118,7 +119,7 @@ def _write(vectors: Vectors, target: Path, path: Path, how: Options) -> tuple[Pa
     most = int(counts.max(initial=1))
     if how.desc_num and how.desc_num < most:
         _log.warning("%s: no weights: the first %d vectors of an image are kept", path, how.desc_num)
-    rows = LocalRows(how.desc_num or most, vectors.values.shape[1], how.dtype or "float16")
+    rows = LocalRows(min(how.desc_num or most, most), vectors.values.shape[1], how.dtype or "float16")
     more = {"converted_from": "asmk", "source": path.name, "source_bytes": path.stat().st_size}
     plan = OutputPlan(
         out=target,

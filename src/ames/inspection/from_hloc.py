@@ -35,11 +35,12 @@ def from_hloc(path: Path, out: Path | None, how: Options) -> tuple[Path, str]:
     """
     how.check(path, "feature files of hloc", ("listed", "desc_num", "dtype", "coordinates", "overwrite"))
     names = _names(path, how.listed)
-    first, slots = _survey(path, names)
+    first, most = _survey(path, names)
+    slots = max(most, 1)
     pixels = _in_pixels(path, first, how)
     rows: dict[str, Any] = {}
     if first.width:
-        rows["local"] = LocalRows(how.desc_num or max(slots, 1), first.width, how.dtype or "float16")
+        rows["local"] = LocalRows(min(how.desc_num or slots, slots), first.width, how.dtype or "float16")
     if first.vector:
         rows["global"] = VectorRows(first.vector)
     local = bool(first.width)
