@@ -376,7 +376,7 @@ def _converted(path: Path) -> None:
 
 
 def _others(folder: Path) -> dict[str, list[Question]]:
-    """Feature files of hloc, pickles of the asmk package, a training checkpoint of DINOv2, a list of GLDv2."""
+    """Files of hloc, the asmk package, DINOv2 and GLDv2."""
     rng = np.random.default_rng(0)
     for name in ("local.h5", "global.h5"):
         with h5py.File(folder / name, "w", libver="latest" if name == "local.h5" else None) as file:
