@@ -78,7 +78,12 @@ def test_a_codebook(tmp_path):
     with np.load(path) as found:
         assert found["centroids"].dtype == np.float32
         assert np.array_equal(found["centroids"], CODEBOOK["state"]["centroids"])
-        assert json.loads(str(found["meta"])) == {"converted_from": "asmk, codebook.pkl"}
+        assert json.loads(str(found["meta"])) == {
+            "kind": "codebook of visual words",
+            "words": 5,
+            "dim": 4,
+            "converted_from": "asmk, codebook.pkl",
+        }
     assert convert(source) == (path, f"{what}; exists already")
     assert {key: inspect(path)[key] for key in ("kind", "words", "rows")} == {
         "kind": "codebook", "words": 5, "rows": 5,

@@ -130,6 +130,16 @@ def test_without_sizes_and_scores(tmp_path, images, caplog):
         convert(file, tmp_path / "y", how=Options(coordinates="normalized"))
 
 
+def test_a_size_as_an_attribute(tmp_path, images):
+    one = {k: v for k, v in images["db/a.jpg"].items() if k != "image_size"}
+    file = write(tmp_path / "x.h5", {"a.jpg": one})
+    with h5py.File(file, "a") as opened:
+        opened["a.jpg"].attrs["image_size"] = SIZES["db/a.jpg"]
+    found = DescriptorFile(convert(file)[0])
+    assert found.provenance["locations"] == "normalized"
+    assert 0 <= float(found.read([0]).positions.min()) <= float(found.read([0]).positions.max()) <= 1
+
+
 def test_the_same_command_again(file, tmp_path, images):
     path, what = convert(file, tmp_path / "x")
     before = path.read_bytes()

@@ -27,6 +27,7 @@ from ames.io.atomic import atomic_file
 
 _log = logging.getLogger(__name__)
 _UNKNOWN = 1000  # vectors in a row where nothing says of which image they are
+_KIND = "codebook of visual words"  # what the file's description begins with
 _SPARSE = 2  # ids up to so many times the number of images: more are no numbers of images
 
 
@@ -90,10 +91,12 @@ def read_codebook(content: Mapping[str, Any], source: Path) -> np.ndarray:
     return centroids.astype(np.float32)
 
 
-def save_codebook(target: Path, centroids: np.ndarray, meta: Mapping[str, Any]) -> None:
+def save_codebook(target: Path, centroids: np.ndarray, source: Path) -> None:
     """Write ``centroids`` float32 [W, D] and ``meta``, JSON, as .npz."""
+    meta = {"kind": _KIND, "words": len(centroids), "dim": centroids.shape[1]}
+    meta["converted_from"] = f"asmk, {source.name}"
     with atomic_file(target) as file:
-        np.savez(file, centroids=centroids, meta=np.array(json.dumps(dict(meta))))
+        np.savez(file, centroids=centroids, meta=np.array(json.dumps(meta)))
 
 
 def convert_features(

@@ -100,10 +100,10 @@ def _dict(content: dict[Any, Any], path: Path, out: Path | None, how: Options) -
         return convert_features(content, path, out, how)
     if is_asmk(content):
         how.check(path, "a codebook", ())
-        centroids, meta = read_codebook(content, path), {"converted_from": f"asmk, {path.name}"}
+        centroids = read_codebook(content, path)
         target = _target(path, out, ".npz")
         what = f"codebook of {len(centroids):,} words, {centroids.shape[1]}-d"
-        return target, what + _written(target, path, lambda place: save_codebook(place, centroids, meta))
+        return target, what + _written(target, path, lambda place: save_codebook(place, centroids, path))
     how.check(path, "a ground truth", ())
     truth = parse_ground_truth(content, source=str(path))
     target, what = _target(path, out, ".json"), f"ground truth of {len(truth.queries)} queries"

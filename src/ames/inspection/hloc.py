@@ -1,7 +1,8 @@
 """Feature files of hloc (Sarlin et al., CVPR 2019): HDF5, a group per image, whose name is the image's path.
 
 Local: ``keypoints`` [N, 2] (x, y) in pixels of the original image, the middle of the first pixel at (0, 0);
-``descriptors`` [D, N]; ``scores`` [N]; ``image_size`` (width, height). Global: ``global_descriptor`` [G].
+``descriptors`` [D, N]; ``scores`` [N]; ``image_size`` (width, height), also as an attribute of the group.
+Global: ``global_descriptor`` [G].
 """
 
 from __future__ import annotations
@@ -85,7 +86,8 @@ def read_shape(file: h5py.File, name: str) -> Shape:
             raise AmesError(f"{file.filename}: {name}: descriptors without keypoints")
         _check_counts(file.filename, name, count, counts)
     vector = counts[GLOBAL][0] if GLOBAL in counts else 0
-    return Shape(count, width, vector, "scores" in counts, "image_size" in counts)
+    sized = "image_size" in counts or _size_attribute(group) is not None
+    return Shape(count, width, vector, "scores" in counts, sized)
 
 
 def read_image(file: h5py.File, name: str) -> Features:
@@ -97,16 +99,23 @@ def read_image(file: h5py.File, name: str) -> Features:
             found[key] = np.asarray(group[key][()])
             if not np.isfinite(found[key]).all():
                 raise AmesError(f"{where}: {key} hold NaN or infinity")
-    size = tuple(int(x) for x in group["image_size"][()]) if "image_size" in group else None
-    if size is not None and min(size) < 1:
+    size = group["image_size"][()] if "image_size" in group else _size_attribute(group)
+    if size is not None and not (np.isfinite(size).all() and min(size) >= 1):
         raise AmesError(f"{where}: its image_size is {size[0]} x {size[1]}")
     return Features(
         descriptors=found[LOCAL].T if LOCAL in found else None,
         keypoints=found["keypoints"].astype(np.float64) if "keypoints" in found else None,
         scores=found["scores"].astype(np.float32) if "scores" in found else None,
-        size=size,  # type: ignore[arg-type]
+        size=None if size is None else (int(size[0]), int(size[1])),
         vector=found[GLOBAL].astype(np.float32) if GLOBAL in found else None,
     )
+
+
+def _size_attribute(group: h5py.Group) -> np.ndarray | None:
+    if "image_size" not in group.attrs:
+        return None
+    found = group.attrs.get_id("image_size")
+    return group.attrs["image_size"] if found.dtype.kind in "iuf" and found.shape == (2,) else None
 
 
 _AXES = {"keypoints": 2, LOCAL: 2, "scores": 1, "image_size": 1, GLOBAL: 1}

@@ -276,7 +276,7 @@ def _archive(path: Path) -> dict[str, Any]:
         names = set(archive.files)
         logits = archive["logits"] if "logits" in names else None
         ids = archive["ids"] if logits is not None and "ids" in names else None
-        centroids = archive["centroids"] if "centroids" in names else None
+        centroids = archive["centroids"] if names == {"centroids", "meta"} else None
     if "proj" in names:
         return _itq(read_itq(path))
     if centroids is not None:
