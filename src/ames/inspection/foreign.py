@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,11 @@ import numpy as np
 
 from ames.inspection.asmk_files import is_codebook, read_codebook, read_features
 from ames.inspection.hloc import image_names, read_image, read_shape
+from ames.inspection.row_figures import about_rows
 from ames.io.hdf5 import open_hdf5
 
-Statistics = Callable[[np.ndarray], dict[str, Any]]  # of vectors [n, D]
 
-
-def about_hloc(path: Path, sample: int | None, about: Statistics) -> dict[str, Any]:
+def about_hloc(path: Path, sample: int | None) -> dict[str, Any]:
     """Return sizes of a feature file of hloc, and statistics of a sample of its images (None: of all)."""
     names = image_names(path)
     count = len(names) if sample is None else min(sample, len(names))
@@ -43,23 +42,23 @@ def about_hloc(path: Path, sample: int | None, about: Statistics) -> dict[str, A
         vectors = [x.vector[None] for x in images if x.vector is not None]
     same = [x for x in vectors if x.shape[1] == found["width"]]
     found["images_of_other_width"] = len(vectors) - len(same) or None
-    return found | about(np.concatenate(same))
+    return found | about_rows(np.concatenate(same))
 
 
-def about_asmk(content: Mapping[str, Any], path: Path, about: Statistics) -> dict[str, Any]:
+def about_asmk(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Return sizes of a pickle of the asmk package, and statistics of its vectors."""
     if is_codebook(content):
         centroids = read_codebook(content, path)
         kind = {"kind": "codebook of the asmk package", "words": len(centroids)}
-        return kind | {"width": centroids.shape[1]} | about(centroids)
+        return kind | {"width": centroids.shape[1]} | about_rows(centroids)
     splits = read_features(content, path)
     found: dict[str, Any] = {"kind": "features of the asmk package"}
     if set(splits) == {""}:
         values = splits[""].values
         found = {"kind": "training features of the asmk package", "width": values.shape[1]}
-        return found | about(values)
+        return found | about_rows(values)
     for split, vectors in splits.items():
         found[f"{split}_images"] = len(vectors)
         found[f"{split}_vectors"] = len(vectors.values)
         found["width"] = vectors.values.shape[1]
-    return found | about(np.concatenate([x.values for x in splits.values()]))
+    return found | about_rows(np.concatenate([x.values for x in splits.values()]))
