@@ -6,7 +6,8 @@ import pytest
 import torch
 import transformers
 
-from ames.backbones.dinov2 import DinoV2, key_mappings
+from ames.backbones.dinov2 import DinoV2
+from ames.backbones.dinov2_files import key_mappings
 from ames.errors import AmesError
 from golden import backbones as golden
 
@@ -160,7 +161,7 @@ def test_a_swiglu_networks_file(tmp_path):
     ("name", "tensor", "message"),
     [
         ("blocks.1.attn.qkv.bias", None, r"it lacks blocks\.1\.attn\.qkv\.bias \(144,\)"),
-        ("pos_embed", torch.zeros(1, 17, 48), r"pos_embed is \(1, 17, 48\), this model's is \(1, 26, 48\)"),
+        ("pos_embed", torch.zeros(1, 18, 48), r"pos_embed is \(1, 18, 48\), this model's is \(1, 26, 48\)"),
         ("head.weight", torch.zeros(5, 48), r"head\.weight \(5, 48\) has no place in this one"),
     ],
 )

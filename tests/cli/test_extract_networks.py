@@ -13,6 +13,7 @@ from helpers import photos
 TINY = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3}
 NAMES = {
     "dinov2-s": {"patch_size": 14, "image_size": 56},
+    "dinov2-s-noreg": {"patch_size": 14, "image_size": 56},
     "dinov3-s": {"intermediate_size": 96, "num_register_tokens": 4},
     "siglip2-b": {"intermediate_size": 96, "image_size": 64},
 }

@@ -53,6 +53,7 @@ from ames.training.resuming import Checkpoints
 from ames.weights.files import save_state
 from fuzz.commands import COMMANDS, YAML, ask_words, ask_yaml
 from fuzz.mutation import damaged
+from golden import backbones as golden
 from golden.data_root import write_local
 
 Question = Callable[[Path], object]
@@ -367,6 +368,43 @@ def _unfinished(folder: Path) -> dict[str, list[Question]]:
     }
 
 
+# ---- files of other projects ------------------------------------------------------------------------
+
+
+def _converted(path: Path) -> None:
+    convert(path, path.parent / ("book.npz" if path.name.startswith("book") else "made"))
+
+
+def _others(folder: Path) -> dict[str, list[Question]]:
+    """Files of hloc, the asmk package, DINOv2 and GLDv2."""
+    rng = np.random.default_rng(0)
+    for name in ("local.h5", "global.h5"):
+        with h5py.File(folder / name, "w", libver="latest" if name == "local.h5" else None) as file:
+            for i in range(4):
+                image = file.create_group(f"db/{i}.jpg")
+                image["image_size"] = np.array([64, 48])
+                if name == "global.h5":
+                    image["global_descriptor"] = rng.standard_normal(GLOBAL).astype(np.float16)
+                    continue
+                image["keypoints"] = (rng.random((SLOTS, 2)) * 40).astype(np.float16)
+                image["descriptors"] = rng.standard_normal((WIDTH, SLOTS)).astype(np.float16)
+                image["scores"] = rng.random(SLOTS).astype(np.float16)
+    vectors = rng.standard_normal((9, WIDTH)).astype(np.float32)
+    features = {"vecs": vectors, "imids": np.arange(9) // 3, "qvecs": vectors[:2], "qimids": np.arange(2)}
+    book = {"type": "Codebook", "params": {"size": 9}, "state": {"centroids": vectors}}
+    (folder / "features.pkl").write_bytes(pickle.dumps(features))
+    (folder / "book.pkl").write_bytes(pickle.dumps(book))
+    shapes = golden.dinov2(width=8, layers=1)
+    network = {f"backbone.{name}": x for name, x in golden.state(shapes, 0).items()}
+    torch.save({"teacher": network | {"dino_head.x": torch.ones(3)}}, folder / "teacher.pth")
+    (folder / "train.csv").write_text("id,url,landmark_id\n" + "0123456789abcdef,http://x/a.jpg,7\n" * 3)
+    names = ("local.h5", "global.h5", "features.pkl", "book.pkl")
+    return {name: [inspect, _converted] for name in names} | {
+        "teacher.pth": [inspect],
+        "train.csv": [inspect, read_list, read_training_list],
+    }
+
+
 # ---- images -----------------------------------------------------------------------------------------
 
 
@@ -399,6 +437,7 @@ KINDS: dict[str, Files | Words] = {
     "training": Files(_training),
     "database of SQ4": Files(_database("SQ4")),
     "database of fp16": Files(_database("SQfp16")),
+    "files of other projects": Files(_others),
     "images": Files(_images),
     "what is unfinished": Files(_unfinished),
     "commands": Words(lambda work, rng: ask_words(COMMANDS, work, rng)),

@@ -320,7 +320,9 @@ def test_what_is_not_converted(tmp_path):
     assert (tmp_path / "gnd.json").read_text() == "mine"
     with pytest.raises(AmesError, match=r"x.npz: gnd.pkl becomes a .json file"):
         convert(source, tmp_path / "x.npz")
-    with pytest.raises(AmesError, match=r"only .pkl, .pt and .pth files are converted"):
+    with pytest.raises(AmesError, match=r"only .pkl, .pt, .pth, .hdf5 and .h5 files are converted"):
+        convert(tmp_path / "x.txt")
+    with pytest.raises(AmesError, match=r"x.hdf5: no such file"):
         convert(tmp_path / "x.hdf5")
     with pytest.raises(AmesError, match=r"not a shortlist: .* found a list"):
         convert(pickled(tmp_path / "list.pkl", [1]))

@@ -9,7 +9,7 @@ from ames.backbones.aliked import Aliked
 from ames.backbones.base import Backbone, ImageNetwork, KeypointBackbone, MapBackbone
 from ames.backbones.composed import Composed
 from ames.backbones.cvnet import CvNet
-from ames.backbones.dinov2 import DinoV2
+from ames.backbones.dinov2 import DinoV2, DinoV2Plain
 from ames.backbones.dinov3 import DinoV3
 from ames.backbones.efficientnet_lite import EfficientNetLite
 from ames.backbones.keypoints import Disk, KorniaNetwork, XFeat
@@ -27,7 +27,7 @@ Family = type[CvNet | VisionTransformer | EfficientNetLite | KorniaNetwork]
 # Name -> the class that makes it; its published settings are the class's, and those of its ``SIZES``.
 NETWORKS: dict[str, Family] = {
     name: family
-    for family in (DinoV2, CvNet, DinoV3, SigLip2, XFeat, Aliked, Disk, EfficientNetLite)
+    for family in (DinoV2, DinoV2Plain, CvNet, DinoV3, SigLip2, XFeat, Aliked, Disk, EfficientNetLite)
     for name in family.SIZES
 }
 NAMES = ("rootsift", *NETWORKS)

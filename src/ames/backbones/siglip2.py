@@ -32,6 +32,7 @@ class SigLip2(VisionTransformer):
     }
     _model = "SiglipVisionModel"
     _config = "SiglipVisionConfig"
+    _class_token = False
 
     mean = (0.5, 0.5, 0.5)
     std = (0.5, 0.5, 0.5)

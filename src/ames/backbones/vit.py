@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +54,7 @@ class VisionTransformer(Network):
     SIZES: ClassVar[Mapping[str, Size]]
     _model: ClassVar[str]  # names in transformers
     _config: ClassVar[str]
+    _class_token: ClassVar[bool] = True  # before the patches' tokens
 
     def __init__(
         self,
@@ -65,7 +67,7 @@ class VisionTransformer(Network):
     ) -> None:
         super().__init__(name)
         kind, config_kind = (getattr(import_transformers(), x) for x in (self._model, self._config))
-        config = config or config_kind(**self.SIZES[name].config)
+        config = copy.deepcopy(config) or config_kind(**self.SIZES[name].config)
         if weights is None:
             network, self.weights = random_init(kind, config, seed), f"random seed {seed}"
         else:
@@ -81,7 +83,8 @@ class VisionTransformer(Network):
         self.patch: int = config.patch_size
         self.multiple = self.patch
         self.local_dim = self.global_dim = config.hidden_size
-        self.first = 1 + getattr(config, "num_register_tokens", -1)  # token of the first patch; SigLIP's is 0
+        # Token of the first patch.
+        self.first = int(self._class_token) + getattr(config, "num_register_tokens", 0)
         self.eval()
 
     def maps(self, images: Tensor) -> FeatureMaps:
@@ -112,7 +115,9 @@ class VisionTransformer(Network):
         return self.network(images)
 
     def _from_authors(self, state: dict[str, Tensor], config: Any, source: str) -> dict[str, Tensor]:
-        """Tensors of the authors' file under the names of the hub's files."""
+        """Tensors of the authors' file under the names of the hub's files. ``config`` may be changed to what
+        the tensors show.
+        """
         raise AmesError(f"{source}: weights of {type(self).__name__} are read from a Hugging Face folder")
 
     def _own_tensors(self, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from ames.errors import AmesError
+from ames.io.console import positive
 
 
 def register(commands: Any) -> None:
@@ -28,12 +30,24 @@ def register(commands: Any) -> None:
 
     convert = commands.add_parser(
         "convert",
-        help="convert a published pickle or checkpoint to .npz, .json or .safetensors",
-        description="Convert shortlists to .npz, ground truths to .json and checkpoints to .safetensors.",
+        help="convert pickles, checkpoints and other projects' files; descriptors to hloc's",
+        description="Convert shortlists and codebooks to .npz, ground truths to .json, checkpoints to "
+        ".safetensors, features of hloc and of the asmk package to descriptor files, and those to hloc's.",
     )
-    convert.add_argument("file", type=Path, help="a .pkl, .pt or .pth file")
-    convert.add_argument("-o", "--out", type=Path, help="output file (default: FILE with the new suffix)")
-    convert.add_argument("--columns", type=int, help="entries to keep per query of a shortlist (all)")
+    add = convert.add_argument
+    add("file", type=Path, help="a .pkl, .pt, .pth, .hdf5 or .h5 file")
+    add("-o", "--out", type=Path, help="output file, or the beginning of its name for descriptor files")
+    add("--columns", type=int, help="entries to keep per query of a shortlist (all)")
+    add("--list", dest="listed", type=Path, help="hloc: order of the rows; to hloc: names, width,height")
+    add("--images", type=Path, help="to hloc: folder of the images, for sizes that the list lacks")
+    add("--desc-num", type=positive, help="local descriptors per image (default: all)")
+    add("--dtype", choices=("float16", "float32"), help="of local descriptors (float16)")
+    add(
+        "--coordinates",
+        choices=("normalized", "pixels"),
+        help="of hloc's locations (normalized, if it can be)",
+    )
+    add("--overwrite", action="store_true", help="replace descriptor files of other settings")
     convert.set_defaults(run=_convert)
 
 
@@ -65,11 +79,14 @@ def _verified(path: Path) -> str:
 
 
 def _convert(args: argparse.Namespace) -> None:
+    from ames.inspection.conversion import Options
     from ames.inspection.convert import convert
 
     if args.columns is not None and args.columns < 1:
         raise AmesError(f"--columns {args.columns}: give at least 1")
-    path, what = convert(args.file, args.out, columns=args.columns)
+    names = {option.name for option in fields(Options)}
+    how = Options(**{name: value for name, value in vars(args).items() if name in names})
+    path, what = convert(args.file, args.out, how=how)
     print(f"{path}: {what}")
 
 

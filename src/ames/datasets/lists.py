@@ -1,4 +1,4 @@
-"""Text lists of images: paths, labels, other comma-separated files."""
+"""Text lists of images: paths, labels, other comma-separated files; also the lists of GLDv2."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,8 @@ import numpy as np
 
 from ames.errors import AmesError
 from ames.io.atomic import atomic_file
+
+_ID = re.compile("[0-9a-f]{16}")  # of an image of GLDv2
 
 
 class ListedImage(NamedTuple):
@@ -56,15 +59,54 @@ def read_rows(path: Path | str, what: str = "list of images") -> list[tuple[int,
 def read_list(path: Path | str) -> list[ListedImage]:
     """Read lines ``path,label[,width,height]`` or ``path``; blank lines are skipped.
 
-    A path with a comma is in double quotes, as in CSV.
+    A path with a comma is in double quotes, as in CSV. A list of GLDv2 (``is_gldv2``) is read too: the path
+    of the image abc… is a/b/c/abc….jpg, its label the landmark where the list has one.
     """
     return [item for _, item in _items(path)]
 
 
+def read_sizes(path: Path | str) -> dict[str, tuple[int, int]]:
+    """Return (width, height) in pixels of the images whose lines ``path,label,width,height`` have them."""
+    sizes = {}
+    for _, row in read_rows(path):
+        if len(row) >= 4 and all(text.strip().isdecimal() and int(text) > 0 for text in row[2:4]):
+            sizes[row[0]] = (int(row[2]), int(row[3]))
+    return sizes
+
+
+def is_gldv2(row: Sequence[str]) -> bool:
+    """Return whether the first line of a list is the head of one of GLDv2's (Weyand et al., CVPR 2020):
+    train.csv (id,url,landmark_id), index.csv and test.csv (id), retrieval_solution (id,images,Usage).
+    """
+    return row[0] == "id" and all(re.fullmatch(r"\w+", name) for name in row)
+
+
+def gldv2_path(name: str) -> str:
+    """Return where the archives of GLDv2 have an image, by its id of 16 hexadecimal digits."""
+    return f"{name[0]}/{name[1]}/{name[2]}/{name}.jpg"
+
+
 def _items(path: Path | str) -> list[tuple[int, ListedImage]]:
-    items = [(line, ListedImage(row[0], [*row, ""][1] or None)) for line, row in read_rows(path)]
+    rows = read_rows(path)
+    if rows and is_gldv2(rows[0][1]):
+        items = _of_gldv2(path, rows)
+    else:
+        items = [(line, ListedImage(row[0], [*row, ""][1] or None)) for line, row in rows]
     if not items:
         raise AmesError(f"{path}: the list names no image")
+    return items
+
+
+def _of_gldv2(path: Path | str, rows: list[tuple[int, list[str]]]) -> list[tuple[int, ListedImage]]:
+    head, items = rows[0][1], []
+    labelled = head[-1] == "landmark_id"
+    for line, row in rows[1:]:
+        if not _ID.fullmatch(row[0]) or len(row) < len(head):
+            raise AmesError(
+                f"{path}: line {line}: expected {','.join(head)}, with an id of 16 hexadecimal digits"
+            )
+        # The last field: an address may have commas.
+        items.append((line, ListedImage(gldv2_path(row[0]), row[-1] if labelled else None)))
     return items
 
 
@@ -79,7 +121,9 @@ def write_names(path: Path | str, names: Sequence[str]) -> None:
 def check_all_exist(root: Path, names: Sequence[str]) -> None:
     """Raise AmesError if no image of a list exists: then the root is wrong, not the images."""
     if not any(os.path.isfile(root / name) for name in names):  # Path.is_file may raise for some names
-        raise AmesError(f"{root}: none of the {len(names)} listed images exists (first: {names[0]})")
+        inside = [part for part in ("train", "index", "test") if os.path.isfile(root / part / names[0])]
+        hint = f"; it lies in {root / inside[0]}: give that folder" if inside else ""
+        raise AmesError(f"{root}: none of the {len(names)} listed images exists (first: {names[0]}){hint}")
 
 
 def list_digest(names: Sequence[str], boxes: Iterable[Sequence[float]] = ()) -> str:

@@ -45,7 +45,7 @@ class OutputPlan:
     out: the beginning of the names of all shards' files, DIR/NAME. rows: content of a row, by the ending of
     the file's name ("local", "global" or "cls"). names: of the shard's images; named: files hold them.
     provenance: of the files; its ``list`` is the digest of the whole list. Files of another provenance are
-    never continued.
+    never continued. missing: of "positions", "scale" and "weight", what no image has.
     """
 
     out: Path
@@ -54,6 +54,7 @@ class OutputPlan:
     provenance: Provenance
     shard: Shard = Shard()
     named: bool = True
+    missing: frozenset[str] = frozenset()
 
     @property
     def written_names(self) -> list[str] | None:

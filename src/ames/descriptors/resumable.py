@@ -22,7 +22,7 @@ import numpy as np
 
 from ames.descriptors.encoding import LocalRows, VectorRows, row_bytes
 from ames.descriptors.local import recorded
-from ames.descriptors.metadata import describe
+from ames.descriptors.metadata import describe, write_missing
 from ames.descriptors.plan import OutputPlan
 from ames.descriptors.provenance import difference
 from ames.errors import AmesError
@@ -175,6 +175,7 @@ def _create(path: Path, rows: LocalRows | VectorRows, plan: OutputPlan) -> int:
     """Create a file in its full size, its rows not written; return the offset of the rows."""
     with h5py.File(path, "w") as file:
         describe(file, plan.written_names, plan.provenance.to_dict())
+        write_missing(file, plan.missing if isinstance(rows, LocalRows) else ())
         creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         creation.set_layout(h5py.h5d.CONTIGUOUS)
         creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)

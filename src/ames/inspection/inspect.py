@@ -7,24 +7,26 @@ from typing import Any
 
 import h5py
 import numpy as np
-import torch
 
-from ames.backbones.detector import read_detector
 from ames.database.store import Database
 from ames.datasets.ground_truth import GroundTruth, load_ground_truth, parse_ground_truth
 from ames.datasets.lists import read_list
 from ames.descriptors.local import DescriptorFile, read_globals, recorded
 from ames.errors import AmesError
 from ames.global_search.shortlist import Shortlist, count_repeated
+from ames.inspection.about_weights import about_itq, about_weights
+from ames.inspection.asmk_files import is_asmk
+from ames.inspection.foreign import about_asmk, about_hloc
+from ames.inspection.hloc import is_hloc
+from ames.inspection.row_figures import about_rows, joined, spread
 from ames.io.archives import reading_npz
 from ames.io.hdf5 import find_features, open_hdf5
 from ames.io.pickles import load_pickle
-from ames.models.checkpoints import read_arguments, recognize
 from ames.models.layers.binarization import read_itq
-from ames.weights.files import Weights, read_as_written, with_plain_names
+from ames.weights.files import read_as_written, with_plain_names
 
 HDF5, WEIGHTS = (".hdf5", ".h5"), (".pt", ".pth", ".safetensors")
-ENDINGS = (*HDF5, *WEIGHTS, ".npz", ".pkl", ".json", ".txt")
+ENDINGS = (*HDF5, *WEIGHTS, ".npz", ".pkl", ".json", ".txt", ".csv")
 SAMPLE = 1000  # images for the statistics
 _READ = 32  # images read at a time
 
@@ -32,7 +34,9 @@ _READ = 32  # images read at a time
 def inspect(path: Path | str, *, sample: int | None = SAMPLE) -> dict[str, Any]:
     """Describe a file or a database. ``kind`` is "local descriptors", "global descriptors", "shortlist",
     "scores", "ground truth", "checkpoint of AMES", "feature detector", "ITQ projection", "weights", "list of
-    images" or, for a folder, "database".
+    images", "codebook" or, for a folder, "database"; of other projects: "local features of hloc", "global
+    descriptors of hloc", "features of the asmk package", "training features of ...", "codebook of ...",
+    "DINOv2 network".
 
     sample: images, evenly spread, for the statistics of descriptors (None: all). AmesError for files that are
     missing, broken or none of these; nothing in a file is executed.
@@ -57,6 +61,8 @@ def _by_ending(path: Path, sample: int | None) -> dict[str, Any]:
         return _archive(path)
     if path.suffix == ".pkl":
         content = load_pickle(path)
+        if isinstance(content, dict) and is_asmk(content):
+            return about_asmk(content, path)
         if isinstance(content, dict):
             return about_ground_truth(parse_ground_truth(content, source=str(path)))
         try:
@@ -66,7 +72,7 @@ def _by_ending(path: Path, sample: int | None) -> dict[str, Any]:
         return found | {"stored_as": f"{type(content).__name__} of {content.dtype}"}
     if path.suffix == ".json":
         return about_ground_truth(load_ground_truth(path))
-    if path.suffix == ".txt":
+    if path.suffix in (".txt", ".csv"):
         return _list(path)
     raise AmesError(f"{path}: the ending {path.suffix!r} is none of {', '.join(ENDINGS)}")
 
@@ -75,6 +81,8 @@ def _by_ending(path: Path, sample: int | None) -> dict[str, Any]:
 
 
 def _descriptors(path: Path, sample: int | None) -> dict[str, Any]:
+    if is_hloc(path):
+        return about_hloc(path, sample)
     with open_hdf5(path) as file:
         features = find_features(file)
         flat = features.ndim == 2 and not features.dtype.names
@@ -139,7 +147,7 @@ def about_local(file: DescriptorFile, sample: int | None = SAMPLE) -> dict[str, 
     count = np.concatenate(counts)
     found |= {
         "images_read": n,
-        "descriptors_per_image": _spread(count),
+        "descriptors_per_image": spread(count),
         "images_without_descriptors": int((count == 0).sum()),
         "padding": round(1 - float(count.mean()) / max(file.slots, 1), 4),
     }
@@ -150,45 +158,7 @@ def about_local(file: DescriptorFile, sample: int | None = SAMPLE) -> dict[str, 
             "weights_fall": falling,
         }
         found |= dict.fromkeys((_SHOWN[name] for name in file.missing & _SHOWN.keys()), "not in the file")
-    return found | _joined(parts)
-
-
-def about_rows(x: np.ndarray) -> dict[str, Any]:
-    """Return statistics of descriptors [n, D]: rows with NaN or infinity, zero rows, L2 norms; of packed ones
-    the share of ones.
-    """
-    if x.dtype == np.uint8:
-        return {"rows": len(x), "ones": float(np.unpackbits(x, axis=-1).mean()) if x.size else None}
-    finite = np.isfinite(x).all(-1)
-    norms = np.linalg.norm(x[finite].astype(np.float64), axis=-1)
-    counts = {"rows": len(x), "nan_rows": int((~finite).sum()), "zero_rows": int((norms == 0).sum())}
-    norms = norms[norms > 0]
-    if not len(norms):
-        return counts | {"norms": None, "normalized": None}
-    # fp16 rounds each of the norm's terms by up to a thousandth
-    return counts | {"norms": _spread(norms), "normalized": bool((np.abs(norms - 1) < 0.01).all())}
-
-
-def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Combine several results of ``about_rows``."""
-    total = sum(part["rows"] for part in parts)
-    if "ones" in parts[0]:
-        ones = sum(part["ones"] * part["rows"] for part in parts if part["rows"])
-        return {"rows": total, "ones": round(ones / total, 4) if total else None}
-    counts = {key: sum(part[key] for part in parts) for key in ("rows", "nan_rows", "zero_rows")}
-    parts = [part for part in parts if part["norms"]]
-    if not parts:
-        return counts | {"norms": None, "normalized": None}
-    norms = [part["norms"] for part in parts]
-    used = [part["rows"] - part["nan_rows"] - part["zero_rows"] for part in parts]
-    mean = sum(norm["mean"] * n for norm, n in zip(norms, used, strict=True)) / sum(used)
-    low, high = min(norm["min"] for norm in norms), max(norm["max"] for norm in norms)
-    spread = {"mean": round(mean, 4), "min": low, "max": high}
-    return counts | {"norms": spread, "normalized": all(part["normalized"] for part in parts)}
-
-
-def _spread(values: np.ndarray) -> dict[str, float]:
-    return {name: round(float(getattr(values, name)()), 4) for name in ("mean", "min", "max")}
+    return found | joined(parts)
 
 
 def about_database(database: Database) -> dict[str, Any]:
@@ -230,7 +200,7 @@ def about_shortlist(shortlist: Shortlist) -> dict[str, Any]:
         "meta": dict(shortlist.meta),
     }
     if there.any():
-        found["similarities"] = _spread(similarities[there].astype(np.float64))
+        found["similarities"] = spread(similarities[there].astype(np.float64))
         ordered = np.where(there, similarities, -np.inf)
         found["best_first"] = bool((ordered[:, 1:] <= ordered[:, :-1]).all())
         found["first_is_self"] = round(float((ids[:, 0] == np.arange(len(ids))).mean()), 4)
@@ -244,7 +214,7 @@ def about_ground_truth(truth: GroundTruth) -> dict[str, Any]:
         "queries": len(truth.queries),
         "gallery_images": len(truth.imlist) or None,
         "boxes": truth.boxes is not None,
-        "images_per_query": {key: _spread(np.array([len(q[key]) for q in truth.queries])) for key in keys},
+        "images_per_query": {key: spread(np.array([len(q[key]) for q in truth.queries])) for key in keys},
         "queries_without": {key: sum(not len(q[key]) for q in truth.queries) for key in keys},
     }
 
@@ -266,8 +236,11 @@ def _archive(path: Path) -> dict[str, Any]:
         names = set(archive.files)
         logits = archive["logits"] if "logits" in names else None
         ids = archive["ids"] if logits is not None and "ids" in names else None
+        centroids = archive["centroids"] if names == {"centroids", "meta"} else None
     if "proj" in names:
-        return _itq(read_itq(path))
+        return about_itq(read_itq(path))
+    if centroids is not None:
+        return {"kind": "codebook", "words": len(centroids)} | about_rows(centroids)
     if logits is not None:
         scored = np.isfinite(logits)
         found = {
@@ -275,38 +248,7 @@ def _archive(path: Path) -> dict[str, Any]:
             "queries": logits.shape[0],
             "entries": logits.shape[-1],
             "scored": int(scored.sum()),
-            "logits": _spread(logits[scored].astype(np.float64)) if scored.any() else None,
+            "logits": spread(logits[scored].astype(np.float64)) if scored.any() else None,
         }
         return found | ({} if ids is None else {"repeated_entries": count_repeated(ids)})
     return about_shortlist(Shortlist.load(path, distinct=False))
-
-
-# ---- weights ----------------------------------------------------------------------------------------
-
-
-def about_weights(path: Path, weights: Weights) -> dict[str, Any]:
-    """Describe weights: the network of the tensors, and the file's own description."""
-    state = weights.state
-    sizes = {
-        "tensors": len(state),
-        "parameters": sum(x.numel() for x in state.values()),
-        "nan_tensors": sum(not bool(torch.isfinite(x).all()) for x in state.values()),
-    }
-    described = weights.about.get("model")
-    found = None if described else recognize(state, source=str(path))
-    if found or "mtc_token" in state or "class" in weights.about:
-        model = described or (found.arguments if found else read_arguments(state, source=str(path)))
-        rest = {key: value for key, value in weights.about.items() if key not in ("class", "model")}
-        read = "the file" if described else "names and shapes (others cannot be seen: defaults)"
-        kind = {"kind": f"checkpoint of {found.kind if found else weights.about.get('class', 'AMES')}"}
-        return kind | sizes | {"model": model, "model_from": read, "about": rest}
-    if "conv2.weight" in state and "conv1.weight" in state:
-        width = len(read_detector(path)["conv1.bias"])
-        return {"kind": "feature detector", "width": width} | sizes | {"about": weights.about}
-    if set(state) == {"W"}:
-        return _itq(read_itq(path))
-    return {"kind": "weights"} | sizes | {"first": sorted(state)[:3], "about": weights.about}
-
-
-def _itq(W: torch.Tensor) -> dict[str, Any]:
-    return {"kind": "ITQ projection", "width": W.shape[0], "bits": W.shape[1]}

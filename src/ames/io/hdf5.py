@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +16,9 @@ import h5py
 
 from ames.errors import AmesError, first_line
 
-_LARGEST = 2**30  # bytes of one image's row: more is a damaged size, and would be allocated
+LARGEST = 2**30  # bytes of one image's row: more is a damaged size, and would be allocated
 _DEPTH = 8  # merged files of merged files
+_NAMED = 5  # of what a file holds, in a message
 
 
 @contextmanager
@@ -56,9 +58,15 @@ def find_features(file: h5py.File) -> h5py.Dataset:
             raise AmesError(f"{path}: 'features' is a link to {link.path}, which is not in the file")
         if link is not None:
             raise AmesError(f"{path}: no dataset 'features': that name is of something else, or damaged")
-        raise AmesError(f"{path}: no dataset 'features' (it holds {', '.join(file) or 'nothing'})")
+        raise AmesError(f"{path}: no dataset 'features' (it holds {_first(file)})")
     _check_written(features, path)
     return features
+
+
+def _first(file: h5py.File) -> str:
+    """A few names of a file, which may have a million."""
+    names = list(islice(file, _NAMED))
+    return ", ".join(names + ["..."] * (len(file) > _NAMED)) or "nothing"
 
 
 class Place(NamedTuple):
@@ -91,7 +99,7 @@ def _check_written(features: h5py.Dataset, path: Path, depth: int = 0) -> None:
     rows = features.shape[0] if features.shape else 0
     if not rows or not features.size:
         return
-    if math.prod(features.shape[1:]) * features.dtype.itemsize > _LARGEST:
+    if math.prod(features.shape[1:]) * features.dtype.itemsize > LARGEST:
         raise AmesError(f"{path}: 'features' is {features.dtype} {features.shape}: no image has so much")
     if features.is_virtual:
         _check_sources(features, depth)

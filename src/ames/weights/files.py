@@ -32,8 +32,8 @@ _SCALARS: list[Any] = [
 ]
 
 # Under what a file holds its state dict: ours and the released ones, pycls' and so CVNet's, others' habits,
-# and DISK's.
-_WRAPPERS = ("state", "model_state", "state_dict", "model_state_dict", "extractor")
+# DISK's, and those of DINO's training codes.
+_WRAPPERS = ("state", "model_state", "state_dict", "model_state_dict", "extractor", "teacher", "student")
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +89,11 @@ def _say_taken(path: str, prefixes: tuple[str, ...]) -> None:
     log.warning("%s: names of tensors are read without %s", path, " and ".join(prefixes))
 
 
+@functools.cache
+def _say_teacher(path: str) -> None:
+    log.warning("%s: holds a teacher and a student: the teacher is read", path)
+
+
 def read_as_written(path: Path | str) -> Weights:
     """As ``read_weights``, under the names that the file has."""
     path = Path(path)
@@ -105,8 +110,10 @@ def read_as_written(path: Path | str) -> Weights:
         content = _unpickled(path)
         if not isinstance(content, dict):
             raise AmesError(f"{path}: holds a {type(content).__name__}, not a checkpoint")
-        wrapped = [content[key] for key in _WRAPPERS if key in content]
-        state = wrapped[0] if wrapped else content
+        wrapped = [key for key in _WRAPPERS if key in content]
+        state = content[wrapped[0]] if wrapped else content
+        if wrapped[:2] == ["teacher", "student"]:
+            _say_teacher(str(path))
         about = content.get("about", "{}")
     if (
         not isinstance(state, dict)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ames.datasets.classes.class_set import ClassSet, Row, collect
 from ames.datasets.classes.lines import malformed, read_lines
+from ames.datasets.lists import gldv2_path
 from ames.errors import AmesError
 
 CUB_TRAINED = 100  # classes 1 to 100 train, 101 to 200 test (Oh Song et al., CVPR 2016)
@@ -107,8 +108,7 @@ def read_gldv2_clean(root: Path) -> ClassSet:
             if not (comma and label.isdecimal() and names and all(map(_GLDV2_ID.fullmatch, names))):
                 raise malformed(path, number, line, "'LANDMARK,ID ID ...'")
             for name in names:
-                place = f"{inside}{name[0]}/{name[1]}/{name[2]}/{name}.jpg"
-                yield Row(place, label, "train", path, number)
+                yield Row(inside + gldv2_path(name), label, "train", path, number)
 
     found = collect(rows(), root, path)
     if whole.is_file():
