@@ -76,7 +76,7 @@ class BenchmarkLists:
                 raise AmesError(f"{self.source}: {len(labels)} labels, but {len(names)} of {what}")
         if len(self.truth) != len(self.queries):
             raise AmesError(
-                f"{self.source}: ground truth of {len(self.truth)} queries, but {len(self.queries)} in the list"
+                f"{self.source}: ground truth of {len(self.truth)} queries, but {len(self.queries)} listed"
             )
         for number, query in enumerate(self.truth):
             for key, ids in query.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import filecmp
-import io
 import os
 from collections.abc import Iterable, Sequence
 from itertools import chain, repeat
@@ -32,8 +31,7 @@ def write_benchmark_lists(folder: Path | str, lists: BenchmarkLists, *, overwrit
         with TemporaryDirectory(prefix=".lists-", dir=folder) as staged:
             made = [Path(staged) / path.name for path in targets]
             _write(made[0], lists.queries, lists.query_labels)
-            behind = lists.distractors or ()
-            _write(made[1], chain(lists.gallery, behind), lists.gallery_labels)
+            _write(made[1], lists.gallery, lists.gallery_labels, lists.distractors or ())
             save_ground_truth(made[2], lists.ground_truth())
             changed = [x for x in zip(made, targets, strict=True) if not _equal(*x)]
             for _, path in changed:
@@ -48,20 +46,16 @@ def write_benchmark_lists(folder: Path | str, lists: BenchmarkLists, *, overwrit
     return bool(changed)
 
 
-def _write(path: Path, names: Iterable[str], labels: Sequence[str]) -> None:
-    """Write a list; names may be more than fit into memory, those behind the labels have none."""
+def _write(path: Path, names: Sequence[str], labels: Sequence[str], behind: Iterable[str] = ()) -> None:
+    """Write a list as ``ames.datasets.classes.class_lists`` does; images behind it have no label, and may be
+    more than fit into memory.
+    """
+    pairs = zip(names, labels or repeat(""), strict=False)
+    rows = [[name, label] if label else [name] for name, label in pairs]
+    spaces = any(field != field.strip() for row in rows for field in row)  # which readers cut off, unquoted
     with path.open("w", encoding="utf-8", newline="") as file:
-        for name, label in zip(names, chain(labels, repeat("")), strict=False):
-            file.write(_line([name, label] if label else [name]))
-
-
-def _line(fields: list[str]) -> str:
-    spaces = any(field != field.strip() for field in fields)  # which readers cut off, unquoted
-    text = io.StringIO()
-    csv.writer(text, quoting=csv.QUOTE_ALL if spaces else csv.QUOTE_MINIMAL, lineterminator="\n").writerow(
-        fields
-    )
-    return text.getvalue()
+        writer = csv.writer(file, quoting=csv.QUOTE_ALL if spaces else csv.QUOTE_MINIMAL, lineterminator="\n")
+        writer.writerows(chain(rows, ([name] for name in behind)))
 
 
 def _equal(one: Path, other: Path) -> bool:
