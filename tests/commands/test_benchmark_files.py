@@ -1,9 +1,11 @@
 """conf/benchmark: every file is read, says what the publications say, and a wrong one is one line."""
 
 import pytest
+from omegaconf import OmegaConf
 
 from ames.config.benchmarks import FOLDER, benchmark, benchmark_names
 from ames.config.classes import class_protocol, published_sizes
+from ames.config.evaluation import protocols
 from ames.datasets.benchmarks.readers import READERS
 from ames.errors import AmesError
 from ames.evaluation.protocols import EASY, GLDV2, HARD, MEDIUM, Protocol
@@ -156,3 +158,16 @@ def test_wrong_files_are_one_line(tmp_path, text, message):
     with pytest.raises(AmesError, match=message) as raised:
         benchmark(str(path))
     assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_data_set_points_at_its_benchmark():
+    """``protocols`` of a data set of src/evaluate.py."""
+    listed = [{"benchmark": "instre"}, "easy"]
+    dataset = OmegaConf.create({"name": "x", "protocols": listed})
+    assert protocols(dataset) == [*benchmark("instre").protocols, EASY]
+    dataset = OmegaConf.create({"name": "x", "protocols": [{"benchmark": "instrs"}]})
+    with pytest.raises(AmesError, match="benchmark 'instrs' does not exist; did you mean instre"):
+        protocols(dataset)
+    dataset = OmegaConf.create({"name": "x", "protocols": [{"benchmark": "instre"}, {"benchmark": "ilias"}]})
+    with pytest.raises(AmesError, match="two protocols are called 'top100'"):
+        protocols(dataset)

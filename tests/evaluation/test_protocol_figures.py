@@ -63,6 +63,22 @@ def test_by_hand(rules, name, expected):
     assert list(found.queries) == figure_names(protocol)
 
 
+def test_a_ranking_that_is_too_short_is_said(caplog):
+    rules = {"positives": ("ok",), "ap": "rectangle"}
+    query_figures(ROWS, HAND, Protocol("x", **rules, cutoff=5, recall_at=(1,)))
+    query_figures(
+        np.array([[n, *range(n), *range(n + 1, 6)] for n in range(4)]),
+        HAND,
+        Protocol("x", **rules, recall_at=(9,)),
+    )
+    assert not caplog.records  # the gallery has no more
+    query_figures(ROWS, HAND, Protocol("x", **rules, recall_at=(1, 6)))
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "protocol 'x' reads the first 6 images, and the ranking has 5: what is not in it is not found"
+    )
+
+
 def test_an_image_listed_again():
     rows = np.array([[2, 2, 0, 0, 1], [0, 0, 1, 2, 3], [3, 3, 4, 4, 3], [0, 0, 0, 0, 0]])
     rules = {"positives": ("ok",), "junk": ("junk",), "ap": "rectangle", "recall_at": (2,)}

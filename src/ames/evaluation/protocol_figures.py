@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ import numpy as np
 from ames.datasets.ground_truth import GroundTruth
 from ames.evaluation.metrics import average_precision, hit_at, precision_at
 from ames.evaluation.protocols import Protocol, label, ranks_of
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +40,11 @@ def query_figures(ranking: np.ndarray, truth: GroundTruth, protocol: Protocol) -
     entry. Junk, the query itself among it, takes no position, wherever it stands. NaN where the query is left
     out: it is outside of the protocol's part of the queries, or has no positive and the rule is "skip".
     "R@k" is 100 for a query with a positive among the first k, else 0: its mean is the recall of metric
-    learning and of place recognition, the share of queries with a hit. AmesError as ``evaluate``.
+    learning and of place recognition, the share of queries with a hit. A line of the log says where the
+    ranking has fewer entries than a figure reads. AmesError as ``evaluate``.
     """
     labels = label(ranking, truth, protocol)
+    _say_short(labels.entries.shape[1], len(truth.imlist), protocol)
     names = figure_names(protocol)
     found = np.full((len(truth.queries), len(names)), np.nan)
     for row, entries, count in zip(labels.rows, labels.entries, labels.num_positives, strict=True):
@@ -60,6 +65,18 @@ def mean_figures(queries: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Return the mean of each figure over the queries that are not left out; NaN where all are."""
     kept = {name: values[~np.isnan(values)] for name, values in queries.items()}
     return {name: float(values.mean()) if len(values) else float("nan") for name, values in kept.items()}
+
+
+def _say_short(entries: int, images: int, protocol: Protocol) -> None:
+    wanted = max([protocol.cutoff or 0, *protocol.recall_at, *protocol.precision_at])
+    wanted = min(wanted, images or wanted)
+    if entries < wanted:
+        log.warning(
+            "protocol %r reads the first %d images, and the ranking has %d: what is not in it is not found",
+            protocol.name,
+            wanted,
+            entries,
+        )
 
 
 def _figures(ranks: np.ndarray, count: int, protocol: Protocol) -> np.ndarray:

@@ -124,6 +124,9 @@ def test_met(tmp_path):
     path.write_text(json.dumps([{"MET_id": 7}]))
     with pytest.raises(AmesError, match="image 0 has no path"):
         read("met", tmp_path)
+    path.write_text(json.dumps([{"MET_id": 7, "path": "\ud800.jpg"}]))
+    with pytest.raises(AmesError, match=r"query 1 \('images/\\ud800.jpg'\) has no path that a list can hold"):
+        read("met", tmp_path)
     path.write_text("{}")
     with pytest.raises(AmesError, match="not a list of images"):
         read("met", tmp_path)
@@ -173,6 +176,9 @@ def test_places_by_names_and_by_a_table(tmp_path):
     assert truth(read("vpr", root)) == [{"ok": [0]}, {"ok": []}]
     write(root / "queries.csv", "path,easting,northing\nq1.jpg,25,north\n")
     with pytest.raises(AmesError, match=r"queries.csv: line 2: '25', 'north' is no position in metres"):
+        read("vpr", root)
+    write(root / "queries.csv", "path,easting,northing\nq1.jpg,nan,1e300\n")
+    with pytest.raises(AmesError, match="'nan', '1e300' is no position"):
         read("vpr", root)
     write(root / "queries.csv", "path,easting\nq1.jpg,25\n")
     with pytest.raises(AmesError, match="its first line is not path,easting,northing"):

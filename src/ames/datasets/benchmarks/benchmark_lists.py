@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ames.datasets.classes.class_set import UNLISTABLE
 from ames.datasets.ground_truth import GroundTruth
 from ames.errors import AmesError
 from ames.io.text import counted
@@ -74,6 +75,9 @@ class BenchmarkLists:
             _check_names(self.source, what, names)
             if labels and len(labels) != len(names):
                 raise AmesError(f"{self.source}: {len(labels)} labels, but {len(names)} of {what}")
+            wrong = next((label for label in labels if UNLISTABLE.search(label)), None)
+            if wrong is not None:
+                raise AmesError(f"{self.source}: {what}: label {wrong!a} cannot be written in a line")
         if len(self.truth) != len(self.queries):
             raise AmesError(
                 f"{self.source}: ground truth of {len(self.truth)} queries, but {len(self.queries)} listed"
@@ -156,7 +160,7 @@ def _check_names(source: Path, what: str, names: Sequence[str]) -> None:
         raise AmesError(f"{source}: lists no {what}")
     seen: dict[str, int] = {}
     for number, name in enumerate(names, 1):
-        if not name or "\n" in name or "\r" in name:
+        if not name or UNLISTABLE.search(name):
             raise AmesError(f"{source}: {what} {number} ({name!a}) has no path that a list can hold")
         if seen.setdefault(name, number) != number:
             raise AmesError(f"{source}: {what} {number} ({name}) is {what} {seen[name]}, too; remove one")

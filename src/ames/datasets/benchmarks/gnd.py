@@ -10,7 +10,13 @@ import numpy as np
 
 from ames.datasets.benchmarks.benchmark_lists import BenchmarkLists, Distractors, listed_file
 from ames.datasets.finding import SUFFIXES
-from ames.datasets.ground_truth import GroundTruth, check_names, load_ground_truth, parse_ground_truth
+from ames.datasets.ground_truth import (
+    BOX_KEY,
+    GroundTruth,
+    check_names,
+    load_ground_truth,
+    parse_ground_truth,
+)
 from ames.datasets.lists import read_list
 from ames.errors import AmesError, first_line, installing
 
@@ -70,13 +76,16 @@ def _matlab(path: Path) -> dict[str, Any]:
         content = loadmat(path, variable_names=["imlist", "qimlist", "gnd"])
         names = {key: [_text(x) for x in content[key].ravel()] for key in ("imlist", "qimlist")}
         keys = content["gnd"].dtype.names
-        queries = [{key: np.asarray(query[key]).ravel() for key in keys} for query in content["gnd"].ravel()]
+        queries = [{key: _numbers(query[key], key) for key in keys} for query in content["gnd"].ravel()]
     except Exception as error:  # what scipy raises for a damaged file differs
         raise AmesError(f"{path}: not a ground truth that scipy reads ({first_line(error)})") from error
-    for query in queries:
-        for key in set(query) - {"bbx"}:
-            query[key] = query[key].astype(np.int64) - 1
     return names | {"gnd": queries}
+
+
+def _numbers(cell: Any, key: str) -> np.ndarray:
+    """A box as it is, or ids from 0."""
+    values = np.asarray(cell).ravel()
+    return values.astype(np.float64) if key == BOX_KEY else values.astype(np.int64) - 1
 
 
 def _text(cell: Any) -> str:

@@ -13,6 +13,7 @@ from ames.datasets.lists import read_rows
 from ames.errors import AmesError
 
 RADIUS = 25.0  # metres: what counts as the same place (Arandjelovic et al., NetVLAD, CVPR 2016)
+_FARTHEST = 1e9  # metres: UTM has 1e7
 _SLACK = 1 + 1e-6  # of a cell: rounding must not put a neighbour two cells away
 
 
@@ -97,6 +98,6 @@ def _position(texts: list[str], where: str) -> tuple[float, float]:
         east, north = (float(text) for text in texts)
     except ValueError:
         east = north = float("nan")
-    if not np.isfinite([east, north]).all():
+    if not max(abs(east), abs(north)) < _FARTHEST:  # NaN is not
         raise AmesError(f"{where}: {texts[0]!r}, {texts[1]!r} is no position in metres")
     return east, north
