@@ -177,9 +177,10 @@ def test_places_by_names_and_by_a_table(tmp_path):
     write(root / "queries.csv", "path,easting,northing\nq1.jpg,25,north\n")
     with pytest.raises(AmesError, match=r"queries.csv: line 2: '25', 'north' is no position in metres"):
         read("vpr", root)
-    write(root / "queries.csv", "path,easting,northing\nq1.jpg,nan,1e300\n")
-    with pytest.raises(AmesError, match="'nan', '1e300' is no position"):
-        read("vpr", root)
+    for pair in ("25,nan", "nan,25", "1e300,0", "0,-inf"):
+        write(root / "queries.csv", f"path,easting,northing\nq1.jpg,{pair}\n")
+        with pytest.raises(AmesError, match="is no position in metres"):
+            read("vpr", root)
     write(root / "queries.csv", "path,easting\nq1.jpg,25\n")
     with pytest.raises(AmesError, match="its first line is not path,easting,northing"):
         read("vpr", root)

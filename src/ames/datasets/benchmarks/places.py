@@ -98,6 +98,6 @@ def _position(texts: list[str], where: str) -> tuple[float, float]:
         east, north = (float(text) for text in texts)
     except ValueError:
         east = north = float("nan")
-    if not max(abs(east), abs(north)) < _FARTHEST:  # NaN is not
+    if not (abs(east) < _FARTHEST and abs(north) < _FARTHEST):  # NaN is not
         raise AmesError(f"{where}: {texts[0]!r}, {texts[1]!r} is no position in metres")
     return east, north
