@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from ames.backbones.detector import SpatialAttention, load_detector, save_detector
 from ames.cli.main import main
 from ames.config import evaluation as door
+from ames.config.benchmarks import benchmark
 from ames.config.launch import GROUPS, arranged, read_override
 from ames.config.models import build_model
 from ames.config.values import several
@@ -54,7 +55,8 @@ def composed(name, *overrides):
 
 def test_there_is_a_test_for_every_group():
     assert {path.name for path in CONF.iterdir() if path.is_dir()} == {
-        "classes",  # test_class_protocols.py; no group of Hydra's
+        "benchmark",  # test_benchmark_files.py; this and the next are no groups of Hydra's
+        "classes",  # test_class_protocols.py
         "dataset",
         "descriptors",
         "experiment",
@@ -93,6 +95,18 @@ FOLDERS = {"roxford": "roxford5k", "rparis": "rparis6k", "gldv2-val": "gldv2-tes
 FOLDERS |= {f"{name}+1m": f"{FOLDERS[name]}+1m" for name in ("roxford", "rparis")}
 OWN = Protocol("own", positives=("ok",), junk=("junk",))
 PROTOCOLS = {"gldv2-test": GLDV2, "gldv2-val": (PUBLIC,), "own": (OWN,)}
+OF_BENCHMARKS = (
+    "instre",
+    "instre-s1",
+    "instre-s2",
+    "product1m",
+    "sop-1k",
+    "rp2k",
+    "met",
+    "ilias",
+    "mini-ilias",
+)
+PROTOCOLS |= {name: benchmark(name).protocols for name in OF_BENCHMARKS}
 
 
 @pytest.mark.parametrize("dataset", names("dataset"))
@@ -711,7 +725,7 @@ def test_flags_may_stand_between_overrides():
 
 
 def test_the_groups_are_the_folders_of_conf():
-    folders = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()} - {"classes"}
+    folders = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()} - {"benchmark", "classes"}
     assert sorted(folders) == list(GROUPS)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from ames import __version__
 from ames.cli import (
     bench,
+    benchmarks,
     class_sets,
     completion,
     curve,
@@ -89,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         module.register(commands)
     _register_landmarks(commands)
     _register_products(commands)
-    for module in (class_sets, inspect, database, curve, bench, plot, models):
+    for module in (class_sets, benchmarks, inspect, database, curve, bench, plot, models):
         module.register(commands)
     _register_report(commands)
     completion.register(commands, _parser)

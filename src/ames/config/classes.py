@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ames.config.launch import CONF
+from ames.config.yaml_files import as_tuples, check_keys, read_yaml
 from ames.datasets.classes.class_set import SPLITS
-from ames.errors import AmesError, first_line, unknown
+from ames.errors import AmesError, unknown
 from ames.evaluation.class_protocol import ClassProtocol
 
 FOLDER = Path(CONF) / "classes"
@@ -53,13 +51,7 @@ def class_protocol(name: str) -> ClassProtocol:
 
 def read_description(path: Path) -> ClassDescription:
     """Read a file; AmesError for keys and values that are not those of conf/classes/own.yaml."""
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise AmesError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that is none
-        raise AmesError(f"{path}: not YAML ({first_line(error)})") from error
-    _check_keys(path, "the file", found, _KEYS)
+    found = read_yaml(path, _KEYS)
     reader, protocol = found.get("reader"), found.get("protocol")
     if reader is not None and not isinstance(reader, str):
         raise AmesError(f"{path}: reader is {reader!r}: give a kind of data set, or null")
@@ -68,31 +60,20 @@ def read_description(path: Path) -> ClassDescription:
 
 
 def _protocol(path: Path, values: Any) -> ClassProtocol:
-    _check_keys(path, "protocol", values, _PROTOCOL)
-    plain: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
-    }
+    check_keys(path, "protocol", values, _PROTOCOL)
     try:
-        return ClassProtocol(path.stem, **plain)
+        return ClassProtocol(path.stem, **as_tuples(values))
     except AmesError as error:
         raise AmesError(f"{path}: {error}") from error
 
 
 def _sizes(path: Path, values: Any) -> dict[str, tuple[int, int]]:
-    _check_keys(path, "published", values, set(SPLITS))
+    check_keys(path, "published", values, set(SPLITS))
     for split, pair in values.items():
         whole = isinstance(pair, list) and all(type(number) is int and number > 0 for number in pair)
         if not whole or len(pair) != 2:
             raise AmesError(f"{path}: published {split} is {pair!r}: give [IMAGES, CLASSES]")
     return {split: (pair[0], pair[1]) for split, pair in values.items()}
-
-
-def _check_keys(path: Path, what: str, values: Any, known: set[str]) -> None:
-    if not isinstance(values, Mapping):
-        raise AmesError(f"{path}: {what} has no keys; expected {', '.join(sorted(known))}")
-    wrong = [str(key) for key in values if key not in known]
-    if wrong:
-        raise AmesError(f"{path}: {unknown(f'key of {what},', wrong[0], sorted(known))}")
 
 
 def _names() -> list[str]:

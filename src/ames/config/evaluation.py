@@ -11,6 +11,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from ames.config.benchmarks import benchmark
 from ames.config.values import file_name, flag, optional, optional_path, several, value_of, whole
 from ames.datasets.layout import DatasetFolder
 from ames.errors import AmesError
@@ -24,7 +25,10 @@ from ames.reranking.scorer import ComputeConfig
 from ames.reranking.windows import Windows
 
 log = logging.getLogger(__name__)
-_PROTOCOL = f"{{name: NAME, positives: [KEY], junk: [KEY]}}, or names among {', '.join(KNOWN)}"
+_PROTOCOL = (
+    f"{{name: NAME, positives: [KEY], junk: [KEY]}}, or names among {', '.join(KNOWN)}, or "
+    "{benchmark: NAME}"
+)
 
 
 def dataset_folder(config: DictConfig, dataset: DictConfig) -> DatasetFolder:
@@ -133,14 +137,17 @@ def say_idle_gpus(config: DictConfig) -> None:
 
 
 def protocols(dataset: DictConfig) -> list[Protocol]:
-    """Return the protocols that a data set's file names or describes."""
+    """Return the protocols that a data set's file names or describes, or those of a benchmark."""
     listed = value_of(dataset, "protocols")
     if not isinstance(listed, list) or not listed:
         raise AmesError(f"protocols of {dataset.name} is {listed!r}: give a list of {_PROTOCOL}")
-    found = []
+    found: list[Protocol] = []
     for item in listed:
         if isinstance(item, str) and item in KNOWN:
             found.append(KNOWN[item])
+            continue
+        if isinstance(item, dict) and set(item) == {"benchmark"}:
+            found += benchmark(str(item["benchmark"])).protocols
             continue
         if not isinstance(item, dict):
             raise AmesError(f"protocol {item!r} of {dataset.name}: give {_PROTOCOL}")

@@ -86,10 +86,8 @@ def summarize(first: np.ndarray, aps: dict[str, np.ndarray], protocol: ClassProt
 
 
 def _average_precision(ranks: np.ndarray, rule: str, cutoff: int | None) -> float:
-    count = len(ranks)  # the ranking is whole: every positive is in it
-    if rule == "at-r":
-        return average_precision(ranks, count, rule="rectangle", cutoff=count or None)
-    return average_precision(ranks, count, rule=rule, cutoff=cutoff if rule == "rectangle" else None)
+    # The ranking is whole: every positive is in it.
+    return average_precision(ranks, len(ranks), rule=rule, cutoff=cutoff if rule == "rectangle" else None)
 
 
 def _check(

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ames.errors import AmesError
-
-AP_RULES = ("trapezoid", "rectangle", "at-r")
+from ames.evaluation.metrics import AP_RULES, ap_heading
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,7 @@ class ClassProtocol:
 
     def heading(self, rule: str) -> str:
         """Return the name of a rule's mAP in tables: mAP, mAP@100, mAP@R."""
-        after_cut = "@all" if self.cutoff is None else f"@{self.cutoff}"
-        return "mAP" + {"trapezoid": "", "rectangle": after_cut, "at-r": "@R"}[rule]
+        return ap_heading(rule, self.cutoff if rule == "rectangle" else None)
 
 
 def _is_k(value: Any) -> bool:

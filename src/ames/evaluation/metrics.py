@@ -6,7 +6,7 @@ import numpy as np
 
 from ames.errors import AmesError
 
-AP_RULES = ("trapezoid", "rectangle")
+AP_RULES = ("trapezoid", "rectangle", "at-r")
 
 
 def average_precision(
@@ -17,18 +17,23 @@ def average_precision(
     ranks: int [P], ascending zero-based positions of the positives found, junk removed before counting.
     num_positives: all positives of the query, found or not; those not found lower the metric.
     rule: "trapezoid", the mean of the precision just before and at each hit (revisited Oxford/Paris
-    evaluation, Radenovic et al. 2018); "rectangle", the precision at each hit (GLDv2, Weyand et al. 2020).
+    evaluation, Radenovic et al. 2018); "rectangle", the precision at each hit (GLDv2, Weyand et al. 2020);
+    "at-r", the rectangle cut at R = ``num_positives``: MAP@R (Musgrave et al. 2020).
     cutoff: only hits among the first ``cutoff`` positions count; the divisor is min(num_positives, cutoff).
-    Raises AmesError for an unknown rule, a cutoff below 1, unsorted or repeated ranks, or more ranks than
-    positives.
+    Raises AmesError for an unknown rule, a cutoff below 1 or of "at-r", unsorted or repeated ranks, or more
+    ranks than positives.
     """
     ranks = _checked(ranks, num_positives)
     if rule not in AP_RULES:
         raise AmesError(f"unknown rule of average precision {rule!r}: choose one of {', '.join(AP_RULES)}")
     if cutoff is not None and cutoff < 1:
         raise AmesError(f"cutoff of average precision is {cutoff}: give at least 1, or None for no cutoff")
+    if rule == "at-r" and cutoff is not None:
+        raise AmesError(f"cutoff of average precision is {cutoff}: the rule 'at-r' has none")
     if num_positives == 0:
         return float("nan")
+    if rule == "at-r":
+        cutoff = num_positives
     if cutoff is not None:
         ranks = ranks[ranks < cutoff]
         num_positives = min(num_positives, cutoff)
@@ -38,6 +43,27 @@ def average_precision(
         before = np.where(ranks == 0, 1.0, hits / np.maximum(ranks, 1))
         precision = (before + precision) / 2
     return 100 * float(precision.sum()) / num_positives
+
+
+def ap_heading(rule: str, cutoff: int | None = None) -> str:
+    """Return the name of a rule's mean average precision in tables: mAP, mAP@100, mAP@R."""
+    after = "" if cutoff is None else f"@{cutoff}"
+    return "mAP" + {"trapezoid": after, "rectangle": after or "@all", "at-r": "@R"}[rule]
+
+
+def hit_at(ranks: np.ndarray, ks: Sequence[int], *, num_positives: int) -> np.ndarray:
+    """Return 100 for each k with a positive among the first k, else 0, float64 [len(ks)]; NaN if the query
+    has no positive. Its mean over queries is the recall@k of metric learning and place recognition.
+
+    ranks, num_positives: as in ``average_precision``. Raises AmesError as ``precision_at``.
+    """
+    ranks = _checked(ranks, num_positives)
+    if any(k < 1 for k in ks):
+        raise AmesError(f"hit at k is asked for k = {min(ks)}: give values of at least 1")
+    if num_positives == 0:
+        return np.full(len(ks), np.nan)
+    first = ranks[0] if len(ranks) else np.inf
+    return 100.0 * (first < np.array(ks))
 
 
 def precision_at(ranks: np.ndarray, ks: Sequence[int], *, num_positives: int) -> np.ndarray:

@@ -7,73 +7,16 @@ average precision.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
-from typing import Any
 
 import numpy as np
 
 from ames.datasets.ground_truth import GroundTruth, ids
 from ames.errors import AmesError
-from ames.evaluation.metrics import AP_RULES, average_precision, precision_at
+from ames.evaluation.metrics import average_precision, precision_at
+from ames.evaluation.protocol import Protocol
 from ames.global_search.shortlist import first_repeated
 
 _POSITIVE, _JUNK, _EMPTY = 1, 2, 3
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How a ranking is evaluated.
-
-    positives, junk: keys of the ground truth; an image under both is junk.
-    cutoff, ap: ``cutoff`` and ``rule`` of ``ames.evaluation.metrics.average_precision``.
-    queries: (start, stop) of the evaluated queries, as in a slice; None: all.
-    Raises AmesError for an unknown ``ap``, for empty ``positives``, and for values of another type.
-    """
-
-    name: str
-    positives: tuple[str, ...]
-    junk: tuple[str, ...] = ()
-    cutoff: int | None = None
-    ap: str = "trapezoid"
-    queries: tuple[int | None, int | None] | None = None
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.strip():
-            raise AmesError(f"a protocol is called {self.name!r}: give a name, as text")
-        for key, value, right in (
-            ("positives", self.positives, _is_keys(self.positives)),
-            ("junk", self.junk, _is_keys(self.junk)),
-            ("cutoff", self.cutoff, self.cutoff is None or (_is_whole(self.cutoff) and self.cutoff >= 1)),
-            ("queries", self.queries, self.queries is None or _is_part(self.queries)),
-        ):
-            if not right:
-                raise AmesError(f"protocol {self.name!r} has {key} {value!r}: give {_EXPECTED[key]}")
-        if not self.positives:
-            raise AmesError(f"protocol {self.name!r} has no positives: name the keys of the ground truth")
-        if self.ap not in AP_RULES:
-            raise AmesError(f"protocol {self.name!r} has ap {self.ap!r}: choose one of {', '.join(AP_RULES)}")
-
-
-_EXPECTED = {
-    "positives": "a list of keys of the ground truth",
-    "junk": "a list of keys of the ground truth",
-    "cutoff": "a whole number of at least 1, or null",
-    "queries": "[start, stop], whole numbers or null",
-}
-
-
-def _is_keys(value: Any) -> bool:
-    return isinstance(value, (tuple, list)) and all(isinstance(key, str) for key in value)
-
-
-def _is_part(value: Any) -> bool:
-    return (
-        isinstance(value, (tuple, list)) and len(value) == 2 and all(x is None or _is_whole(x) for x in value)
-    )
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 EASY = Protocol("easy", positives=("easy",), junk=("junk", "hard"))
@@ -128,7 +71,8 @@ class Result:
 
     map: mean of ``aps`` over the queries with a positive; NaN if there is none.
     mp: k -> mean precision at k over the same queries.
-    aps: float64 [num_queries], of the evaluated queries in order, NaN for those without a positive.
+    aps: float64 [num_queries], of the evaluated queries in order, NaN for those without a positive. Where the
+    protocol's ``empty`` is "miss", these are 0 and count.
     num_queries, num_skipped: evaluated queries, and how many of them have no positive.
     """
 
@@ -168,7 +112,7 @@ class Labels:
 
 def label(ranking: np.ndarray, ground_truth: GroundTruth, protocol: Protocol) -> Labels:
     """Label the entries of a ranking int [Q, M], as ``evaluate`` takes it, and raise as that does."""
-    ranking = _checked(ranking, ground_truth)
+    ranking = _checked(ranking, ground_truth, protocol.duplicates)
     rows = _evaluated(len(ranking), protocol)
     highest = [int(i.max()) for query in ground_truth.queries for i in query.values() if len(i)]
     table = np.zeros(max([int(ranking.max(initial=-1)), *highest]) + 2, np.int8)
@@ -198,6 +142,9 @@ def summarize(labels: Labels, protocol: Protocol, ks: Sequence[int] = (1, 5, 10)
         ranks = ranks_of(entries)
         aps[row] = average_precision(ranks, num_positives, rule=protocol.ap, cutoff=protocol.cutoff)
         precisions[row] = precision_at(ranks, ks, num_positives=num_positives)
+    empty = np.isnan(aps)
+    if protocol.empty == "miss":
+        aps[empty], precisions[empty] = 0, 0
     kept = ~np.isnan(aps)
     means = precisions[kept].mean(axis=0) if kept.any() else np.full(len(ks), np.nan)
     return Result(
@@ -205,19 +152,20 @@ def summarize(labels: Labels, protocol: Protocol, ks: Sequence[int] = (1, 5, 10)
         mp={int(k): float(mean) for k, mean in zip(ks, means, strict=True)},
         aps=aps,
         num_queries=count,
-        num_skipped=int((~kept).sum()),
+        num_skipped=int(empty.sum()),
     )
 
 
 def query_counts(ground_truth: GroundTruth, protocols: Sequence[Protocol]) -> dict[str, dict[str, int]]:
     """Return {protocol: {"judged": number of evaluated queries, "without_positive": those of them without a
-    positive, which its means leave out}}. Raises AmesError as ``evaluate`` does.
+    positive that its means leave out, 0 where they count as misses}}. Raises AmesError as ``evaluate`` does.
     """
     counts = {}
     for protocol in protocols:
         rows = _evaluated(len(ground_truth.queries), protocol)
         found = (_keys(ground_truth.queries[number], number, protocol) for number in rows)
         empty = sum(not len(np.setdiff1d(positives, junk)) for positives, junk in found)
+        empty = 0 if protocol.empty == "miss" else empty
         counts[protocol.name] = {"judged": len(rows), "without_positive": empty}
     return counts
 
@@ -271,8 +219,8 @@ def _keys(query: Mapping[str, np.ndarray], number: int, protocol: Protocol) -> t
         raise AmesError(f"protocol {protocol.name!r}, query {number}: {error}") from error
 
 
-def _checked(ranking: np.ndarray, ground_truth: GroundTruth) -> np.ndarray:
-    """Return ``ranking`` as int64 [Q, M], checked against the ground truth."""
+def _checked(ranking: np.ndarray, ground_truth: GroundTruth, duplicates: str) -> np.ndarray:
+    """Return ``ranking`` as int64 [Q, M], checked against the ground truth, each image of a row once."""
     ranking = np.asarray(ranking)
     if ranking.ndim != 2 or ranking.dtype.kind not in "iu":
         raise AmesError(
@@ -292,7 +240,18 @@ def _checked(ranking: np.ndarray, ground_truth: GroundTruth) -> np.ndarray:
             f"ranking holds the id {highest} but the gallery of the ground truth has {size} images: "
             "use the shortlist and the ground truth of the same dataset"
         )
+    if duplicates == "first":
+        return _first_places(ranking)
     twice = first_repeated(ranking)
     if twice is not None:
         raise AmesError(f"ranking of query {twice[0]} lists gallery image {twice[1]} more than once")
     return ranking
+
+
+def _first_places(ranking: np.ndarray) -> np.ndarray:
+    """Return the ranking int64 [Q, M] with -1 in place of an image that is before it in its row."""
+    order = np.argsort(ranking, axis=1, kind="stable")
+    ordered = np.take_along_axis(ranking, order, 1)
+    again = np.zeros(ranking.shape, bool)
+    np.put_along_axis(again, order[:, 1:], ordered[:, 1:] == ordered[:, :-1], 1)
+    return np.where(again, -1, ranking)

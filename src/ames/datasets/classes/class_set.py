@@ -12,7 +12,7 @@ from ames.errors import AmesError
 from ames.io.text import counted
 
 SPLITS = ("train", "query", "gallery")
-_UNLISTABLE = re.compile("[\n\r\ud800-\udfff]")  # what a list in UTF-8, one image a line, cannot hold
+UNLISTABLE = re.compile("[\n\r\ud800-\udfff]")  # what a list in UTF-8, one image a line, cannot hold
 
 
 class Row(NamedTuple):
@@ -84,7 +84,7 @@ def collect(
     seen: dict[str, Row] = {}
     for row in rows:
         for what, text in (("path", row.path), ("label", row.label)):
-            if not text or _UNLISTABLE.search(text):
+            if not text or UNLISTABLE.search(text):
                 raise AmesError(f"{row.where()}: {what} {text!a} is empty, or cannot be written in a line")
         before = seen.setdefault(row.path, row)
         if before is not row:
