@@ -16,6 +16,7 @@ from ames.datasets.layout import DatasetFolder
 from ames.errors import AmesError
 from ames.evaluation.chains import evaluate_chain, open_chain_set, with_fusions
 from ames.evaluation.protocols import REVISITED
+from ames.global_search.exact import search
 from helpers import chain_sets
 
 CONTENT = {
@@ -61,9 +62,9 @@ def test_the_figures_are_those_of_the_chains(root, tmp_path):
         chain = with_fusions(parse_chain("c", CONTENT["methods"][row["method"]]), val, REVISITED)
         found = evaluate_chain(chain, test, REVISITED).results
         for protocol, result in found.items():
-            figures = row["protocols"][protocol.name]
-            assert figures["map"]["mean"] == pytest.approx(result.map, abs=1e-3)
-            assert figures["map"]["low"] <= result.map <= figures["map"]["high"]
+            figures = row["protocols"][protocol.name]["mAP"]
+            assert figures["mean"] == pytest.approx(result.map, abs=1e-3)
+            assert figures["low"] <= result.map <= figures["high"]
             if row["method"] == "global":
                 assert figures["above_baseline"] is None
             else:
@@ -89,8 +90,9 @@ def test_the_files(root, tmp_path):
     assert content["chains"]["Chamfer 5 × 5"][1]["rerank"]["lamb"] >= 0  # the choice of the validation set
     lines = list(csv.DictReader(io.StringIO((tmp_path / "bench.csv").read_text())))
     assert len(lines) == 4 * 3
-    medium = next(x for x in lines if (x["method"], x["protocol"]) == ("alpha-QE", "medium"))
-    assert float(medium["map"]) == report.rows["test"][1]["protocols"]["medium"]["map"]["mean"]
+    wanted = ("alpha-QE", "medium", "mAP")
+    medium = next(x for x in lines if (x["method"], x["protocol"], x["figure"]) == wanted)
+    assert float(medium["mean"]) == report.rows["test"][1]["protocols"]["medium"]["mAP"]["mean"]
     markdown = (tmp_path / "bench.md").read_text()
     assert markdown.count("\n| ") == 4 + 2
     assert "95 %, paired bootstrap over the objects" in markdown
@@ -101,6 +103,22 @@ def test_the_files(root, tmp_path):
     assert (tmp_path / "cascades" / "fast_one.yaml").is_file()
     assert not (tmp_path / "cells" / "scores").exists()
     assert sum(line.startswith("test: ") for line in said) == 4
+
+
+def test_a_published_benchmark_says_its_figures(tmp_path):
+    chain_sets.made(tmp_path / "places", keys={"ok": 4}, queries=7)
+    datasets = {"places": {"folder": "places", "descriptors": "rootsift", "benchmark": "vpr"}}
+    report, _ = run(tmp_path, tmp_path / "out", datasets=datasets, cascades={})
+    test = open_chain_set(DatasetFolder(tmp_path / "places", "rootsift"))
+    ranking = search(test.files.query_vectors.all(), test.files.gallery_vectors.all()).ids
+    hits = [
+        bool(set(row[:5].tolist()) & set(query["ok"].tolist()))
+        for row, query in zip(ranking, test.ground_truth.queries, strict=True)
+    ]
+    assert 0 < sum(hits) < 7
+    figures = report.rows["places"][0]["protocols"]["25m"]
+    assert figures["R@5"]["mean"] == pytest.approx(100 * sum(hits) / 7, abs=1e-3)
+    assert list(report.tables["places"][0])[:2] == ["method", "R@1"]  # the first figure of conf/benchmark
 
 
 def test_what_is_measured_is_kept(root, tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 
 from ames.bench.significance import difference, mean, query_objects, seed_spread
 from ames.datasets.ground_truth import GroundTruth
-from ames.evaluation.protocols import HARD, MEDIUM, Protocol
+from ames.evaluation.protocols import HARD, MEDIUM
 
 
 def truth(*queries):
@@ -25,8 +25,6 @@ def test_queries_that_share_a_positive_are_one_object():
     found = query_objects(truth(*queries), HARD)
     assert found[0] == found[2]
     assert len(set(found)) == 3
-    part = Protocol("part", ("easy",), queries=(2, None))
-    assert len(query_objects(truth(*queries), part)) == 2
 
 
 def test_the_mean_is_over_all_queries_and_the_interval_resamples_objects():

@@ -19,7 +19,7 @@ from ames.chains.chain import Chain, run, settings_of
 from ames.chains.rerank_step import Rerank
 from ames.chains.state import State
 from ames.evaluation.chains import with_fusions
-from ames.evaluation.protocols import evaluate
+from ames.evaluation.protocol_figures import query_figures
 from ames.io.archives import reading_npz
 from ames.io.atomic import atomic_file
 from ames.io.hashing import sha256
@@ -32,14 +32,14 @@ Say = Callable[[str], object]
 class Cell:
     """Figures of a method on a data set.
 
-    aps: protocol -> average precision of each of its queries in percent, float64, NaN of those left out.
-    online_ms: milliseconds per query of all steps, None where the measurement was interrupted; offline_s:
-    seconds before the first query. bytes: of a database image. memory_mb: what the method added to the memory
-    at its peak (None: not measured here). chain: its steps as they ran, with the fusions that the validation
-    chose.
+    figures: protocol -> figure (``ames.evaluation.protocol_figures``) -> float64 [Q] in percent, of each
+    query, NaN of those left out. online_ms: milliseconds per query of all steps, None where the measurement
+    was interrupted; offline_s: seconds before the first query. bytes: of a database image. memory_mb: what
+    the method added to the memory at its peak (None: not measured here). chain: its steps as they ran, with
+    the fusions that the validation chose.
     """
 
-    aps: Mapping[str, np.ndarray]
+    figures: Mapping[str, Mapping[str, np.ndarray]]
     online_ms: float | None
     offline_s: float
     bytes: float
@@ -67,9 +67,10 @@ class Bench:
             return _load(path)
         cell = self._measure(part, chain)
         _save(path, cell, chain.name)
-        maps = ", ".join(f"{name} {np.nanmean(x):.1f}" for name, x in cell.aps.items())
+        protocol, figure = part.primary
+        mean = np.nanmean(cell.figures[protocol.name][figure])
         took = "interrupted, not timed" if cell.online_ms is None else f"{cell.online_ms:.1f} ms per query"
-        self.say(f"{part.name}: {chain.name}: {maps}; {took}")
+        self.say(f"{part.name}: {chain.name}: {protocol.name} {figure} {mean:.1f}; {took}")
         return cell
 
     def _key(self, part: Part, chain: Chain) -> str:
@@ -80,8 +81,8 @@ class Bench:
             for name in (step.model, step.codes_of or "")
         ]
         asked = [settings_of(step) for step in chain.steps]
-        names = [p.name for p in part.protocols]
-        told = [__version__, part.digest, asked, weights, names, self.compute.precision]
+        rules = [repr(p) for p in part.protocols]
+        told = [__version__, part.digest, asked, weights, rules, self.compute.precision]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
     def _measure(self, part: Part, chain: Chain) -> Cell:
@@ -93,9 +94,8 @@ class Bench:
         with PeakMemory() as memory:
             state = self._run(part, chain, scores)
         truth = part.test.ground_truth
-        results = {p: evaluate(state.rankings[p.name].ids, truth, p) for p in part.protocols}
         return Cell(
-            aps={p.name: found.aps for p, found in results.items()},
+            figures={p.name: query_figures(state.rankings[p.name].ids, truth, p) for p in part.protocols},
             online_ms=1000 * state.online / len(truth.queries) if state.timed else None,
             offline_s=state.offline,
             bytes=float(sum(state.stored.values())),
@@ -131,9 +131,10 @@ def _save(path: Path, cell: Cell, name: str) -> None:
         "bytes": cell.bytes,
         "memory_mb": cell.memory_mb,
         "chain": cell.chain,
-        "protocols": list(cell.aps),
+        "figures": [(protocol, name) for protocol, found in cell.figures.items() for name in found],
     }
-    arrays = {f"aps_{i}": values for i, values in enumerate(cell.aps.values())}
+    values = [x for found in cell.figures.values() for x in found.values()]
+    arrays = {f"figure_{i}": x for i, x in enumerate(values)}
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, about=np.array(json.dumps(about)), **arrays)
     with atomic_file(path) as file:
@@ -143,6 +144,8 @@ def _save(path: Path, cell: Cell, name: str) -> None:
 def _load(path: Path) -> Cell:
     with reading_npz(path, "a cell of a benchmark"), np.load(path, allow_pickle=False) as content:
         about = json.loads(str(content["about"][()]))
-        aps = {name: content[f"aps_{i}"] for i, name in enumerate(about["protocols"])}
+        figures: dict[str, dict[str, np.ndarray]] = {}
+        for number, (protocol, name) in enumerate(about["figures"]):
+            figures.setdefault(protocol, {})[name] = content[f"figure_{number}"]
     keys = ("online_ms", "offline_s", "bytes", "memory_mb", "chain")
-    return Cell(aps, *(about[key] for key in keys))
+    return Cell(figures, *(about[key] for key in keys))

@@ -11,6 +11,7 @@ from typing import Any
 
 from ames.backbones import is_backbone
 from ames.bench.suite import DataSpec, Suite
+from ames.config.benchmarks import benchmark
 from ames.datasets.landmarks.build import Parameters, make_landmarks
 from ames.datasets.layout import DatasetFolder
 from ames.datasets.lists import read_list
@@ -49,13 +50,18 @@ class Part:
         return part_name(self.spec, self.seed)
 
     @property
-    def primary(self) -> Protocol:
-        """The protocol whose mAP orders the table."""
+    def primary(self) -> tuple[Protocol, str]:
+        """The protocol and the figure that tables show first."""
         names = [p.name for p in self.protocols]
-        wanted = self.spec.primary or ("medium" if "medium" in names else names[-1])
+        rule = None if self.spec.benchmark is None else benchmark(self.spec.benchmark)
+        usual = "medium" if "medium" in names else names[-1]
+        if rule is not None and rule.primary_protocol in names:
+            usual = rule.primary_protocol
+        wanted = self.spec.primary or usual
         if wanted not in names:
             raise AmesError(f"dataset {self.spec.name}: primary {wanted!r} is none of {', '.join(names)}")
-        return self.protocols[names.index(wanted)]
+        protocol = self.protocols[names.index(wanted)]
+        return protocol, protocol.ap_name if rule is None or wanted != usual else rule.primary
 
     @property
     def digest(self) -> str:
@@ -117,11 +123,18 @@ def open_parts(suite: Suite, root: Path) -> list[Part]:
         chosen_on = None if aside is None or other is None else _open(aside, other, other)
         for seed in spec.seeds:
             test = _open(spec, place(spec, seed, root), other)
-            protocols = choose_protocols(test.ground_truth, spec.protocols)
+            protocols = _protocols(spec, test)
             part = Part(spec, seed, test, protocols, chosen_on)
             _ = part.primary
             parts.append(part)
     return parts
+
+
+def _protocols(spec: DataSpec, test: ChainSet) -> tuple[Protocol, ...]:
+    if spec.benchmark is None:
+        return choose_protocols(test.ground_truth, spec.protocols)
+    rule = benchmark(spec.benchmark)
+    return tuple(map(rule.protocol, spec.protocols)) if spec.protocols else rule.protocols
 
 
 def _open(spec: DataSpec, folder: DatasetFolder, other: DatasetFolder | None) -> ChainSet:

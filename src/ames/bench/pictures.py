@@ -6,23 +6,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ames.evaluation.protocols import Protocol
 from ames.io.atomic import atomic_file
 from ames.reporting.style import COLOURS, MARKERS, new_figure, plain, tidy
 
 AXES = (("bytes", "bytes per image"), ("ms", "milliseconds per query"))
 
 
-def draw(rows: Sequence[Mapping[str, Any]], primary: str, path: Path, *, title: str) -> Path:
+def draw(rows: Sequence[Mapping[str, Any]], primary: tuple[Protocol, str], path: Path, *, title: str) -> Path:
     """Draw the methods of a data set as points with their 95 % intervals, as a PNG, and return its path.
 
     Left, bytes per image, right, milliseconds per query, both logarithmic. AmesError without matplotlib.
     """
+    protocol, figure = primary
     picture = new_figure(12, 5.5)
     for place, (key, label) in enumerate(AXES, 1):
         axes = picture.add_subplot(1, 2, place)
         for number, row in enumerate(rows):
-            value = row["protocols"][primary]["map"]
-            if value is None or not row[key]:
+            value = row["protocols"][protocol.name][figure]
+            if "mean" not in value or not row[key]:
                 continue
             colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number // len(COLOURS) % len(MARKERS)]
             error = [[value["mean"] - value["low"]], [value["high"] - value["mean"]]]
@@ -40,7 +42,7 @@ def draw(rows: Sequence[Mapping[str, Any]], primary: str, path: Path, *, title: 
             )
         axes.set_xscale("log")
         axes.set_xlabel(label)
-        axes.set_ylabel(plain(f"mAP {primary} (%)"))
+        axes.set_ylabel(plain(f"{figure} {protocol.name} (%)"))
         tidy(axes)
     picture.suptitle(plain(title))
     handles, labels = picture.axes[0].get_legend_handles_labels()

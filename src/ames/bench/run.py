@@ -120,7 +120,7 @@ def _write(
         own = [part for part in parts if part.spec is spec]
         by_method = {chain: [cells[part.name][chain] for part in own] for chain in cells[own[0].name]}
         rows[spec.name] = dataset_rows(own, by_method, suite.baseline)
-        primary = own[0].primary.name
+        primary = own[0].primary
         tables[spec.name] = [flat(row, primary, seeds=len(own)) for row in rows[spec.name]]
         extraction[spec.name] = extraction_ms(own[0], out / "cells" / f"{own[0].name}-extraction.json")
         said[spec.name] = [*_said(own, extraction[spec.name]), *notes]
@@ -160,7 +160,7 @@ def _said(parts: Sequence[Part], extraction: float | None) -> list[str]:
     images = [len(part.test.ground_truth.imlist) for part in parts]
     seeds = f" of {len(parts)} seeds" if len(parts) > 1 else ""
     lines = [
-        f"{queries:,} queries{seeds}, {max(images):,} images each; mAP in percent; intervals and "
+        f"{queries:,} queries{seeds}, {max(images):,} images each; figures in percent; intervals and "
         "differences: 95 %, paired bootstrap over the objects of the queries"
     ]
     first = parts[0]

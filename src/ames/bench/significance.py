@@ -15,17 +15,15 @@ from ames.evaluation.protocols import Protocol
 def query_objects(truth: GroundTruth, protocol: Protocol) -> list[str]:
     """Return an object of each query: queries that share a positive are of one, and are resampled together.
 
-    A query without a positive is an object of its own; it has no figure.
+    A query without a positive is an object of its own.
     """
     owner: dict[int, int] = {}
     pairs = []
-    rows = range(len(truth.queries))[slice(*protocol.queries) if protocol.queries else slice(None)]
-    for place, row in enumerate(rows):
-        for image in ids(truth.queries[row], protocol.positives).tolist():
+    for place, query in enumerate(truth.queries):
+        for image in ids(query, protocol.positives).tolist():
             pairs.append((owner.setdefault(image, place), place))
-    groups = components(len(rows), pairs)
-    names = [""] * len(rows)
-    for number, group in enumerate(groups):
+    names = [""] * len(truth.queries)
+    for number, group in enumerate(components(len(truth.queries), pairs)):
         for place in group:
             names[place] = f"object {number}"
     return names

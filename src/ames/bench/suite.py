@@ -30,8 +30,9 @@ class DataSpec:
     folder: below the root of data, or generate: parameters of generated landmarks; one of them. seeds: of
     generated landmarks, each of which gives a set of its own; results are means over them. descriptors: the
     name in the files' names. validation: name of the data set on which lambda, gamma, codebooks and cascades
-    are chosen. protocols: names (empty: those that fit). primary: the protocol whose mAP orders the table.
-    benchmark: its file of conf/benchmark. ground_truth, distractors, database: as of an evaluation.
+    are chosen. protocols: names (empty: those that fit). primary: the protocol that tables show first.
+    benchmark: its file of conf/benchmark, whose protocols and first figure are taken. ground_truth,
+    distractors, database: as of an evaluation.
     """
 
     name: str

@@ -11,6 +11,7 @@ from ames.bench.cells import Cell
 from ames.bench.data import Part
 from ames.bench.significance import difference, mean, query_objects, seed_spread
 from ames.evaluation.held_out import Interval
+from ames.evaluation.protocols import Protocol
 
 Cells = Mapping[str, Sequence[Cell]]  # method -> its cell of each part
 
@@ -18,9 +19,9 @@ Cells = Mapping[str, Sequence[Cell]]  # method -> its cell of each part
 def dataset_rows(parts: Sequence[Part], cells: Cells, baseline: str) -> list[dict[str, Any]]:
     """Return one row per method on the parts (seeds) of one data set, in the suite's order.
 
-    A row has method, bytes, ms, offline_s, memory_mb, and of each protocol ``map``: mean, low, high of the 95
-    % interval over queries of all seeds, ``seeds``: the standard deviation over seeds, ``above``: the paired
-    difference to the baseline with its interval.
+    A row has method, bytes, ms, offline_s, memory_mb, and protocols: protocol -> figure -> mean, low and high
+    of the 95 % interval over the queries of all seeds, ``seed_deviation``: the standard deviation over seeds,
+    ``above_baseline``: the paired difference to the baseline with its interval.
     """
     objects = {
         p.name: [query_objects(part.test.ground_truth, p) for part in parts] for p in parts[0].protocols
@@ -47,13 +48,14 @@ def _row(
         "protocols": {},
     }
     for protocol, groups in objects.items():
-        values, other = ([x.aps[protocol] for x in side] for side in (cells, base))
-        spread = seed_spread(values)
-        row["protocols"][protocol] = {
-            "map": _plain(mean(values, groups)),
-            "seed_deviation": None if spread is None else round(spread, 3),
-            "above_baseline": None if is_base else _plain(difference(values, other, groups)),
-        }
+        figures = row["protocols"][protocol] = {}
+        for figure in cells[0].figures[protocol]:
+            values, other = ([x.figures[protocol][figure] for x in side] for side in (cells, base))
+            spread = seed_spread(values)
+            figures[figure] = (_plain(mean(values, groups)) or {}) | {
+                "seed_deviation": None if spread is None else round(spread, 3),
+                "above_baseline": None if is_base else _plain(difference(values, other, groups)),
+            }
     return row
 
 
@@ -66,20 +68,26 @@ def _plain(found: Interval | None) -> dict[str, Any] | None:
 # ---- for people ---------------------------------------------------------------------------------------
 
 
-def flat(row: Mapping[str, Any], primary: str, *, seeds: int) -> dict[str, Any]:
-    """Return the cells of a row as text: the primary protocol with its intervals, the others as means."""
+def flat(row: Mapping[str, Any], primary: tuple[Protocol, str], *, seeds: int) -> dict[str, Any]:
+    """Return the cells of a row as text: the primary figure with its intervals, then the average precision of
+    other protocols, and recall at k of the primary one, as means; what it costs.
+    """
+    protocol, figure = primary
     cells: dict[str, Any] = {"method": row["method"]}
-    main = row["protocols"][primary]
-    for protocol, found in row["protocols"].items():
-        value = found["map"]
-        cells[f"mAP {protocol}"] = "-" if value is None else f"{value['mean']:.1f}"
-        if protocol == primary:
-            cells["95 % interval"] = _span(value)
-            if seeds > 1:
-                deviation = found["seed_deviation"]
-                cells["seeds ±"] = "-" if deviation is None else f"{deviation:.1f}"
+    main = row["protocols"][protocol.name][figure]
+    cells[_heading(row, protocol.name, figure)] = _mean(main)
+    cells["95 % interval"] = _span(main)
+    if seeds > 1:
+        deviation = main["seed_deviation"]
+        cells["seeds ±"] = "-" if deviation is None else f"{deviation:.1f}"
     above = main["above_baseline"]
     cells["above baseline"] = "-" if above is None else f"{above['mean']:+.1f} ({_span(above)})"
+    for name, figures in row["protocols"].items():
+        own = name == protocol.name
+        for key, value in figures.items():
+            first = key == next(iter(figures))
+            if (own and key != figure and (first or key.startswith("R@"))) or (first and not own):
+                cells[_heading(row, name, key)] = _mean(value)
     cells["bytes/image"] = f"{row['bytes']:,.0f}"
     cells["ms/query"] = "-" if row["ms"] is None else f"{row['ms']:.1f}"
     cells["offline s"] = f"{row['offline_s']:.1f}"
@@ -87,8 +95,16 @@ def flat(row: Mapping[str, Any], primary: str, *, seeds: int) -> dict[str, Any]:
     return cells
 
 
-def _span(value: Mapping[str, float] | None) -> str:
-    return "-" if value is None else f"{value['low']:.1f} to {value['high']:.1f}"
+def _heading(row: Mapping[str, Any], protocol: str, figure: str) -> str:
+    return f"{figure} {protocol}" if len(row["protocols"]) > 1 else figure
+
+
+def _mean(value: Mapping[str, Any]) -> str:
+    return f"{value['mean']:.1f}" if "mean" in value else "-"
+
+
+def _span(value: Mapping[str, Any]) -> str:
+    return "-" if "low" not in value else f"{value['low']:.1f} to {value['high']:.1f}"
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -118,20 +134,19 @@ def _escaped(text: str) -> str:
 
 
 def comma_separated(datasets: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Return one line per data set, method and protocol, with all figures as numbers."""
+    """Return one line per data set, method, protocol and figure, all as numbers."""
     text = io.StringIO()
-    heads = ["dataset", "method", "protocol", "map", "low", "high", "seed_deviation", "above_baseline"]
-    heads += ["above_low", "above_high", "bytes", "ms", "offline_s", "memory_mb"]
+    heads = ["dataset", "method", "protocol", "figure", "mean", "low", "high", "seed_deviation"]
+    heads += ["above_baseline", "above_low", "above_high", "bytes", "ms", "offline_s", "memory_mb"]
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(heads)
     for name, rows in datasets.items():
         for row in rows:
-            for protocol, found in row["protocols"].items():
-                value, above = found["map"] or {}, found["above_baseline"] or {}
-                figures = [value.get(x) for x in ("mean", "low", "high")]
-                more = [above.get(x) for x in ("mean", "low", "high")]
-                costs = [row[x] for x in ("bytes", "ms", "offline_s", "memory_mb")]
-                writer.writerow(
-                    [name, row["method"], protocol, *figures, found["seed_deviation"], *more, *costs]
-                )
+            costs = [row[x] for x in ("bytes", "ms", "offline_s", "memory_mb")]
+            for protocol, figures in row["protocols"].items():
+                for figure, found in figures.items():
+                    above = found["above_baseline"] or {}
+                    values = [found.get(x) for x in ("mean", "low", "high", "seed_deviation")]
+                    more = [above.get(x) for x in ("mean", "low", "high")]
+                    writer.writerow([name, row["method"], protocol, figure, *values, *more, *costs])
     return text.getvalue()

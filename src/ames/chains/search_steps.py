@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,13 +13,18 @@ from ames.errors import AmesError
 from ames.global_search.exact import collected, count_entries, search_blocks
 from ames.global_search.shortlist import Shortlist
 
+log = logging.getLogger(__name__)
+_ENTRY_BYTES = 12  # of an id and a similarity
+_MOST_BYTES = 2 << 30
+_ENTRIES = 1600
+
 
 @dataclass(frozen=True, kw_only=True)
 class Search(Step):
     """The exact search by the cosine of global descriptors.
 
-    k: entries of each query (None: the whole gallery,
-    so that positives beyond it count as in a full ranking).
+    k: entries of each query. None: the whole gallery; where that takes more than 2 GB, 1,600 (the published
+    shortlists of GLDv2), and the log says so. Positives that are not in the shortlist are not found.
     """
 
     name: ClassVar[str] = "search"
@@ -29,7 +35,13 @@ class Search(Step):
 
     def __call__(self, state: State) -> State:
         queries, gallery = vectors(state)
-        found = search_all(queries, gallery, self.k, device=state.compute.devices[0])
+        k = self.k
+        if k is None and len(queries) * len(gallery) * _ENTRY_BYTES > _MOST_BYTES:
+            k = min(_ENTRIES, len(gallery))
+            log.warning(
+                "search: the first %d of %d gallery images are listed; k says how many", k, len(gallery)
+            )
+        found = search_all(queries, gallery, k, device=state.compute.devices[0])
         return state.found(found).storing("global", 4.0 * gallery.width)
 
 
