@@ -11,6 +11,7 @@ from typing import Any
 
 from ames import __version__
 from ames.cli import (
+    asmk,
     class_sets,
     completion,
     curve,
@@ -87,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         module.register(commands)
     _register_landmarks(commands)
     _register_products(commands)
-    for module in (class_sets, inspect, database, curve, plot, models):
+    for module in (class_sets, inspect, asmk, database, curve, plot, models):
         module.register(commands)
     _register_report(commands)
     completion.register(commands, _parser)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -50,6 +51,11 @@ class Codebook:
     def width(self) -> int:
         """D, the width of the descriptors that it takes."""
         return self.centroids.shape[1]
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits of the SHA-256 of the centroids."""
+        return hashlib.sha256(self.centroids.tobytes()).hexdigest()[:16]
 
     @classmethod
     def train(

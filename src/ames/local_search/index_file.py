@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class Stored:
 
     kernel: Kernel
     half: bool
+    meta: Mapping[str, Any]
     codebook: Codebook
     counts: np.ndarray
     postings: Postings
@@ -60,6 +61,7 @@ def write(path: Path | str, stored: Stored) -> Path:
         "images": len(stored.counts),
         "entries": len(held.images),
         "codebook": dict(stored.codebook.meta),
+        "meta": dict(stored.meta),
     }
     text = json.dumps(about).encode()
     arrays = (stored.codebook.centroids, held.offsets, stored.counts, held.images, held.codes)
@@ -99,14 +101,16 @@ def read(path: Path | str, *, check: bool) -> Stored:
             (dtype, (entries, columns)),
         ]
         centroids, offsets, counts, owners, codes = _mapped(path, begin, shapes)
-        codebook = Codebook(np.array(centroids), dict(about["codebook"]))
+        codebook, meta = Codebook(np.array(centroids), dict(about["codebook"])), dict(about["meta"])
     except (AmesError, KeyError, TypeError, ValueError) as error:
         raise _damaged(path, first_line(error)) from error
     whole = offsets[0] == 0 and offsets[-1] == entries and bool((np.diff(offsets) >= 0).all())
     if not whole or (check and entries and int(owners.max()) >= images):
         raise _damaged(path, "its lists do not fit together")
     postings = Postings(np.array(offsets), owners, codes)
-    return Stored(kernel=settings, half=half, codebook=codebook, counts=np.array(counts), postings=postings)
+    return Stored(
+        kernel=settings, half=half, meta=meta, codebook=codebook, counts=np.array(counts), postings=postings
+    )
 
 
 def _describe(path: Path, check: bool) -> tuple[dict[str, Any], int]:

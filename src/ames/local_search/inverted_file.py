@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,8 +25,10 @@ class InvertedFile:
     """Images by their visual words: ``add`` any number of times, ``search``, ``save``, ``load``.
 
     ``codebook``, ``kernel``: what it was made with. half: real vectors are stored as float16. ``len`` is the
-    number of images. An entry, one word of an image, takes 4 bytes and its code: ⌈D/8⌉ bytes of signs, or 4 D
-    (2 D if ``half``) of a real vector. ``bytes_per_image`` is the mean of all, without the codebook.
+    number of images, ``meta`` what a file says of its origin (what JSON can hold).
+
+    An entry, one word of an image, takes 4 bytes and its code: ⌈D/8⌉ bytes of signs, or 4 D (2 D if ``half``)
+    of a real vector. ``bytes_per_image`` is the mean of all, without the codebook.
 
     The similarity of query X and image Y is Σ w u(σ) over common words, divided by √(Σ_X w · Σ_Y w). Weights
     of idf are those of all images that are held, also after a later ``add``. (The released code then keeps
@@ -39,6 +42,7 @@ class InvertedFile:
             raise AmesError(f"{most} words a descriptor were asked for: the codebook has {codebook.words}")
         if half and self.kernel.binary:
             raise AmesError("half is of real vectors: leave it out for a binary kernel")
+        self.meta: Mapping[str, Any] = {}
         self._centroids = torch.from_numpy(codebook.centroids)
         width, dtype = index_file.code_form(codebook.width, binary=self.kernel.binary, half=half)
         empty = np.empty((0, width), dtype)
@@ -187,6 +191,7 @@ class InvertedFile:
         """Write entries, counts, settings and the codebook to one file, whole or not; return its path."""
         stored = index_file.Stored(
             kernel=self.kernel,
+            meta=self.meta,
             half=self.half,
             codebook=self.codebook,
             counts=self._counts,
@@ -203,7 +208,7 @@ class InvertedFile:
         """
         stored = index_file.read(path, check=check)
         made = cls(stored.codebook, stored.kernel, half=stored.half)
-        made._postings, made._counts = stored.postings, stored.counts
+        made._postings, made._counts, made.meta = stored.postings, stored.counts, stored.meta
         return made
 
 
