@@ -354,12 +354,12 @@ def test_half_vectors_score_nearly_the_same():
     assert (found[0] != found[1]).any()
 
 
-def test_every_flipped_bit_and_every_cut_is_refused(tmp_path):
+def test_flipped_bits_and_cut_files_are_refused(tmp_path):
     index = axes()
     index.add(asmk.local(some(4, 8, 1)))
     path = index.save(tmp_path / "x.ivf")
     whole = path.read_bytes()
-    for place in range(len(whole)):
+    for place in (*range(100), *range(100, len(whole), 7)):
         changed = bytearray(whole)
         changed[place] ^= 1 << (place % 8)
         path.write_bytes(changed)
