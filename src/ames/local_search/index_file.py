@@ -92,6 +92,8 @@ def read(path: Path | str, *, check: bool) -> Stored:
     try:
         settings, half = Kernel(**about["kernel"]), about["half"]
         words, width, images, entries = (_natural(about[x]) for x in ("words", "width", "images", "entries"))
+        if type(half) is not bool or (half and settings.binary):
+            raise ValueError(f"half is {half!r}")
         columns, dtype = code_form(width, binary=settings.binary, half=half)
         shapes: list[tuple[DTypeLike, tuple[int, ...]]] = [
             (np.float32, (words, width)),
