@@ -162,7 +162,7 @@ def test_codebook_then_asmk(folder, tmp_path, capsys):
     assert (made.words, made.meta["seed"], made.meta["trained_on"]["images"]) == (20, 3, 6)
     said = capsys.readouterr().out
     assert re.search(r"made\.npz: 20 words of 64 dimensions, from \d\d descriptors of 6 images\n", said)
-    assert "asmk.safetensors: 12 bytes a word; lambda 0.5, gamma 10\n" in said
+    assert "asmk.safetensors: 12 bytes a word; lambda 0.3, gamma 400\n" in said
     found = load(model)
     assert isinstance(found.model, ASMK)
     np.testing.assert_array_equal(found.model.centroids, made.centroids)

@@ -124,7 +124,7 @@ def test_a_codebook_is_made_of_data_and_kept(tmp_path):
     found = load(tmp_path / "x.safetensors", backbone="rootsift")
     np.testing.assert_array_equal(found.model.centroids, codebook.centroids)
     assert found.model.arguments == made.arguments
-    assert Reranker(tmp_path / "x.safetensors").fusion == Fusion(0.5, 10.0)
+    assert Reranker(tmp_path / "x.safetensors").fusion == Fusion(0.3, 400.0)
     assert load_model(tmp_path / "x.safetensors").fingerprint() == made.fingerprint()
     with pytest.raises(AmesError, match="19 descriptors are too few for 20 words"):
         model.fit_projection(torch.from_numpy(x[:19]))

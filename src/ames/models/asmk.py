@@ -17,10 +17,7 @@ from ames.local_search.kernel import Kernel
 from ames.models.base import PairSimilarity, constructor_arguments, sound
 from ames.models.layers.binarization import pack_bits, unpack_bits
 
-FUSION = {
-    "lamb": 0.5,
-    "temp": 10.0,
-}  # where no validation chose one: σ(10 s) of s in [0, 0.3] is in [0.5, 0.95]
+FUSION = {"lamb": 0.3, "temp": 400.0}  # chosen on generated validation landmarks (docs/asmk.md)
 _MOST = 1 << 21  # words: their numbers are exact in float32, and in two float16
 _BASE = 1024  # of these two
 
@@ -28,7 +25,7 @@ _BASE = 1024  # of these two
 class ASMK(PairSimilarity):
     """Similarity by visual words: Σ u(σ) over common words, divided by √(words of X · words of Y).
 
-    **The score is in [0, 1]**, seldom above 0.3, and no logit: a fusion needs a large gamma (``FUSION``).
+    **The score is in [0, 1]**, seldom above 0.1, and no logit: a fusion needs a large gamma (``FUSION``).
     It is that of ``ames.local_search.inverted_file.InvertedFile`` without idf. Nothing here is learned by
     gradients: ``fit_projection`` or ``asmk_from_codebook`` gives the codebook, which a checkpoint holds.
 
@@ -41,7 +38,7 @@ class ASMK(PairSimilarity):
     """
 
     cpu_tokens = 1 << 15
-    score_unit = 0.1
+    score_unit = 0.001
     links_are = "shares of common words"
     centroids: Tensor
 
