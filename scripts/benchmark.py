@@ -1,6 +1,7 @@
 """Measure the library beside twins of the released code, in one run on one machine.
 
-    python scripts/benchmark.py scoring|evaluate|loader|train|database|search|elvis|rrt|locore [--json OUT]
+    python scripts/benchmark.py scoring|evaluate|loader|train|database|search [--json OUT]
+    python scripts/benchmark.py elvis|rrt|locore|asmk [--json OUT]
     python scripts/benchmark.py all --device cuda [--markdown OUT.md] [--minutes 8]
 
 "all" measures scoring, training, search, evaluation and reads, in this order, and begins none of them after
@@ -31,7 +32,7 @@ from ames.io.console import OneLineParser, positive, run_script
 from ames.reporting.tables import format_table, table_cells
 
 PARTS = ("scoring", "train", "search", "evaluate", "loader")
-MORE = ("database", "elvis", "rrt", "locore")  # that "all" leaves out
+MORE = ("database", "elvis", "rrt", "locore", "asmk")  # that "all" leaves out
 
 
 def main() -> None:
@@ -46,7 +47,9 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", help=f"{pairs}: query x database descriptors, as 600x50")
     parser.add_argument("--candidates", type=positive, default=100, help="locore: images of the list (100)")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], help="scoring")
-    parser.add_argument("--images", type=positive, help="made-up images: database (1000000), search (100000)")
+    parser.add_argument(
+        "--images", type=positive, help="made-up images: database (1000000), search (100000), asmk (5000)"
+    )
     parser.add_argument("--global-factory", default="PCA64,SQ8", help="database: FAISS factory")
     parser.add_argument("--folder", type=Path, default=Path("runs/benchmark"), help="for data that is made")
     parser.add_argument("--minutes", type=float, default=8.0, help="all: no part begins later (8)")
@@ -117,6 +120,7 @@ def measure(args: argparse.Namespace, part: str) -> list[dict[str, Any]]:
             "repeats": args.repeats,
         },
         "search": {"images": args.images or 100_000, **usual},
+        "asmk": {"images": args.images or 5000, "repeats": args.repeats},
         "locore": {"candidates": args.candidates, **usual},
     }
     return import_module(f"benchmarks.{part}").run(**options[part])

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import sys
 
 import numpy as np
 
@@ -63,3 +64,16 @@ def test_rrt_scores_as_its_twin(monkeypatch):
     scores, twin = rrt.scorer_call(*same, "fp32")(), rrt.twin_call(*same)()
     assert np.abs(scores - twin).max() < 2e-5
     assert np.ptp(twin) > 1e-3
+
+
+def test_asmk_is_measured_where_the_released_package_is_missing(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    monkeypatch.setitem(sys.modules, "asmk", None)
+    asmk = importlib.import_module("benchmarks.asmk")
+    rows = asmk.run(images=8, words=64, queries=3, whole=2, repeats=1)
+    assert "the released package asmk is not there" in capsys.readouterr().out
+    assert [row["vectors"] for row in rows] == ["signs", "real"]
+    # 300 descriptors near 64 words: nearly all images have all words.
+    assert 63 * 20 < rows[0]["bytes/image"] <= 64 * 20 + 4
+    assert 63 * 516 < rows[1]["bytes/image"] <= 64 * 516 + 4
+    assert all(row["ames ms"] > 0 and row["ames whole ms"] > 0 for row in rows)

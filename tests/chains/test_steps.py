@@ -1,16 +1,21 @@
 """What the steps of a chain compute, against the library's other routes and a twin with loops."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from ames.chains.chain import parse_chain
+from ames.errors import AmesError
 from ames.evaluation.chains import evaluate_chain, open_chain_set
 from ames.evaluation.evaluate import Scoring
 from ames.evaluation.protocols import EASY, HARD, MEDIUM, REVISITED
 from ames.evaluation.sweep import Reranked
 from ames.evaluation.test_set import open_test_set
+from ames.global_search.asmk import search_files
 from ames.global_search.exact import search
+from ames.local_search.codebook import train_codebook
 from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import save_weights
 from ames.models.elvis import ELViS
@@ -131,6 +136,26 @@ def test_what_an_image_takes(test, elvis):
         24.0,
         160,
     ]
+
+
+def test_asmk_is_the_search_of_its_inverted_file(test, tmp_path):
+    words = train_codebook(test.files.gallery, 16, seed=3)
+    found = evaluate_chain(
+        parse_chain("c", [{"asmk": {"codebook": str(words.save(tmp_path / "c.npz")), "k": 20}}]),
+        test,
+        REVISITED,
+    )
+    wanted = search_files(test.files.queries, test.files.gallery, words, k=20)
+    assert (found.ranking(EASY) == wanted.ids).all()
+    assert set(found.state.stored) == {"asmk"}
+    assert found.state.offline > 0
+    other = replace(test, files=replace(test.files, other=test.files.gallery))
+    chain = parse_chain("c", [{"asmk": {"words": 16, "seed": 3, "k": 20}}])
+    again = evaluate_chain(chain, other, REVISITED)
+    assert (again.ranking(EASY) == wanted.ids).all()
+    assert again.state.untimed > 0
+    with pytest.raises(AmesError, match=r"step 1 \(asmk\): needs local descriptors of another data set"):
+        evaluate_chain(chain, test, REVISITED)
 
 
 def test_augmentation_is_offline(test):

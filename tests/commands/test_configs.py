@@ -463,7 +463,7 @@ EVALUATE_ERRORS = [
     (["data_root=null"], "data_root is missing"),
     (["data_root=/nowhere"], "/nowhere/landmarks-test: no such folder"),
     (["tset_dataset.lamb=[0]"], "Could not override 'tset_dataset.lamb'"),
-    (["model=ams"], "Could not find 'model/ams': choose one of ames, chamfer, "),
+    (["model=ams"], "Could not find 'model/ams': choose one of ames, "),
     (["test_dataset.lamb=[0"], "no viable alternative"),
     (["test_dataset.lamb=[0"], "test_dataset.lamb=[0: cannot be read"),
     (["test_dataset.lamb=[0"], "close the bracket, or quote what is text: 'test_dataset.lamb=\"[0\"'"),
@@ -729,10 +729,11 @@ def test_the_groups_are_the_folders_of_conf():
     assert sorted(folders) == list(GROUPS)
 
 
-def test_chamfer_has_nothing_to_train(data, tmp_path):
-    words = ["experiment=landmarks-train", f"data_root={data}", "model=chamfer", f"hydra.run.dir={tmp_path}"]
+@pytest.mark.parametrize(("model", "name"), [("chamfer", "Chamfer"), ("asmk", "ASMK")])
+def test_models_with_nothing_to_train(data, tmp_path, model, name):
+    words = ["experiment=landmarks-train", f"data_root={data}", f"model={model}", f"hydra.run.dir={tmp_path}"]
     line = refused(ROOT / "src" / "train.py", *words, cwd=ROOT)
-    assert line == "train: Chamfer has no weights to train"
+    assert line == f"train: {name} has no weights to train"
 
 
 def test_the_exit_status_of_a_real_process(data, tmp_path):

@@ -10,6 +10,7 @@ from ames.errors import AmesError, NotFiniteError
 from ames.features import LocalFeatures
 from ames.models import registry
 from ames.models.ames import AMES
+from ames.models.asmk import ASMK
 from ames.models.base import PairSimilarity
 from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import load_model, save_checkpoint, save_weights
@@ -48,6 +49,10 @@ MODELS = {
         Locore(**LISTS, global_dim=None, scales=0, score_mode="max-sum", bottleneck=8),
     ],
     "ELViS": [ELViS(local_dim=D), ELViS(local_dim=D, binarized=True)],
+    "ASMK": [
+        ASMK(words=6, local_dim=D, query_assign=2),
+        ASMK(words=6, local_dim=D, query_assign=3, binary=False),
+    ],
     "ToyList": [ToyList(local_dim=D, window=6)],
 }
 ORDERED = {"Locore"}  # classes whose tokens have positions, as those of words
@@ -233,7 +238,7 @@ def test_links_are_of_the_descriptors_of_a_pair(model):
             model.links(query, CANDIDATES)
 
 
-@pytest.mark.parametrize("model", [x for x in ALL if x.id[:-1] in ("ELViS", "Chamfer")])
+@pytest.mark.parametrize("model", [x for x in ALL if x.id[:-1] in ("ELViS", "Chamfer", "ASMK")])
 def test_links_that_are_parts_of_the_score_sum_to_it(model):
     """Also with padding, and in a batch. Cosines are above 0 where descriptors are."""
     query, database = (features(2, n, seed=n).pad(9) for n in (7, 5))

@@ -8,6 +8,7 @@ from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from ames.chains.asmk_step import Asmk
 from ames.chains.expansion_steps import AlphaExpansion, Augment, AverageExpansion, SuperGlobal
 from ames.chains.rerank_step import Rerank
 from ames.chains.search_steps import Search, Stored
@@ -19,7 +20,7 @@ from ames.models.registry import MODELS
 
 STEPS: dict[str, type[Step]] = {
     kind.name: kind
-    for kind in (Search, Stored, Augment, AverageExpansion, AlphaExpansion, SuperGlobal, Rerank)
+    for kind in (Search, Stored, Asmk, Augment, AverageExpansion, AlphaExpansion, SuperGlobal, Rerank)
 }
 _MAKERS = {VECTORS: "ames prepare", LOCAL: "ames prepare", SHORTLIST: "search", COSINES: "search"}
 
@@ -93,11 +94,12 @@ class Chain:
 
 
 def run(step: Step, state: State) -> State:
-    """Run a step, and add its seconds: to ``offline`` what it says it spent there, the rest to ``online``."""
+    """Run a step, and add its seconds: what it does not count as ``offline`` or ``untimed`` is ``online``."""
     start = time.perf_counter()
     after = step(state)
     elapsed = time.perf_counter() - start
-    return replace(after, online=after.online + elapsed - (after.offline - state.offline))
+    aside = after.offline + after.untimed - state.offline - state.untimed
+    return replace(after, online=after.online + elapsed - aside)
 
 
 def available(files: Files) -> set[str]:

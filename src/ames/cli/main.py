@@ -11,6 +11,7 @@ from typing import Any
 
 from ames import __version__
 from ames.cli import (
+    asmk,
     bench,
     benchmarks,
     class_sets,
@@ -90,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         module.register(commands)
     _register_landmarks(commands)
     _register_products(commands)
-    for module in (class_sets, benchmarks, inspect, database, curve, bench, plot, models):
+    for module in (class_sets, benchmarks, inspect, asmk, database, curve, bench, plot, models):
         module.register(commands)
     _register_report(commands)
     completion.register(commands, _parser)

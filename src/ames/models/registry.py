@@ -22,6 +22,7 @@ CLASSES = {
     "RRT": "ames.models.rrt",
     "Locore": "ames.models.locore",
     "Chamfer": "ames.models.chamfer",
+    "ASMK": "ames.models.asmk",
 }
 
 SHIPPED = "shipped"  # ``ModelEntry.weights``: the file is part of the package

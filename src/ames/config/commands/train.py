@@ -39,7 +39,7 @@ def build(config: DictConfig, ranks: Ranks) -> tuple[PairwiseTask | ListwiseTask
     if OmegaConf.is_interpolation(config, "dim_local_features") and config.desc_name not in config.local_dims:
         config.dim_local_features = descriptors.width  # of a backbone that the configuration does not know
     model = build_model(config)
-    if not model.learned:
+    if not model.learned or not any(True for _ in model.parameters()):
         raise AmesError(f"{type(model).__name__} has no weights to train")
     text = _text_weights(config, model)
     teacher = _given(config, "teacher", AMES)

@@ -1,0 +1,1 @@
+"""Local search: local descriptors of images -> visual words -> an inverted file."""
