@@ -68,8 +68,8 @@ class Asmk(Step):
         found = Codebook.load(self.codebook)
         if found.centroids.shape[1] != files.gallery.width:
             raise AmesError(
-                f"{self.codebook}: words of {found.centroids.shape[1]} dimensions, but {files.gallery.path} has "
-                f"{files.gallery.width}"
+                f"{self.codebook}: words of {found.centroids.shape[1]} dimensions, but "
+                f"{files.gallery.path} has {files.gallery.width}"
             )
 
     def __call__(self, state: State) -> State:
