@@ -40,10 +40,11 @@ def test_a_suite(data, capsys):
     ("words", "message"),
     [
         (["nonesuch"], "ames bench: suite 'nonesuch' does not exist"),
-        (["s.yaml", "--name", "rootsift"], "--name and --validation belong to the folder of a data set"),
+        (["s.yaml", "--name", "rootsift"], "--name, --validation and --benchmark belong to a folder"),
         (["set", "--name", "dinov2"], "there is neither dinov2_query_local.hdf5 nor dinov2_query_cls.hdf5"),
         (["set", "--name", "rootsift", "-o", "s.yaml"], "s.yaml: not a folder; give another --out"),
         (["set", "--name", "rootsift"], r"rootsift_elvis, step 2 (rerank): "),
+        (["set", "--name", "rootsift", "--benchmark", "nonesuch"], "benchmark 'nonesuch' does not exist"),
         (["s.yaml", "--precision", "fp8"], "precision 'fp8' is none of fp32"),
     ],
 )

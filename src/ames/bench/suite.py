@@ -113,9 +113,11 @@ def read_suite(name_or_path: str | Path) -> Suite:
     return parse_suite(content, source=str(path))
 
 
-def folder_suite(folder: Path, name: str | None, validation: Path | None = None) -> Suite:
+def folder_suite(
+    folder: Path, name: str | None, validation: Path | None = None, benchmark: str | None = None
+) -> Suite:
     """Return the suite of one prepared data set: methods that need no weights, and the models shipped for its
-    descriptors. AmesError where the folder's descriptors must be named.
+    descriptors. benchmark: its file of conf/benchmark. AmesError where the descriptors must be named.
     """
     names = sorted(x.name.removesuffix("_query_local.hdf5") for x in folder.glob("*_query_local.hdf5"))
     if name is None:
@@ -124,6 +126,8 @@ def folder_suite(folder: Path, name: str | None, validation: Path | None = None)
             raise AmesError(f"{folder}: give --name, the name in the descriptor files; {there}")
         name = names[0]
     datasets: dict[str, Any] = {folder.resolve().name: {"folder": str(folder.resolve()), "descriptors": name}}
+    if benchmark is not None:
+        datasets[folder.resolve().name]["benchmark"] = benchmark
     if validation is not None:
         key = f"{validation.resolve().name} (validation)"
         datasets[folder.resolve().name]["validation"] = key

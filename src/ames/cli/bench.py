@@ -35,6 +35,7 @@ def register(commands: Any) -> None:
         metavar="FOLDER",
         help="with a folder: the data set that choices are made on",
     )
+    add("--benchmark", metavar="NAME", help="with a folder: its file of conf/benchmark, such as roxford5k")
     add("--precision", default="fp32", help="of scoring: fp32, tf32, bf16, fp16, int8 (fp32)")
     add("-q", "--quiet", action="store_true", help="print no messages but errors")
     add_workers(bench)
@@ -59,7 +60,7 @@ def _bench(args: argparse.Namespace) -> None:
     check_device(args.device)
     folder = Path(args.suite)
     if folder.is_dir():
-        suite = folder_suite(folder, args.name, args.validation)
+        suite = folder_suite(folder, args.name, args.validation, args.benchmark)
     elif args.name or args.validation:
         raise AmesError(
             "--name and --validation belong to the folder of a data set: a suite says both itself"
