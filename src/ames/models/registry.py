@@ -144,9 +144,9 @@ def _elvis(backbone: str, local_dim: int, trained_on: str, **extraction: Any) ->
 
 
 # First by the count of matches, then by the global similarity, which is in [-1, 1]: one match more adds more
-# to the fused score than 2 lamb, up to 2,000 matches, where the sigmoid's slope is still above 0.1.
-_COUNTS = {"lamb": 5e-5, "temp": 1e-3}
-_SHARES = {"lamb": 5e-5, "temp": 1.0}
+# to the fused score than 2 lamb, up to 3,000 matches, where the sigmoid's slope is still above 0.04.
+_COUNTS = {"lamb": 2e-5, "temp": 1e-3}
+_SHARES = {"lamb": 2e-5, "temp": 1.0}
 
 
 def _spatial(**arguments: Any) -> ModelEntry:
