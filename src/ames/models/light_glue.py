@@ -150,7 +150,8 @@ def _loaded(
     """The network on a device, in evaluation mode. AmesError where kornia or the weights are missing."""
     kornia = import_kornia()
     depth, narrow = confidences
-    with torch.random.fork_rng(devices=[]):
+    # Not in the inference mode in which scoring asks for it: it stays for other calls.
+    with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = kornia.feature.LightGlue(
             None,
