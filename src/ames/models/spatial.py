@@ -46,7 +46,8 @@ class SpatialVerification(PairSimilarity):
     needs ``image_size``. A fundamental matrix is measured in both images, and needs both. AmesError where it
     is missing; ``nominal_size`` takes such an image as a square of so many pixels instead. Codes are a unit
     descriptor and its place (row, col), fp16 each: 2 D + 4 bytes, so that a compact database can be verified.
-    Places are stored as they were given, for fundamental matrices in pixels. fp16 has half a pixel of 1024.
+    Places are stored as they were given, for fundamental matrices in pixels. fp16 rounds a share by a
+    quarter of a pixel of 1024 at most.
     """
 
     learned = False
