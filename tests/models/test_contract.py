@@ -52,7 +52,10 @@ MODELS = {
         Locore(**LISTS, global_dim=None, scales=0, score_mode="max-sum", bottleneck=8),
     ],
     "ELViS": [ELViS(local_dim=D), ELViS(local_dim=D, binarized=True)],
-    "MutualNearest": [MutualNearest(local_dim=D), MutualNearest(local_dim=D, share="smaller")],
+    "MutualNearest": [
+        MutualNearest(local_dim=D, least_cosine=None),
+        MutualNearest(local_dim=D, least_cosine=None, share="smaller"),
+    ],
     # Of random descriptors the nearest are far: any distance will do.
     "SpatialVerification": [
         SpatialVerification(local_dim=D, distance=3.0),

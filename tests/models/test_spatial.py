@@ -3,12 +3,14 @@
 import logging
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from ames.errors import AmesError, NotFiniteError
 from ames.features import LocalFeatures
+from ames.models.layers import opencv_ransac
 from ames.models.layers.opencv_ransac import ESTIMATORS
 from ames.models.registry import MODELS
 from ames.models.spatial import SpatialVerification
@@ -138,6 +140,20 @@ def test_unrelated_images_have_the_floor_of_three():
     published, mended = SpatialVerification(), SpatialVerification(floor="sample", residual=1.0)
     assert published.pairs(query, database).item() >= 3
     assert mended.pairs(query, database).item() == 0
+
+
+def test_an_error_inside_opencv_is_no_model_and_said_once(monkeypatch, caplog):
+    def fail(*_, **__):
+        raise cv2.error("assertion failed: !model.empty()")
+
+    opencv_ransac._say_failed.cache_clear()
+    monkeypatch.setitem(opencv_ransac.MODELS, "homography", (4, fail))
+    model = SpatialVerification(estimator="homography-usac")
+    with caplog.at_level(logging.WARNING):
+        for seed in (1, 2):
+            assert model.pairs(*views(seed)).item() == 0
+    (line,) = [r.message for r in caplog.records]
+    assert line.startswith("OpenCV's homography-usac failed on some matches, which count as no inliers (")
 
 
 # ---- pixels -----------------------------------------------------------------------------------------

@@ -8,14 +8,17 @@ threshold.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import cv2
 import numpy as np
 
-from ames.errors import AmesError, first_line
+from ames.errors import first_line
 
+_log = logging.getLogger(__name__)
 _CONFIDENCE = 0.9999  # that a sample without outliers was drawn; sampling ends there, or after all trials
 
 METHODS = {
@@ -58,19 +61,25 @@ def sample_size(estimator: str) -> int:
 def opencv_inliers(
     estimator: str, query: np.ndarray, database: np.ndarray, *, residual: float, trials: int
 ) -> np.ndarray:
-    """Return bool [n]: the inliers of a model from database to query; none where OpenCV finds no model.
+    """Return bool [n]: the inliers of a model from database to query; none where OpenCV finds no model, or
+    fails, which a line says once of each estimator.
 
     query, database: [n, 2] matched points (row, col), more than ``sample_size``; for "prosac" best match
-    first. residual: pixels, of a fundamental matrix from the epipolar line. AmesError where OpenCV fails.
+    first. residual: pixels, of a fundamental matrix from the epipolar line.
     """
     model, method = estimator.split("-")
     # In OpenCV's order, (x, y), though a count of inliers does not depend on it.
     points = (np.ascontiguousarray(side[:, ::-1], np.float32) for side in (database, query))
     try:
         found, mask = MODELS[model][1](*points, method=METHODS[method], residual=residual, trials=trials)
-    except cv2.error as error:
-        what = f"OpenCV's {estimator} failed on {len(query)} matches ({first_line(error)})"
-        raise AmesError(f"{what}: take another estimator, such as affine") from error
+    except cv2.error as error:  # seen of few matches: a sample whose model is refined to none
+        _say_failed(estimator, first_line(error))
+        found = mask = None
     if found is None or mask is None:
         return np.zeros(len(query), bool)
     return mask.reshape(-1) != 0
+
+
+@cache
+def _say_failed(estimator: str, why: str) -> None:
+    _log.warning("OpenCV's %s failed on some matches, which count as no inliers (%s)", estimator, why)
