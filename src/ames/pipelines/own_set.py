@@ -13,7 +13,6 @@ import numpy as np
 
 from ames.database.index import search_database
 from ames.datasets.ground_truth import GroundTruth
-from ames.datasets.image_sizes import file_sizes
 from ames.datasets.layout import DatasetFolder
 from ames.datasets.photo_truth import read_truth
 from ames.descriptors.local import DescriptorFile
@@ -133,10 +132,6 @@ def _test_set(
     model, path = index.reranker.model, index.database.path
     if model.reads_vector:
         queries.with_vectors(vectors, width=model.global_dim)
-    if "query" in model.reads_size:
-        sizes = file_sizes(Path(), [str(q.path) for q in questions.asked])
-        if sizes is not None:
-            queries.with_sizes(sizes)
     truth = questions.ground_truth(unreadable)
     return TestSet(DatasetFolder(path.parent, path.name), path, path, truth, found, queries, index.database)
 
