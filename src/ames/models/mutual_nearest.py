@@ -27,7 +27,7 @@ class MutualNearest(PairSimilarity):
     """
 
     learned = False
-    cpu_tokens = 1 << 14
+    cpu_tokens = 5120
     score_unit = 0.1
     links_are = "mutual nearest neighbours"
 

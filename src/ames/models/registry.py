@@ -197,7 +197,7 @@ MODELS = {
     "chamfer_symmetric": ModelEntry(
         kind="Chamfer", arguments={"symmetric": True}, fusion={"lamb": 0.5, "temp": 0.2}
     ),
-    "mutual_nearest": ModelEntry(kind="MutualNearest", fusion=_SHARES),
+    "mutual_nearest": ModelEntry(kind="MutualNearest", fusion=_SHARES, db_desc_num=600),
     "spatial": _spatial(),
     "spatial_magsac": _spatial(estimator="homography-magsac"),
     "lightglue": ModelEntry(

@@ -53,7 +53,7 @@ class SpatialVerification(PairSimilarity):
     learned = False
     reads_positions = True
     reads_size: tuple[str, ...] = ("query",)
-    cpu_tokens = 1 << 14
+    cpu_tokens = 5120
     score_unit = 10.0  # inliers
     links_are = "inliers"
 

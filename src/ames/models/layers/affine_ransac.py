@@ -17,7 +17,10 @@ from torch import Tensor
 
 SAMPLE = 3  # matches that determine the model
 _FLAT = 1e-10  # area of a triangle, as a share of its sides' product, below which it has no model
-_CELLS = 1 << 19  # residuals, of a group of pairs, that are computed together
+# Residuals, of a group of pairs, that are computed together. On a CPU they should stay in its caches; larger
+# arrays are fetched from the system anew each time, which takes longer than what is computed with them.
+_CELLS = {"cpu": 1 << 16}
+_CELLS_ELSEWHERE = 1 << 24
 _WASTE = 0.75  # the share of the matches of the largest pair of a group that the others have at least
 
 
@@ -50,10 +53,11 @@ def affine_inliers(
     """
     found = torch.zeros(query.shape[:2], dtype=torch.bool, device=query.device)
     numbers = counts.tolist()
+    cells = _CELLS.get(query.device.type, _CELLS_ELSEWHERE)
     order = sorted((p for p, n in enumerate(numbers) if n >= SAMPLE), key=lambda p: -numbers[p])
     while order:
         size = numbers[order[0]]
-        most = max(1, _CELLS // (min(trials, math.comb(size, SAMPLE)) * size))
+        most = max(1, cells // (min(trials, math.comb(size, SAMPLE)) * size))
         group = [p for p in order[:most] if numbers[p] >= _WASTE * size]
         order = order[len(group) :]
         samples = [triples(numbers[p], trials, seed) for p in group]
