@@ -21,7 +21,7 @@ from torch import Tensor
 
 # The arrays with an axis of descriptor slots, and the number of axes after it.
 _AXES_AFTER_SLOTS = {"descriptors": 1, "valid": 0, "positions": 1, "scale": 0, "weight": 0}
-_ARRAYS = (*_AXES_AFTER_SLOTS, "summary", "vector")
+_ARRAYS = (*_AXES_AFTER_SLOTS, "summary", "vector", "image_size")
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class LocalFeatures:
     weight: float [..., N] detector weight, descending, or None.
     summary: float [..., e] a model's summary of the whole image, or None.
     vector: float [..., G] the global descriptor of the image, for models that read one, or None.
+    image_size: float [..., 2] (height, width) of the whole upright image in pixels, for models that measure
+    in pixels, also where a box of it was described; or None.
     coded: the descriptors are a model's codes (``Similarity.compress``), as a database stores them.
     """
 
@@ -47,6 +49,7 @@ class LocalFeatures:
     weight: Tensor | None = None
     summary: Tensor | None = None
     vector: Tensor | None = None
+    image_size: Tensor | None = None
     coded: bool = False
 
     def __post_init__(self) -> None:
@@ -58,6 +61,11 @@ class LocalFeatures:
         if self.vector is not None and self.vector.shape[:-1] != self.valid.shape[:-1]:
             images = f"{tuple(self.valid.shape[:-1])} images"
             raise ValueError(f"vector is {tuple(self.vector.shape)}: give one for each of {images}")
+        if self.image_size is not None and self.image_size.shape != (*self.valid.shape[:-1], 2):
+            images = f"{tuple(self.valid.shape[:-1])} images"
+            raise ValueError(
+                f"image_size is {tuple(self.image_size.shape)}: give 2 numbers for each of {images}"
+            )
 
     @classmethod
     def from_descriptors(cls, descriptors: Tensor, valid: Tensor | None = None, **rest: Any) -> LocalFeatures:

@@ -272,6 +272,22 @@ def test_evaluate_chamfer(data, tmp_path):
     assert json.loads((tmp_path / "results.json").read_text())["model"] == "Chamfer"
 
 
+@pytest.mark.parametrize("name", ["mutual_nearest", "spatial"])
+def test_counts_are_ranked_by_their_own_fusion(data, tmp_path, name):
+    """What the data set proposes is for logits. Sizes of the images come from the files in the folder."""
+    words = ["experiment=landmarks", f"data_root={data}", f"model={name}", f"hydra.run.dir={tmp_path}"]
+    done = call("evaluate.py", *words, "test_dataset.num_rerank=10")
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert {key: row[key] for key in ("lamb", "temp")} == MODELS[name].fusion
+    assert "sizes of" not in done.stdout + done.stderr
+    with np.load(tmp_path / "scores.npz") as scores:
+        logits = scores["logits"][np.isfinite(scores["logits"])]
+    whole = logits * (40 if name == "mutual_nearest" else 1)
+    np.testing.assert_allclose(whole, whole.round(), atol=1e-3)
+    assert whole.max() >= 4
+
+
 def test_train_goes_on_where_it_was(data, tmp_path):
     """The state of a training lies beside its model; one that is done is not trained again."""
     words = [f"data_root={data}", *TRAINING, "epochs=2", f"model_path={tmp_path / 'model.pt'}"]

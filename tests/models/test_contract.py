@@ -1,6 +1,7 @@
 """What every registered model must hold. A new model is a line in ``MODELS`` here (docs/extending.md)."""
 
 from dataclasses import replace
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -15,8 +16,11 @@ from ames.models.base import PairSimilarity
 from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import load_model, save_checkpoint, save_weights
 from ames.models.elvis import ELViS
+from ames.models.light_glue import LightGlueMatches
 from ames.models.locore import Locore
+from ames.models.mutual_nearest import MutualNearest
 from ames.models.rrt import RRT
+from ames.models.spatial import SpatialVerification
 from ames.precision import AUTOCAST
 from ames.reranking.list_scorer import ListScorer
 from ames.reranking.reranker import Reranker
@@ -53,11 +57,30 @@ MODELS = {
         ASMK(words=6, local_dim=D, query_assign=2),
         ASMK(words=6, local_dim=D, query_assign=3, binary=False),
     ],
+    "MutualNearest": [
+        MutualNearest(local_dim=D, least_cosine=None),
+        MutualNearest(local_dim=D, least_cosine=None, share="smaller"),
+    ],
+    # Of random descriptors the nearest are far: any distance will do.
+    "SpatialVerification": [
+        SpatialVerification(local_dim=D, distance=3.0),
+        SpatialVerification(local_dim=D, distance=3.0, estimator="homography-magsac"),
+        SpatialVerification(local_dim=D, distance=3.0, estimator="affine-prosac", floor="sample"),
+    ],
+    "LightGlueMatches": [LightGlueMatches(local_dim=D, weights="random", threshold=0.0)],
     "ToyList": [ToyList(local_dim=D, window=6)],
 }
+
+
+def needs(library):
+    missing = library is not None and find_spec(library) is None
+    return pytest.mark.skipif(missing, reason=f"needs {library}")
+
+
+OPTIONAL = {"LightGlueMatches": "kornia"}  # classes, and the library that they need
 ORDERED = {"Locore"}  # classes whose tokens have positions, as those of words
 ALL = [
-    pytest.param(model.eval(), id=f"{name}{i}")
+    pytest.param(model.eval(), id=f"{name}{i}", marks=needs(OPTIONAL.get(name)))
     for name, models in MODELS.items()
     for i, model in enumerate(models)
 ]
@@ -71,12 +94,14 @@ def features(*shape, seed=0):
         vector=torch.randn(*shape[:-1], D, generator=generator),
         scale=torch.randint(0, 3, shape, generator=generator).float(),
         positions=torch.rand(*shape, 2, generator=generator),
+        image_size=torch.tensor([600.0, 800.0]).expand(*shape[:-1], 2),
     )
 
 
 def turned(local):
     """The same descriptors in reverse order."""
-    return replace(local.map(lambda x: x.flip(local.valid.ndim - 1)), vector=local.vector)
+    changed = local.map(lambda x: x.flip(local.valid.ndim - 1))
+    return replace(changed, vector=local.vector, image_size=local.image_size)
 
 
 QUERY, CANDIDATES = features(1, 7), features(1, 4, 5, seed=1)

@@ -16,7 +16,7 @@ from ames.evaluation.sweep import Fusion
 from ames.models.base import Similarity
 from ames.models.checkpoints import build_from_weights
 from ames.models.load import load
-from ames.models.registry import CLASSES, MODELS, model_class, shipped_for
+from ames.models.registry import CLASSES, MODELS, model_class, own_fusion, shipped_for
 from ames.weights.files import load_state, weights_for
 from ames.weights.tensor_names import own_tensors
 
@@ -86,7 +86,11 @@ def trained_model(config: DictConfig, path: Path | str | None) -> Trained:
     if kind in CLASSES and not model_class(kind).learned:
         if path is not None:
             raise AmesError(f"{config.model._target_} has no weights: leave model_path={path} out")
-        return Trained(build_model(config).eval(), kind, None)
+        model = build_model(config).eval()
+        # What a data set proposes is for logits.
+        keys = None if model.score_unit == 1 else own_fusion(kind)
+        fusion = None if keys is None else Fusion.from_keys(keys, source=kind)
+        return Trained(model, kind, fusion)
     if path is None and kind in ("AMES", "ELViS"):
         path = shipped_for(config.desc_name, binarized=flag(config.model, "binarized"), kind=kind)
     if path is None and kind != "AMES":

@@ -280,12 +280,20 @@ def _check_source(source: Source, model: Similarity) -> None:
 def check_storable(model: Similarity, width: int) -> None:
     """AmesError unless a database can hold the codes that a model makes of descriptors of ``width``."""
     nothing = LocalFeatures.from_descriptors(
-        torch.zeros(1, 1, width), scale=torch.zeros(1, 1), vector=torch.zeros(1, model.global_dim or 1)
+        torch.zeros(1, 1, width),
+        positions=torch.zeros(1, 1, 2),
+        scale=torch.zeros(1, 1),
+        vector=torch.zeros(1, model.global_dim or 1),
+        image_size=torch.ones(1, 2),
     ).to(model.device)
-    kind = model.compress(nothing).descriptors.dtype
+    codes = model.compress(nothing).descriptors
+    kind = codes.dtype
     if kind not in (torch.uint8, torch.float16):
         made = f"{type(model).__name__} makes codes of {kind}"
         raise AmesError(f"{made}: a database holds packed bits or float16; take another model")
+    if codes.shape[-1] * codes.element_size() != model.code_bytes:
+        made = f"{type(model).__name__} was made for descriptors of any width"
+        raise AmesError(f"{made}: a database needs one that knows it, local_dim={width}")
 
 
 def _fit(source: Source, factory: str) -> GlobalCodec | None:

@@ -21,6 +21,8 @@ _IMAGE = re.compile(
     rb"P[1-6]\s+(?:#|\d+\s)|P7\n(?:#|WIDTH|HEIGHT|DEPTH|MAXVAL|TUPLTYPE)",
     re.DOTALL,
 )
+_ORIENTATION = 274  # tag of a TIFF, and of EXIF, which is one
+_APP1, _EXIF = 0xE1, b"Exif\0\0"
 _REDUCED, _DNG = 254, 50706  # tags of a TIFF: the kind of picture, bit 0 a smaller copy; the version of DNG
 # Within a scan 0xFF is followed by 0 (the byte itself) or by a restart marker; anything else ends the scan.
 _SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
@@ -55,6 +57,22 @@ def size_of(data: bytes) -> tuple[int, int] | None:
                 return None
             return None if found is None else (int(found[0]), int(found[1]))
     return None
+
+
+def exif_orientation(data: bytes) -> int:
+    """Return the orientation that the EXIF of a JPEG says, 1 ... 8; 1 without one."""
+    for segment in segments(data):
+        if segment.marker == START_OF_SCAN:
+            break
+        if segment.marker == _APP1 and data.startswith(_EXIF, segment.start):
+            start, length = segment.start, int.from_bytes(data[segment.start - 2 : segment.start], "big")
+            exif = data[start + len(_EXIF) : start + length - 2]
+            try:
+                found = _tiff_tags(exif).get(_ORIENTATION, 1)
+            except (struct.error, KeyError):
+                return 1
+            return found if 1 <= found <= 8 else 1
+    return 1
 
 
 def is_cut_off(data: bytes) -> bool:

@@ -83,7 +83,8 @@ class DescriptorFile:
     ``len(file)`` images of up to ``slots`` descriptors of ``width`` dimensions; ``provenance`` is what
     the writer recorded ({} for published files). A ``packed`` file holds a binary model's codes: ``read``
     gives uint8 [..., width / 8], the input of ``Similarity.expand``. ``bytes_read`` counts the stored bytes
-    that ``read`` has gathered in this process. ``with_vectors`` adds the images' global descriptors.
+    that ``read`` has gathered in this process. ``with_vectors`` adds the images' global descriptors,
+    ``with_sizes`` the sizes of the images in pixels.
 
     Each process opens the file on first use, so worker processes, spawned or forked, may get the object.
     Threads may share it.
@@ -103,6 +104,7 @@ class DescriptorFile:
             self._stored = features.dtype, features.shape
         self.bytes_read = 0
         self.vectors: GlobalFile | None = None
+        self.sizes: np.ndarray | None = None
         self._said_few = False
         self._rows: Any = None
         self._process = os.getpid()
@@ -128,6 +130,22 @@ class DescriptorFile:
         if width is not None and vectors.width != width:
             raise AmesError(f"{path}: global descriptors are {vectors.width}-d, the model takes {width}-d")
         self.vectors = vectors
+        return self
+
+    def with_sizes(self, sizes: np.ndarray) -> DescriptorFile:
+        """Return this file, whose ``read`` also gives each image's ``image_size``.
+
+        sizes: float [images, 2], (height, width) of the whole upright images in pixels. AmesError for another
+        shape, and for a size that is none.
+        """
+        sizes = np.array(sizes, np.float32)
+        if sizes.shape != (len(self), 2):
+            raise AmesError(f"{self.path}: {len(self)} images, but their sizes are {list(sizes.shape)}")
+        wrong = ~(np.isfinite(sizes) & (sizes > 0)).all(1)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise AmesError(f"{self.path}: the size of image {row} is {sizes[row].tolist()}: give pixels")
+        self.sizes = sizes
         return self
 
     def _features(self) -> Any:
@@ -181,24 +199,27 @@ class DescriptorFile:
         if not data.flags.aligned or any(stride % data.itemsize for stride in data.strides):
             data = data.copy()  # records of an odd size, which torch does not take
         descriptors = torch.from_numpy(data)
-        vector = None if self.vectors is None else torch.from_numpy(self.vectors.gather(rows))
+        whole: dict[str, Any] = {
+            "vector": None if self.vectors is None else torch.from_numpy(self.vectors.gather(rows)),
+            "image_size": None if self.sizes is None else torch.from_numpy(self.sizes[rows]),
+        }
         if metadata is None:
-            return LocalFeatures.from_descriptors(descriptors, coded=self.packed, vector=vector)
+            return LocalFeatures.from_descriptors(descriptors, coded=self.packed, **whole)
         padding = np.ascontiguousarray(metadata[..., PADDING]) != 0
         # Padding may hold anything, and 0 * NaN is NaN: masks alone would not keep it out of a score.
         if padding.any():
             data[padding] = 0
         valid = torch.from_numpy(~padding)
         if not locations:
-            return LocalFeatures(descriptors, valid, coded=self.packed, vector=vector)
+            return LocalFeatures(descriptors, valid, coded=self.packed, **whole)
         # Copied first, then converted: rows are far apart in memory, and each is fetched only once.
         table = torch.from_numpy(np.ascontiguousarray(metadata).astype(np.float32))
         columns: Any = zip(_OPTIONAL, (ROW_COL, SCALE, WEIGHT), strict=True)
         return LocalFeatures(
             descriptors=descriptors,
             valid=valid,
-            vector=vector,
             coded=self.packed,
+            **whole,
             **{name: table[..., at] for name, at in columns if name not in self.missing},
         )
 

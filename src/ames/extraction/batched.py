@@ -176,7 +176,8 @@ class BatchedExtractor(BaseExtractor):
             assert local.positions is not None
             places = local.positions.double() * torch.tensor([placement.input_height, placement.input_width])
             positions = placement.pixels(places) if self._pixels_stored else placement.normalized(places)
-            yield row, ImageFeatures(replace(local, positions=positions.float()), vector)
+            size = torch.tensor([float(placement.height), float(placement.width)])
+            yield row, ImageFeatures(replace(local, positions=positions.float(), image_size=size), vector)
 
 
 class _Running(NamedTuple):

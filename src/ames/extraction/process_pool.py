@@ -143,15 +143,22 @@ def _extract_one(backbone: Backbone, count: int, max_pixels: int, photo: ImageRe
     try:
         image = photo.read(max_pixels)
         if photo.box is None:
-            return backbone.extract(image, count)
+            return _sized(backbone.extract(image, count), image)
         top, left, bottom, right = whole_pixels(photo.box, *image.shape[:2])
     except UnreadableImage as error:
         return str(error)
     found = backbone.extract(np.ascontiguousarray(image[top:bottom, left:right]), count)
     if found.local.positions is None:
-        return found
+        return _sized(found, image)
     positions = found.local.positions * torch.tensor([bottom - top, right - left]) + torch.tensor([top, left])
-    return replace(found, local=replace(found.local, positions=positions / torch.tensor(image.shape[:2])))
+    positions = positions / torch.tensor(image.shape[:2])
+    return _sized(replace(found, local=replace(found.local, positions=positions)), image)
+
+
+def _sized(found: ImageFeatures, image: np.ndarray) -> ImageFeatures:
+    """With the size of the whole image."""
+    size = torch.tensor(image.shape[:2], dtype=torch.float32)
+    return replace(found, local=replace(found.local, image_size=size))
 
 
 _worker: ExtractOne

@@ -35,6 +35,7 @@ class Similarity(nn.Module):
     ``code_bits``: its bits where codes are packed, one per dimension; None where they are numbers.
     ``reads_vector``, ``reads_scale``: ``tokens`` needs the image's ``vector`` (``global_dim`` wide), the
     descriptors' ``scale``. ``reads_positions``: it takes ``positions`` where they are given.
+    ``reads_size``: the sides, "query" and "database", of which it reads the ``image_size``.
     ``extra_slots``: slots that tokens and codes have before those of the descriptors (1: a global token).
     ``most``: descriptors of an image that it reads at most; None: all.
     ``score_unit``: a logit's 1 in this model's scores. A validation divides the gammas that it tries by it.
@@ -50,6 +51,7 @@ class Similarity(nn.Module):
     reads_vector: bool = False
     reads_scale: bool = False
     reads_positions: bool = False
+    reads_size: tuple[str, ...] = ()
     extra_slots: int = 0
     most: int | None = None
     score_unit: float = 1.0

@@ -23,6 +23,9 @@ CLASSES = {
     "Locore": "ames.models.locore",
     "Chamfer": "ames.models.chamfer",
     "ASMK": "ames.models.asmk",
+    "MutualNearest": "ames.models.mutual_nearest",
+    "SpatialVerification": "ames.models.spatial",
+    "LightGlueMatches": "ames.models.light_glue",
 }
 
 SHIPPED = "shipped"  # ``ModelEntry.weights``: the file is part of the package
@@ -141,6 +144,23 @@ def _elvis(backbone: str, local_dim: int, trained_on: str, **extraction: Any) ->
     )
 
 
+# First by the count of matches, then by the global similarity, which is in [-1, 1]: one match more adds more
+# to the fused score than 2 lamb, up to 3,000 matches, where the sigmoid's slope is still above 0.04.
+_COUNTS = {"lamb": 2e-5, "temp": 1e-3}
+_SHARES = {"lamb": 2e-5, "temp": 1.0}
+
+
+def _spatial(**arguments: Any) -> ModelEntry:
+    """Descriptors as many as of DELG."""
+    return ModelEntry(
+        kind="SpatialVerification",
+        arguments=arguments,
+        fusion=_COUNTS,
+        query_desc_num=1000,
+        db_desc_num=1000,
+    )
+
+
 MODELS = {
     "aliked_elvis": _shipped("aliked", False, 0.1, 0.02, "ELViS"),
     "aliked_elvis_binary": _shipped("aliked", True, 0.35, 0.08, "ELViS", same=0.998),
@@ -175,6 +195,15 @@ MODELS = {
     "dinov3_elvis_gld": _elvis("dinov3-l", 1024, "gld", long_side=768),
     "siglip2_elvis_gld": _elvis("siglip2-so400m", 1152, "gld", long_side=768),
     "chamfer": ModelEntry(kind="Chamfer", fusion={"lamb": 0.5, "temp": 0.2}),
+    "chamfer_symmetric": ModelEntry(
+        kind="Chamfer", arguments={"symmetric": True}, fusion={"lamb": 0.5, "temp": 0.2}
+    ),
+    "mutual_nearest": ModelEntry(kind="MutualNearest", fusion=_SHARES, db_desc_num=600),
+    "spatial": _spatial(),
+    "spatial_magsac": _spatial(estimator="homography-magsac"),
+    "lightglue": ModelEntry(
+        kind="LightGlueMatches", backbone="aliked", fusion=_COUNTS, query_desc_num=200, db_desc_num=200
+    ),
 }
 
 
@@ -188,6 +217,14 @@ def model_entry(name: str) -> ModelEntry:
     if name not in MODELS:
         raise AmesError(unknown("model", name, MODELS))
     return MODELS[name]
+
+
+def own_fusion(kind: str) -> Mapping[str, float] | None:
+    """Return lambda and gamma of a class whose scores are no logits and which has no weights, from its first
+    row; None: it has no row without weights.
+    """
+    rows = (entry for entry in MODELS.values() if entry.kind == kind and entry.weights is None)
+    return next((entry.fusion for entry in rows), None)
 
 
 def shipped_for(backbone: str | None, *, binarized: bool, kind: str | None = None) -> str | None:

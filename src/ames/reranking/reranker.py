@@ -312,7 +312,7 @@ def with_vector(image: ImageFeatures) -> LocalFeatures:
 
 def _check_like(local: LocalFeatures, first: LocalFeatures, what: str) -> None:
     """AmesError where one candidate has what another lacks: a batch would go without it."""
-    for name in ("vector", "positions", "scale"):
+    for name in ("vector", "positions", "scale", "image_size"):
         one, other = getattr(local, name), getattr(first, name)
         if (one is None) != (other is None):
             raise AmesError(f"{what} and candidate 0: one of them has {name}, the other none")

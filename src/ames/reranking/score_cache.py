@@ -142,6 +142,9 @@ def scores_key(
     add_tensors(digest, scorer.model.state_dict())
     read = [file.path / NAME if file.path.is_dir() else file.path for file in files]
     read += [file.vectors.path for file in files if isinstance(file, DescriptorFile) and file.vectors]
+    for file in files:
+        if isinstance(file, DescriptorFile) and file.sizes is not None and scorer.model.reads_size:
+            digest.update(file.sizes.tobytes())
     for path in read:
         status = path.stat()
         place = path.parent if path.name == NAME else path

@@ -314,7 +314,16 @@ def _read_by(model: Similarity, local: LocalFeatures) -> LocalFeatures:
     scale = local.scale if model.reads_scale else None
     vector = local.vector if model.reads_vector else None
     positions = local.positions if model.reads_positions else None
-    return LocalFeatures(local.descriptors, local.valid, positions, scale, vector=vector, coded=local.coded)
+    size = local.image_size if model.reads_size else None
+    return LocalFeatures(
+        local.descriptors,
+        local.valid,
+        positions,
+        scale,
+        vector=vector,
+        image_size=size,
+        coded=local.coded,
+    )
 
 
 def encode_side(model: Similarity, local: LocalFeatures, *, database: bool) -> LocalFeatures:

