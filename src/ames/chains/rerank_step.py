@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
+import torch
 
 from ames.chains.state import Files, State
 from ames.chains.step import LOCAL, RANKING, SHORTLIST, VECTORS, Step
-from ames.database.store import Database
+from ames.database.store import Database, check_codes, slots_read
 from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError
 from ames.global_search.shortlist import Shortlist
@@ -23,10 +24,12 @@ from ames.models.registry import MODELS, model_class
 from ames.reranking.fusion import Fusion, check_fusions, junk_behind, rank
 from ames.reranking.list_scorer import ListScorer
 from ames.reranking.list_scores import ListScores, ListSource
+from ames.reranking.model_inputs import provide_inputs
 from ames.reranking.score_cache import ListCache, ScoreCache, scores_key
-from ames.reranking.scorer import PairScorer
+from ames.reranking.scorer import PairScorer, encode_side
 from ames.reranking.shortlist_scores import score_shortlist
 
+_TRIED = 8  # descriptors of the pair that is scored before anything else
 Sides: TypeAlias = tuple[DescriptorFile, DescriptorFile | Database]
 
 
@@ -93,10 +96,13 @@ class Rerank(Step):
         if model.reads_vector and files.query_vectors is None:
             raise AmesError(f"{self.model} reads {VECTORS}: the data set has none")
         for file in (files.queries, files.gallery):
+            check_codes(model, file)
             if model.local_dim is not None and not file.packed and file.width != model.local_dim:
                 raise AmesError(
                     f"{file.path}: descriptors are {file.width}-d, but {self.model} takes {model.local_dim}-d"
                 )
+        _provide(model, files)
+        _try(model, files)
 
     def load(self, files: Files) -> tuple[Similarity, Fusion]:
         """Return the model, and the fusion of the settings, else what the model brings."""
@@ -134,10 +140,7 @@ class Rerank(Step):
         files = state.files
         assert files.queries is not None, "the chain has checked it"
         assert files.gallery is not None, "the chain has checked it"
-        if model.reads_vector:
-            for split, file in (("query", files.queries), ("gallery", files.gallery)):
-                if isinstance(file, DescriptorFile):
-                    file.with_vectors(files.folder.vectors(split), width=model.global_dim)
+        _provide(model, files)
         lists = {view: _behind(found, state.junk[view]) for view, found in state.rankings.items()}
         sides = (files.queries, files.gallery)
         if isinstance(model, PairSimilarity):
@@ -171,6 +174,28 @@ class Rerank(Step):
         scores = ListScores(scorer.window, source=ListSource(scorer, *sides, *counts), cache=cache)
         heads = {v: Head(x.ids[:, :k], x.similarities[:, :k], scores, x) for v, x in lists.items()}
         return heads, cache
+
+
+def _provide(model: Similarity, files: Files) -> None:
+    assert files.queries is not None, "the chain has checked it"
+    assert files.gallery is not None, "the chain has checked it"
+    names = {"query": files.queries.names or [], "gallery": files.gallery.names or []}
+    provide_inputs(model, files.folder, files.queries, files.gallery, names)
+
+
+@torch.inference_mode()
+def _try(model: Similarity, files: Files) -> None:
+    """Score a pair of images by a few descriptors: a model that lacks positions, sizes, scales, weights or a
+    library says so now.
+    """
+    sides = []
+    for file, database in ((files.queries, False), (files.gallery, True)):
+        if file is None or not len(file):
+            return
+        local = file.read([0], slots_read(model, file, _TRIED), locations=model.reads_locations)
+        sides.append(encode_side(model.eval(), local, database=database))
+    if isinstance(model, PairSimilarity):
+        model.score_encoded(*(model.encode(side) for side in sides))
 
 
 def ordered(head: Head, fusion: Fusion) -> Shortlist:

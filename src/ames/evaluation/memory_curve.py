@@ -129,7 +129,7 @@ def _check(
         if not one.model.code_bytes:
             raise AmesError(f"{one.name}: does not say what it stores of a descriptor (code_bytes is 0)")
         Grid([num_rerank], [one.fusion.lamb], [one.fusion.gamma]).check(test.shortlist)
-        test.with_vectors_for(one.model).with_sizes_for(one.model)
+        test.prepared_for(one.model)
         for file in (test.queries, test.gallery):
             check_backbone(file, width=one.model.local_dim, backbone=None)
             check_codes(one.model, file)

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from ames.database.index import search_database
 from ames.database.manifest import NAME
 from ames.database.store import Database
 from ames.datasets.ground_truth import GroundTruth, check_names, load_ground_truth
-from ames.datasets.image_sizes import file_sizes, listed_sizes
 from ames.datasets.layout import DatasetFolder
-from ames.datasets.lists import read_list
 from ames.descriptors.local import DescriptorFile, check_backbone
 from ames.descriptors.vectors import Vectors
 from ames.errors import AmesError
@@ -23,9 +18,9 @@ from ames.evaluation.runs import padded
 from ames.global_search.shortlist import Shortlist
 from ames.global_search.superglobal import of_earlier_formula
 from ames.models.base import Similarity
+from ames.reranking.model_inputs import provide_inputs
 
 log = logging.getLogger(__name__)
-_IMAGES = (".", "images", "jpg")  # folders of a test set in which its images may lie
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,48 +36,11 @@ class TestSet:
     queries: DescriptorFile
     gallery: DescriptorFile | Database
 
-    def with_vectors_for(self, model: Similarity) -> TestSet:
-        """Return this set, with the global descriptors of both sides open if the model reads them; a database
-        has them in its codes.
-        """
-        if model.reads_vector:
-            for split, file in (("query", self.queries), ("gallery", self.gallery)):
-                if isinstance(file, DescriptorFile):
-                    file.with_vectors(self.folder.vectors(split), width=model.global_dim)
+    def prepared_for(self, model: Similarity) -> TestSet:
+        """Return this set, whose files give what a model reads besides descriptors (``provide_inputs``)."""
+        names = {"query": self.ground_truth.qimlist, "gallery": self.ground_truth.imlist}
+        provide_inputs(model, self.folder, self.queries, self.gallery, names)
         return self
-
-    def with_sizes_for(self, model: Similarity) -> TestSet:
-        """Return this set, whose files know the sizes of the images that the model measures in pixels: from
-        the lists (``path,label,width,height``), else from the images, if they lie in the folder. A line says
-        which side has none; a model that needs them says what to give.
-        """
-        sides = (
-            ("query", "query", self.queries, self.ground_truth.qimlist),
-            ("database", "gallery", self.gallery, self.ground_truth.imlist),
-        )
-        for side, split, file, names in sides:
-            if side in model.reads_size and isinstance(file, DescriptorFile) and file.sizes is None:
-                sizes = _sizes(self.folder, split, names)
-                if sizes is not None and len(sizes) == len(file):
-                    file.with_sizes(sizes)
-                else:
-                    log.info("%s: sizes of %s images are not known", self.folder.path, split)
-        return self
-
-
-def _sizes(folder: DatasetFolder, split: str, names: Sequence[str]) -> np.ndarray | None:
-    """float32 [n, 2] of a split's images; None where neither its list nor its images tell them.
-
-    names: of the images, where there is no list of their paths.
-    """
-    listed = folder.image_list(split)
-    if listed.is_file():
-        sizes = listed_sizes(listed)
-        if sizes is not None:
-            return sizes
-        names = [image.path for image in read_list(listed)]
-    found = (file_sizes(folder.path / place, names) for place in _IMAGES) if names else ()
-    return next((sizes for sizes in found if sizes is not None), None)
 
 
 def open_test_set(
@@ -137,7 +95,7 @@ def open_test_set(
             f"{shortlist_file}: {len(entries.ids)} queries, but {len(truth.queries)} in the ground truth"
         )
     test = TestSet(folder, truth_file, shortlist_file, truth, entries, queries, gallery)
-    return test.with_vectors_for(model).with_sizes_for(model)
+    return test.prepared_for(model)
 
 
 def _search(database: Database, queries: Path) -> Shortlist:
