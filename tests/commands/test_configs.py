@@ -55,7 +55,9 @@ def composed(name, *overrides):
 
 def test_there_is_a_test_for_every_group():
     assert {path.name for path in CONF.iterdir() if path.is_dir()} == {
-        "benchmark",  # test_benchmark_files.py; this and the next are no groups of Hydra's
+        "bench",  # tests/bench/test_suite.py; this and the next three are no groups of Hydra's
+        "benchmark",  # test_benchmark_files.py
+        "cascades",  # tests/chains/test_cascade.py
         "classes",  # test_class_protocols.py
         "dataset",
         "descriptors",
@@ -741,7 +743,12 @@ def test_flags_may_stand_between_overrides():
 
 
 def test_the_groups_are_the_folders_of_conf():
-    folders = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()} - {"benchmark", "classes"}
+    folders = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()} - {
+        "bench",
+        "benchmark",
+        "cascades",
+        "classes",
+    }
     assert sorted(folders) == list(GROUPS)
 
 
