@@ -192,7 +192,8 @@ def _try(model: Similarity, files: Files) -> None:
     for file, database in ((files.queries, False), (files.gallery, True)):
         if file is None or not len(file):
             return
-        local = file.read([0], slots_read(model, file, _TRIED), locations=model.reads_locations)
+        count = slots_read(model, file, min(_TRIED, file.slots))
+        local = file.read([0], min(count, file.slots), locations=model.reads_locations)
         sides.append(encode_side(model.eval(), local, database=database))
     if isinstance(model, PairSimilarity):
         model.score_encoded(*(model.encode(side) for side in sides))

@@ -61,10 +61,8 @@ def _bench(args: argparse.Namespace) -> None:
     folder = Path(args.suite)
     if folder.is_dir():
         suite = folder_suite(folder, args.name, args.validation, args.benchmark)
-    elif args.name or args.validation:
-        raise AmesError(
-            "--name and --validation belong to the folder of a data set: a suite says both itself"
-        )
+    elif args.name or args.validation or args.benchmark:
+        raise AmesError("--name, --validation and --benchmark belong to a folder: a suite says them itself")
     else:
         suite = read_suite(args.suite)
     if args.out.exists() and not args.out.is_dir():
