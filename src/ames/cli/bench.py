@@ -51,7 +51,7 @@ def register(commands: Any) -> None:
 
 def _bench(args: argparse.Namespace) -> None:
     from ames.bench.run import run_suite
-    from ames.bench.suite import folder_suite, read_suite
+    from ames.bench.suite import folder_suite, list_suites, read_suite
     from ames.errors import AmesError
     from ames.reporting.tables import format_table
     from ames.reranking.scorer import ComputeConfig
@@ -59,7 +59,7 @@ def _bench(args: argparse.Namespace) -> None:
     tell_progress(args)
     check_device(args.device)
     folder = Path(args.suite)
-    if folder.is_dir():
+    if folder.is_dir() and args.suite not in list_suites():  # ./landmarks is a folder of this name
         suite = folder_suite(folder, args.name, args.validation, args.benchmark)
     elif args.name or args.validation or args.benchmark:
         raise AmesError("--name, --validation and --benchmark belong to a folder: a suite says them itself")
