@@ -9,13 +9,13 @@ from typing import Any
 
 from ames.config.classes import class_protocol, published_sizes
 from ames.config.launch import CONF
-from ames.config.yaml_files import as_tuples, check_keys, read_yaml
 from ames.datasets.benchmarks.readers import READERS
 from ames.errors import AmesError, unknown
 from ames.evaluation.benchmarks import Benchmark
 from ames.evaluation.class_protocol import ClassProtocol
 from ames.evaluation.protocols import KNOWN, Protocol
 from ames.evaluation.recognition import RecognitionRule, rules_of
+from ames.io.yaml_files import as_tuples, check_keys, named_file, names_in, read_yaml
 
 FOLDER = Path(CONF) / "benchmark"
 _TEXTS = {"title", "source"}
@@ -28,17 +28,12 @@ SELF_KEY = "junk"  # where a set whose queries are in its gallery has each query
 
 def benchmark_names() -> list[str]:
     """Return the names of the files of conf/benchmark."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    return names_in(FOLDER)
 
 
 def benchmark(name: str) -> Benchmark:
     """Return a benchmark of conf/benchmark, or of another file, NAME.yaml. AmesError for an unknown name."""
-    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
-    if path.parent == FOLDER and not path.is_file():
-        raise AmesError(
-            unknown("benchmark", name, benchmark_names(), hint="a file is given by its path, FILE.yaml")
-        )
-    return read_benchmark(path)
+    return read_benchmark(named_file(FOLDER, name, "benchmark"))
 
 
 def read_benchmark(path: Path) -> Benchmark:

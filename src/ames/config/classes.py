@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ames.config.launch import CONF
-from ames.config.yaml_files import as_tuples, check_keys, read_yaml
 from ames.datasets.classes.class_set import SPLITS
 from ames.errors import AmesError, unknown
 from ames.evaluation.class_protocol import ClassProtocol
+from ames.io.yaml_files import as_tuples, check_keys, read_yaml
 
 FOLDER = Path(CONF) / "classes"
 _KEYS = {"reader", "published", "protocol"}
