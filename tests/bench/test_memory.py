@@ -1,0 +1,39 @@
+"""Peaks of memory."""
+
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from ames.bench.memory import PeakMemory
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone tells the numbers")
+
+
+@linux
+def test_memory_that_is_given_back_counts_at_its_peak():
+    with PeakMemory() as memory:
+        held = np.ones(20 << 20, np.uint8)
+        time.sleep(0.05)
+        del held
+    assert 18 < memory.added_mb < 30
+
+
+@linux
+def test_free_memory_of_earlier_work_does_not_hide_new_memory():
+    for _ in range(2):
+        with PeakMemory() as memory:
+            held = [np.ones(100_000, np.uint8) for _ in range(200)]  # from the heap, not mapped one by one
+            time.sleep(0.05)
+            del held
+        assert 18 < memory.added_mb < 30
+
+
+@linux
+def test_mapped_files_do_not_count(tmp_path):
+    np.save(tmp_path / "x.npy", np.ones(30 << 20, np.uint8))
+    with PeakMemory() as memory:
+        assert np.load(tmp_path / "x.npy", mmap_mode="r").sum() == 30 << 20
+        time.sleep(0.05)
+    assert memory.added_mb < 10
