@@ -16,9 +16,9 @@ _INTERVAL = 0.01  # seconds between samples
 class PeakMemory:
     """Measures what a block adds to this process's memory at its peak, in megabytes: ``added_mb``.
 
-    Pages of mapped files do not count: they are the system's cache, and stay after a first reading. Memory that
-    is free, but not given back, is given back before. The peak is sampled every 10 milliseconds. Linux alone
-    tells the numbers; elsewhere ``added_mb`` is None.
+    Pages of mapped files do not count: they are the system's cache, and stay after a first reading. Memory
+    that is free, but not given back, is given back before. The peak is sampled every 10 milliseconds. Linux
+    alone tells the numbers; elsewhere ``added_mb`` is None.
     """
 
     added_mb: float | None = None
