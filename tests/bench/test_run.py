@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ames.bench import cells
+from ames.bench import run as module
 from ames.bench.run import run_suite
 from ames.bench.suite import parse_suite
 from ames.chains.chain import parse_chain
@@ -149,6 +150,23 @@ def test_what_is_measured_is_kept(root, tmp_path, monkeypatch):
     assert measured[4:] == ["alpha-QE"]
 
 
+def test_a_cascade_is_found_again_when_it_was_asked_otherwise(root, tmp_path, monkeypatch):
+    found, find = [], module.find_cascade
+
+    def noted(spec, *rest, **more):
+        found.append(spec.loss)
+        return find(spec, *rest, **more)
+
+    monkeypatch.setattr(module, "find_cascade", noted)
+    run(root, tmp_path)
+    run(root, tmp_path)
+    assert found == [30]
+    other = {"fast_one": {**CONTENT["cascades"]["fast_one"], "loss": 60}}
+    report, _ = run(root, tmp_path, cascades=other)
+    assert found == [30, 60]
+    assert any("fast_one" in line and "of the time of" in line for line in report.notes["test"])
+
+
 def test_mistakes_are_found_before_anything_is_measured(root, tmp_path, monkeypatch):
     monkeypatch.setattr(cells.Bench, "cell", lambda *given: pytest.fail("measured"))
     late = {**CONTENT["methods"], "last": ["search", "superglobal", "alpha-qe"]}
@@ -157,6 +175,10 @@ def test_mistakes_are_found_before_anything_is_measured(root, tmp_path, monkeypa
     wide = {**CONTENT["methods"], "last": ["search", "rootsift_ames"]}
     with pytest.raises(AmesError, match=r"last, step 2 \(rerank\): .*descriptors are 8-d, but rootsift_ames"):
         run(root, tmp_path, methods=wide)
+    chain_sets.made(tmp_path / "other", keys={"ok": 3, "junk": 1})
+    datasets = {**CONTENT["datasets"], "val": {"folder": str(tmp_path / "other"), "descriptors": "rootsift"}}
+    with pytest.raises(AmesError, match="protocol 'easy', query 0: ground truth has no key 'easy'"):
+        run(root, tmp_path, datasets=datasets)
     datasets = {"test": {"folder": "nowhere", "descriptors": "rootsift"}}
     with pytest.raises(AmesError, match="nowhere: no such folder; dataset test is below --data"):
         run(root, tmp_path, datasets=datasets, cascades={})

@@ -86,6 +86,16 @@ def test_what_a_suite_must_not_say(path, value, message):
         parse_suite(changed(path, value), source="s")
 
 
+def test_two_validation_sets_have_two_suites():
+    content = copy.deepcopy(GOOD)
+    content["datasets"] |= {
+        "three": {"folder": "c", "descriptors": "rootsift", "validation": "four"},
+        "four": {"folder": "d", "descriptors": "rootsift"},
+    }
+    with pytest.raises(AmesError, match="one validation set, not on four, two: make two suites"):
+        parse_suite(content, source="s")
+
+
 def test_generated_data_sets():
     content = changed("datasets/one/folder", None)
     content["datasets"]["one"] |= {"generate": {"landmarks": 3}, "seeds": [0, 1]}

@@ -74,15 +74,10 @@ class Bench:
         return cell
 
     def _key(self, part: Part, chain: Chain) -> str:
-        weights = [
-            sha256(Path(name)) if Path(name).is_file() else name
-            for step in chain.steps
-            if isinstance(step, Rerank)
-            for name in (step.model, step.codes_of or "")
-        ]
+        read = [sha256(path) for step in chain.steps for path in step.reads(part.test.files)]
         asked = [settings_of(step) for step in chain.steps]
         rules = [repr(p) for p in part.protocols]
-        told = [__version__, part.digest, asked, weights, rules, self.compute.precision]
+        told = [__version__, part.digest, asked, read, rules, self.compute.precision]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
     def _measure(self, part: Part, chain: Chain) -> Cell:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ames.bench.find_cascade import find_cascade
 from ames.bench.pictures import draw
 from ames.bench.suite import CascadeSpec, Suite
 from ames.bench.table import comma_separated, dataset_rows, flat, latex, markdown
-from ames.chains.cascade import Cascade, load_cascade
+from ames.chains.cascade import load_cascade
 from ames.chains.chain import Chain
 from ames.errors import AmesError
 from ames.evaluation.protocols import left_out, query_counts
@@ -60,8 +61,11 @@ def run_suite(
     make_data(suite, data, workers=workers, say=say)
     parts = open_parts(suite, data)
     for part in parts:
-        for chain in suite.methods:
-            chain.check(part.test.files)
+        for test in (part.test, part.validation):
+            if test is not None:
+                query_counts(test.ground_truth, part.protocols)  # which says what a ground truth lacks
+                for chain in suite.methods:
+                    chain.check(test.files)
     bench = Bench(out / "cells", compute, say)
     methods, notes = list(suite.methods), []
     for spec in suite.cascades:
@@ -81,10 +85,9 @@ def _found(
     part = parts[0]
     assert part.validation is not None, "the suite has checked it"
     path = out / "cascades" / f"{slug(spec.name)}.yaml"
-    cascade: Cascade
-    if path.is_file():
-        cascade = load_cascade(path)
-    else:
+    key = _key(spec, chain, part)
+    cascade = load_cascade(path) if path.is_file() else None
+    if cascade is None or cascade.found.get("key") != key:
         try:
             cascade = find_cascade(
                 spec,
@@ -97,11 +100,18 @@ def _found(
             )
         except AmesError as error:
             return None, str(error)
+        cascade = replace(cascade, found={**cascade.found, "key": key})
         cascade.save(path)
     share = cascade.found.get("predicted_share_of_time")
     place = part.validation.files.folder.name
     line = f"{spec.name}: {path}, {share:.1%} of the time of {spec.of} predicted on {place}"
     return Chain(spec.name, (*chain.steps[:-1], *cascade.stages)), line
+
+
+def _key(spec: CascadeSpec, chain: Chain, part: Part) -> str:
+    """What a found cascade depends on, as 12 hexadecimal digits."""
+    told = [__version__, repr(spec), repr(chain.steps), [repr(p) for p in part.protocols], part.digest]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
 
 
 def _write(

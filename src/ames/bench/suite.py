@@ -169,8 +169,14 @@ def parse_suite(content: Any, *, source: str) -> Suite:
     suite = Suite(str(content.get("title", Path(source).stem)), datasets, methods, baseline, cascades)
     if not suite.reported:
         raise AmesError(f"{source}: every data set validates another one: none is left to report")
-    if cascades and not all(x.validation for x in suite.reported):
+    validations = {x.validation for x in suite.reported}
+    if cascades and None in validations:
         raise AmesError(f"{source}: cascades are chosen on a validation set: give each data set one")
+    if cascades and len(validations) > 1:
+        listed = ", ".join(sorted(map(str, validations)))
+        raise AmesError(
+            f"{source}: cascades are chosen on one validation set, not on {listed}: make two suites"
+        )
     return suite
 
 

@@ -60,6 +60,9 @@ class Asmk(Step):
     def needed(self) -> Collection[tuple[str, ...]]:
         return [(LOCAL,)] if self.codebook is not None else [(LOCAL,), (OTHER,)]
 
+    def reads(self, files: Files) -> list[Path]:
+        return [] if self.codebook is None else [Path(self.codebook)]
+
     def check(self, files: Files) -> None:
         if not isinstance(files.gallery, DescriptorFile):
             raise AmesError("ASMK reads local descriptors: a database holds a model's codes")

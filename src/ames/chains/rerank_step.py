@@ -87,6 +87,9 @@ class Rerank(Step):
     def needed(self) -> Collection[tuple[str, ...]]:
         return [(LOCAL,), (SHORTLIST, RANKING)]
 
+    def reads(self, files: Files) -> list[Path]:
+        return [path for path in map(Path, (self.model, self.codes_of or "")) if path.is_file()]
+
     def check(self, files: Files) -> None:
         assert files.queries is not None, "the chain has checked it"
         assert files.gallery is not None, "the chain has checked it"

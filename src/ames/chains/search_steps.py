@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from ames.chains.state import Files, State
@@ -61,6 +62,9 @@ class Stored(Step):
         size = None if vectors is None else 4.0 * vectors.width
         found = state.found(self._load(state.files))
         return found if size is None else found.storing("global", size)
+
+    def reads(self, files: Files) -> list[Path]:
+        return [files.folder.find_shortlist(self.file)]
 
     def check(self, files: Files) -> None:
         files.folder.find_shortlist(self.file)

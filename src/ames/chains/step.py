@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from ames.chains.state import Files, State
@@ -39,6 +40,10 @@ class Step(ABC):
     def needed(self) -> Collection[tuple[str, ...]]:
         """Return what must hold before, by the settings."""
         return self.needs
+
+    def reads(self, files: Files) -> list[Path]:
+        """Return the files, besides those of the data set, whose content decides the result."""
+        return []
 
     def check(self, files: Files) -> None:  # noqa: B027 - most steps have nothing to check
         """AmesError where the settings do not fit the files, before anything runs."""
