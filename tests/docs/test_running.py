@@ -26,6 +26,7 @@ NOT_RUN = {
     "make test": "runs this test",
     "pip install": "tests/test_wheel.py runs what is in the wheel",
     "ames prepare data/mine": "needs the weights of a network",
+    "ames bench": "takes ten minutes; tests/bench/test_shipped_suites.py runs it small",
     "ames serve": "runs until it is ended; tests/web runs it",
 }
 MODEL = "epochs=1 model.model_dim=16 model.num_encoder_layers=1 model.dim_feedforward=16"
