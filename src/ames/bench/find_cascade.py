@@ -19,7 +19,7 @@ from ames.evaluation.chains import ChainSet, Heads
 from ames.evaluation.protocols import Protocol, evaluate
 from ames.evaluation.sweep import choose_fusion
 from ames.global_search.shortlist import Shortlist
-from ames.models.base import Similarity
+from ames.models.base import PairSimilarity, Similarity
 from ames.reranking.fusion import Fusion
 from ames.reranking.scorer import ComputeConfig
 
@@ -105,6 +105,8 @@ def describe(step: Rerank) -> str:
 
 def _stage(step: Rerank, state: State, test: ChainSet, protocols: Sequence[Protocol]) -> Stage:
     model, fusion = step.load(test.files)
+    if not isinstance(model, PairSimilarity):
+        raise AmesError(f"{step.model} re-ranks lists: a cascade is found for models of pairs alone")
     start = time.perf_counter()
     heads, cache = step.score(state, model)
     rate = (time.perf_counter() - start) / _count(heads)

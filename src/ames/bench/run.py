@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from ames.bench.find_cascade import find_cascade
 from ames.bench.pictures import draw
 from ames.bench.suite import CascadeSpec, Suite
 from ames.bench.table import comma_separated, dataset_rows, flat, latex, markdown
-from ames.chains.cascade import Cascade, load_cascade
+from ames.chains.cascade import load_cascade
 from ames.chains.chain import Chain
 from ames.errors import AmesError
+from ames.evaluation.chains import lacks_fusion
 from ames.evaluation.protocols import left_out, query_counts
 from ames.io.atomic import atomic_file
 from ames.lanes import usable_cores
@@ -52,16 +53,14 @@ def run_suite(
     """Measure all methods on all data sets of a suite, and write the results below ``out``.
 
     data: the root of the data sets' folders (None: ``out/data``). Every chain is checked against every data
-    set before the first one runs. What is measured already, with the same files, settings and version, is
-    read.
+    set, and its validation set, before the first one runs. What is measured already, with the same files,
+    settings and version, is read.
     """
     compute = compute or ComputeConfig()
     data = out / "data" if data is None else data
     make_data(suite, data, workers=workers, say=say)
     parts = open_parts(suite, data)
-    for part in parts:
-        for chain in suite.methods:
-            chain.check(part.test.files)
+    _check(suite, parts)
     bench = Bench(out / "cells", compute, say)
     methods, notes = list(suite.methods), []
     for spec in suite.cascades:
@@ -73,30 +72,43 @@ def run_suite(
     return _write(suite, parts, cells, out, notes, compute)
 
 
+def _check(suite: Suite, parts: Sequence[Part]) -> None:
+    """AmesError where a method, or a re-ranking of a cascade, does not fit the files that it runs on."""
+    for part in parts:
+        for chain in suite.methods:
+            chain.check(part.test.files)
+            if part.validation is not None and lacks_fusion(chain):
+                chain.check(part.validation.files)
+    for spec in suite.cascades:
+        assert parts[0].validation is not None, "the suite has checked it"
+        before = suite.method(spec.of).steps[:-1]
+        for step in spec.cheap:
+            Chain(spec.name, (*before, step)).check(parts[0].validation.files)
+
+
 def _found(
     spec: CascadeSpec, suite: Suite, parts: Sequence[Part], bench: Bench, out: Path
 ) -> tuple[Chain | None, str]:
     """Return the method of a cascade, found now or earlier, and a line on it; None where there is none."""
-    chain = next(x for x in suite.methods if x.name == spec.of)
-    part = parts[0]
+    chain, part = suite.method(spec.of), parts[0]
     assert part.validation is not None, "the suite has checked it"
     path = out / "cascades" / f"{slug(spec.name)}.yaml"
-    cascade: Cascade
-    if path.is_file():
-        cascade = load_cascade(path)
-    else:
+    asked = {"loss_allowed": spec.loss, "asked": bench.key(part, Chain("", (*chain.steps, *spec.cheap)))}
+    cascade = load_cascade(path) if path.is_file() else None
+    if cascade is None or any(cascade.found.get(key) != value for key, value in asked.items()):
         try:
             cascade = find_cascade(
                 spec,
                 chain,
                 part.validation,
-                part.protocols,
+                part.choosing,
                 compute=bench.compute,
                 score_cache=bench.folder / "scores",
                 say=bench.say,
             )
         except AmesError as error:
             return None, str(error)
+        cascade = replace(cascade, found={**cascade.found, **asked})
         cascade.save(path)
     share = cascade.found.get("predicted_share_of_time")
     place = part.validation.files.folder.name
@@ -167,7 +179,8 @@ def _said(parts: Sequence[Part], extraction: float | None) -> list[str]:
     if first.validation is None:
         lines.append("no validation set: lambda and gamma are those that each model brings")
     else:
-        lines.append(f"lambda, gamma and codebooks are of {first.validation.files.folder.name}")
+        by = ", ".join(protocol.name for protocol in first.choosing)
+        lines.append(f"lambda, gamma and codebooks are of {first.validation.files.folder.name} ({by})")
     if extraction is not None:
         lines.append(f"extraction of a photo: {extraction:.0f} ms")
     counts = query_counts(first.test.ground_truth, first.protocols)

@@ -11,6 +11,7 @@ import yaml
 
 from ames.chains.chain import Chain, parse_chain, read_step
 from ames.chains.rerank_step import Rerank
+from ames.chains.step import LOCAL, OTHER, VECTORS
 from ames.errors import AmesError, first_line, unknown
 from ames.io.package import CONF
 from ames.models.registry import all_shipped_for
@@ -21,6 +22,7 @@ _GIVEN = ("folder", "generate", "seeds", "descriptors", "validation", "protocols
 _DATASET = (*_GIVEN, "benchmark", "ground_truth", "distractors", "database")
 _GENERATE = {"split": str, "landmarks": int, "distractors": int}
 _CASCADE = ("of", "cheap", "loss")
+_FACTS = {VECTORS, LOCAL, OTHER}  # what a data set can have
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +88,10 @@ class Suite:
     def dataset(self, name: str) -> DataSpec:
         """Return a data set by its name."""
         return next(x for x in self.datasets if x.name == name)
+
+    def method(self, name: str) -> Chain:
+        """Return a method by its name."""
+        return next(x for x in self.methods if x.name == name)
 
 
 def list_suites() -> list[str]:
@@ -195,7 +201,9 @@ def _mapping(place: str, value: Any, known: Sequence[str] = ()) -> Mapping[Any, 
 
 
 def _method(source: str, name: str, value: Any) -> Chain:
-    return parse_chain(f"{source}: method {name}", value).named(name)
+    chain = parse_chain(f"{source}: method {name}", value)
+    chain.check_order(_FACTS)
+    return chain.named(name)
 
 
 def _dataset(place: str, name: str, value: Any) -> DataSpec:
@@ -207,11 +215,13 @@ def _dataset(place: str, name: str, value: Any) -> DataSpec:
             f"{place}: descriptors is missing: give the name in the files' names, such as rootsift"
         )
     for key in ("folder", "validation", "primary", "benchmark", "ground_truth", "database"):
-        if not isinstance(found.get(key, ""), str):
-            raise AmesError(f"{place}: {key} is {found[key]!r}: give text")
+        value = found.get(key, "")
+        if not isinstance(value, str) and (value is not None or key == "folder"):
+            raise AmesError(f"{place}: {key} is {value!r}: give text")
     seeds, protocols = found.get("seeds", [0]), found.get("protocols", [])
-    if not isinstance(seeds, list) or not seeds or any(type(x) is not int or x < 0 for x in seeds):
-        raise AmesError(f"{place}: seeds are {seeds!r}: give a list of whole numbers")
+    whole = isinstance(seeds, list) and bool(seeds) and all(type(x) is int and x >= 0 for x in seeds)
+    if not whole or len(set(seeds)) < len(seeds):
+        raise AmesError(f"{place}: seeds are {seeds!r}: give a list of whole numbers, each once")
     if "seeds" in found and "generate" not in found:
         raise AmesError(f"{place}: seeds are of generated landmarks: leave them out")
     if not isinstance(protocols, list) or not all(isinstance(x, str) for x in protocols):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ames.chains.state import Files, State
-from ames.chains.step import LOCAL, RANKING, SHORTLIST, VECTORS, Step
+from ames.chains.step import COSINES, LOCAL, RANKING, SHORTLIST, VECTORS, Step
 from ames.database.store import Database, check_codes, slots_read
 from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError
@@ -60,7 +60,7 @@ class Rerank(Step):
 
     name: ClassVar[str] = "rerank"
     gives: ClassVar = (RANKING,)
-    drops: ClassVar = (SHORTLIST,)
+    drops: ClassVar = (SHORTLIST, COSINES)
     model: str
     codes_of: str | None = None
     num_rerank: int = 100
@@ -103,6 +103,9 @@ class Rerank(Step):
                 )
         _provide(model, files)
         _try(model, files)
+
+    def reads(self, files: Files) -> list[Path]:
+        return [Path(name) for name in (self.model, self.codes_of or "") if Path(name).is_file()]
 
     def load(self, files: Files) -> tuple[Similarity, Fusion]:
         """Return the model, and the fusion of the settings, else what the model brings."""
@@ -194,7 +197,7 @@ def _try(model: Similarity, files: Files) -> None:
             return
         count = slots_read(model, file, min(_TRIED, file.slots))
         local = file.read([0], min(count, file.slots), locations=model.reads_locations)
-        sides.append(encode_side(model.eval(), local, database=database))
+        sides.append(encode_side(model.eval(), local.to(model.device), database=database))
     if isinstance(model, PairSimilarity):
         model.score_encoded(*(model.encode(side) for side in sides))
 

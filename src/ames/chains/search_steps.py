@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from ames.chains.state import Files, State
@@ -64,6 +65,9 @@ class Stored(Step):
 
     def check(self, files: Files) -> None:
         files.folder.find_shortlist(self.file)
+
+    def reads(self, files: Files) -> list[Path]:
+        return [files.folder.find_shortlist(self.file)]
 
     def _load(self, files: Files) -> Shortlist:
         path = files.folder.find_shortlist(self.file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from ames.chains.state import Files, State
@@ -42,3 +43,7 @@ class Step(ABC):
 
     def check(self, files: Files) -> None:  # noqa: B027 - most steps have nothing to check
         """AmesError where the settings do not fit the files, before anything runs."""
+
+    def reads(self, files: Files) -> list[Path]:
+        """Return the files besides descriptors that the result depends on, as they are after ``check``."""
+        return []
