@@ -1,11 +1,14 @@
 """What the steps of a chain compute, against the library's other routes and a twin with loops."""
 
+import copy
+import logging
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from ames.chains import rerank_step
 from ames.chains.chain import parse_chain
 from ames.errors import AmesError
 from ames.evaluation.chains import evaluate_chain, open_chain_set
@@ -15,6 +18,7 @@ from ames.evaluation.sweep import Reranked
 from ames.evaluation.test_set import open_test_set
 from ames.global_search.asmk import search_files
 from ames.global_search.exact import search
+from ames.global_search.shortlist import Shortlist
 from ames.local_search.codebook import train_codebook
 from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import save_weights
@@ -178,3 +182,59 @@ def test_scores_of_an_interrupted_call_are_used_and_the_time_is_not(test, tmp_pa
     again = evaluate_chain(chain, test, REVISITED, score_cache=tmp_path)
     assert again.state.timed
     assert maps(again) == maps(found)
+
+
+def test_global_descriptors_behind_asmk_are_stored(test):
+    """SuperGlobal reads them, though the shortlist needs none."""
+    other = replace(test, files=replace(test.files, other=test.files.gallery))
+    chain = parse_chain("c", [{"asmk": {"words": 16, "k": 20}}, "superglobal"])
+    stored = evaluate_chain(chain, other, REVISITED).state.stored
+    assert stored["global"] == 24.0
+    assert stored["asmk"] > 0
+
+
+def test_packed_files_are_refused_before_anything_runs(tmp_path):
+    folder = chain_sets.made(tmp_path / "set")
+    packed = open_chain_set(folder, other=folder)
+    packed.files.gallery.packed = True
+    with pytest.raises(AmesError, match=r"c, step 1 \(asmk\): .*gallery_local.hdf5: holds packed codes"):
+        parse_chain("c", [{"asmk": {"words": 16}}]).check(packed.files)
+
+
+@pytest.mark.parametrize("method", ["superglobal", "asmk"])
+def test_scores_that_are_no_cosines_do_not_weigh_an_expansion(tmp_path, method):
+    folder = chain_sets.made(tmp_path / "set")
+    stored = Shortlist.load(folder.shortlist)
+    stored.save(tmp_path / "set" / "nn_other.npz", meta={method: {}})
+    chain = parse_chain("c", [{"shortlist": {"file": "nn_other"}}, {"alpha-qe": {"neighbours": 2}}])
+    with pytest.raises(AmesError, match=f"alpha-qe: the stored shortlist has scores of {method}, no cosines"):
+        evaluate_chain(chain, open_chain_set(folder), REVISITED)
+    evaluate_chain(
+        parse_chain("c", ["shortlist", {"alpha-qe": {"neighbours": 2}}]), open_chain_set(folder), REVISITED
+    )
+
+
+def test_a_stored_shortlist_of_the_earlier_formula_is_named(tmp_path, caplog):
+    folder = chain_sets.made(tmp_path / "set")
+    Shortlist.load(folder.shortlist).save(folder.path / "nn_superglobal.npz", meta={"superglobal": {"top": 4}})
+    with caplog.at_level(logging.WARNING):
+        evaluate_chain(
+            parse_chain("c", [{"shortlist": {"file": "nn_superglobal"}}]), open_chain_set(folder), REVISITED
+        )
+    assert caplog.text.count("SuperGlobal formula of an earlier version") == 1
+
+
+def test_a_pair_is_tried_where_the_model_is(test, elvis, monkeypatch):
+    """A chain before this one may have moved the model to a GPU."""
+    model, _ = parse_chain("c", ["search", elvis]).steps[1].load(test.files)
+    seen = []
+
+    def encode(model, local, *, database):
+        seen.append(local.descriptors.device)
+        return local
+
+    monkeypatch.setattr(rerank_step, "encode_side", encode)
+    monkeypatch.setattr(ELViS, "score_encoded", lambda *given: None)
+    monkeypatch.setattr(ELViS, "encode", lambda self, tokens: tokens)
+    rerank_step._try(copy.deepcopy(model).to("meta"), test.files)
+    assert seen == [torch.device("meta")] * 2

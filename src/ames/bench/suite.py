@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ames.chains.chain import Chain, parse_chain, read_step
 from ames.chains.rerank_step import Rerank
 from ames.chains.step import LOCAL, OTHER, VECTORS
-from ames.errors import AmesError, first_line, unknown
+from ames.errors import AmesError, unknown
 from ames.io.package import CONF
+from ames.io.yaml_files import find_yaml, load_yaml, yaml_names
 from ames.models.registry import all_shipped_for
 
 FOLDER = CONF / "bench"
@@ -96,7 +95,7 @@ class Suite:
 
 def list_suites() -> list[str]:
     """Return the names of the suites of conf/bench."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    return yaml_names(FOLDER)
 
 
 def read_suite(name_or_path: str | Path) -> Suite:
@@ -104,19 +103,8 @@ def read_suite(name_or_path: str | Path) -> Suite:
 
     AmesError names the key that is wrong: nothing is computed before the whole file fits.
     """
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        path = FOLDER / f"{name_or_path}.yaml"
-        if not path.is_file():
-            hint = "a file is given by its path, FILE.yaml"
-            raise AmesError(unknown("suite", str(name_or_path), list_suites(), hint=hint))
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise AmesError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise AmesError(f"{path}: not YAML ({first_line(error)})") from error
-    return parse_suite(content, source=str(path))
+    path = find_yaml(FOLDER, name_or_path, "suite")
+    return parse_suite(load_yaml(path), source=str(path))
 
 
 def folder_suite(

@@ -11,9 +11,10 @@ import yaml
 
 from ames.chains.chain import read_step, settings_of
 from ames.chains.rerank_step import Rerank
-from ames.errors import AmesError, first_line, unknown
+from ames.errors import AmesError, unknown
 from ames.io.atomic import atomic_file
 from ames.io.package import CONF
+from ames.io.yaml_files import find_yaml, load_yaml, yaml_names
 
 FOLDER = CONF / "cascades"
 _KEYS = {"descriptors", "stages", "found"}
@@ -51,7 +52,7 @@ class Cascade:
 
 def list_cascades() -> list[str]:
     """Return the names of the cascades of conf/cascades."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    return yaml_names(FOLDER)
 
 
 def load_cascade(name_or_path: str | Path) -> Cascade:
@@ -59,19 +60,8 @@ def load_cascade(name_or_path: str | Path) -> Cascade:
 
     AmesError for an unknown name, and for a file of another form.
     """
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        path = FOLDER / f"{name_or_path}.yaml"
-        if not path.is_file():
-            hint = "a file is given by its path, FILE.yaml"
-            raise AmesError(unknown("cascade", str(name_or_path), list_cascades(), hint=hint))
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise AmesError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise AmesError(f"{path}: not YAML ({first_line(error)})") from error
-    return _parsed(path, content)
+    path = find_yaml(FOLDER, name_or_path, "cascade")
+    return _parsed(path, load_yaml(path))
 
 
 def _parsed(path: Path, content: Any) -> Cascade:

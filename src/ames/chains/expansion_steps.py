@@ -59,7 +59,9 @@ class AlphaExpansion(Step):
         found = state.shortlist
         other = next((method for method in ("superglobal", "asmk") if method in found.meta), None)
         if other is not None:
-            raise AmesError(f"{self.name}: the stored shortlist has scores of {other}, no cosines: take another")
+            raise AmesError(
+                f"{self.name}: the stored shortlist has scores of {other}, no cosines: take another"
+            )
         expanded = like(
             expand_queries(queries, gallery, found, Expansion(self.neighbours, self.alpha)), queries
         )

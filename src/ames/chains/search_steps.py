@@ -13,6 +13,7 @@ from ames.descriptors.vectors import Vectors
 from ames.errors import AmesError
 from ames.global_search.exact import collected, count_entries, search_blocks
 from ames.global_search.shortlist import Shortlist
+from ames.global_search.superglobal import say_earlier_formula
 
 log = logging.getLogger(__name__)
 _ENTRY_BYTES = 12  # of an id and a similarity
@@ -76,6 +77,7 @@ class Stored(Step):
         asked = files.query_vectors if files.queries is None else files.queries
         if asked is not None and len(found.ids) != len(asked):
             raise AmesError(f"{path}: {len(found.ids)} queries, but the data set has {len(asked)}")
+        say_earlier_formula(path, found.meta)
         return found
 
 

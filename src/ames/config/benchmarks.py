@@ -17,6 +17,7 @@ from ames.evaluation.benchmarks import Benchmark
 from ames.evaluation.class_protocol import ClassProtocol
 from ames.evaluation.protocols import KNOWN, Protocol
 from ames.evaluation.recognition import RecognitionRule, rules_of
+from ames.io.yaml_files import find_yaml, yaml_names
 
 FOLDER = Path(CONF) / "benchmark"
 _TEXTS = {"title", "source"}
@@ -28,17 +29,12 @@ _PROTOCOL = {field.name for field in fields(Protocol)}
 
 def benchmark_names() -> list[str]:
     """Return the names of the files of conf/benchmark."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    return yaml_names(FOLDER)
 
 
 def benchmark(name: str) -> Benchmark:
     """Return a benchmark of conf/benchmark, or of another file, NAME.yaml. AmesError for an unknown name."""
-    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
-    if path.parent == FOLDER and not path.is_file():
-        raise AmesError(
-            unknown("benchmark", name, benchmark_names(), hint="a file is given by its path, FILE.yaml")
-        )
-    return read_benchmark(path)
+    return read_benchmark(find_yaml(FOLDER, name, "benchmark"))
 
 
 def read_benchmark(path: Path) -> Benchmark:

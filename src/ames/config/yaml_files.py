@@ -6,20 +6,13 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ames.errors import AmesError, first_line, unknown
+from ames.errors import AmesError, unknown
+from ames.io.yaml_files import load_yaml
 
 
 def read_yaml(path: Path, known: Collection[str]) -> dict[str, Any]:
     """Return the content of a file with keys among ``known``; AmesError for anything else."""
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise AmesError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that is none
-        raise AmesError(f"{path}: not YAML ({first_line(error)})") from error
-    return check_keys(path, "the file", found, known)
+    return check_keys(path, "the file", load_yaml(path), known)
 
 
 def check_keys(path: Path, what: str, values: Any, known: Collection[str]) -> dict[str, Any]:

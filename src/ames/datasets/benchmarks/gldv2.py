@@ -67,7 +67,11 @@ def _solution(path: Path) -> list[tuple[str, list[str], str]]:
     found = []
     for line, fields in rows[1:]:
         images = [] if len(fields) != 3 or fields[1] == "None" else fields[1].split()
-        if len(fields) != 3 or fields[2] not in _USAGES or not all(map(GLDV2_ID.fullmatch, [fields[0], *images])):
+        if (
+            len(fields) != 3
+            or fields[2] not in _USAGES
+            or not all(map(GLDV2_ID.fullmatch, [fields[0], *images]))
+        ):
             raise AmesError(f"{path}: line {line} is not id,images,Usage with Usage {', '.join(_USAGES)}")
         found.append((fields[0], images, fields[2]))
     return found
