@@ -12,11 +12,12 @@ from ames.bench.data import extraction_ms, open_parts
 from ames.bench.run import run_suite
 from ames.bench.suite import parse_suite
 from ames.chains.chain import parse_chain
-from ames.database.build import build_database
+from ames.database.build import Source, compress
 from ames.datasets.layout import DatasetFolder
 from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError
 from ames.local_search.codebook import train_codebook
+from ames.models.chamfer import Chamfer
 from ames.reranking.scorer import ComputeConfig
 from helpers import chain_sets, small_sets
 
@@ -76,6 +77,16 @@ def test_a_method_is_measured_again_when_its_sets_change(root, name):
     else:
         touched(root / name)
     assert key(root, "search") != before
+
+
+def test_databases_do_not_share_what_was_measured(root):
+    source = Source(DescriptorFile(root / "test" / "rootsift_gallery_local.hdf5"))
+    found = set()
+    for count in (2, 5):
+        compress(source, Chamfer(local_dim=8), root / "test" / f"db{count}", desc_num=count)
+        (part,) = parts(root, test={**SETS["test"], "database": f"db{count}"}, val=SETS["val"])
+        found.add(Bench(root, ComputeConfig()).key(part, parse_chain("c", ["search", "chamfer"])))
+    assert len(found) == 2
 
 
 def test_times_of_another_device_are_not_taken(root):
@@ -142,7 +153,9 @@ def test_the_first_figure_is_one_of_the_first_protocol(root, protocols, figure):
 def test_a_cascade_is_searched_for_again_when_what_is_asked_for_changes(root, tmp_path, monkeypatch):
     searched, find = [], run_module.find_cascade
     monkeypatch.setattr(
-        run_module, "find_cascade", lambda spec, *rest, **more: searched.append(spec) or find(spec, *rest, **more)
+        run_module,
+        "find_cascade",
+        lambda spec, *rest, **more: searched.append(spec) or find(spec, *rest, **more),
     )
     exact = {"chamfer": {"num_rerank": 60, "query_desc_num": 5, "db_desc_num": 5}}
 

@@ -3,6 +3,7 @@
 import copy
 import logging
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from ames.chains import rerank_step
 from ames.chains.chain import parse_chain
+from ames.database.store import Database
 from ames.errors import AmesError
 from ames.evaluation.chains import evaluate_chain, open_chain_set
 from ames.evaluation.evaluate import Scoring
@@ -193,6 +195,29 @@ def test_global_descriptors_behind_asmk_are_stored(test):
     assert stored["asmk"] > 0
 
 
+def test_a_global_token_of_a_database_counts_once(test):
+    """Its slots hold the token already."""
+    model = SimpleNamespace(
+        most=None,
+        extra_slots=1,
+        code_bytes=10,
+        fingerprint=lambda: "x",
+        slots_of=lambda count, *, coded: count + 1,
+    )
+    database = object.__new__(Database)
+    database.slots = 6
+    step = parse_chain("c", [{"chamfer": {"db_desc_num": 9}}]).steps[0]
+    state = test.start(REVISITED)
+    for gallery, slots in ((database, 6), (test.files.gallery, 6)):  # five descriptors and a token
+        found = step.storing(replace(state, files=replace(test.files, gallery=gallery)), model)
+        assert list(found.stored.values()) == [10.0 * slots]
+
+
+def test_a_stored_shortlist_is_not_timed(test):
+    found = evaluate_chain(parse_chain("c", ["shortlist"]), test, REVISITED)
+    assert found.state.untimed > found.state.online
+
+
 def test_packed_files_are_refused_before_anything_runs(tmp_path):
     folder = chain_sets.made(tmp_path / "set")
     packed = open_chain_set(folder, other=folder)
@@ -216,7 +241,9 @@ def test_scores_that_are_no_cosines_do_not_weigh_an_expansion(tmp_path, method):
 
 def test_a_stored_shortlist_of_the_earlier_formula_is_named(tmp_path, caplog):
     folder = chain_sets.made(tmp_path / "set")
-    Shortlist.load(folder.shortlist).save(folder.path / "nn_superglobal.npz", meta={"superglobal": {"top": 4}})
+    Shortlist.load(folder.shortlist).save(
+        folder.path / "nn_superglobal.npz", meta={"superglobal": {"top": 4}}
+    )
     with caplog.at_level(logging.WARNING):
         evaluate_chain(
             parse_chain("c", [{"shortlist": {"file": "nn_superglobal"}}]), open_chain_set(folder), REVISITED

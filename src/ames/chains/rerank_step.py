@@ -130,8 +130,10 @@ class Rerank(Step):
 
     def storing(self, state: State, model: Similarity) -> State:
         """Return the state with what an image's codes take."""
-        assert state.files.gallery is not None, "the chain has checked it"
-        count = min(self.counts()[1], model.most or state.files.gallery.slots, state.files.gallery.slots)
+        gallery = state.files.gallery
+        assert gallery is not None, "the chain has checked it"
+        slots = gallery.slots - (model.extra_slots if isinstance(gallery, Database) else 0)
+        count = min(self.counts()[1], model.most or slots, slots)
         codes = f"local {model.fingerprint()[:12]}"
         return state.storing(codes, float(model.slots_of(count, coded=True) * model.code_bytes))
 
