@@ -55,8 +55,8 @@ def test_it_is_the_chain_of_its_stages(here):
         ),
         ("test_dataset.num_rerank=[20]", "test_dataset.num_rerank=[20]: the cascade says it itself"),
         (
-            "dataset@val_dataset=landmarks",
-            "dataset@val_dataset=landmarks: nothing is chosen for a cascade; leave the word out",
+            "dataset@val_dataset=landmarks-val",
+            "dataset@val_dataset=landmarks-val: nothing is chosen for a cascade; leave the word out",
         ),
         ("model_path=x.pt", "model_path=x.pt: the cascade says it itself; leave the word out"),
     ],
