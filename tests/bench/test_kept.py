@@ -16,6 +16,8 @@ from ames.database.build import Source, compress
 from ames.datasets.layout import DatasetFolder
 from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError
+from ames.evaluation.chains import evaluate_chain, open_chain_set, with_fusions
+from ames.evaluation.protocols import EASY, HARD
 from ames.local_search.codebook import train_codebook
 from ames.models.chamfer import Chamfer
 from ames.reranking.scorer import ComputeConfig
@@ -135,6 +137,24 @@ def test_a_set_of_other_keys_chooses(root, tmp_path):
     }
     report = run_suite(parse_suite(content, source="s"), tmp_path / "out", data=root)
     assert "lambda, gamma and codebooks are of other (all)" in report.notes["test"]
+
+
+def test_a_part_of_a_set_chooses_for_another(root, tmp_path):
+    """As the public queries of GLDv2 choose for the private ones: choices are not made on what is reported."""
+    datasets = {
+        "private": {**SETS["test"], "protocols": ["hard"]},
+        "val": {"folder": "test", "descriptors": "rootsift", "protocols": ["easy"]},
+    }
+    chain = ["search", {"chamfer": {"num_rerank": 20}}]
+    content = {"datasets": datasets, "methods": {"Chamfer": chain}}
+    report = run_suite(parse_suite(content, source="s"), tmp_path / "out", data=root)
+    test = open_chain_set(DatasetFolder(root / "test", "rootsift"))
+    chosen = with_fusions(parse_chain("c", chain), test, [EASY])
+    assert chosen != with_fusions(parse_chain("c", chain), test, [HARD])
+    wanted = evaluate_chain(chosen, test, [HARD]).results[HARD].map
+    (row,) = report.rows["private"]
+    assert row["protocols"]["hard"]["mAP"]["mean"] == pytest.approx(wanted, abs=1e-3)
+    assert row["ms"] > 0  # scores of the choice are not those of an interrupted call
 
 
 @pytest.mark.parametrize(

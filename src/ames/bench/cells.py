@@ -25,6 +25,7 @@ from ames.io.atomic import atomic_file
 from ames.reranking.scorer import ComputeConfig
 
 Say = Callable[[str], object]
+VALIDATION = "validation"
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,14 +82,21 @@ class Bench:
         told = [__version__, part.digest, asked, read, rules, how]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
+    @property
+    def scores(self) -> Path:
+        """The folder of scores of an interrupted call; of validation sets in a folder in it, as they may be
+        the same files under other protocols, whose scores would count as known, and not be timed.
+        """
+        return self.folder / "scores"
+
     def _measure(self, part: Part, chain: Chain) -> Cell:
-        scores = self.folder / "scores"
         if part.validation is not None:
+            cache = self.scores / VALIDATION
             chain = with_fusions(
-                chain, part.validation, part.choosing, compute=self.compute, score_cache=scores
+                chain, part.validation, part.choosing, compute=self.compute, score_cache=cache
             )
         with PeakMemory() as memory:
-            state = self._run(part, chain, scores)
+            state = self._run(part, chain)
         truth = part.test.ground_truth
         return Cell(
             figures={p.name: query_figures(state.rankings[p.name].ids, truth, p) for p in part.protocols},
@@ -99,8 +107,8 @@ class Bench:
             chain=[settings_of(step) for step in chain.steps],
         )
 
-    def _run(self, part: Part, chain: Chain, scores: Path) -> State:
-        state = part.test.start(part.protocols, self.compute, scores)
+    def _run(self, part: Part, chain: Chain) -> State:
+        state = part.test.start(part.protocols, self.compute, self.scores)
         done: list[Any] = []
         self._prefixes = {key: kept for key, kept in self._prefixes.items() if key[0] == part.name}
         for step in chain.steps:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ames import __version__
-from ames.bench.cells import Bench, Cell, slug
+from ames.bench.cells import VALIDATION, Bench, Cell, slug
 from ames.bench.data import Part, extraction_ms, make_data, open_parts
 from ames.bench.find_cascade import find_cascade
 from ames.bench.pictures import draw
@@ -68,7 +68,7 @@ def run_suite(
         notes.append(line)
         methods += [] if found is None else [found]
     cells = {part.name: {chain.name: bench.cell(part, chain) for chain in methods} for part in parts}
-    shutil.rmtree(bench.folder / "scores", ignore_errors=True)
+    shutil.rmtree(bench.scores, ignore_errors=True)
     return _write(suite, parts, cells, out, notes, compute)
 
 
@@ -103,7 +103,7 @@ def _found(
                 part.validation,
                 part.choosing,
                 compute=bench.compute,
-                score_cache=bench.folder / "scores",
+                score_cache=bench.scores / VALIDATION,
                 say=bench.say,
             )
         except AmesError as error:
