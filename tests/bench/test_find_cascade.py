@@ -14,6 +14,7 @@ from ames.chains.rerank_step import Rerank
 from ames.errors import AmesError
 from ames.evaluation.chains import evaluate_chain, open_chain_set
 from ames.evaluation.protocols import REVISITED
+from ames.models.base import Similarity
 from ames.reranking.scorer import ComputeConfig
 from helpers import chain_sets
 
@@ -116,3 +117,10 @@ def test_it_is_written_and_read(test, tmp_path, monkeypatch):
     assert cascade.descriptors == "rootsift"
     assert np.isfinite(list(cascade.found["map_cascade"].values())).all()
     assert time.time() - path.stat().st_mtime < 60
+
+
+def test_models_of_lists_are_no_stages(test, monkeypatch):
+    monkeypatch.setattr(Rerank, "load", lambda self, files: (Similarity(), None))
+    monkeypatch.setattr(Chain, "check", lambda self, files: None)
+    with pytest.raises(AmesError, match="chamfer re-ranks lists: a cascade is found for models of pairs"):
+        found_by(test, CHEAP)

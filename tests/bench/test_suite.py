@@ -61,6 +61,7 @@ def changed(path, value):
             ["search", "rootsift_amse"],
             "s: method exact, step 2: step 'rootsift_amse'",
         ),
+        ("methods/exact", ["rootsift_ames"], r"s: method exact, step 1 \(rerank\): needs a shortlist or"),
         ("datasets/one/foldr", "x", "s: dataset one: key 'foldr' does not exist; did you mean folder"),
         ("datasets/one/folder", None, r"s: dataset one: give folder, or generate: {landmarks: NUMBER}"),
         ("datasets/one/descriptors", None, "s: dataset one: descriptors is missing"),
@@ -106,6 +107,15 @@ def test_generated_data_sets():
     content["datasets"]["one"] |= {"generate": {}, "seeds": [-1]}
     with pytest.raises(AmesError, match=r"seeds are \[-1\]: give a list of whole numbers"):
         parse_suite(content, source="s")
+    content["datasets"]["one"]["seeds"] = [1, 1]
+    with pytest.raises(AmesError, match=r"seeds are \[1, 1\]: give a list of whole numbers, each once"):
+        parse_suite(content, source="s")
+
+
+def test_nothing_is_chosen_without_a_validation_set():
+    content = {**GOOD, "cascades": {}}
+    content["datasets"] = {"one": {"folder": "a", "descriptors": "rootsift", "validation": None}}
+    assert parse_suite(content, source="s").dataset("one").validation is None
 
 
 def test_files_that_are_no_suites(tmp_path):

@@ -1,12 +1,17 @@
 """What the steps of a chain compute, against the library's other routes and a twin with loops."""
 
+import copy
+import logging
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from ames.chains import rerank_step
 from ames.chains.chain import parse_chain
+from ames.database.store import Database
 from ames.errors import AmesError
 from ames.evaluation.chains import evaluate_chain, open_chain_set
 from ames.evaluation.evaluate import Scoring
@@ -15,6 +20,7 @@ from ames.evaluation.sweep import Reranked
 from ames.evaluation.test_set import open_test_set
 from ames.global_search.asmk import search_files
 from ames.global_search.exact import search
+from ames.global_search.shortlist import Shortlist
 from ames.local_search.codebook import train_codebook
 from ames.models.chamfer import Chamfer
 from ames.models.checkpoints import save_weights
@@ -178,3 +184,84 @@ def test_scores_of_an_interrupted_call_are_used_and_the_time_is_not(test, tmp_pa
     again = evaluate_chain(chain, test, REVISITED, score_cache=tmp_path)
     assert again.state.timed
     assert maps(again) == maps(found)
+
+
+def test_global_descriptors_behind_asmk_are_stored(test):
+    """SuperGlobal reads them, though the shortlist needs none."""
+    other = replace(test, files=replace(test.files, other=test.files.gallery))
+    chain = parse_chain("c", [{"asmk": {"words": 16, "k": 20}}, "superglobal"])
+    stored = evaluate_chain(chain, other, REVISITED).state.stored
+    assert stored["global"] == 24.0
+    assert stored["asmk"] > 0
+
+
+def test_a_global_token_of_a_database_counts_once(test):
+    """Its slots hold the token already."""
+    model = SimpleNamespace(
+        most=None,
+        extra_slots=1,
+        code_bytes=10,
+        fingerprint=lambda: "x",
+        slots_of=lambda count, *, coded: count + 1,
+    )
+    database = object.__new__(Database)
+    database.slots = 6
+    step = parse_chain("c", [{"chamfer": {"db_desc_num": 9}}]).steps[0]
+    state = test.start(REVISITED)
+    for gallery, slots in ((database, 6), (test.files.gallery, 6)):  # five descriptors and a token
+        found = step.storing(replace(state, files=replace(test.files, gallery=gallery)), model)
+        assert list(found.stored.values()) == [10.0 * slots]
+
+
+def test_a_stored_shortlist_is_not_timed(test):
+    found = evaluate_chain(parse_chain("c", ["shortlist"]), test, REVISITED)
+    assert found.state.untimed > found.state.online
+
+
+def test_packed_files_are_refused_before_anything_runs(tmp_path):
+    folder = chain_sets.made(tmp_path / "set")
+    packed = open_chain_set(folder, other=folder)
+    packed.files.gallery.packed = True
+    with pytest.raises(AmesError, match=r"c, step 1 \(asmk\): .*gallery_local.hdf5: holds packed codes"):
+        parse_chain("c", [{"asmk": {"words": 16}}]).check(packed.files)
+
+
+@pytest.mark.parametrize("method", ["superglobal", "asmk"])
+def test_scores_that_are_no_cosines_do_not_weigh_an_expansion(tmp_path, method):
+    folder = chain_sets.made(tmp_path / "set")
+    stored = Shortlist.load(folder.shortlist)
+    stored.save(tmp_path / "set" / "nn_other.npz", meta={method: {}})
+    chain = parse_chain("c", [{"shortlist": {"file": "nn_other"}}, {"alpha-qe": {"neighbours": 2}}])
+    with pytest.raises(AmesError, match=f"alpha-qe: the stored shortlist has scores of {method}, no cosines"):
+        evaluate_chain(chain, open_chain_set(folder), REVISITED)
+    evaluate_chain(
+        parse_chain("c", ["shortlist", {"alpha-qe": {"neighbours": 2}}]), open_chain_set(folder), REVISITED
+    )
+
+
+def test_a_stored_shortlist_of_the_earlier_formula_is_named(tmp_path, caplog):
+    folder = chain_sets.made(tmp_path / "set")
+    Shortlist.load(folder.shortlist).save(
+        folder.path / "nn_superglobal.npz", meta={"superglobal": {"top": 4}}
+    )
+    with caplog.at_level(logging.WARNING):
+        evaluate_chain(
+            parse_chain("c", [{"shortlist": {"file": "nn_superglobal"}}]), open_chain_set(folder), REVISITED
+        )
+    assert caplog.text.count("SuperGlobal formula of an earlier version") == 1
+
+
+def test_a_pair_is_tried_where_the_model_is(test, elvis, monkeypatch):
+    """A chain before this one may have moved the model to a GPU."""
+    model, _ = parse_chain("c", ["search", elvis]).steps[1].load(test.files)
+    seen = []
+
+    def encode(model, local, *, database):
+        seen.append(local.descriptors.device)
+        return local
+
+    monkeypatch.setattr(rerank_step, "encode_side", encode)
+    monkeypatch.setattr(ELViS, "score_encoded", lambda *given: None)
+    monkeypatch.setattr(ELViS, "encode", lambda self, tokens: tokens)
+    rerank_step._try(copy.deepcopy(model).to("meta"), test.files)
+    assert seen == [torch.device("meta")] * 2

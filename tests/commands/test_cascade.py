@@ -54,6 +54,10 @@ def test_it_is_the_chain_of_its_stages(here):
             "cascade fast: for rootsift descriptors, not dinov2: give",
         ),
         ("test_dataset.num_rerank=[20]", "test_dataset.num_rerank=[20]: the cascade says it itself"),
+        (
+            "dataset@val_dataset=landmarks-val",
+            "dataset@val_dataset=landmarks-val: nothing is chosen for a cascade; leave the word out",
+        ),
         ("model_path=x.pt", "model_path=x.pt: the cascade says it itself; leave the word out"),
     ],
 )

@@ -74,6 +74,13 @@ def test_a_cascade_of_another_model_is_refused(made):
         Retriever.open(made / "index", cascade="nonesuch")
 
 
+def test_two_collections_do_not_share_a_model(made):
+    """One of them may be opened on another device."""
+    first, second = (Retriever.open(made / "index", cascade=made / "fast.yaml").stages for _ in range(2))
+    for one, other in zip(first.stages, second.stages, strict=True):
+        assert one.reranker.model is not other.reranker.model
+
+
 def test_the_command(made, capsys):
     words = ["search", str(made / "index"), str(made / "query.png"), "--top", "2"]
     assert main([*words, "--cascade", str(made / "fast.yaml")]) == 0

@@ -13,19 +13,19 @@ from typing import Any
 import numpy as np
 
 from ames import __version__
-from ames.bench.data import Part
+from ames.bench.data import Part, mark
 from ames.bench.memory import PeakMemory
 from ames.chains.chain import Chain, run, settings_of
 from ames.chains.rerank_step import Rerank
 from ames.chains.state import State
 from ames.evaluation.chains import with_fusions
-from ames.evaluation.protocol_figures import query_figures
+from ames.evaluation.protocol_figures import mean_figures, query_figures
 from ames.io.archives import reading_npz
 from ames.io.atomic import atomic_file
-from ames.io.hashing import sha256
 from ames.reranking.scorer import ComputeConfig
 
 Say = Callable[[str], object]
+VALIDATION = "validation"
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,32 +62,41 @@ class Bench:
 
     def cell(self, part: Part, chain: Chain) -> Cell:
         """Return the cell of a method, measured now or earlier with the same files, settings and version."""
-        path = self.folder / part.name / f"{slug(chain.name)}-{self._key(part, chain)}.npz"
+        path = self.folder / part.name / f"{slug(chain.name)}-{self.key(part, chain)}.npz"
         if path.is_file():
             return _load(path)
         cell = self._measure(part, chain)
         _save(path, cell, chain.name)
         protocol, figure = part.primary
-        mean = np.nanmean(cell.figures[protocol.name][figure])
+        mean = mean_figures(cell.figures[protocol.name])[figure]
         took = "interrupted, not timed" if cell.online_ms is None else f"{cell.online_ms:.1f} ms per query"
         self.say(f"{part.name}: {chain.name}: {protocol.name} {figure} {mean:.1f}; {took}")
         return cell
 
-    def _key(self, part: Part, chain: Chain) -> str:
-        read = [sha256(path) for step in chain.steps for path in step.reads(part.test.files)]
+    def key(self, part: Part, chain: Chain) -> str:
+        """Return 12 hexadecimal digits of all that figures and times of a method depend on."""
+        read = [mark(path) for test in part.sets for step in chain.steps for path in step.reads(test.files)]
         asked = [settings_of(step) for step in chain.steps]
-        rules = [repr(p) for p in part.protocols]
-        told = [__version__, part.digest, asked, read, rules, self.compute.precision]
+        rules = [repr(p) for p in (*part.protocols, *part.choosing)]
+        how = [self.compute.precision, *self.compute.devices]
+        told = [__version__, part.digest, asked, read, rules, how]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
+    @property
+    def scores(self) -> Path:
+        """The folder of scores of an interrupted call; of validation sets in a folder in it, as they may be
+        the same files under other protocols, whose scores would count as known, and not be timed.
+        """
+        return self.folder / "scores"
+
     def _measure(self, part: Part, chain: Chain) -> Cell:
-        scores = self.folder / "scores"
         if part.validation is not None:
+            cache = self.scores / VALIDATION
             chain = with_fusions(
-                chain, part.validation, part.protocols, compute=self.compute, score_cache=scores
+                chain, part.validation, part.choosing, compute=self.compute, score_cache=cache
             )
         with PeakMemory() as memory:
-            state = self._run(part, chain, scores)
+            state = self._run(part, chain)
         truth = part.test.ground_truth
         return Cell(
             figures={p.name: query_figures(state.rankings[p.name].ids, truth, p) for p in part.protocols},
@@ -98,9 +107,10 @@ class Bench:
             chain=[settings_of(step) for step in chain.steps],
         )
 
-    def _run(self, part: Part, chain: Chain, scores: Path) -> State:
-        state = part.test.start(part.protocols, self.compute, scores)
+    def _run(self, part: Part, chain: Chain) -> State:
+        state = part.test.start(part.protocols, self.compute, self.scores)
         done: list[Any] = []
+        self._prefixes = {key: kept for key, kept in self._prefixes.items() if key[0] == part.name}
         for step in chain.steps:
             if isinstance(step, Rerank):
                 state = run(step, state)

@@ -12,13 +12,14 @@ from typing import Any
 from ames.backbones import is_backbone
 from ames.bench.suite import DataSpec, Suite
 from ames.config.benchmarks import benchmark
+from ames.database.manifest import NAME
 from ames.datasets.landmarks.build import Parameters, make_landmarks
 from ames.datasets.layout import DatasetFolder
 from ames.datasets.lists import read_list
 from ames.descriptors.local import recorded
 from ames.errors import AmesError
 from ames.evaluation.chains import ChainSet, open_chain_set
-from ames.evaluation.protocols import Protocol, choose_protocols
+from ames.evaluation.protocols import Protocol, choose_protocols, query_counts
 from ames.evaluation.query_time import query_ms, spread
 from ames.extraction.base import ImageRegion
 from ames.extraction.config import ExtractionConfig
@@ -36,13 +37,16 @@ TIMED = 20  # images whose extraction is timed
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A data set of one seed, opened. validation: the set that choices are made on, None: there is none."""
+    """A data set of one seed, opened. validation: the set that choices are made on, None: there is none;
+    choosing: by which protocols.
+    """
 
     spec: DataSpec
     seed: int
     test: ChainSet
     protocols: tuple[Protocol, ...]
     validation: ChainSet | None
+    choosing: tuple[Protocol, ...] = ()
 
     @property
     def name(self) -> str:
@@ -61,26 +65,38 @@ class Part:
         if wanted not in names:
             raise AmesError(f"dataset {self.spec.name}: primary {wanted!r} is none of {', '.join(names)}")
         protocol = self.protocols[names.index(wanted)]
-        return protocol, protocol.ap_name if rule is None or wanted != usual else rule.primary
+        of_rule = rule is not None and wanted == rule.primary_protocol
+        return protocol, rule.primary if rule is not None and of_rule else protocol.ap_name
+
+    @property
+    def sets(self) -> tuple[ChainSet, ...]:
+        """The set itself, and its validation set."""
+        return (self.test,) if self.validation is None else (self.test, self.validation)
 
     @property
     def digest(self) -> str:
-        """What results on it depend on: its files, their sizes and times of change, and the ground truth."""
-        parts = [sha256(self.test.ground_truth_file)]
-        for test in (self.test, self.validation):
-            for path in files_of(test):
-                status = path.stat()
-                parts.append(f"{path.name} {status.st_size} {status.st_mtime_ns}")
+        """What results on it depend on: its files, their sizes and times of change, and ground truths."""
+        parts = []
+        for test in self.sets:
+            parts += [sha256(test.ground_truth_file), *map(mark, files_of(test))]
         return " ".join(parts)
 
 
-def files_of(test: ChainSet | None) -> list[Path]:
-    """Return the files of descriptors of a set."""
-    if test is None:
-        return []
+def mark(path: Path) -> str:
+    """Return the name of a file, its size and its time of change."""
+    status = path.stat()
+    return f"{path.name} {status.st_size} {status.st_mtime_ns}"
+
+
+def files_of(test: ChainSet) -> list[Path]:
+    """Return the files of descriptors of a set, the manifest of a database, and the lists, which may have
+    the sizes of images.
+    """
     files = test.files
     found = [x.path for x in (files.queries, files.gallery, files.other) if x is not None]
     found += [Path(x.sources[0]) for x in (files.query_vectors, files.gallery_vectors) if x is not None]
+    found += [files.folder.image_list(split) for split in ("query", "gallery")]
+    found = [path / NAME if path.is_dir() else path for path in found]
     return [path for path in found if path.is_file()]
 
 
@@ -116,7 +132,7 @@ def place(spec: DataSpec, seed: int, root: Path) -> DatasetFolder:
 
 def open_parts(suite: Suite, root: Path) -> list[Part]:
     """Open every data set of the table, with its validation set; AmesError where files disagree."""
-    parts = []
+    parts: list[Part] = []
     for spec in suite.reported:
         aside = None if spec.validation is None else suite.dataset(spec.validation)
         other = None if aside is None else place(aside, aside.seeds[0], root)
@@ -124,8 +140,11 @@ def open_parts(suite: Suite, root: Path) -> list[Part]:
         for seed in spec.seeds:
             test = _open(spec, place(spec, seed, root), other)
             protocols = _protocols(spec, test)
-            part = Part(spec, seed, test, protocols, chosen_on)
+            choosing = () if aside is None or chosen_on is None else _choosing(protocols, aside, chosen_on)
+            part = Part(spec, seed, test, protocols, chosen_on, choosing)
             _ = part.primary
+            if any(part.name == other.name for other in parts):
+                raise AmesError(f"dataset {spec.name}: another one is called {part.name}, too: rename it")
             parts.append(part)
     return parts
 
@@ -135,6 +154,17 @@ def _protocols(spec: DataSpec, test: ChainSet) -> tuple[Protocol, ...]:
         return choose_protocols(test.ground_truth, spec.protocols)
     rule = benchmark(spec.benchmark)
     return tuple(map(rule.protocol, spec.protocols)) if spec.protocols else rule.protocols
+
+
+def _choosing(protocols: tuple[Protocol, ...], spec: DataSpec, test: ChainSet) -> tuple[Protocol, ...]:
+    """The protocols that the suite gives the validation set, else the reported set's, else those that fit."""
+    if not spec.protocols and spec.benchmark is None:
+        try:
+            query_counts(test.ground_truth, protocols)
+        except AmesError:  # other keys, or too few queries for a part of them
+            return choose_protocols(test.ground_truth)
+        return protocols
+    return _protocols(spec, test)
 
 
 def _open(spec: DataSpec, folder: DatasetFolder, other: DatasetFolder | None) -> ChainSet:
@@ -151,17 +181,17 @@ def _open(spec: DataSpec, folder: DatasetFolder, other: DatasetFolder | None) ->
 def extraction_ms(part: Part, kept: Path) -> float | None:
     """Return the median milliseconds of the extraction of an image, one at a time, reading included.
 
-    kept: a file that holds an earlier measurement of the same descriptors. None where the images are not
-    there, or where the descriptors' backbone, or its weights, are not.
+    kept: the file of an earlier measurement, which is taken if it is of the same descriptors. None where the
+    images are not there, or where the descriptors' backbone, or its weights, are not.
     """
     folder = part.test.files.folder
     listed, local = folder.image_list("query"), folder.local("query")
-    if kept.is_file():
-        found = json.loads(kept.read_text()).get("ms")
-        return None if found is None else float(found)
     backbone = recorded(local).provenance.get("backbone") if local.is_file() else None
     if backbone is None or not is_backbone(str(backbone)) or not listed.is_file():
         return None
+    measured = json.loads(kept.read_text()) if kept.is_file() else {}
+    if measured.get("of") == mark(local):
+        return None if measured["ms"] is None else float(measured["ms"])
     names = [item.path for item in read_list(listed)]
     regions = spread(Images(folder.path, names, None).photos(0), TIMED)
     regions = [x for x in regions if _there(x)]
@@ -172,7 +202,7 @@ def extraction_ms(part: Part, kept: Path) -> float | None:
     except AmesError as error:
         log.info("no time of extraction: %s", error)
     with atomic_file(kept) as file:
-        file.write(json.dumps({"ms": ms, "backbone": backbone}).encode())
+        file.write(json.dumps({"ms": ms, "backbone": backbone, "of": mark(local)}).encode())
     return ms
 
 

@@ -106,7 +106,7 @@ def describe(step: Rerank) -> str:
 def _stage(step: Rerank, state: State, test: ChainSet, protocols: Sequence[Protocol]) -> Stage:
     model, fusion = step.load(test.files)
     if not isinstance(model, PairSimilarity):
-        raise AmesError(f"{step.model} reads lists: a cascade is found of models that score pairs")
+        raise AmesError(f"{step.model} re-ranks lists: a cascade is found for models of pairs alone")
     start = time.perf_counter()
     heads, cache = step.score(state, model)
     rate = (time.perf_counter() - start) / _count(heads)

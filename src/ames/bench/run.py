@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ames import __version__
-from ames.bench.cells import Bench, Cell, slug
+from ames.bench.cells import VALIDATION, Bench, Cell, slug
 from ames.bench.data import Part, extraction_ms, make_data, open_parts
 from ames.bench.find_cascade import find_cascade
 from ames.bench.pictures import draw
@@ -21,6 +20,7 @@ from ames.bench.table import comma_separated, dataset_rows, flat, latex, markdow
 from ames.chains.cascade import load_cascade
 from ames.chains.chain import Chain
 from ames.errors import AmesError
+from ames.evaluation.chains import lacks_fusion
 from ames.evaluation.protocols import left_out, query_counts
 from ames.io.atomic import atomic_file
 from ames.lanes import usable_cores
@@ -53,19 +53,14 @@ def run_suite(
     """Measure all methods on all data sets of a suite, and write the results below ``out``.
 
     data: the root of the data sets' folders (None: ``out/data``). Every chain is checked against every data
-    set before the first one runs. What is measured already, with the same files, settings and version, is
-    read.
+    set, and its validation set, before the first one runs. What is measured already, with the same files,
+    settings and version, is read.
     """
     compute = compute or ComputeConfig()
     data = out / "data" if data is None else data
     make_data(suite, data, workers=workers, say=say)
     parts = open_parts(suite, data)
-    for part in parts:
-        for test in (part.test, part.validation):
-            if test is not None:
-                query_counts(test.ground_truth, part.protocols)  # which says what a ground truth lacks
-                for chain in suite.methods:
-                    chain.check(test.files)
+    _check(suite, parts)
     bench = Bench(out / "cells", compute, say)
     methods, notes = list(suite.methods), []
     for spec in suite.cascades:
@@ -73,45 +68,52 @@ def run_suite(
         notes.append(line)
         methods += [] if found is None else [found]
     cells = {part.name: {chain.name: bench.cell(part, chain) for chain in methods} for part in parts}
-    shutil.rmtree(bench.folder / "scores", ignore_errors=True)
+    shutil.rmtree(bench.scores, ignore_errors=True)
     return _write(suite, parts, cells, out, notes, compute)
+
+
+def _check(suite: Suite, parts: Sequence[Part]) -> None:
+    """AmesError where a method, or a re-ranking of a cascade, does not fit the files that it runs on."""
+    for part in parts:
+        for chain in suite.methods:
+            chain.check(part.test.files)
+            if part.validation is not None and lacks_fusion(chain):
+                chain.check(part.validation.files)
+    for spec in suite.cascades:
+        assert parts[0].validation is not None, "the suite has checked it"
+        before = suite.method(spec.of).steps[:-1]
+        for step in spec.cheap:
+            Chain(spec.name, (*before, step)).check(parts[0].validation.files)
 
 
 def _found(
     spec: CascadeSpec, suite: Suite, parts: Sequence[Part], bench: Bench, out: Path
 ) -> tuple[Chain | None, str]:
     """Return the method of a cascade, found now or earlier, and a line on it; None where there is none."""
-    chain = next(x for x in suite.methods if x.name == spec.of)
-    part = parts[0]
+    chain, part = suite.method(spec.of), parts[0]
     assert part.validation is not None, "the suite has checked it"
     path = out / "cascades" / f"{slug(spec.name)}.yaml"
-    key = _key(spec, chain, part)
+    asked = {"loss_allowed": spec.loss, "asked": bench.key(part, Chain("", (*chain.steps, *spec.cheap)))}
     cascade = load_cascade(path) if path.is_file() else None
-    if cascade is None or cascade.found.get("key") != key:
+    if cascade is None or any(cascade.found.get(key) != value for key, value in asked.items()):
         try:
             cascade = find_cascade(
                 spec,
                 chain,
                 part.validation,
-                part.protocols,
+                part.choosing,
                 compute=bench.compute,
-                score_cache=bench.folder / "scores",
+                score_cache=bench.scores / VALIDATION,
                 say=bench.say,
             )
         except AmesError as error:
             return None, str(error)
-        cascade = replace(cascade, found={**cascade.found, "key": key})
+        cascade = replace(cascade, found={**cascade.found, **asked})
         cascade.save(path)
     share = cascade.found.get("predicted_share_of_time")
     place = part.validation.files.folder.name
     line = f"{spec.name}: {path}, {share:.1%} of the time of {spec.of} predicted on {place}"
     return Chain(spec.name, (*chain.steps[:-1], *cascade.stages)), line
-
-
-def _key(spec: CascadeSpec, chain: Chain, part: Part) -> str:
-    """What a found cascade depends on, as 12 hexadecimal digits."""
-    told = [__version__, repr(spec), repr(chain.steps), [repr(p) for p in part.protocols], part.digest]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
 
 
 def _write(
@@ -177,7 +179,8 @@ def _said(parts: Sequence[Part], extraction: float | None) -> list[str]:
     if first.validation is None:
         lines.append("no validation set: lambda and gamma are those that each model brings")
     else:
-        lines.append(f"lambda, gamma and codebooks are of {first.validation.files.folder.name}")
+        by = ", ".join(protocol.name for protocol in first.choosing)
+        lines.append(f"lambda, gamma and codebooks are of {first.validation.files.folder.name} ({by})")
     if extraction is not None:
         lines.append(f"extraction of a photo: {extraction:.0f} ms")
     counts = query_counts(first.test.ground_truth, first.protocols)

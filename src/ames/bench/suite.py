@@ -9,6 +9,7 @@ from typing import Any
 
 from ames.chains.chain import Chain, parse_chain, read_step
 from ames.chains.rerank_step import Rerank
+from ames.chains.step import LOCAL, OTHER, VECTORS
 from ames.errors import AmesError, unknown
 from ames.io.package import CONF
 from ames.io.yaml_files import load_yaml, named_file, names_in
@@ -20,6 +21,7 @@ _GIVEN = ("folder", "generate", "seeds", "descriptors", "validation", "protocols
 _DATASET = (*_GIVEN, "benchmark", "ground_truth", "distractors", "database")
 _GENERATE = {"split": str, "landmarks": int, "distractors": int}
 _CASCADE = ("of", "cheap", "loss")
+_FACTS = {VECTORS, LOCAL, OTHER}  # what a data set can have
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +87,10 @@ class Suite:
     def dataset(self, name: str) -> DataSpec:
         """Return a data set by its name."""
         return next(x for x in self.datasets if x.name == name)
+
+    def method(self, name: str) -> Chain:
+        """Return a method by its name."""
+        return next(x for x in self.methods if x.name == name)
 
 
 def list_suites() -> list[str]:
@@ -169,15 +175,21 @@ def parse_suite(content: Any, *, source: str) -> Suite:
     suite = Suite(str(content.get("title", Path(source).stem)), datasets, methods, baseline, cascades)
     if not suite.reported:
         raise AmesError(f"{source}: every data set validates another one: none is left to report")
-    validations = {x.validation for x in suite.reported}
-    if cascades and None in validations:
+    if cascades:
+        _check_validation(source, suite)
+    return suite
+
+
+def _check_validation(source: str, suite: Suite) -> None:
+    """AmesError unless all reported data sets have one validation set, on which cascades are found."""
+    names = {x.validation for x in suite.reported}
+    if None in names:
         raise AmesError(f"{source}: cascades are chosen on a validation set: give each data set one")
-    if cascades and len(validations) > 1:
-        listed = ", ".join(sorted(map(str, validations)))
+    if len(names) > 1:
+        listed = ", ".join(sorted(map(str, names)))
         raise AmesError(
             f"{source}: cascades are chosen on one validation set, not on {listed}: make two suites"
         )
-    return suite
 
 
 def _mapping(place: str, value: Any, known: Sequence[str] = ()) -> Mapping[Any, Any]:
@@ -190,7 +202,9 @@ def _mapping(place: str, value: Any, known: Sequence[str] = ()) -> Mapping[Any, 
 
 
 def _method(source: str, name: str, value: Any) -> Chain:
-    return parse_chain(f"{source}: method {name}", value).named(name)
+    chain = parse_chain(f"{source}: method {name}", value)
+    chain.check_order(_FACTS)
+    return chain.named(name)
 
 
 def _dataset(place: str, name: str, value: Any) -> DataSpec:
@@ -202,11 +216,13 @@ def _dataset(place: str, name: str, value: Any) -> DataSpec:
             f"{place}: descriptors is missing: give the name in the files' names, such as rootsift"
         )
     for key in ("folder", "validation", "primary", "benchmark", "ground_truth", "database"):
-        if not isinstance(found.get(key, ""), str):
-            raise AmesError(f"{place}: {key} is {found[key]!r}: give text")
+        value = found.get(key, "")
+        if not isinstance(value, str) and (value is not None or key == "folder"):
+            raise AmesError(f"{place}: {key} is {value!r}: give text")
     seeds, protocols = found.get("seeds", [0]), found.get("protocols", [])
-    if not isinstance(seeds, list) or not seeds or any(type(x) is not int or x < 0 for x in seeds):
-        raise AmesError(f"{place}: seeds are {seeds!r}: give a list of whole numbers")
+    whole = isinstance(seeds, list) and bool(seeds) and all(type(x) is int and x >= 0 for x in seeds)
+    if not whole or len(set(seeds)) < len(seeds):
+        raise AmesError(f"{place}: seeds are {seeds!r}: give a list of whole numbers, each once")
     if "seeds" in found and "generate" not in found:
         raise AmesError(f"{place}: seeds are of generated landmarks: leave them out")
     if not isinstance(protocols, list) or not all(isinstance(x, str) for x in protocols):

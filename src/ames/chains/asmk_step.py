@@ -13,7 +13,7 @@ from ames.chains.state import Files, State
 from ames.chains.step import LOCAL, OTHER, SHORTLIST, Step
 from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError
-from ames.global_search.asmk import AsmkSearch, index_file, search_index
+from ames.global_search.asmk import AsmkSearch, check_files, index_file, search_index
 from ames.local_search.codebook import Codebook, train_codebook
 from ames.local_search.kernel import Kernel
 
@@ -60,20 +60,14 @@ class Asmk(Step):
     def needed(self) -> Collection[tuple[str, ...]]:
         return [(LOCAL,)] if self.codebook is not None else [(LOCAL,), (OTHER,)]
 
-    def reads(self, files: Files) -> list[Path]:
-        return [] if self.codebook is None else [Path(self.codebook)]
-
     def check(self, files: Files) -> None:
         if not isinstance(files.gallery, DescriptorFile):
             raise AmesError("ASMK reads local descriptors: a database holds a model's codes")
-        if self.codebook is None:
-            return
-        found = Codebook.load(self.codebook)
-        if found.centroids.shape[1] != files.gallery.width:
-            raise AmesError(
-                f"{self.codebook}: words of {found.centroids.shape[1]} dimensions, but "
-                f"{files.gallery.path} has {files.gallery.width}"
-            )
+        sides = [file for file in (files.queries, files.gallery) if file is not None]
+        check_files(None if self.codebook is None else Codebook.load(self.codebook), *sides)
+
+    def reads(self, files: Files) -> list[Path]:
+        return [] if self.codebook is None else [Path(self.codebook)]
 
     def __call__(self, state: State) -> State:
         files, search = state.files, self.search()

@@ -59,12 +59,13 @@ class Chain:
                 raise AmesError(f"{place}: makes a new shortlist, and {makers[made]} would be lost: drop one")
             for choices in step.needed():
                 if not facts.intersection(choices):
-                    raise AmesError(f"{place}: needs {' or '.join(choices)}{_missing(choices, lost)}")
-            for fact in step.drops:
-                if fact in facts:
-                    lost[fact] = f"step {number} ({step.name})"
-                facts.discard(fact)
-            facts.update(step.gives)
+                    raise AmesError(f"{place}: needs {' or '.join(choices)}{_missing(choices, lost, facts)}")
+            for fact in facts.intersection(step.drops):
+                if fact == RANKING:
+                    said = f"the re-ranked list, {makers[fact]}, would be lost"
+                    raise AmesError(f"{place}: {said}: put {step.name} before the first search")
+                lost[fact] = f"step {number} ({step.name})"
+            facts = facts.difference(step.drops).union(step.gives)
             makers |= dict.fromkeys(step.gives, f"that of step {number} ({step.name})")
         if not facts.intersection((SHORTLIST, RANKING)):
             raise AmesError(f"{self.name}: ends without a shortlist: put search after its last step")
@@ -114,13 +115,13 @@ def available(files: Files) -> set[str]:
     return facts
 
 
-def _missing(choices: Sequence[str], lost: Mapping[str, str]) -> str:
+def _missing(choices: Sequence[str], lost: Mapping[str, str], facts: set[str]) -> str:
     """What to do about a missing fact."""
     for fact in choices:
         if fact in lost:
-            return f", and {lost[fact]} has replaced it" + (
-                "" if fact == SHORTLIST and RANKING not in choices else ": put search in between"
-            )
+            listed = facts.intersection((SHORTLIST, RANKING))  # which another search would discard
+            advice = "put it before that step" if listed else "put search in between"
+            return f", and {lost[fact]} has replaced it: {advice}"
     maker = _MAKERS.get(choices[0])
     return f": put {maker} before it" if maker == "search" else "; the data set has none"
 
@@ -145,7 +146,8 @@ def _step(place: str, item: Any) -> Step:
     ((kind, settings),) = item.items()
     settings = {} if settings is None else settings
     if kind not in STEPS and (kind in MODELS or Path(str(kind)).suffix in FILES):
-        settings, kind = {"model": kind, **settings}, Rerank.name
+        settings = {"model": kind, **settings} if isinstance(settings, Mapping) else settings
+        kind = Rerank.name
     if kind not in STEPS:
         raise AmesError(f"{place}: {unknown('step', str(kind), [*STEPS, *MODELS])}")
     return read_step(f"{place} ({kind})", STEPS[kind], settings)

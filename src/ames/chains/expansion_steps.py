@@ -10,8 +10,9 @@ import numpy as np
 
 from ames.chains.search_steps import search_all, vectors
 from ames.chains.state import State
-from ames.chains.step import COSINES, SHORTLIST, VECTORS, Step
+from ames.chains.step import COSINES, RANKING, SHORTLIST, VECTORS, Step
 from ames.descriptors.vectors import Vectors
+from ames.errors import AmesError
 from ames.global_search.build import rerank
 from ames.global_search.expansion import Expansion, augment, expand_queries
 from ames.global_search.superglobal import Reranking
@@ -23,7 +24,7 @@ class Augment(Step):
 
     name: ClassVar[str] = "dba"
     needs: ClassVar = ((VECTORS,),)
-    drops: ClassVar = (SHORTLIST, COSINES)
+    drops: ClassVar = (SHORTLIST, COSINES, RANKING)
     neighbours: int = 10
     alpha: float = 3.0
 
@@ -56,6 +57,11 @@ class AlphaExpansion(Step):
     def __call__(self, state: State) -> State:
         queries, gallery = vectors(state)
         found = state.shortlist
+        other = next((method for method in ("superglobal", "asmk") if method in found.meta), None)
+        if other is not None:
+            raise AmesError(
+                f"{self.name}: the stored shortlist has scores of {other}, no cosines: take another"
+            )
         expanded = like(
             expand_queries(queries, gallery, found, Expansion(self.neighbours, self.alpha)), queries
         )
@@ -92,7 +98,8 @@ class SuperGlobal(Step):
     def __call__(self, state: State) -> State:
         queries, gallery = vectors(state)
         device = state.compute.devices[0]
-        return state.found(rerank(state.shortlist, queries, gallery, self.settings(), device=device))
+        found = rerank(state.shortlist, queries, gallery, self.settings(), device=device)
+        return state.found(found).storing("global", 4.0 * gallery.width)  # read also behind ASMK
 
 
 def like(array: np.ndarray, vectors: Vectors) -> Vectors:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ames.chains.state import Files, State
-from ames.chains.step import LOCAL, RANKING, SHORTLIST, VECTORS, Step
+from ames.chains.step import COSINES, LOCAL, RANKING, SHORTLIST, VECTORS, Step
 from ames.database.store import Database, check_codes, slots_read
 from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError
@@ -60,7 +60,7 @@ class Rerank(Step):
 
     name: ClassVar[str] = "rerank"
     gives: ClassVar = (RANKING,)
-    drops: ClassVar = (SHORTLIST,)
+    drops: ClassVar = (SHORTLIST, COSINES)
     model: str
     codes_of: str | None = None
     num_rerank: int = 100
@@ -87,9 +87,6 @@ class Rerank(Step):
     def needed(self) -> Collection[tuple[str, ...]]:
         return [(LOCAL,), (SHORTLIST, RANKING)]
 
-    def reads(self, files: Files) -> list[Path]:
-        return [path for path in map(Path, (self.model, self.codes_of or "")) if path.is_file()]
-
     def check(self, files: Files) -> None:
         assert files.queries is not None, "the chain has checked it"
         assert files.gallery is not None, "the chain has checked it"
@@ -106,6 +103,9 @@ class Rerank(Step):
                 )
         _provide(model, files)
         _try(model, files)
+
+    def reads(self, files: Files) -> list[Path]:
+        return [Path(name) for name in (self.model, self.codes_of or "") if Path(name).is_file()]
 
     def load(self, files: Files) -> tuple[Similarity, Fusion]:
         """Return the model, and the fusion of the settings, else what the model brings."""
@@ -130,8 +130,10 @@ class Rerank(Step):
 
     def storing(self, state: State, model: Similarity) -> State:
         """Return the state with what an image's codes take."""
-        assert state.files.gallery is not None, "the chain has checked it"
-        count = min(self.counts()[1], model.most or state.files.gallery.slots, state.files.gallery.slots)
+        gallery = state.files.gallery
+        assert gallery is not None, "the chain has checked it"
+        slots = gallery.slots - (model.extra_slots if isinstance(gallery, Database) else 0)
+        count = min(self.counts()[1], model.most or slots, slots)
         codes = f"local {model.fingerprint()[:12]}"
         return state.storing(codes, float(model.slots_of(count, coded=True) * model.code_bytes))
 
@@ -197,7 +199,7 @@ def _try(model: Similarity, files: Files) -> None:
             return
         count = slots_read(model, file, min(_TRIED, file.slots))
         local = file.read([0], min(count, file.slots), locations=model.reads_locations)
-        sides.append(encode_side(model.eval(), local, database=database))
+        sides.append(encode_side(model.eval(), local.to(model.device), database=database))
     if isinstance(model, PairSimilarity):
         model.score_encoded(*(model.encode(side) for side in sides))
 

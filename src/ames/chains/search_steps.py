@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,6 +14,7 @@ from ames.descriptors.vectors import Vectors
 from ames.errors import AmesError
 from ames.global_search.exact import collected, count_entries, search_blocks
 from ames.global_search.shortlist import Shortlist
+from ames.global_search.superglobal import say_earlier_formula
 
 log = logging.getLogger(__name__)
 _ENTRY_BYTES = 12  # of an id and a similarity
@@ -49,7 +51,7 @@ class Search(Step):
 @dataclass(frozen=True, kw_only=True)
 class Stored(Step):
     """A shortlist of the data set's folder, such as a published ``nn_superglobal.pkl``. file: its name there,
-    or its path (None: the folder's own).
+    or its path (None: the folder's own). It is not timed: the search behind it took place elsewhere.
     """
 
     name: ClassVar[str] = "shortlist"
@@ -60,14 +62,16 @@ class Stored(Step):
     def __call__(self, state: State) -> State:
         vectors = state.files.gallery_vectors
         size = None if vectors is None else 4.0 * vectors.width
+        start = time.perf_counter()
         found = state.found(self._load(state.files))
+        found = replace(found, untimed=state.untimed + time.perf_counter() - start)
         return found if size is None else found.storing("global", size)
-
-    def reads(self, files: Files) -> list[Path]:
-        return [files.folder.find_shortlist(self.file)]
 
     def check(self, files: Files) -> None:
         files.folder.find_shortlist(self.file)
+
+    def reads(self, files: Files) -> list[Path]:
+        return [files.folder.find_shortlist(self.file)]
 
     def _load(self, files: Files) -> Shortlist:
         path = files.folder.find_shortlist(self.file)
@@ -76,6 +80,7 @@ class Stored(Step):
         asked = files.query_vectors if files.queries is None else files.queries
         if asked is not None and len(found.ids) != len(asked):
             raise AmesError(f"{path}: {len(found.ids)} queries, but the data set has {len(asked)}")
+        say_earlier_formula(path, found.meta)
         return found
 
 

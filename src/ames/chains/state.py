@@ -42,8 +42,8 @@ class State:
     them. queries, gallery: global descriptors as the next step reads them. rankings: of each view, ids best
     first, and the similarities of the first search; one shared object until candidates are re-ranked.
     stored: bytes of a database image, by what is stored. offline, online: seconds that the steps took before
-    any query is asked, and for all queries. untimed: seconds of what is done once for all data sets. timed:
-    False where scores of an interrupted call were used, so that ``online`` is too short.
+    any query is asked, and for all queries. untimed: seconds of what is done elsewhere, or once for all data
+    sets. timed: False where scores of an interrupted call were used, so that ``online`` is too short.
     """
 
     files: Files

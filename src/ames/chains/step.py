@@ -41,9 +41,9 @@ class Step(ABC):
         """Return what must hold before, by the settings."""
         return self.needs
 
-    def reads(self, files: Files) -> list[Path]:
-        """Return the files, besides those of the data set, whose content decides the result."""
-        return []
-
     def check(self, files: Files) -> None:  # noqa: B027 - most steps have nothing to check
         """AmesError where the settings do not fit the files, before anything runs."""
+
+    def reads(self, files: Files) -> list[Path]:
+        """Return the files besides descriptors that the result depends on, as they are after ``check``."""
+        return []

@@ -44,7 +44,10 @@ def register(commands: Any) -> None:
         "ames index PHOTOS -o photos.db --preset dinov2 --device cuda",
     )
     index.set_defaults(run=_index)
+    _register_search(commands)
 
+
+def _register_search(commands: Any) -> None:
     search = commands.add_parser(
         "search",
         help="search a collection with a photo, or with a folder of photos",

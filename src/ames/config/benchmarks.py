@@ -9,6 +9,7 @@ from typing import Any
 
 from ames.config.classes import class_protocol, published_sizes
 from ames.config.launch import CONF
+from ames.datasets.benchmarks.benchmark_lists import POSITIVE_KEY, SELF_KEY
 from ames.datasets.benchmarks.readers import READERS
 from ames.errors import AmesError, unknown
 from ames.evaluation.benchmarks import Benchmark
@@ -23,7 +24,6 @@ _SHARED = {"recall_at", "precision_at", "empty", "empty_recall", "duplicates"}  
 _RULE = {"published", "query_box", "transform", "skip_self", "protocols", "recognition", "files", *_SHARED}
 _KEYS = {*_TEXTS, *_RULE, "reader", "classes", "unsure", "primary"}
 _PROTOCOL = {field.name for field in fields(Protocol)}
-SELF_KEY = "junk"  # where a set whose queries are in its gallery has each query's own image
 
 
 def benchmark_names() -> list[str]:
@@ -126,7 +126,7 @@ def protocols_of_classes(rule: ClassProtocol) -> tuple[Protocol, ...]:
     return tuple(
         Protocol(
             name,
-            positives=("ok",),
+            positives=(POSITIVE_KEY,),
             junk=(SELF_KEY,) if rule.skip_self else (),
             cutoff=rule.cutoff if name == "rectangle" else None,
             ap=name,

@@ -16,7 +16,7 @@ import numpy as np
 from ames.errors import AmesError
 from ames.io.atomic import atomic_file
 
-_ID = re.compile("[0-9a-f]{16}")  # of an image of GLDv2
+GLDV2_ID = re.compile("[0-9a-f]{16}")  # of an image of GLDv2
 
 
 class ListedImage(NamedTuple):
@@ -101,7 +101,7 @@ def _of_gldv2(path: Path | str, rows: list[tuple[int, list[str]]]) -> list[tuple
     head, items = rows[0][1], []
     labelled = head[-1] == "landmark_id"
     for line, row in rows[1:]:
-        if not _ID.fullmatch(row[0]) or len(row) < len(head):
+        if not GLDV2_ID.fullmatch(row[0]) or len(row) < len(head):
             raise AmesError(
                 f"{path}: line {line}: expected {','.join(head)}, with an id of 16 hexadecimal digits"
             )

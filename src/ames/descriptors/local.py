@@ -199,10 +199,7 @@ class DescriptorFile:
         if not data.flags.aligned or any(stride % data.itemsize for stride in data.strides):
             data = data.copy()  # records of an odd size, which torch does not take
         descriptors = torch.from_numpy(data)
-        whole: dict[str, Any] = {
-            "vector": None if self.vectors is None else torch.from_numpy(self.vectors.gather(rows)),
-            "image_size": None if self.sizes is None else torch.from_numpy(self.sizes[rows]),
-        }
+        whole = self._of_images(rows)
         if metadata is None:
             return LocalFeatures.from_descriptors(descriptors, coded=self.packed, **whole)
         padding = np.ascontiguousarray(metadata[..., PADDING]) != 0
@@ -222,6 +219,13 @@ class DescriptorFile:
             **whole,
             **{name: table[..., at] for name, at in columns if name not in self.missing},
         )
+
+    def _of_images(self, rows: np.ndarray) -> dict[str, Any]:
+        """What ``with_vectors`` and ``with_sizes`` have added: float32 [n, G] and [n, 2], or None."""
+        return {
+            "vector": None if self.vectors is None else torch.from_numpy(self.vectors.gather(rows)),
+            "image_size": None if self.sizes is None else torch.from_numpy(self.sizes[rows]),
+        }
 
     def _mapped(self, rows: np.ndarray, count: int) -> list[np.ndarray]:
         """The layout's pieces, each [n, ...], as copies from the memory map."""

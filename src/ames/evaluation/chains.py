@@ -139,6 +139,11 @@ def evaluate_chain(
     return ChainResult(chain, state, results)
 
 
+def lacks_fusion(chain: Chain) -> bool:
+    """Return whether a re-ranking of the chain has no fusion of its own, so that ``with_fusions`` chooses."""
+    return any(isinstance(step, Rerank) and step.fusion is None for step in chain.steps)
+
+
 def with_fusions(
     chain: Chain,
     test: ChainSet,
@@ -151,7 +156,7 @@ def with_fusions(
 
     It is the best on this validation set (``choose_fusion``), step by step: those before are chosen already.
     """
-    if all(not isinstance(step, Rerank) or step.fusion for step in chain.steps):
+    if not lacks_fusion(chain):
         return chain
     chain.check(test.files)
     state, steps = test.start(protocols, compute, score_cache), []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +15,9 @@ from ames.descriptors.vectors import Vectors
 from ames.errors import AmesError
 from ames.evaluation.runs import padded
 from ames.global_search.shortlist import Shortlist
-from ames.global_search.superglobal import of_earlier_formula
+from ames.global_search.superglobal import say_earlier_formula
 from ames.models.base import Similarity
 from ames.reranking.model_inputs import provide_inputs
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,9 +84,7 @@ def open_test_set(
         entries = _search(searched, folder.vectors("query"))
     else:
         entries = Shortlist.load(shortlist_file, gallery_size=len(truth.imlist))
-    if of_earlier_formula(entries.meta):
-        said = "%s: re-ranked by the SuperGlobal formula of an earlier version of ames, not the released one"
-        log.warning(said, shortlist_file)
+    say_earlier_formula(shortlist_file, entries.meta)
     if len(entries.ids) != len(truth.queries):
         raise AmesError(
             f"{shortlist_file}: {len(entries.ids)} queries, but {len(truth.queries)} in the ground truth"

@@ -54,7 +54,7 @@ def index_file(gallery: DescriptorFile, codebook: Codebook, search: AsmkSearch |
     AmesError for packed files and another width; NotFiniteError names an image with NaN or infinity.
     """
     search = search or AsmkSearch()
-    _check_files(codebook, gallery)
+    check_files(codebook, gallery)
     index = InvertedFile(codebook, search.kernel, half=search.half)
     with progress("index", len(gallery), "images") as tick:
         for start, local in _blocks(gallery, search.database_count):
@@ -69,7 +69,7 @@ def search_index(
 ) -> Shortlist:
     """Return the shortlist of each query of a file; see ``InvertedFile.search``. meta: its origin."""
     search = search or AsmkSearch()
-    _check_files(index.codebook, queries)
+    check_files(index.codebook, queries)
     if search.k is not None and search.k > len(index):
         said = "%d entries asked for, the gallery has %d images: all are taken"
         _log.warning(said, search.k, len(index))
@@ -123,7 +123,7 @@ def make(
     search = search or AsmkSearch()
     path, words = folder.path / "nn_asmk.npz", Codebook.load(codebook)
     queries, gallery = (DescriptorFile(folder.local(split)) for split in ("query", "gallery"))
-    _check_files(words, queries, gallery)
+    check_files(words, queries, gallery)
     about = _about(folder, words, search, (queries, gallery))
     kept = path.is_file() and not overwrite
     if kept:
@@ -192,12 +192,17 @@ def _check_same(path: Path, held: Mapping[str, Any], wanted: dict[str, Any]) -> 
         raise AmesError(f"{path}: made with {held.get('entries')} entries, not {wanted['entries']}; {advice}")
 
 
-def _check_files(codebook: Codebook, *files: DescriptorFile) -> None:
+def check_files(codebook: Codebook | None, *files: DescriptorFile) -> None:
+    """AmesError for files that ASMK cannot compare by these words (None: by any): packed ones, those of
+    another width, and those of another backbone than the one that the words were trained on.
+    """
     for file in files:
         if file.packed:
             raise AmesError(
                 f"{file.path}: holds packed codes; ASMK takes descriptors: extract without packing"
             )
+        if codebook is None:
+            continue
         if file.width != codebook.width:
             raise AmesError(
                 f"{file.path}: descriptors are {file.width}-d, the codebook takes {codebook.width}-d"

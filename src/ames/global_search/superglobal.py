@@ -9,6 +9,7 @@ refined descriptors are not normalized; the query has no part in the pooled desc
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from ames.errors import AmesError
 
+_log = logging.getLogger(__name__)
 FORMULA = "released"  # files that were made by the one of earlier versions do not say so
 _LEAST = 1e-3  # of the sum of weights that a descriptor is divided by
 
@@ -44,6 +46,13 @@ def of_earlier_formula(about: Mapping[str, Any]) -> bool:
     """Return whether a shortlist, by its ``meta``, was re-ranked by the formula of earlier versions."""
     made = about.get("superglobal")
     return isinstance(made, dict) and made.get("formula") != FORMULA
+
+
+def say_earlier_formula(source: object, about: Mapping[str, Any]) -> None:
+    """One line of the log where ``of_earlier_formula`` is true of a shortlist; source: its file."""
+    if of_earlier_formula(about):
+        said = "%s: re-ranked by the SuperGlobal formula of an earlier version of ames, not the released one"
+        _log.warning(said, source)
 
 
 def refine(candidates: Tensor, present: Tensor, settings: Reranking) -> Tensor:

@@ -7,7 +7,6 @@ one image lie together. For training: ``{vecs}``. A codebook: ``{type, params, s
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,11 +22,10 @@ from ames.descriptors.provenance import Provenance
 from ames.errors import AmesError
 from ames.features import LocalFeatures
 from ames.inspection.conversion import Options, write_rows
-from ames.io.atomic import atomic_file
+from ames.local_search.codebook import Codebook
 
 _log = logging.getLogger(__name__)
 _UNKNOWN = 1000  # vectors in a row where nothing says of which image they are
-_KIND = "codebook of visual words"  # what the file's description begins with
 _SPARSE = 2  # ids up to so many times the number of images: more are no numbers of images
 
 
@@ -92,11 +90,9 @@ def read_codebook(content: Mapping[str, Any], source: Path) -> np.ndarray:
 
 
 def save_codebook(target: Path, centroids: np.ndarray, source: Path) -> None:
-    """Write ``centroids`` float32 [W, D] and ``meta``, JSON, as .npz."""
-    meta = {"kind": _KIND, "words": len(centroids), "dim": centroids.shape[1]}
-    meta["converted_from"] = f"asmk, {source.name}"
-    with atomic_file(target) as file:
-        np.savez(file, centroids=centroids, meta=np.array(json.dumps(meta)))
+    """Write ``centroids`` float32 [W, D] as a ``Codebook`` does."""
+    meta = {"words": len(centroids), "dim": centroids.shape[1], "converted_from": f"asmk, {source.name}"}
+    Codebook(centroids, meta).save(target)
 
 
 def convert_features(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -59,8 +60,9 @@ class Stages:
                 database.check_model(model)
             except AmesError as error:
                 raise AmesError(f"cascade {found.name}, stage {number} ({step.model}): {error}") from error
+            own = copy.deepcopy(model)  # a cache shares it, and it moves to this device
             reranker = Reranker(
-                model, fusion, device=device, precision=precision, desc_num=step.counts(), lanes=lanes
+                own, fusion, device=device, precision=precision, desc_num=step.counts(), lanes=lanes
             )
             stages.append(Stage(reranker, step.num_rerank))
         return cls(stages)

@@ -85,3 +85,5 @@ def _check_words() -> None:
         group, _, key = word.key_or_group.rpartition(".")
         if key in _SAID or word.key_or_group in ("model_path", "model") or group == "model":
             raise AmesError(f"{word.input_line}: the cascade says it itself; leave the word out")
+        if "val_dataset" in (word.package, word.key_or_group.split(".")[0]):
+            raise AmesError(f"{word.input_line}: nothing is chosen for a cascade; leave the word out")

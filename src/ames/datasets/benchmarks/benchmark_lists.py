@@ -15,6 +15,7 @@ from ames.datasets.ground_truth import GroundTruth
 from ames.errors import AmesError
 from ames.io.text import counted
 
+# Keys of the ground truth. A set whose queries are in its gallery has each query's own image as junk.
 POSITIVE_KEY, SELF_KEY = "ok", "junk"
 
 

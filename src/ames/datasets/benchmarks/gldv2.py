@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from ames.datasets.benchmarks.benchmark_lists import POSITIVE_KEY, BenchmarkLists, listed_file
-from ames.datasets.lists import read_rows
+from ames.datasets.lists import GLDV2_ID, gldv2_path, read_rows
 from ames.errors import AmesError
 
-_ID = re.compile("[0-9a-f]{16}")
 _USAGES = ("Public", "Private", "Ignored")
 NUM_PRIVATE = 750
 _HINT = "give the folder of GLDv2 with its lists"
@@ -46,13 +44,9 @@ def read_gldv2(root: Path, files: Mapping[str, str], skip_self: bool = False) ->
         )
     if ignored := len(rows) - len(kept):
         notes.append(f"{ignored:,} queries of the usage Ignored are left out")
-    queries = [_place("test", row[0]) for row in kept]
-    gallery = [_place("index", name) for name in index]
+    queries = [f"test/{gldv2_path(row[0])}" for row in kept]
+    gallery = [f"index/{gldv2_path(name)}" for name in index]
     return BenchmarkLists(root, solution, queries, gallery, truth, notes=notes)
-
-
-def _place(folder: str, name: str) -> str:
-    return f"{folder}/{name[0]}/{name[1]}/{name[2]}/{name}.jpg"
 
 
 def _ids(path: Path) -> list[str]:
@@ -60,7 +54,7 @@ def _ids(path: Path) -> list[str]:
     if not rows or rows[0][1][0] != "id":
         raise AmesError(f"{path}: its first line is no list of columns that begins with id")
     for line, fields in rows[1:]:
-        if not _ID.fullmatch(fields[0]):
+        if not GLDV2_ID.fullmatch(fields[0]):
             raise AmesError(f"{path}: line {line}: {fields[0]!r} is no id of 16 hexadecimal digits")
     return [fields[0] for _, fields in rows[1:]]
 
@@ -73,7 +67,11 @@ def _solution(path: Path) -> list[tuple[str, list[str], str]]:
     found = []
     for line, fields in rows[1:]:
         images = [] if len(fields) != 3 or fields[1] == "None" else fields[1].split()
-        if len(fields) != 3 or fields[2] not in _USAGES or not all(map(_ID.fullmatch, [fields[0], *images])):
+        if (
+            len(fields) != 3
+            or fields[2] not in _USAGES
+            or not all(map(GLDV2_ID.fullmatch, [fields[0], *images]))
+        ):
             raise AmesError(f"{path}: line {line} is not id,images,Usage with Usage {', '.join(_USAGES)}")
         found.append((fields[0], images, fields[2]))
     return found
