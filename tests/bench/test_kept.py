@@ -19,7 +19,7 @@ from ames.errors import AmesError
 from ames.evaluation.chains import evaluate_chain, open_chain_set, with_fusions
 from ames.evaluation.protocols import EASY, HARD
 from ames.local_search.codebook import train_codebook
-from ames.models.chamfer import Chamfer
+from ames.models.mutual_nearest import MutualNearest
 from ames.reranking.scorer import ComputeConfig
 from helpers import chain_sets, small_sets
 
@@ -85,9 +85,9 @@ def test_databases_do_not_share_what_was_measured(root):
     source = Source(DescriptorFile(root / "test" / "rootsift_gallery_local.hdf5"))
     found = set()
     for count in (2, 5):
-        compress(source, Chamfer(local_dim=8), root / "test" / f"db{count}", desc_num=count)
+        compress(source, MutualNearest(local_dim=8), root / "test" / f"db{count}", desc_num=count)
         (part,) = parts(root, test={**SETS["test"], "database": f"db{count}"}, val=SETS["val"])
-        found.add(Bench(root, ComputeConfig()).key(part, parse_chain("c", ["search", "chamfer"])))
+        found.add(Bench(root, ComputeConfig()).key(part, parse_chain("c", ["search", "mutual_nearest"])))
     assert len(found) == 2
 
 
@@ -127,6 +127,19 @@ def test_choices_are_made_by_protocols_that_fit_the_validation_set(root):
     assert names(part) == ["medium"]
     (part,) = parts(root, val=SETS["val"])
     assert names(part) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"benchmark": "instre"}, "dataset test: protocol 'top100', query 0: ground truth has no key 'ok'"),
+        ({"protocols": ["mdium"]}, "dataset test: protocol 'mdium' is none of"),
+        ({"primary": "mdium"}, "dataset test: primary 'mdium' is none of easy, medium, hard"),
+    ],
+)
+def test_protocols_that_do_not_fit_are_refused_before_anything_runs(root, given, message):
+    with pytest.raises(AmesError, match=message):
+        parts(root, test={**SETS["test"], **given}, val=SETS["val"])
 
 
 def test_a_set_of_other_keys_chooses(root, tmp_path):

@@ -1,5 +1,6 @@
 """Peaks of memory."""
 
+import ctypes
 import sys
 import time
 
@@ -37,3 +38,23 @@ def test_mapped_files_do_not_count(tmp_path):
         assert np.load(tmp_path / "x.npy", mmap_mode="r").sum() == 30 << 20
         time.sleep(0.05)
     assert memory.added_mb < 10
+
+
+MB, COUNT = 1 << 20, 20
+glibc = sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim")
+
+
+def arrays():
+    """20 x 8 MB, with small ones between them that hold the heap open."""
+    return [(np.ones(MB), np.ones(1000)) for _ in range(COUNT)]
+
+
+@pytest.mark.skipif(not glibc, reason="of glibc")
+def test_memory_that_was_freed_before_counts_again():
+    del (large := [np.ones(3 * MB)])[:]  # from now on, such arrays are of the heap
+    kept = [small for _, small in arrays()]
+    with PeakMemory() as memory:
+        again = arrays()
+    assert memory.added_mb == pytest.approx(8 * COUNT, rel=0.1)
+    assert len(kept) == len(again)
+    assert not large

@@ -175,10 +175,6 @@ def test_mistakes_are_found_before_anything_is_measured(root, tmp_path, monkeypa
     wide = {**CONTENT["methods"], "last": ["search", "rootsift_ames"]}
     with pytest.raises(AmesError, match=r"last, step 2 \(rerank\): .*descriptors are 8-d, but rootsift_ames"):
         run(root, tmp_path, methods=wide)
-    chain_sets.made(tmp_path / "other", keys={"ok": 3, "junk": 1})
-    datasets = {**CONTENT["datasets"], "val": {"folder": str(tmp_path / "other"), "descriptors": "rootsift"}}
-    with pytest.raises(AmesError, match="protocol 'easy', query 0: ground truth has no key 'easy'"):
-        run(root, tmp_path, datasets=datasets)
     datasets = {"test": {"folder": "nowhere", "descriptors": "rootsift"}}
     with pytest.raises(AmesError, match="nowhere: no such folder; dataset test is below --data"):
         run(root, tmp_path, datasets=datasets, cascades={})

@@ -264,4 +264,12 @@ def test_a_pair_is_tried_where_the_model_is(test, elvis, monkeypatch):
     monkeypatch.setattr(ELViS, "score_encoded", lambda *given: None)
     monkeypatch.setattr(ELViS, "encode", lambda self, tokens: tokens)
     rerank_step._try(copy.deepcopy(model).to("meta"), test.files)
-    assert seen == [torch.device("meta")] * 2
+    assert seen == [torch.device("meta")] * 3
+
+
+def test_sizes_that_are_missing_are_said_before_anything_runs(test):
+    chain = parse_chain("c", ["search", "spatial"])
+    with pytest.raises(
+        AmesError, match=r"c, step 2 \(rerank\): SpatialVerification needs the height and width"
+    ):
+        chain.check(test.files)

@@ -95,6 +95,8 @@ class Bench:
             chain = with_fusions(
                 chain, part.validation, part.choosing, compute=self.compute, score_cache=cache
             )
+        for step in chain.steps:
+            step.prepare(part.test.files)
         with PeakMemory() as memory:
             state = self._run(part, chain)
         truth = part.test.ground_truth

@@ -76,7 +76,7 @@ class Part:
     @property
     def digest(self) -> str:
         """What results on it depend on: its files, their sizes and times of change, and ground truths."""
-        parts = []
+        parts: list[str] = []
         for test in self.sets:
             parts += [sha256(test.ground_truth_file), *map(mark, files_of(test))]
         return " ".join(parts)
@@ -139,7 +139,7 @@ def open_parts(suite: Suite, root: Path) -> list[Part]:
         chosen_on = None if aside is None or other is None else _open(aside, other, other)
         for seed in spec.seeds:
             test = _open(spec, place(spec, seed, root), other)
-            protocols = _protocols(spec, test)
+            protocols = _fitting(spec, test)
             choosing = () if aside is None or chosen_on is None else _choosing(protocols, aside, chosen_on)
             part = Part(spec, seed, test, protocols, chosen_on, choosing)
             _ = part.primary
@@ -147,6 +147,16 @@ def open_parts(suite: Suite, root: Path) -> list[Part]:
                 raise AmesError(f"dataset {spec.name}: another one is called {part.name}, too: rename it")
             parts.append(part)
     return parts
+
+
+def _fitting(spec: DataSpec, test: ChainSet) -> tuple[Protocol, ...]:
+    """The protocols of a data set. AmesError, with its name, where its ground truth lacks a key of theirs."""
+    try:
+        protocols = _protocols(spec, test)
+        query_counts(test.ground_truth, protocols)
+    except AmesError as error:
+        raise AmesError(f"dataset {spec.name}: {error}") from error
+    return protocols
 
 
 def _protocols(spec: DataSpec, test: ChainSet) -> tuple[Protocol, ...]:
@@ -164,7 +174,7 @@ def _choosing(protocols: tuple[Protocol, ...], spec: DataSpec, test: ChainSet) -
         except AmesError:  # other keys, or too few queries for a part of them
             return choose_protocols(test.ground_truth)
         return protocols
-    return _protocols(spec, test)
+    return _fitting(spec, test)
 
 
 def _open(spec: DataSpec, folder: DatasetFolder, other: DatasetFolder | None) -> ChainSet:

@@ -25,8 +25,8 @@ class PeakMemory:
 
     def __enter__(self) -> PeakMemory:
         gc.collect()
-        with suppress(OSError, AttributeError):  # another library of C
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
+        with suppress(OSError, AttributeError, TypeError):  # glibc's alone; TypeError: Windows has no None
+            ctypes.CDLL(None).malloc_trim(0)
         self._before = _anonymous()
         self._peak, self._ended = self._before or 0, threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
@@ -40,6 +40,7 @@ class PeakMemory:
         if self._before is not None:
             self._ended.set()
             self._thread.join()
+            self._peak = max(self._peak, _anonymous() or 0)  # of a block that is over between two samples
             self.added_mb = (self._peak - self._before) / 1024
 
     def _sample(self) -> None:

@@ -69,16 +69,15 @@ class Asmk(Step):
     def reads(self, files: Files) -> list[Path]:
         return [] if self.codebook is None else [Path(self.codebook)]
 
+    def prepare(self, files: Files) -> None:
+        self._words(files)
+
     def __call__(self, state: State) -> State:
         files, search = state.files, self.search()
         assert isinstance(files.queries, DescriptorFile), "the chain has checked it"
         assert isinstance(files.gallery, DescriptorFile), "the chain has checked it"
         before = time.perf_counter()
-        if self.codebook is not None:
-            words = Codebook.load(self.codebook)
-        else:
-            assert files.other is not None, "the chain has checked it"
-            words = _trained(files.other.path, self.words, self.seed)
+        words = self._words(files)
         start = time.perf_counter()
         index = index_file(files.gallery, words, search)
         offline = state.offline + time.perf_counter() - start
@@ -86,6 +85,12 @@ class Asmk(Step):
         found = search_index(files.queries, index, search)
         made = replace(state, offline=offline, untimed=untimed).found(found)
         return made.storing("asmk", index.bytes_per_image)
+
+    def _words(self, files: Files) -> Codebook:
+        if self.codebook is not None:
+            return Codebook.load(self.codebook)
+        assert files.other is not None, "the chain has checked it"
+        return _trained(files.other.path, self.words, self.seed)
 
 
 @lru_cache(maxsize=4)

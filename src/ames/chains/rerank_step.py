@@ -16,6 +16,7 @@ from ames.chains.step import COSINES, LOCAL, RANKING, SHORTLIST, VECTORS, Step
 from ames.database.store import Database, check_codes, slots_read
 from ames.descriptors.local import DescriptorFile
 from ames.errors import AmesError
+from ames.features import LocalFeatures
 from ames.global_search.shortlist import Shortlist
 from ames.models.base import PairSimilarity, Similarity
 from ames.models.code_chamfer import CodeChamfer
@@ -190,18 +191,25 @@ def _provide(model: Similarity, files: Files) -> None:
 
 @torch.inference_mode()
 def _try(model: Similarity, files: Files) -> None:
-    """Score a pair of images by a few descriptors: a model that lacks positions, sizes, scales, weights or a
-    library says so now.
+    """Score two pairs of images by a few descriptors: a model that lacks positions, sizes, scales, weights or
+    a library says so now. One of them is a query with itself, which has matches.
     """
-    sides = []
-    for file, database in ((files.queries, False), (files.gallery, True)):
-        if file is None or not len(file):
-            return
-        count = slots_read(model, file, min(_TRIED, file.slots))
-        local = file.read([0], min(count, file.slots), locations=model.reads_locations)
-        sides.append(encode_side(model.eval(), local.to(model.device), database=database))
+    assert files.queries is not None, "the chain has checked it"
+    assert files.gallery is not None, "the chain has checked it"
+    if not len(files.queries) or not len(files.gallery):
+        return
+    query, own = (_first(model, files.queries, database=x) for x in (False, True))
+    image = _first(model, files.gallery, database=True)
     if isinstance(model, PairSimilarity):
-        model.score_encoded(*(model.encode(side) for side in sides))
+        for other in (own, image):
+            model.score_encoded(model.encode(query), model.encode(other))
+
+
+def _first(model: Similarity, file: DescriptorFile | Database, *, database: bool) -> LocalFeatures:
+    """Tokens [1, n, d] of a few descriptors of a file's first image."""
+    count = slots_read(model, file, min(_TRIED, file.slots))
+    local = file.read([0], min(count, file.slots), locations=model.reads_locations)
+    return encode_side(model.eval(), local.to(model.device), database=database)
 
 
 def ordered(head: Head, fusion: Fusion) -> Shortlist:

@@ -47,3 +47,6 @@ class Step(ABC):
     def reads(self, files: Files) -> list[Path]:
         """Return the files besides descriptors that the result depends on, as they are after ``check``."""
         return []
+
+    def prepare(self, files: Files) -> None:  # noqa: B027 - most steps have nothing to prepare
+        """Do what is done once for all data sets and kept, such as training a codebook."""
