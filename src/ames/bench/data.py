@@ -132,7 +132,7 @@ def place(spec: DataSpec, seed: int, root: Path) -> DatasetFolder:
 
 def open_parts(suite: Suite, root: Path) -> list[Part]:
     """Open every data set of the table, with its validation set; AmesError where files disagree."""
-    parts = []
+    parts: list[Part] = []
     for spec in suite.reported:
         aside = None if spec.validation is None else suite.dataset(spec.validation)
         other = None if aside is None else place(aside, aside.seeds[0], root)
