@@ -190,10 +190,11 @@ def test_a_cascade_is_searched_for_again_when_what_is_asked_for_changes(root, tm
         "find_cascade",
         lambda spec, *rest, **more: searched.append(spec) or find(spec, *rest, **more),
     )
-    exact = {"chamfer": {"num_rerank": 60, "query_desc_num": 5, "db_desc_num": 5}}
+    fusion = {"lamb": 0.1, "temp": 2.0}
+    exact = {"chamfer": {"num_rerank": 60, "query_desc_num": 5, "db_desc_num": 5, **fusion}}
 
     def run(loss):
-        cheap = [{"model": "chamfer", "query_desc_num": 1, "db_desc_num": 1}]
+        cheap = [{"model": "chamfer", "query_desc_num": 1, "db_desc_num": 1, **fusion}]
         content = {
             "datasets": SETS,
             "methods": {"exact": ["search", exact]},
