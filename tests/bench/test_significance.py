@@ -5,12 +5,13 @@ import pytest
 
 from ames.bench.significance import difference, mean, query_objects, seed_spread
 from ames.datasets.ground_truth import GroundTruth
-from ames.evaluation.protocols import HARD, MEDIUM
+from ames.evaluation.protocols import HARD, LEAVE_ONE_OUT, MEDIUM
 
 
 def truth(*queries):
     made = [{key: np.array(value, int) for key, value in query.items()} for query in queries]
-    return GroundTruth(made, [str(i) for i in range(20)], [str(i) for i in range(len(made))])
+    names = [f"q{i}" for i in range(len(made))] if "easy" in made[0] else [str(i) for i in range(len(made))]
+    return GroundTruth(made, [str(i) for i in range(20)], names)
 
 
 def test_queries_that_share_a_positive_are_one_object():
@@ -25,6 +26,13 @@ def test_queries_that_share_a_positive_are_one_object():
     found = query_objects(truth(*queries), HARD)
     assert found[0] == found[2]
     assert len(set(found)) == 3
+
+
+def test_a_query_that_is_a_positive_of_another_is_of_its_object():
+    """Leave-one-out, two images an object: 0 finds 1, and 1 finds 0."""
+    queries = [{"ok": [1], "junk": [0]}, {"ok": [0], "junk": [1]}, {"ok": [3], "junk": [2]}]
+    found = query_objects(truth(*queries), LEAVE_ONE_OUT)
+    assert found[0] == found[1] != found[2]
 
 
 def test_the_mean_is_over_all_queries_and_the_interval_resamples_objects():

@@ -89,6 +89,7 @@ def test_steps_that_fit(items):
         ([{"search": {"k": True}}], r"c, step 1 \(search\): k is True: give a whole number"),
         ([{"search": [3]}], r"c, step 1 \(search\): settings are \[3\]: give {SETTING: VALUE}"),
         ([{"rootsift_ames": 100}], r"c, step 1 \(rerank\): settings are 100: give {SETTING: VALUE}"),
+        ([{"chamfer": {"model": "spatial"}}], "chamfer is a model: leave model=spatial out"),
         ([{"rerank": {}}], r"c, step 1 \(rerank\): model is missing"),
         ([{"rootsift_ames": {"lamb": 0.5}}], "lamb and temp belong together: give both, or none"),
         ([{"rootsift_ames": {"lamb": 2, "temp": 1}}], r"lamb 2 is outside \[0, 1\]"),

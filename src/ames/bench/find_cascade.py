@@ -30,6 +30,10 @@ _TIMED = 20  # queries whose pairs are timed again
 Maps = dict[Protocol, float]
 
 
+class NoCascadeError(AmesError):
+    """No cascade is faster within the loss that is allowed."""
+
+
 @dataclass(frozen=True, eq=False)
 class Stage:
     """A re-ranker on all candidates: its settings with a fusion, its order of each view, seconds per pair."""
@@ -65,7 +69,7 @@ def find_cascade(
     chain: the method ``spec.of``, whose last step is the exact one. Every cheap re-ranker, and the exact one,
     scores all candidates once, with its fusion chosen alone; a cascade's order then follows from scores that
     are known, and its seconds from those per pair. Cascades of one, two and three stages are compared, from
-    the fastest on, until one loses no more. AmesError where the exact one is the fastest that does.
+    the fastest on, until one loses no more. NoCascadeError where the exact one is the fastest that does.
     """
     exact = chain.steps[-1]
     assert isinstance(exact, Rerank), "the suite has checked it"
@@ -90,7 +94,7 @@ def find_cascade(
         found = _maps(candidate, stages, test, protocols)
         if all(found[p] >= wanted[p] - spec.loss for p in protocols if not np.isnan(wanted[p])):
             return _cascade(spec, candidate, stages, test, _Finding(wanted, found, whole.seconds, tried))
-    raise AmesError(
+    raise NoCascadeError(
         f"cascade {spec.name}: none of {tried} loses {spec.loss:g} points or less in less time than "
         f"{spec.of}: allow a larger loss, or give another cheap re-ranker"
     )

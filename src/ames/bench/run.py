@@ -13,7 +13,7 @@ from typing import Any
 from ames import __version__
 from ames.bench.cells import VALIDATION, Bench, Cell, slug
 from ames.bench.data import Part, extraction_ms, make_data, open_parts
-from ames.bench.find_cascade import find_cascade
+from ames.bench.find_cascade import NoCascadeError, find_cascade
 from ames.bench.pictures import draw
 from ames.bench.suite import CascadeSpec, Suite
 from ames.bench.table import comma_separated, dataset_rows, flat, latex, markdown
@@ -106,7 +106,7 @@ def _found(
                 score_cache=bench.scores / VALIDATION,
                 say=bench.say,
             )
-        except AmesError as error:
+        except NoCascadeError as error:
             return None, str(error)
         cascade = replace(cascade, found={**cascade.found, **asked})
         cascade.save(path)

@@ -15,12 +15,15 @@ from ames.evaluation.protocols import Protocol
 def query_objects(truth: GroundTruth, protocol: Protocol) -> list[str]:
     """Return an object of each query: queries that share a positive are of one, and are resampled together.
 
-    A query without a positive is an object of its own.
+    So are a query and a positive of it that is a query, too (leave-one-out). A query without a positive is an
+    object of its own.
     """
     owner: dict[int, int] = {}
     pairs = []
+    numbers = {name: number for number, name in enumerate(truth.imlist)}
     for place, query in enumerate(truth.queries):
-        for image in ids(query, protocol.positives).tolist():
+        itself = numbers.get(truth.qimlist[place])
+        for image in [*ids(query, protocol.positives).tolist(), *([] if itself is None else [itself])]:
             pairs.append((owner.setdefault(image, place), place))
     names = [""] * len(truth.queries)
     for number, group in enumerate(components(len(truth.queries), pairs)):

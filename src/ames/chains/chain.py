@@ -146,6 +146,8 @@ def _step(place: str, item: Any) -> Step:
     ((kind, settings),) = item.items()
     settings = {} if settings is None else settings
     if kind not in STEPS and (kind in MODELS or Path(str(kind)).suffix in FILES):
+        if isinstance(settings, Mapping) and "model" in settings:
+            raise AmesError(f"{place}: {kind} is a model: leave model={settings['model']} out")
         settings = {"model": kind, **settings} if isinstance(settings, Mapping) else settings
         kind = Rerank.name
     if kind not in STEPS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -30,6 +31,7 @@ from ames.reranking.score_cache import ListCache, ScoreCache, scores_key
 from ames.reranking.scorer import PairScorer, encode_side
 from ames.reranking.shortlist_scores import score_shortlist
 
+log = logging.getLogger(__name__)
 _TRIED = 8  # descriptors of the pair that is scored before anything else
 Sides: TypeAlias = tuple[DescriptorFile, DescriptorFile | Database]
 
@@ -232,6 +234,8 @@ def load_stage(step: Rerank, *, width: int | None, backbone: str) -> tuple[Simil
     the model was trained on another one's descriptors.
     """
     model, own = _loaded(step.model, step.codes_of, width, backbone)
+    if step.fusion is None and own is None:
+        log.info("%s: brings no lambda and gamma: 0.5 and 0.2 are taken where none are chosen", step.model)
     return model, step.fusion or own or Fusion(0.5, 0.2)
 
 

@@ -39,6 +39,8 @@ def evaluate_in_stages(config: DictConfig) -> float:
     test = door.read_dataset(config, "test_dataset")
     folder, protocols = door.dataset_folder(config, test), door.protocols(test)
     files = door.test_files(test)
+    if files["shortlist"] == "database":
+        raise AmesError("nn_file=database: a cascade takes a shortlist of a file: leave the word out")
     opened = open_chain_set(
         folder,
         ground_truth=files["ground_truth"],
