@@ -167,6 +167,39 @@ def test_a_cascade_is_found_again_when_it_was_asked_otherwise(root, tmp_path, mo
     assert any("fast_one" in line and "of the time of" in line for line in report.notes["test"])
 
 
+def test_a_set_does_not_validate_itself(root, tmp_path):
+    datasets = {**CONTENT["datasets"], "val": {"folder": "test", "descriptors": "rootsift"}}
+    with pytest.raises(
+        AmesError, match="dataset test: is validated on its own queries under protocol 'easy'"
+    ):
+        run(root, tmp_path, datasets=datasets)
+
+
+def test_lists_in_another_order_are_refused(root, tmp_path):
+    shutil.copytree(root / "test", tmp_path / "data" / "test")
+    lines = [f"q{i},,64,48\n" for i in reversed(range(6))]
+    (tmp_path / "data" / "test" / "test_query.txt").write_text("".join(lines))
+    datasets = {"test": {"folder": "test", "descriptors": "rootsift"}}
+    with pytest.raises(AmesError, match=r"test_query.txt: image 0 is 'q5', but 'q0' in .*gnd_test.json"):
+        run(tmp_path / "data", tmp_path / "out", datasets=datasets, cascades={})
+
+
+def test_names_that_would_share_files_are_refused(root, tmp_path):
+    cascades = dict.fromkeys(("fast one", "Fast-one"), CONTENT["cascades"]["fast_one"])
+    with pytest.raises(AmesError, match="cascades 'fast one' and 'Fast-one': their files have one name"):
+        run(root, tmp_path, cascades=cascades)
+    datasets = {"../out": {"folder": "test", "descriptors": "rootsift"}}
+    with pytest.raises(AmesError, match=r"dataset '../out': names files: give a name without /"):
+        run(root, tmp_path, datasets=datasets, cascades={})
+
+
+def test_a_damaged_time_of_extraction_is_measured_again(root, tmp_path):
+    run(root, tmp_path, cascades={})
+    for text in ("{", "[1]"):
+        (tmp_path / "cells" / "test-extraction.json").write_text(text)
+        run(root, tmp_path, cascades={})
+
+
 def test_mistakes_are_found_before_anything_is_measured(root, tmp_path, monkeypatch):
     monkeypatch.setattr(cells.Bench, "cell", lambda *given: pytest.fail("measured"))
     late = {**CONTENT["methods"], "last": ["search", "superglobal", "alpha-qe"]}

@@ -187,7 +187,12 @@ def test_wrong_words_are_one_line(folder, tmp_path, capsys):
         (("codebook", source, "-o", tmp_path / "x.bin"), "ends in .npz"),
         (("codebook", source, "-o", words, "--model", "x.onnx"), "ends in .safetensors or .pt"),
         (("codebook", source, "-o", words, "--real"), "give --model"),
-        (("codebook", source, "-o", words), "are too few for 65536 words"),
+        (("codebook", source, "-o", tmp_path / "new.npz"), "are too few for 65536 words"),
+        (("codebook", source, "-o", words), "other settings; --overwrite replaces it"),
+        (
+            ("asmk", folder.path, "--name", "sift", "--codebook", words, "--index", words, "--overwrite"),
+            "exists and is no inverted file",
+        ),
         (("asmk", folder.path, "--name", "sift", "--codebook", source), "broken, or not a codebook"),
         (("asmk", folder.path, "--name", "other", "--codebook", words), "other_query_local.hdf5"),
         (("asmk", folder.path, "--name", "sift", "--codebook", words, "--half"), "give --real"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from ames.extraction.config import ExtractionConfig
 from ames.extraction.factory import build_extractor
 from ames.extraction.pipeline import Images
 from ames.io.atomic import atomic_file
+from ames.io.claims import parsed
 from ames.io.hashing import sha256
 from ames.pipelines.prepare import extract_split
 
@@ -142,11 +143,23 @@ def open_parts(suite: Suite, root: Path) -> list[Part]:
             protocols = _fitting(spec, test)
             choosing = () if aside is None or chosen_on is None else _choosing(protocols, aside, chosen_on)
             part = Part(spec, seed, test, protocols, chosen_on, choosing)
+            if other is not None and other.path.resolve() == test.files.folder.path.resolve():
+                _check_apart(spec, protocols, choosing)
             _ = part.primary
             if any(part.name == other.name for other in parts):
                 raise AmesError(f"dataset {spec.name}: another one is called {part.name}, too: rename it")
             parts.append(part)
     return parts
+
+
+def _check_apart(spec: DataSpec, protocols: Sequence[Protocol], choosing: Sequence[Protocol]) -> None:
+    """AmesError where choices would be made by the protocol that is reported, on the same queries."""
+    both = next((one.name for one in protocols if one in choosing), None)
+    if both is not None:
+        raise AmesError(
+            f"dataset {spec.name}: is validated on its own queries under protocol {both!r}: give another "
+            "validation set, or other protocols"
+        )
 
 
 def _fitting(spec: DataSpec, test: ChainSet) -> tuple[Protocol, ...]:
@@ -199,9 +212,9 @@ def extraction_ms(part: Part, kept: Path) -> float | None:
     backbone = recorded(local).provenance.get("backbone") if local.is_file() else None
     if backbone is None or not is_backbone(str(backbone)) or not listed.is_file():
         return None
-    measured = json.loads(kept.read_text()) if kept.is_file() else {}
+    measured = _measured(kept)
     if measured.get("of") == mark(local):
-        return None if measured["ms"] is None else float(measured["ms"])
+        return measured.get("ms")
     names = [item.path for item in read_list(listed)]
     regions = spread(Images(folder.path, names, None).photos(0), TIMED)
     regions = [x for x in regions if _there(x)]
@@ -214,6 +227,15 @@ def extraction_ms(part: Part, kept: Path) -> float | None:
     with atomic_file(kept) as file:
         file.write(json.dumps({"ms": ms, "backbone": backbone, "of": mark(local)}).encode())
     return ms
+
+
+def _measured(kept: Path) -> dict[str, Any]:
+    """What an earlier call measured; nothing where the file is damaged."""
+    try:
+        found = parsed(kept.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _there(region: ImageRegion) -> bool:

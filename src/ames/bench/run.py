@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from ames.bench.table import comma_separated, dataset_rows, flat, latex, markdow
 from ames.chains.cascade import load_cascade
 from ames.chains.chain import Chain
 from ames.errors import AmesError
-from ames.evaluation.chains import lacks_fusion
+from ames.evaluation.chains import ChainSet, lacks_fusion
 from ames.evaluation.protocols import left_out, query_counts
 from ames.io.atomic import atomic_file
 from ames.lanes import usable_cores
@@ -58,6 +59,10 @@ def run_suite(
     """
     compute = compute or ComputeConfig()
     data = out / "data" if data is None else data
+    place = next(path for path in (out.resolve(), *out.resolve().parents) if path.exists())
+    if not os.access(place, os.W_OK):
+        raise AmesError(f"{place}: cannot be written; give another --out")
+    _check_names(suite)
     make_data(suite, data, workers=workers, say=say)
     parts = open_parts(suite, data)
     _check(suite, parts)
@@ -72,18 +77,39 @@ def run_suite(
     return _write(suite, parts, cells, out, notes, compute)
 
 
+def _check_names(suite: Suite) -> None:
+    """AmesError where two data sets, or two cascades, would be written to files of one name."""
+    for kind, names in (
+        ("datasets", [x.name for x in suite.datasets]),
+        ("cascades", [x.name for x in suite.cascades]),
+    ):
+        for place, name in enumerate(names):
+            same = next((other for other in names[:place] if slug(other) == slug(name)), None)
+            if same is not None:
+                raise AmesError(f"{kind} {same!r} and {name!r}: their files have one name: rename one")
+
+
 def _check(suite: Suite, parts: Sequence[Part]) -> None:
     """AmesError where a method, or a re-ranking of a cascade, does not fit the files that it runs on."""
     for part in parts:
         for chain in suite.methods:
-            chain.check(part.test.files)
+            _check_one(chain, part.name, part.test)
             if part.validation is not None and lacks_fusion(chain):
-                chain.check(part.validation.files)
+                _check_one(chain, f"{part.spec.validation} (validation)", part.validation)
     for spec in suite.cascades:
         assert parts[0].validation is not None, "the suite has checked it"
         before = suite.method(spec.of).steps[:-1]
         for step in spec.cheap:
-            Chain(spec.name, (*before, step)).check(parts[0].validation.files)
+            name = f"{parts[0].spec.validation} (validation)"
+            _check_one(Chain(spec.name, (*before, step)), name, parts[0].validation)
+
+
+def _check_one(chain: Chain, name: str, test: ChainSet) -> None:
+    """AmesError, with the data set's name, where a chain does not fit it."""
+    try:
+        chain.check(test.files)
+    except AmesError as error:
+        raise AmesError(f"dataset {name}: method {error}") from error
 
 
 def _found(

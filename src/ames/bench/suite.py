@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,12 +165,7 @@ def parse_suite(content: Any, *, source: str) -> Suite:
     baseline = str(content.get("baseline", names[0]))
     if baseline not in names:
         raise AmesError(f"{source}: baseline: {unknown('method', baseline, names)}")
-    known = [x.name for x in datasets]
-    for one in datasets:
-        if one.validation is not None and (one.validation not in known or one.validation == one.name):
-            raise AmesError(
-                f"{source}: dataset {one.name}: {unknown('validation set', one.validation, known)}"
-            )
+    _check_datasets(source, datasets)
     found = _mapping(f"{source}: cascades", content.get("cascades") or {})
     cascades = tuple(_cascade(f"{source}: cascade {key}", str(key), v, methods) for key, v in found.items())
     suite = Suite(str(content.get("title", Path(source).stem)), datasets, methods, baseline, cascades)
@@ -178,6 +174,17 @@ def parse_suite(content: Any, *, source: str) -> Suite:
     if cascades:
         _check_validation(source, suite)
     return suite
+
+
+def _check_datasets(source: str, datasets: Sequence[DataSpec]) -> None:
+    """AmesError for a name that is no file's, and for a validation set that does not exist."""
+    for one in datasets:
+        if Path(one.name).name != one.name or one.name in (".", ".."):
+            raise AmesError(f"{source}: dataset {one.name!r}: names files: give a name without /")
+        others = [x.name for x in datasets if x.name != one.name]
+        if one.validation is not None and one.validation not in others:
+            said = unknown("validation set", one.validation, others or ["(there is no other one)"])
+            raise AmesError(f"{source}: dataset {one.name}: {said}")
 
 
 def _check_validation(source: str, suite: Suite) -> None:
@@ -251,7 +258,7 @@ def _cascade(place: str, name: str, value: Any, methods: Sequence[Chain]) -> Cas
     last = next(x for x in methods if x.name == of).steps[-1]
     if not isinstance(last, Rerank):
         raise AmesError(f"{place}: of: the last step of {of} re-ranks nothing with a model")
-    if type(loss) not in (int, float) or loss < 0:
+    if type(loss) not in (int, float) or not 0 <= loss < math.inf:
         raise AmesError(f"{place}: loss is {loss!r}: give points of mAP, 0 or more")
     if not isinstance(cheap, list) or not cheap:
         raise AmesError(f"{place}: cheap is {cheap!r}: give a list of re-rankings, {{model: NAME, ...}}")

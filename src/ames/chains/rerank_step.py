@@ -252,6 +252,8 @@ def _loaded(
     entry = MODELS.get(name)
     if entry is not None and entry.weights is None:  # made by hand, for descriptors of any width
         fusion = Fusion.from_keys(entry.fusion, source=name) if entry.fusion else None
+        if entry.backbone is not None and entry.backbone != backbone:
+            raise AmesError(f"{name}: takes {entry.backbone} descriptors, not {backbone}")
         made = model_class(entry.kind)(**{**entry.arguments, "local_dim": width})
         return made.eval(), fusion
     found = load(name, backbone=backbone)

@@ -36,6 +36,10 @@ class Search(Step):
     first: ClassVar = True
     k: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.k is not None and self.k < 1:
+            raise AmesError(f"k {self.k} is below 1")
+
     def __call__(self, state: State) -> State:
         queries, gallery = vectors(state)
         k = self.k

@@ -29,6 +29,7 @@ def register(commands: Any) -> None:
     add("--seed", type=natural, default=0, help="of what is drawn (0)")
     add("--model", type=Path, help="also write the re-ranker of these words: .safetensors, or .pt")
     add("--real", action="store_true", help="with --model: real vectors, not signs")
+    add("--overwrite", action="store_true", help="replace a codebook of another file or other settings")
     add_examples(
         codebook,
         "ames codebook data/sfm/how_local.hdf5 -o codebook.npz --images 20000",
@@ -67,19 +68,34 @@ def _register_asmk(commands: Any) -> None:
 
 def _codebook(args: argparse.Namespace) -> None:
     from ames.descriptors.local import DescriptorFile
-    from ames.local_search.codebook import train_codebook
+    from ames.local_search.codebook import Codebook, train_codebook
 
     _check_names(args)
     file = DescriptorFile(args.descriptors)
     drawn = {"images": args.images, "count": min(args.desc_num, file.slots)}
-    made = train_codebook(file, args.words, **drawn, seed=args.seed, iterations=args.iterations)
-    about = made.meta["trained_on"]
-    print(
-        f"{made.save(args.out)}: {made.words} words of {made.width} dimensions, from {about['descriptors']} "
-        f"descriptors of {about['images']} images"
-    )
+    if args.out.exists() and not args.overwrite:
+        made = Codebook.load(args.out)  # AmesError where it is something else
+        _check_same(args, made.meta, min(args.images or len(file), len(file)), drawn["count"])
+        print(f"{args.out}: is there already, of the same file and settings")
+    else:
+        made = train_codebook(file, args.words, **drawn, seed=args.seed, iterations=args.iterations)
+        about = made.meta["trained_on"]
+        print(
+            f"{made.save(args.out)}: {made.words} words of {made.width} dimensions, from "
+            f"{about['descriptors']} descriptors of {about['images']} images"
+        )
     if args.model is not None:
-        _save_model(args, about["backbone"])
+        _save_model(args, made.meta["trained_on"]["backbone"])
+
+
+def _check_same(args: argparse.Namespace, meta: Any, images: int, count: int) -> None:
+    """AmesError unless an existing codebook is what this call would make."""
+    trained = meta.get("trained_on") or {}
+    there = (meta.get("words"), meta.get("seed"), meta.get("iterations"))
+    there += tuple(trained.get(key) for key in ("file", "images", "count"))
+    wanted = (args.words, args.seed, args.iterations, args.descriptors.name, images, count)
+    if there != wanted:
+        raise AmesError(f"{args.out}: a codebook of another file or other settings; --overwrite replaces it")
 
 
 def _check_names(args: argparse.Namespace) -> None:

@@ -72,6 +72,7 @@ def _lists(args: argparse.Namespace) -> None:
         print(line)
     for line in wanted.unsure:
         print(f"not verified: {line}")
+    lines = left_out(query_counts(found.ground_truth(), wanted.protocols))  # what the rules cannot read
     written = write_benchmark_lists(args.out, found, overwrite=args.overwrite)
     queries = counted(len(found.queries), "query", "queries")
     print(f"{wanted.title}: {queries}, {counted(len(found.gallery), 'gallery image')}")
@@ -79,7 +80,7 @@ def _lists(args: argparse.Namespace) -> None:
         print(f"distractors: those of {found.distractors.path}, behind the gallery")
     if wanted.query_box == "crop" and found.boxes is None:
         print(f"{found.source}: has no boxes, to which the queries of this benchmark are cropped")
-    for line in left_out(query_counts(found.ground_truth(), wanted.protocols)):
+    for line in lines:
         print(line)
     said = "lists and ground truth of paths below" if written else "has these files already, below"
     print(f"{args.out}: {said} {args.root}")

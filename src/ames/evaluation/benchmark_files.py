@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ames.datasets.ground_truth import GroundTruth, check_names, load_ground_truth
+from ames.datasets.ground_truth import GroundTruth, load_ground_truth
 from ames.datasets.layout import DatasetFolder
 from ames.datasets.lists import read_list
 from ames.errors import AmesError
 from ames.evaluation.benchmarks import Benchmark
+from ames.evaluation.chains import check_list
 from ames.evaluation.protocol_figures import evaluate_protocol
 from ames.evaluation.recognition import (
     UNKNOWN,
@@ -69,13 +70,7 @@ def _open(folder: DatasetFolder, shortlist: str | None) -> tuple[GroundTruth, Sh
     truth_file, path = folder.find_ground_truth(), folder.find_shortlist(shortlist)
     truth = load_ground_truth(truth_file)
     for split, names in (("query", truth.qimlist), ("gallery", truth.imlist)):
-        listed = folder.image_list(split)
-        if listed.is_file() and names:
-            images = [item.path for item in read_list(listed)]
-            if len(images) != len(names):
-                said = f"{len(images)} images, but {len(names)} in {truth_file}"
-                raise AmesError(f"{listed}: {said}: make the lists again")
-            check_names(images, names, source=str(listed), truth=str(truth_file))
+        check_list(folder.image_list(split), names, truth_file)
     found = Shortlist.load(path)
     if len(found.ids) != len(truth.queries):
         raise AmesError(f"{path}: {len(found.ids)} queries, but {len(truth.queries)} in {truth_file}")

@@ -14,6 +14,7 @@ from ames.chains.state import Files, State
 from ames.database.store import Database
 from ames.datasets.ground_truth import GroundTruth, check_names, load_ground_truth
 from ames.datasets.layout import DatasetFolder
+from ames.datasets.lists import read_list
 from ames.descriptors.local import DescriptorFile, GlobalFile
 from ames.descriptors.vectors import Vectors
 from ames.errors import AmesError
@@ -76,10 +77,23 @@ def open_chain_set(
         _check_images(file, truth.qimlist, len(truth.qimlist), path)
     for gallery_file in (gallery, vectors["gallery"]):
         _check_images(gallery_file, truth.imlist, listed, path)
+    for split, images in (("query", truth.qimlist), ("gallery", truth.imlist[:listed])):
+        check_list(folder.image_list(split), images, path)
     made = {x: None if file is None else Vectors.open(file.path) for x, file in vectors.items()}
     trained = None if other is None else _local(other, "gallery") or _local(other, "")
     files = Files(folder, local["query"], gallery, made["query"], made["gallery"], trained)
     return ChainSet(files, path, truth)
+
+
+def check_list(listed: Path, images: Sequence[str], truth: Path) -> None:
+    """AmesError where a list exists and is not of the images of the ground truth, in their order."""
+    if not listed.is_file() or not images:
+        return
+    names = [item.path for item in read_list(listed)]
+    if len(names) < len(images):
+        said = f"{len(names)} images, but {len(images)} in {truth}"
+        raise AmesError(f"{listed}: {said}: make the lists again")
+    check_names(names[: len(images)], images, source=str(listed), truth=str(truth))
 
 
 def _local(folder: DatasetFolder, split: str) -> DescriptorFile | None:

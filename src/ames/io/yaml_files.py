@@ -52,6 +52,8 @@ def named_file(folder: Path, name: str | Path, what: str) -> Path:
 
     AmesError for a name that does not exist names the nearest ones.
     """
+    if not isinstance(name, (str, Path)):
+        raise AmesError(f"{what} is a {type(name).__name__}: give a name, or the path of a file")
     if Path(name).suffix in SUFFIXES:
         return Path(name)
     known = names_in(folder)

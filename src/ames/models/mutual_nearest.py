@@ -38,6 +38,8 @@ class MutualNearest(PairSimilarity):
         super().__init__()
         if share not in _SHARES:
             raise AmesError(f"share {share!r} is none of {', '.join(_SHARES)}")
+        if least_cosine is not None and not -1 <= least_cosine <= 1:
+            raise AmesError(f"least_cosine {least_cosine} is outside [-1, 1]")
         self.arguments, self.local_dim = arguments, local_dim
         self.share, self.least_cosine = share, least_cosine
         self.code_bytes = 2 * (local_dim or 0)

@@ -79,6 +79,8 @@ class SpatialVerification(PairSimilarity):
         for name, number in (("distance", distance), ("ratio", ratio), ("residual", residual)):
             if number is not None and number <= 0:
                 raise AmesError(f"{name} {number} is not above 0")
+        if ratio is not None and ratio > 1:
+            raise AmesError(f"ratio {ratio} is above 1: a nearest descriptor is no farther than the second")
         self.arguments, self.local_dim = arguments, local_dim
         self.estimator, self.trials, self.residual, self.seed = estimator, trials, residual, seed
         self.floor, self.nominal_size = floor, nominal_size

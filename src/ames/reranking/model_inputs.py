@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ames.database.store import Database
+from ames.datasets.ground_truth import check_names
 from ames.datasets.image_sizes import file_sizes, listed_sizes
 from ames.datasets.layout import DatasetFolder
 from ames.datasets.lists import read_list
@@ -52,9 +53,12 @@ def _sizes(folder: DatasetFolder, split: str, names: Sequence[str]) -> np.ndarra
     """
     listed = folder.image_list(split)
     if listed.is_file():
+        images = [image.path for image in read_list(listed)]
+        if len(images) == len(names):
+            check_names(images, names, source=str(listed), truth=f"the descriptors of {folder.path}")
         sizes = listed_sizes(listed)
         if sizes is not None:
             return sizes
-        names = [image.path for image in read_list(listed)]
+        names = images
     found = (file_sizes(folder.path / place, names) for place in _IMAGES) if names else ()
     return next((sizes for sizes in found if sizes is not None), None)

@@ -371,7 +371,7 @@ class Retriever:
             return wanted
         if num_rerank is not None or budget_ms is not None:
             raise AmesError("a cascade says how many candidates it takes: leave num_rerank and budget_ms out")
-        _check_counts(k, self.stages.last)
+        _check_counts(k, max(self.stages.last, k))  # there are as many hits as the last stage takes
         return self.stages.first
 
     def _one_by_one(self, found: Shortlist, queries: LocalFeatures, k: int) -> Shortlist:
