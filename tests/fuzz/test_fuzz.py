@@ -28,7 +28,7 @@ def watched(folder, seed, first, last, module="fuzz.worker"):
             list(map(str, words)),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            env=os.environ | {"HYDRA_FULL_ERROR": "0", "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
             cwd=TESTS,
         )
         begun, ended = _follow(child, found)
