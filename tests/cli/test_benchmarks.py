@@ -1,26 +1,12 @@
 """``ames benchmark-lists``: what it writes and says, and what it refuses; evaluation reads what it wrote."""
 
-from ames.cli.main import main
 from ames.datasets.classes.class_lists import read_class_list
 from ames.datasets.ground_truth import load_ground_truth
 from ames.datasets.layout import DatasetFolder
 from helpers import benchmark_archives as archives
 from helpers import class_archives
-
-
-def run(*words):
-    try:
-        return main([str(word) for word in words])
-    except SystemExit as end:
-        return end.code
-
-
-def refused(capsys, message, *words):
-    capsys.readouterr()
-    assert run(*words) == 2
-    err = capsys.readouterr().err
-    assert len(err.splitlines()) == 1, err
-    assert message in err, err
+from helpers.commands import refused_by_ames as refused
+from helpers.commands import run_ames as run
 
 
 def test_lists_of_a_benchmark(tmp_path, capsys):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from ames.cli.class_sets import KINDS
-from ames.cli.main import main
 from ames.config.classes import class_protocol
 from ames.datasets.classes import readers
 from ames.datasets.classes.class_lists import read_class_list
@@ -16,22 +15,9 @@ from helpers import class_archives as archives
 from helpers import photos
 from helpers.class_archives import write
 from helpers.commands import ROOT
+from helpers.commands import refused_by_ames as refused
+from helpers.commands import run_ames as run
 from helpers.documents import commands
-
-
-def run(*words):
-    try:
-        return main([str(word) for word in words])
-    except SystemExit as end:
-        return end.code
-
-
-def refused(capsys, message, *words):
-    capsys.readouterr()
-    assert run(*words) == 2
-    err = capsys.readouterr().err
-    assert len(err.splitlines()) == 1, err
-    assert message in err, err
 
 
 def content(folder):

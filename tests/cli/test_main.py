@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from ames import __version__
-from ames.cli.main import main
 from ames.descriptors.local import DescriptorFile, read_globals
 from ames.errors import unknown
 from ames.global_search.shortlist import Shortlist
@@ -17,24 +16,8 @@ from ames.models.ames import AMES
 from ames.models.checkpoints import save_weights
 from helpers import photos
 from helpers.commands import ROOT
-
-
-def run(*words):
-    """Exit status of the command, in this process."""
-    try:
-        return main([str(word) for word in words])
-    except SystemExit as end:  # argparse's way out
-        return end.code
-
-
-def refused(capsys, message, *words):
-    """Checks status 2 and a single line on stderr with ``message`` in it."""
-    capsys.readouterr()
-    assert run(*words) == 2
-    err = capsys.readouterr().err
-    assert len(err.splitlines()) == 1, err
-    assert err.startswith("ames")
-    assert message in err, err
+from helpers.commands import refused_by_ames as refused
+from helpers.commands import run_ames as run
 
 
 def album(root):

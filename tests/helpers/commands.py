@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from ames.cli.main import main
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -75,3 +77,21 @@ def refused(script, *words, cwd):
     assert done.returncode == 2, lines
     assert len(lines) == 1, lines
     return lines[0]
+
+
+def run_ames(*words):
+    """Exit status of ``ames`` with these words, in this process."""
+    try:
+        return main([str(word) for word in words])
+    except SystemExit as end:  # argparse's way out
+        return end.code
+
+
+def refused_by_ames(capsys, message, *words):
+    """Checks status 2 and a single line on stderr with ``message`` in it."""
+    capsys.readouterr()
+    assert run_ames(*words) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1, err
+    assert err.startswith("ames")
+    assert message in err, err

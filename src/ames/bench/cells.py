@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -59,6 +58,7 @@ class Bench:
     compute: ComputeConfig
     say: Say = lambda line: None
     _prefixes: dict[tuple[str, str], State] = field(default_factory=dict)
+    _chosen: dict[tuple[Any, ...], Chain] = field(default_factory=dict)
 
     def cell(self, part: Part, chain: Chain) -> Cell:
         """Return the cell of a method, measured now or earlier with the same files, settings and version."""
@@ -90,11 +90,7 @@ class Bench:
         return self.folder / "scores"
 
     def _measure(self, part: Part, chain: Chain) -> Cell:
-        if part.validation is not None:
-            cache = self.scores / VALIDATION
-            chain = with_fusions(
-                chain, part.validation, part.choosing, compute=self.compute, score_cache=cache
-            )
+        chain = self._with_fusions(part, chain)
         for step in chain.steps:
             step.prepare(part.test.files)
         with PeakMemory() as memory:
@@ -108,6 +104,21 @@ class Bench:
             memory_mb=memory.added_mb,
             chain=[settings_of(step) for step in chain.steps],
         )
+
+    def _with_fusions(self, part: Part, chain: Chain) -> Chain:
+        """Return the chain with the choices of the validation set, which are those of all its seeds."""
+        if part.validation is None:
+            return chain
+        key = part.spec.validation, part.choosing, chain.steps
+        if key not in self._chosen:
+            self._chosen[key] = with_fusions(
+                chain,
+                part.validation,
+                part.choosing,
+                compute=self.compute,
+                score_cache=self.scores / VALIDATION,
+            )
+        return self._chosen[key]
 
     def _run(self, part: Part, chain: Chain) -> State:
         state = part.test.start(part.protocols, self.compute, self.scores)
@@ -142,10 +153,8 @@ def _save(path: Path, cell: Cell, name: str) -> None:
     }
     values = [x for found in cell.figures.values() for x in found.values()]
     arrays = {f"figure_{i}": x for i, x in enumerate(values)}
-    content = io.BytesIO()
-    np.savez(content, allow_pickle=False, about=np.array(json.dumps(about)), **arrays)
     with atomic_file(path) as file:
-        file.write(content.getvalue())
+        np.savez(file, allow_pickle=False, about=np.array(json.dumps(about)), **arrays)
 
 
 def _load(path: Path) -> Cell:

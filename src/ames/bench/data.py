@@ -15,20 +15,18 @@ from ames.config.benchmarks import benchmark
 from ames.database.manifest import NAME
 from ames.datasets.landmarks.build import Parameters, make_landmarks
 from ames.datasets.layout import DatasetFolder
-from ames.datasets.lists import read_list
 from ames.descriptors.local import recorded
 from ames.errors import AmesError
 from ames.evaluation.chains import ChainSet, open_chain_set
 from ames.evaluation.protocols import Protocol, choose_protocols, query_counts
-from ames.evaluation.query_time import query_ms, spread
-from ames.extraction.base import ImageRegion
+from ames.evaluation.query_time import query_ms
 from ames.extraction.config import ExtractionConfig
 from ames.extraction.factory import build_extractor
-from ames.extraction.pipeline import Images
 from ames.io.atomic import atomic_file
 from ames.io.claims import parsed
 from ames.io.hashing import sha256
 from ames.pipelines.prepare import extract_split
+from ames.pipelines.vector_curve import timed_queries
 
 log = logging.getLogger(__name__)
 _LANDMARKS = {"split": "test", "landmarks": 40, "distractors": 500}
@@ -215,10 +213,7 @@ def extraction_ms(part: Part, kept: Path) -> float | None:
     measured = _measured(kept)
     if measured.get("of") == mark(local):
         return measured.get("ms")
-    names = [item.path for item in read_list(listed)]
-    regions = spread(Images(folder.path, names, None).photos(0), TIMED)
-    regions = [x for x in regions if _there(x)]
-    ms = None
+    regions, ms = timed_queries(folder, count=TIMED), None
     try:
         extractor = build_extractor(ExtractionConfig(backbone=str(backbone), workers=0, batch_size=1))
         ms = query_ms(extractor, regions) if regions else None
@@ -236,7 +231,3 @@ def _measured(kept: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _there(region: ImageRegion) -> bool:
-    return isinstance(region.image, Path) and region.image.is_file()

@@ -12,13 +12,12 @@ import numpy as np
 from ames.bench.suite import CascadeSpec
 from ames.chains.cascade import Cascade
 from ames.chains.chain import Chain, run
-from ames.chains.rerank_step import Head, Rerank, ordered
+from ames.chains.rerank_step import Head, Rerank, looked_up, ordered
 from ames.chains.state import State
 from ames.errors import AmesError
 from ames.evaluation.chains import ChainSet, Heads
 from ames.evaluation.protocols import Protocol, evaluate
 from ames.evaluation.sweep import choose_fusion
-from ames.global_search.shortlist import Shortlist
 from ames.models.base import PairSimilarity, Similarity
 from ames.reranking.fusion import Fusion
 from ames.reranking.scorer import ComputeConfig
@@ -36,10 +35,13 @@ class NoCascadeError(AmesError):
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """A re-ranker on all candidates: its settings with a fusion, its order of each view, seconds per pair."""
+    """A re-ranker on all candidates: its settings with a fusion, seconds per pair, and of each view the
+    candidates and a table of their scores, by rising ids.
+    """
 
     step: Rerank
     heads: dict[str, Head]
+    tables: dict[str, tuple[np.ndarray, np.ndarray]]
     fusion: Fusion
     pair_seconds: float
 
@@ -120,7 +122,14 @@ def _stage(step: Rerank, state: State, test: ChainSet, protocols: Sequence[Proto
         width = next(iter(heads.values())).ids.shape[1]
         fusion, _ = choose_fusion(Heads(heads, test.ground_truth, protocols), width, unit=model.score_unit)
     step = replace(step, lamb=fusion.lamb, temp=fusion.gamma)
-    return Stage(step, heads, fusion, rate)
+    return Stage(step, heads, {view: _rising(head) for view, head in heads.items()}, fusion, rate)
+
+
+def _rising(head: Head) -> tuple[np.ndarray, np.ndarray]:
+    """The candidates by rising ids, -1 at the end, and their scores, as ``looked_up`` takes them."""
+    assert isinstance(head.scores, np.ndarray), "list-wise models are no stages"
+    order = np.argsort(np.where(head.ids < 0, np.iinfo(np.int64).max, head.ids), axis=1, kind="stable")
+    return np.take_along_axis(head.ids, order, 1), np.take_along_axis(head.scores, order, 1)
 
 
 def _measured(step: Rerank, state: State, model: Similarity) -> float:
@@ -165,28 +174,14 @@ def _maps(
     """Return the mAP of a cascade under each protocol, from scores of all candidates."""
     found = {}
     for protocol in protocols:
-        ranking: Shortlist | None = None
+        view = protocol.name
+        ranking = stages[candidate.stages[0]].heads[view].ranking
         for number, count in zip(candidate.stages, candidate.counts, strict=True):
-            stage = stages[number]
-            head = stage.heads[protocol.name]
-            ranking = ordered(_cut(head, head.ranking if ranking is None else ranking, count), stage.fusion)
-        assert ranking is not None, "a cascade has stages"
+            ids, similarities = ranking.ids[:, :count], ranking.similarities[:, :count]
+            head = Head(ids, similarities, looked_up(*stages[number].tables[view], ids), ranking)
+            ranking = ordered(head, stages[number].fusion)
         found[protocol] = evaluate(ranking.ids, test.ground_truth, protocol).map
     return found
-
-
-def _cut(head: Head, ranking: Shortlist, count: int) -> Head:
-    """Return the first ``count`` of a ranking as candidates, with their scores in ``head``."""
-    ids, similarities = ranking.ids[:, :count], ranking.similarities[:, :count]
-    assert isinstance(head.scores, np.ndarray), "list-wise models are no stages"
-    order = np.argsort(head.ids, axis=1, kind="stable")
-    known = np.take_along_axis(head.ids, order, 1)
-    scores = np.full(ids.shape, np.nan, np.float32)
-    for row in range(len(ids)):
-        there = ids[row] >= 0
-        places = np.searchsorted(known[row], ids[row, there])
-        scores[row, there] = head.scores[row, order[row, places]]
-    return Head(ids, similarities, scores, ranking)
 
 
 @dataclass(frozen=True)

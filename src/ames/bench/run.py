@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +27,6 @@ from ames.lanes import usable_cores
 from ames.reranking.scorer import ComputeConfig
 from ames.training.logging.environment import processor
 
-log = logging.getLogger(__name__)
 Say = Callable[[str], object]
 
 

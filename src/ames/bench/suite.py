@@ -121,15 +121,17 @@ def folder_suite(
             there = f"it holds {', '.join(names)}" if names else "it holds no *_query_local.hdf5"
             raise AmesError(f"{folder}: give --name, the name in the descriptor files; {there}")
         name = names[0]
-    datasets: dict[str, Any] = {folder.resolve().name: {"folder": str(folder.resolve()), "descriptors": name}}
+    place = folder.resolve()
+    own: dict[str, Any] = {"folder": str(place), "descriptors": name}
+    datasets = {place.name: own}
     if benchmark is not None:
-        datasets[folder.resolve().name]["benchmark"] = benchmark
+        own["benchmark"] = benchmark
     if validation is not None:
-        key = f"{validation.resolve().name} (validation)"
-        datasets[folder.resolve().name]["validation"] = key
-        datasets[key] = {"folder": str(validation.resolve()), "descriptors": name}
+        aside = validation.resolve()
+        own["validation"] = f"{aside.name} (validation)"
+        datasets[own["validation"]] = {"folder": str(aside), "descriptors": name}
     content = {
-        "title": f"Methods on {folder.resolve().name}",
+        "title": f"Methods on {place.name}",
         "datasets": datasets,
         "methods": default_methods(name),
     }

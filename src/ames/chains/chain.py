@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -82,13 +82,6 @@ class Chain:
                         f"only {most}: give as many or fewer"
                     )
                 most = step.num_rerank
-
-    def __call__(self, state: State, say: Callable[[str], object] = lambda line: None) -> State:
-        """Run the steps, with their seconds added to ``offline`` and ``online``."""
-        for step in self.steps:
-            state = run(step, state)
-            say(step.name)
-        return state
 
     def _place(self, number: int, step: Step) -> str:
         return f"{self.name}, step {number} ({step.name})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -62,6 +62,7 @@ class Rerank(Step):
     """
 
     name: ClassVar[str] = "rerank"
+    needs: ClassVar = ((LOCAL,), (SHORTLIST, RANKING))
     gives: ClassVar = (RANKING,)
     drops: ClassVar = (SHORTLIST, COSINES)
     model: str
@@ -86,9 +87,6 @@ class Rerank(Step):
     def fusion(self) -> Fusion | None:
         """The fusion of the settings."""
         return None if self.lamb is None or self.temp is None else Fusion(self.lamb, self.temp)
-
-    def needed(self) -> Collection[tuple[str, ...]]:
-        return [(LOCAL,), (SHORTLIST, RANKING)]
 
     def check(self, files: Files) -> None:
         assert files.queries is not None, "the chain has checked it"
@@ -170,7 +168,7 @@ class Rerank(Step):
         heads = {}
         for view, found in lists.items():
             ids = found.ids[:, :k]
-            heads[view] = Head(ids, found.similarities[:, :k], _looked_up(union.ids, logits, ids), found)
+            heads[view] = Head(ids, found.similarities[:, :k], looked_up(union.ids, logits, ids), found)
         return heads, cache
 
     def _score_lists(
@@ -277,8 +275,11 @@ def _union(tables: list[np.ndarray]) -> Shortlist:
     return Shortlist(ids, np.zeros(ids.shape, np.float32), distinct=False)
 
 
-def _looked_up(known: np.ndarray, values: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Return the values float32 [Q, k] of ``ids`` [Q, k] in a table of rising ids [Q, U]; NaN of -1."""
+def looked_up(known: np.ndarray, values: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Return the values float32 [Q, k] of ``ids`` [Q, k], which a table of rising ids [Q, U] has; NaN of -1.
+
+    known: int64 [Q, U], -1 at the end of a row. values: float32 [Q, U].
+    """
     found = np.full(ids.shape, np.nan, np.float32)
     for row in range(len(ids)):
         there = ids[row] >= 0

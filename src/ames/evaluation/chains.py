@@ -21,6 +21,7 @@ from ames.errors import AmesError
 from ames.evaluation.protocols import Protocol, Result, evaluate
 from ames.evaluation.runs import padded
 from ames.evaluation.sweep import Reranked, choose_fusion, junk_ids
+from ames.global_search.shortlist import Shortlist
 from ames.reranking.fusion import Fusion
 from ames.reranking.list_scores import ListScores
 from ames.reranking.scorer import ComputeConfig
@@ -123,10 +124,13 @@ def _check_images(
 
 @dataclass(frozen=True, eq=False)
 class ChainResult:
-    """The result of a chain: its last state, the ranking int64 [Q, M] and the metrics of each protocol."""
+    """The result of a chain: its last state, the ranking int64 [Q, M] and the metrics of each protocol.
 
-    chain: Chain
+    first: the shortlist before candidates are re-ranked by a model.
+    """
+
     state: State
+    first: Shortlist
     results: dict[Protocol, Result]
 
     def ranking(self, protocol: Protocol) -> np.ndarray:
@@ -147,10 +151,15 @@ def evaluate_chain(
     AmesError before anything runs where its steps do not fit together or do not fit the files.
     """
     chain.check(test.files)
-    state = chain(test.start(protocols, compute, score_cache))
+    state = test.start(protocols, compute, score_cache)
+    for step in chain.steps:
+        if not isinstance(step, Rerank):
+            state = first = run(step, state)
+        else:
+            state = run(step, state)
     truth = test.ground_truth
     results = {p: evaluate(state.rankings[p.name].ids, truth, p) for p in protocols}
-    return ChainResult(chain, state, results)
+    return ChainResult(state, first.shortlist, results)
 
 
 def lacks_fusion(chain: Chain) -> bool:

@@ -130,7 +130,7 @@ def make(
         _check_same(path, read_meta(path), about)
         if index is None:
             return path, None
-    _check_index(index, Path(codebook))
+    _check_index(index)
     with exclusively(path):
         made, found = _open_index(gallery, words, search, about, None if overwrite else index)
         if kept and found:
@@ -142,7 +142,7 @@ def make(
     return path, made
 
 
-def _check_index(index: Path | None, codebook: Path) -> None:
+def _check_index(index: Path | None) -> None:
     """AmesError where the inverted file would replace something else."""
     if index is None or not index.exists():
         return
@@ -150,8 +150,6 @@ def _check_index(index: Path | None, codebook: Path) -> None:
         InvertedFile.load(index, check=False)
     except AmesError as error:
         raise AmesError(f"{index}: exists and is no inverted file: give another --index") from error
-    if index.resolve() == codebook.resolve():
-        raise AmesError(f"{index}: is the codebook: give another --index")
 
 
 def _open_index(

@@ -15,7 +15,7 @@ from ames.descriptors.local import GlobalFile
 from ames.embedders.base import QUERY, ImageEmbedder
 from ames.embedders.checkpoints import load_embedder
 from ames.errors import AmesError
-from ames.evaluation.query_time import network_ms, query_ms, spread
+from ames.evaluation.query_time import MEASURED, network_ms, query_ms, spread
 from ames.evaluation.vector_curve import VectorSource
 from ames.extraction.base import ImageRegion
 from ames.extraction.config import ExtractionConfig
@@ -61,7 +61,7 @@ def vector_sources(
     for name in names:
         if names.count(name) > 1:
             raise AmesError(f"two vectors are called {name!r}: rename one of the embedders' files")
-    regions = _queries(folder, images, boxes)
+    regions = timed_queries(folder, images, boxes)
     backbone = folder.descriptors
     own = replace(config, backbone=backbone, workers=0, batch_size=1)
     known = regions and is_backbone(backbone)
@@ -94,14 +94,19 @@ def _source(
     return VectorSource(folder.descriptors, width, shortlist, path, whole, network)
 
 
-def _queries(folder: DatasetFolder, images: Path | None, boxes: str | None) -> list[ImageRegion]:
-    """Queries to be timed; none where their photos are not there."""
+def timed_queries(
+    folder: DatasetFolder, images: Path | None = None, boxes: str | None = None, *, count: int = MEASURED
+) -> list[ImageRegion]:
+    """Return queries to be timed, evenly spread over the list; none where their photos are not there.
+
+    images: the root of the list's paths (None: the folder). boxes: what queries are cut to.
+    """
     listed = folder.image_list("query")
     if not listed.is_file():
         return []
     names = [item.path for item in read_list(listed)]
     cut = None if boxes is None else read_boxes(str(folder.file(boxes)), names, listed)
-    regions = spread(Images(Path(images or folder.path), names, cut).photos(0))
+    regions = spread(Images(Path(images or folder.path), names, cut).photos(0), count)
     return [x for x in regions if isinstance(x.image, Path) and x.image.is_file()]
 
 

@@ -68,7 +68,6 @@ def evaluate_in_stages(config: DictConfig) -> float:
 
 def _results(cascade: Cascade, found: ChainResult, truth: Any, dataset: str) -> dict[str, Any]:
     protocols = list(found.results)
-    shortlist = found.chain.steps[0](found.state).shortlist
     stages = [f"{step.num_rerank} by {step.codes_of or step.model}" for step in cascade.stages]
     row = {"cascade": cascade.name, "stages": ", ".join(stages)} | metrics(found.results)
     row["seconds"] = round(found.state.online, 3) if found.state.timed else None
@@ -76,7 +75,7 @@ def _results(cascade: Cascade, found: ChainResult, truth: Any, dataset: str) -> 
         "dataset": dataset,
         "cascade": cascade.name,
         "queries": query_counts(truth, protocols),
-        "initial": metrics(evaluate_initial(shortlist, truth, protocols)),
+        "initial": metrics(evaluate_initial(found.first, truth, protocols)),
         "rows": [row],
         "chosen": None,
     }
